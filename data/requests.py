@@ -1,0 +1,240 @@
+"""Requests to forget: which training rows must go, and which test rows show the same thing.
+
+A scenario is a frozen dataclass with two verbs: `check` refuses what cannot be, from what is known
+before any file is read; `select` names the rows.
+"""
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.component import Component
+from data.errors import UserError
+from data.sources import Source
+from data.split import Dataset
+from data.streams import Streams
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Rows to forget: `rows` (F,) int64 training rows, ascending; `test` (T,) int64 test rows of the
+    same kind, none where the request names single rows; `target`, the class that the forgotten rows
+    are to become, in a request to relabel."""
+
+    rows: Tensor
+    test: Tensor
+    target: int | None = None
+
+
+class Scenario(Component):
+    """A kind of request; its fields say which one."""
+
+    def check(self, source: Source) -> None:
+        """Raises UserError where the data set cannot serve this request."""
+
+    def select(self, dataset: Dataset, streams: Streams) -> Request:
+        """The rows. Raises UserError where they are none, all, or not rows of the data set."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class WholeClass(Scenario):
+    """Forget every row of one or several classes."""
+
+    classes: list[int]
+
+    def check(self, source: Source) -> None:
+        _check_classes("scenario.classes", self.classes, source.classes)
+        if len(set(self.classes)) == source.classes:
+            raise UserError("scenario.classes names every class: nothing would be retained")
+
+    def select(self, dataset: Dataset, streams: Streams) -> Request:
+        wanted = torch.tensor(self.classes)
+        return _request(
+            dataset,
+            torch.isin(dataset.train.labels, wanted),
+            torch.isin(dataset.test.labels, wanted),
+        )
+
+
+@dataclass(frozen=True)
+class PartOfClass(Scenario):
+    """Forget fine classes inside their superclass: 'rocket' goes, 'vehicles 2' stays."""
+
+    classes: list[int]
+
+    def check(self, source: Source) -> None:
+        if source.fine_classes is None:
+            raise UserError(
+                "scenario=part_of_class needs a data set with fine labels: use dataset=cifar20"
+            )
+        _check_classes("scenario.classes", self.classes, source.fine_classes)
+
+    def select(self, dataset: Dataset, streams: Streams) -> Request:
+        train, test = dataset.train.fine, dataset.test.fine
+        assert train is not None and test is not None  # check() has refused the others
+        wanted = torch.tensor(self.classes)
+        return _request(dataset, torch.isin(train, wanted), torch.isin(test, wanted))
+
+
+@dataclass(frozen=True)
+class Random(Scenario):
+    """Forget rows drawn uniformly: `count` of them or a `fraction` of the training set.
+
+    `seed` pins the draw while the run's seed varies; null draws anew for every seed.
+    """
+
+    count: int | None
+    fraction: float | None
+    seed: int | None
+
+    def check(self, source: Source) -> None:
+        if (self.count is None) == (self.fraction is None):
+            raise UserError("set exactly one of scenario.count and scenario.fraction")
+        if self.fraction is not None and not 0 < self.fraction < 1:
+            raise UserError(
+                f"scenario.fraction is {self.fraction}; it must lie between 0 and 1, both excluded"
+            )
+        if self.count is not None and self.count < 1:
+            raise UserError(f"scenario.count is {self.count}: ask to forget at least one row")
+
+    def select(self, dataset: Dataset, streams: Streams) -> Request:
+        n = len(dataset.train)
+        count = self.count if self.count is not None else round((self.fraction or 0) * n)
+        if count >= n:
+            raise UserError(f"scenario.count is {count}, but the training set has {n} rows")
+        if self.seed is not None:
+            streams = Streams(self.seed, streams.scope)
+        chosen = torch.zeros(n, dtype=torch.bool)
+        chosen[torch.randperm(n, generator=streams("request"))[:count]] = True
+        return _request(dataset, chosen)
+
+
+@dataclass(frozen=True)
+class GivenRows(Scenario):
+    """Forget the training rows that a file lists: .npy, or .csv or .txt with one index a line."""
+
+    file: str
+
+    def check(self, source: Source) -> None:
+        self.read()
+
+    def identity(self) -> dict[str, Any]:
+        """What the request is made of: the rows themselves, wherever the file lies."""
+        return {"rows_sha256": hashlib.sha256(self.read().tobytes()).hexdigest()}
+
+    def read(self) -> Rows:
+        """The listed rows, ascending. Raises UserError on anything that is no list of rows."""
+        path = Path(self.file)
+        readers = {".npy": _npy, ".csv": _csv, ".txt": _txt}
+        if path.suffix not in readers:
+            raise UserError(f"scenario.file={path}: write the rows as .npy, .csv or .txt")
+        if not path.is_file():
+            raise UserError(f"scenario.file={path} does not exist")
+        try:
+            rows = readers[path.suffix](path)
+        except (ValueError, IndexError, OSError, csv.Error) as error:
+            raise UserError(
+                f"scenario.file={path} is no list of row numbers ({error}); "
+                "write one non-negative integer a line, or a one-dimensional integer .npy"
+            ) from error
+        found: Rows
+        found, counts = np.unique(rows, return_counts=True)
+        if len(found) < len(rows):
+            raise UserError(
+                f"scenario.file={path} lists row {found[counts > 1][0]} more than once: "
+                "list every row once"
+            )
+        if not len(found):
+            raise UserError(f"scenario.file={path} lists no row: nothing would be forgotten")
+        return found
+
+    def select(self, dataset: Dataset, streams: Streams) -> Request:
+        rows = torch.from_numpy(self.read())
+        known = torch.isin(rows, dataset.train.rows)
+        if not known.all():
+            raise UserError(
+                f"scenario.file={self.file} lists row {int(rows[~known][0])}, which is not among "
+                f"the {len(dataset.train)} training rows (0 to {int(dataset.train.rows.max())})"
+            )
+        return _request(dataset, torch.isin(dataset.train.rows, rows))
+
+
+@dataclass(frozen=True)
+class Relabel(Scenario):
+    """Class `source` becomes class `target` (paper 000: 6 becomes 3).
+
+    The rows stay, under the new label: what is retained is the whole training set relabelled, and
+    the reference is trained on that.
+    """
+
+    source: int
+    target: int
+
+    def check(self, source: Source) -> None:
+        _check_classes("scenario.source", [self.source], source.classes)
+        _check_classes("scenario.target", [self.target], source.classes)
+        if self.source == self.target:
+            raise UserError("scenario.source and scenario.target are the same class")
+
+    def select(self, dataset: Dataset, streams: Streams) -> Request:
+        return _request(
+            dataset,
+            dataset.train.labels == self.source,
+            dataset.test.labels == self.source,
+            self.target,
+        )
+
+
+def _request(
+    dataset: Dataset, train: Tensor, test: Tensor | None = None, target: int | None = None
+) -> Request:
+    forgotten = int(train.sum())
+    if not forgotten:
+        raise UserError("the request selects no training row: nothing would be forgotten")
+    if forgotten == len(train):
+        raise UserError("the request selects every training row: nothing would be retained")
+    none = torch.zeros(len(dataset.test), dtype=torch.bool)
+    return Request(
+        rows=dataset.train.rows[train],
+        test=dataset.test.rows[none if test is None else test],
+        target=target,
+    )
+
+
+def _check_classes(option: str, asked: list[int], classes: int) -> None:
+    if not asked:
+        raise UserError(f"{option} is empty: nothing would be forgotten")
+    for label in asked:
+        if not 0 <= label < classes:
+            raise UserError(
+                f"{option} asks for class {label}, but the data set has classes 0 to {classes - 1}"
+            )
+
+
+def _npy(path: Path) -> Rows:
+    rows = np.load(path, allow_pickle=False)
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(f"its array is {rows.ndim}-dimensional of {rows.dtype}")
+    listed: Rows = rows.astype(np.int64)
+    return listed
+
+
+def _csv(path: Path) -> Rows:
+    with path.open(newline="") as file:
+        cells = [line[0] for line in csv.reader(file) if line]
+    if cells and not cells[0].strip().lstrip("-").isdigit():
+        cells = cells[1:]  # a header
+    return np.array([int(cell) for cell in cells], dtype=np.int64)
+
+
+def _txt(path: Path) -> Rows:
+    return np.array([int(word) for word in path.read_text().split()], dtype=np.int64)

@@ -1,0 +1,69 @@
+"""What a method is given, and what it must do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import ClassVar
+
+from torch import nn
+
+from data.component import Component
+from data.split import Split
+from data.streams import Streams
+from methods.training import Conditions, Recipe
+
+
+class Access(Flag):
+    """Data that a method may see while it unlearns; whatever it does not declare is withheld."""
+
+    NOTHING = 0
+    FORGET = auto()
+    RETAIN = auto()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a request before any work: rows to forget and to retain, and classes."""
+
+    forget: int
+    retain: int
+    classes: int
+
+
+@dataclass
+class Problem:
+    """Everything a method may use.
+
+    `model` is a private copy of the original, on the device, to change or to leave. `fresh` makes a
+    new model of the same architecture, as untrained as the original once was. `conditions` hold the
+    method's own random streams, the meter that supplies batches, and the log. `forget` and `retain`
+    are None unless `Method.access` declares them.
+    """
+
+    model: nn.Module
+    fresh: Callable[[Streams], nn.Module]
+    classes: int
+    conditions: Conditions
+    forget: Split | None = None
+    retain: Split | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the original was trained."""
+        return self.conditions.recipe
+
+
+class Method(Component):
+    """An unlearning method: a frozen dataclass whose fields are its hyperparameters."""
+
+    access: ClassVar[Access]
+
+    def check_parameters(self, option: str) -> None:
+        """Raises UserError for parameters that make no sense; `option` is where they were set."""
+
+    def check(self, facts: Facts) -> None:
+        """Raises UserError where the method cannot serve the request; called before pretraining."""
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        """The unlearned model, on the device: the one given, changed in place, or another."""
+        raise NotImplementedError

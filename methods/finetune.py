@@ -1,0 +1,30 @@
+"""Finetune: keep training on the retained rows and let the rest fade.
+
+Idea: catastrophic forgetting does the work.
+Update rule: θ ← θ − η ∇CE(D_r), from θ_o.
+Needs: the retained rows.
+Differs from the papers: nothing; papers choose other learning rates, which decide everything (at
+zero training loss nothing moves).
+Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020 (baseline); called
+"Retraining" in paper 003.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from methods.base import Access, Facts, Method, Problem
+from methods.training import Descent, fit
+
+
+@dataclass(frozen=True)
+class Finetune(Descent, Method):
+    access: ClassVar[Access] = Access.RETAIN
+
+    def check(self, facts: Facts) -> None:
+        self.check_rows("method", facts.retain, "the retained part")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.retain is not None
+        return fit(problem.model, problem.retain, self, problem.conditions)

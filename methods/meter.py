@@ -1,0 +1,128 @@
+"""What a method costs, counted where it gets its data."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import torch
+
+from data.split import Batch, Split
+from data.streams import Streams
+
+
+@dataclass
+class Cost:
+    """`gradient_examples`: rows that went through a forward and a backward pass.
+    `forward_examples`: rows that went through a forward pass alone. `seconds`: wall clock, with the
+    device waited for. `peak_bytes`: most memory held at once, above what was held at the start."""
+
+    gradient_examples: int = 0
+    forward_examples: int = 0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+class Progress(Protocol):
+    """Something that shows how many rows are done, of how many."""
+
+    def expect(self, rows: int) -> None: ...
+    def advance(self, rows: int) -> None: ...
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def expect(self, rows: int) -> None: ...
+    def advance(self, rows: int) -> None: ...
+
+
+class Meter:
+    """Hands out batches, counts them, and ends the supply at the budget.
+
+    `budget` is the most gradient-examples that may be spent; null for no limit. A supply may end in
+    the middle of a pass: pair two supplies with `zip`, not with `next`. Used as a context manager it
+    takes the time and the peak memory of its body.
+    """
+
+    def __init__(
+        self, device: torch.device, budget: int | None = None, progress: Progress | None = None
+    ) -> None:
+        self.device = device
+        self.budget = budget
+        self.progress = progress or Quiet()
+        self.cost = Cost()
+
+    def batches(self, split: Split, size: int, streams: tuple[torch.Generator, ...]) -> Iterator[Batch]:
+        """One shuffled and augmented pass for gradient steps; `streams` are those of `pass_streams`."""
+        order, augment = streams
+        for batch in split.batches(size, order, augment):
+            spent = self.cost.gradient_examples + len(batch.rows)
+            if self.budget is not None and spent > self.budget:
+                return
+            self.cost.gradient_examples = spent
+            yield batch
+            self.progress.advance(len(batch.rows))
+
+    def looks(self, split: Split, size: int) -> Iterator[Batch]:
+        """One pass in order, without augmentation, for forward passes alone."""
+        for batch in split.batches(size):
+            self.cost.forward_examples += len(batch.rows)
+            yield batch
+            self.progress.advance(len(batch.rows))
+
+    def __enter__(self) -> "Meter":
+        self._memory = _Memory(self.device)
+        self._started = self._now()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.cost.seconds = self._now() - self._started
+        self.cost.peak_bytes = self._memory.peak()
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def pass_streams(streams: Streams) -> tuple[torch.Generator, torch.Generator]:
+    """The generators of order and augmentation that the passes of one training share."""
+    return streams("order"), streams("augment")
+
+
+class _Memory:
+    """Peak memory above the start: the allocator's on a GPU, the process's resident set elsewhere."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with suppress(OSError):  # Linux: start a new high-water mark
+                Path("/proc/self/clear_refs").write_text("5")
+        self.start = self._held()
+
+    def peak(self) -> int:
+        return max(0, self._held(peak=True) - self.start)
+
+    def _held(self, peak: bool = False) -> int:
+        if self.device.type == "cuda":
+            read = torch.cuda.max_memory_allocated if peak else torch.cuda.memory_allocated
+            return int(read(self.device))
+        with suppress(OSError, StopIteration):
+            field = "VmHWM:" if peak else "VmRSS:"
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,22 @@
+"""Original: do nothing.
+
+Idea: the model as it was trained, the row that every table starts from.
+Update rule: θ_u = θ_o.
+Needs: nothing.
+Reference: none.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from methods.base import Access, Method, Problem
+
+
+@dataclass(frozen=True)
+class Original(Method):
+    access: ClassVar[Access] = Access.NOTHING
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        return problem.model

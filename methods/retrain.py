@@ -1,0 +1,29 @@
+"""Retrain: start again without the forgotten rows.
+
+Idea: exact unlearning, the reference for every other method.
+Update rule: a fresh model, trained by the original's own recipe on the retained rows (on the
+relabelled rows, where the request is to relabel).
+Needs: the retained rows.
+Differs from reference code: SSD's "retrain" resets the classifier's head only (0.092 % of its
+ResNet-18) and trains by another recipe; here every tensor starts anew, from its own random stream,
+and the recipe is the original's.
+Reference: Bourtoule et al., Machine Unlearning, S&P 2021 (the naive baseline).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from methods.base import Access, Method, Problem
+from methods.training import fit
+
+
+@dataclass(frozen=True)
+class Retrain(Method):
+    access: ClassVar[Access] = Access.RETAIN
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.retain is not None
+        model = problem.fresh(problem.conditions.streams)
+        return fit(model, problem.retain, problem.recipe, problem.conditions)

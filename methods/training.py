@@ -1,0 +1,246 @@
+"""Gradient descent as a generator: pretraining, recording, unlearning and logging share one loop."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.component import Component
+from data.errors import UserError
+from data.split import Batch, Split
+from data.streams import Streams
+from methods.meter import Meter, pass_streams
+from metrics.predictions import autocast
+
+Log = Callable[[Mapping[str, float]], None]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+# Losses are looked at for NaN once in so many steps: often enough to stop soon, rarely enough that a
+# GPU is not made to wait for the CPU at every step.
+CHECK_EVERY = 32
+
+
+class Diverged(UserError):
+    """The loss became NaN or infinite."""
+
+
+class Optimizer(Enum):
+    sgd = "sgd"
+    adam = "adam"
+    adamw = "adamw"
+
+
+class Schedule(Enum):
+    """How the learning rate goes on after the warm-up: `constant`; `step`, times `gamma` at each
+    epoch in `milestones`; `cosine`, to zero at the end."""
+
+    constant = "constant"
+    step = "step"
+    cosine = "cosine"
+
+
+class Precision(Enum):
+    """`fp32`, or `bf16` for bfloat16 autocast with float32 weights."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+@dataclass(frozen=True)
+class Descent(Component):
+    """Passes of minibatch gradient descent over one set of rows.
+
+    `lr` climbs linearly from zero over `warmup` epochs (fractions allowed), then follows `schedule`.
+    `momentum` is SGD's; Adam and AdamW keep torch's betas. `clip` bounds the norm of the whole
+    gradient; null does not.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: Schedule
+    milestones: list[int]
+    gamma: float
+    warmup: float
+    clip: float | None
+
+    def check_parameters(self, option: str) -> None:
+        """Raises UserError for numbers that describe no descent; `option` is where they were set."""
+        for name, least in (("epochs", 0), ("batch_size", 1), ("lr", 0), ("warmup", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{option}.{name}={getattr(self, name)}: it must be at least {least}")
+
+    def check_rows(self, option: str, rows: int, part: str) -> None:
+        """Raises UserError where not even one batch of the asked size can be drawn."""
+        if self.batch_size > rows:
+            raise UserError(
+                f"{option}.batch_size={self.batch_size} is larger than {part}, which has {rows} "
+                f"rows: set {option}.batch_size={rows} or less"
+            )
+
+    def rate(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of a step (counted from 0)."""
+        epoch = step / steps_per_epoch
+        if epoch < self.warmup:
+            return self.lr * (step + 1) / (self.warmup * steps_per_epoch)
+        return self.lr * _SCHEDULES[self.schedule](self, epoch)
+
+    def optimizer_for(self, model: nn.Module) -> torch.optim.Optimizer:
+        return _OPTIMIZERS[self.optimizer](self, [p for p in model.parameters() if p.requires_grad])
+
+
+@dataclass(frozen=True)
+class Recipe(Descent):
+    """How a model is trained: the descent, and the arithmetic that everything about it uses."""
+
+    precision: Precision
+    compile: bool
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What surrounds a training: its random streams, its meter, where its curves go, its arithmetic."""
+
+    streams: Streams
+    meter: Meter
+    log: Log
+    recipe: Recipe
+
+    @property
+    def bf16(self) -> bool:
+        return self.recipe.precision is Precision.bf16
+
+
+@dataclass(frozen=True)
+class Step:
+    """Between backward and update: gradients are ready, weights have not moved yet.
+
+    `number` counts from 0 over the whole training; `loss` is the batch's mean; `lr` the rate that
+    the update will use.
+    """
+
+    number: int
+    epoch: int
+    batch: Batch
+    logits: Tensor
+    loss: Tensor
+    lr: float
+    model: nn.Module
+
+
+def train(
+    model: nn.Module,
+    split: Split,
+    descent: Descent,
+    conditions: Conditions,
+    loss_function: LossFunction = F.cross_entropy,
+) -> Iterator[Step]:
+    """Trains `model` in place, pausing before each update.
+
+    A consumer that stops early stops the training, before the update of the step it stopped at.
+    Raises Diverged, with epoch and step, when a loss is NaN or infinite.
+    """
+    forward = torch.compile(model) if conditions.recipe.compile else model
+    optimizer = descent.optimizer_for(model)
+    passes = pass_streams(conditions.streams)
+    steps_per_epoch = math.ceil(len(split) / descent.batch_size)
+    conditions.meter.progress.expect(descent.epochs * len(split))
+    model.train()
+    number = 0
+    for epoch in range(descent.epochs):
+        unchecked: list[Tensor] = []
+        for batch in conditions.meter.batches(split, descent.batch_size, passes):
+            with autocast(conditions.bf16, batch.images.device):
+                logits = forward(batch.images)
+                loss = loss_function(logits.float(), batch.labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            lr = descent.rate(number, steps_per_epoch)
+            unchecked.append(loss.detach())
+            if len(unchecked) == CHECK_EVERY:
+                _require_finite(unchecked, epoch, number)
+            yield Step(number, epoch, batch, logits.detach(), loss.detach(), lr, model)
+            if descent.clip is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), descent.clip)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
+            number += 1
+        _require_finite(unchecked, epoch, number - 1)
+
+
+def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:
+    """Passes steps on and logs, at the end of every epoch, `epoch` (from 1), mean `loss`,
+    `accuracy` on the rows as they were trained on, and the last `lr`."""
+    totals: dict[str, Tensor] = {}
+    rows, last = 0, None
+    for step in steps:
+        if last is not None and step.epoch != last.epoch:
+            _log_epoch(last, totals, rows, log)
+            totals, rows = {}, 0
+        last, rows = step, rows + len(step.batch.rows)
+        right = (step.logits.argmax(1) == step.batch.labels).sum()
+        totals["loss"] = totals.get("loss", 0) + step.loss * len(step.batch.rows)
+        totals["accuracy"] = totals.get("accuracy", 0) + right
+        yield step
+    if last is not None:
+        _log_epoch(last, totals, rows, log)
+
+
+def fit(
+    model: nn.Module,
+    split: Split,
+    descent: Descent,
+    conditions: Conditions,
+    loss_function: LossFunction = F.cross_entropy,
+) -> nn.Module:
+    """Trains to the end, logging curves; returns the same module."""
+    for _ in curves(train(model, split, descent, conditions, loss_function), conditions.log):
+        pass
+    return model
+
+
+def _log_epoch(last: Step, totals: Mapping[str, Tensor], rows: int, log: Log) -> None:
+    means = {name: total.item() / rows for name, total in totals.items()}
+    log({"epoch": last.epoch + 1, **means, "lr": last.lr})
+
+
+def _require_finite(losses: list[Tensor], epoch: int, last: int) -> None:
+    """Raises Diverged for the first bad one of these losses, the last of which is step `last`'s."""
+    bad = (~torch.stack(losses).isfinite()).nonzero() if losses else torch.empty(0)
+    if len(bad):
+        index = int(bad[0])
+        raise Diverged(
+            f"the loss became {losses[index].item()} in epoch {epoch + 1}, at step "
+            f"{last - len(losses) + 2 + index}: lower the learning rate, or bound the gradient with clip"
+        )
+    losses.clear()
+
+
+_SCHEDULES: Mapping[Schedule, Callable[[Descent, float], float]] = {
+    Schedule.constant: lambda descent, epoch: 1.0,
+    Schedule.step: lambda descent, epoch: (
+        descent.gamma ** bisect_right(sorted(descent.milestones), epoch)
+    ),
+    Schedule.cosine: lambda descent, epoch: 0.5 * (1 + math.cos(math.pi * epoch / descent.epochs)),
+}
+
+_OPTIMIZERS: Mapping[Optimizer, Callable[[Descent, list[nn.Parameter]], torch.optim.Optimizer]] = {
+    Optimizer.sgd: lambda descent, parameters: torch.optim.SGD(
+        parameters, descent.lr, momentum=descent.momentum, weight_decay=descent.weight_decay
+    ),
+    Optimizer.adam: lambda descent, parameters: torch.optim.Adam(
+        parameters, descent.lr, weight_decay=descent.weight_decay
+    ),
+    Optimizer.adamw: lambda descent, parameters: torch.optim.AdamW(
+        parameters, descent.lr, weight_decay=descent.weight_decay
+    ),
+}

@@ -1,0 +1,1 @@
+"""Predictions of a model, and the scores that are pure functions of them."""

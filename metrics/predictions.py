@@ -1,0 +1,81 @@
+"""Predict once, score many: the logits of one model on every part of the data."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.component import Component
+from data.split import Split
+
+PARTS = ("train_forget", "train_retain", "test_forget", "test_retain")
+
+Matrix = list[list[int]]
+Scores = dict[str, float | Matrix]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits (N, K) float32 and true labels (N,) int64 by part: the four of `PARTS`, less the empty
+    ones, and `test`, the whole test set. `target` is the class that the forgotten rows are to become
+    in a request to relabel."""
+
+    logits: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor]
+    classes: int
+    target: int | None = None
+
+
+class Metric(Component):
+    """A pure function of predictions: a frozen dataclass whose fields are its parameters."""
+
+    def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
+        """Scores by name. `reference` holds the retrained model's predictions of the same rows, or
+        nothing where no reference is asked for."""
+        raise NotImplementedError
+
+
+def numbers(scores: Scores) -> dict[str, float]:
+    """The scores that are single numbers."""
+    return {name: value for name, value in scores.items() if not isinstance(value, list)}
+
+
+def matrices(scores: Scores) -> dict[str, Matrix]:
+    """The scores that are matrices."""
+    return {name: value for name, value in scores.items() if isinstance(value, list)}
+
+
+def autocast(bf16: bool, device: torch.device) -> AbstractContextManager[Any]:
+    """Mixed bfloat16 where asked for, plain float32 otherwise."""
+    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+
+
+@torch.no_grad()
+def predict(model: nn.Module, split: Split, batch_size: int, bf16: bool) -> Tensor:
+    """Logits (N, K) float32 on the CPU of every row in its order, in evaluation mode, without
+    augmentation."""
+    model.eval()
+    logits = []
+    for batch in split.batches(batch_size):
+        with autocast(bf16, batch.images.device):
+            logits.append(model(batch.images).float())
+    return torch.cat(logits).cpu()
+
+
+def by_part(
+    train: Sequence[Tensor], test: Sequence[Tensor], forget: Sequence[Tensor], target: int | None
+) -> Predictions:
+    """Predictions of whole splits, each `(logits, labels, rows)`, cut into parts at the training and
+    test rows to forget."""
+    logits, labels = {}, {}
+    for name, split, forgotten in (("train", train, forget[0]), ("test", test, forget[1])):
+        gone = torch.isin(split[2], forgotten)
+        for part, mask in (("forget", gone), ("retain", ~gone)):
+            if mask.any():
+                logits[f"{name}_{part}"] = split[0][mask]
+                labels[f"{name}_{part}"] = split[1][mask]
+    logits["test"], labels["test"] = test[0], test[1]
+    return Predictions(logits, labels, classes=test[0].shape[1], target=target)

@@ -1,0 +1,92 @@
+"""What every architecture has in common: a fresh model from a stream, or from a file of weights."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from data.component import Component
+from data.errors import UserError
+
+
+@dataclass(frozen=True)
+class Architecture(Component):
+    """An architecture; its fields are its hyperparameters.
+
+    `weights` is a local file to start from (.safetensors, or a state dict saved by torch), `sha256`
+    its checksum; both null for a random initialisation. Images are resized to `input_size` pixels
+    a side on their way in; null leaves them as they are.
+    """
+
+    weights: str | None
+    sha256: str | None
+    input_size: int | None
+
+    def build(self, channels: int, size: int, classes: int) -> nn.Module:
+        """A module from (B, channels, size, size) float32 to (B, classes) logits."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises UserError where the file of weights is missing or is not the one asked for."""
+        if self.weights is None:
+            return
+        path = Path(self.weights)
+        if not path.is_file():
+            raise UserError(f"model.weights={path} does not exist")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if self.sha256 != found:
+            raise UserError(
+                f"model.weights={path} has sha256 {found}, but model.sha256 is {self.sha256}; "
+                "set model.sha256 to it if this is the file you mean"
+            )
+
+    def fresh(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
+        """A new model on the CPU: initialised from `seed` alone, or holding the file's weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = self.build(channels, self.input_size or size, classes)
+        if self.weights is not None:
+            _fill(model, Path(self.weights))
+        return model if self.input_size is None else Resized(model, self.input_size)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide what the model is: the weights' checksum, not where they lie."""
+        return {key: value for key, value in vars(self).items() if key != "weights"}
+
+
+def _fill(model: nn.Module, path: Path) -> None:
+    if path.suffix == ".safetensors":
+        weights = load_file(path)
+    else:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | weights.keys()):
+        have = tuple(weights[name].shape) if name in weights else "absent"
+        want = tuple(wanted[name].shape) if name in wanted else "absent"
+        if have != want:
+            raise UserError(
+                f"model.weights={path} does not fit this model: {name} is {have} in the file and "
+                f"{want} in the model; choose the model and data set that it was made for"
+            )
+    model.load_state_dict(weights)
+
+
+class Resized(nn.Module):
+    """A model behind a bilinear resize of its input to `size` × `size` pixels, on the device."""
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        super().__init__()
+        self.model = model
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-1] != self.size:
+            images = F.interpolate(images, (self.size,) * 2, mode="bilinear", antialias=True)
+        logits: Tensor = self.model(images)
+        return logits

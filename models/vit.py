@@ -1,0 +1,75 @@
+"""A small vision transformer for 32-pixel images, built from plain linear layers."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.errors import UserError
+from models.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class ViT(Architecture):
+    """Pre-norm transformer (Dosovitskiy et al. 2021) with a class token and learned positions.
+
+    `patch` pixels a side per token, `dim` features, `depth` blocks of `heads` heads, a hidden layer
+    of four times `dim`. Queries, keys and values come from one `nn.Linear`, so that whatever looks
+    at a model's layers sees them.
+    """
+
+    patch: int
+    dim: int
+    depth: int
+    heads: int
+
+    def build(self, channels: int, size: int, classes: int) -> nn.Module:
+        if size % self.patch:
+            raise UserError(f"model.patch={self.patch} does not divide the image size {size}")
+        if self.dim % self.heads:
+            raise UserError(f"model.heads={self.heads} does not divide model.dim={self.dim}")
+        return VisionTransformer(self, channels, size, classes)
+
+
+class VisionTransformer(nn.Module):
+    def __init__(self, shape: ViT, channels: int, size: int, classes: int) -> None:
+        super().__init__()
+        tokens = (size // shape.patch) ** 2
+        self.embed = nn.Conv2d(channels, shape.dim, shape.patch, shape.patch)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, shape.dim))
+        self.position = nn.Parameter(torch.empty(1, tokens + 1, shape.dim))
+        nn.init.trunc_normal_(self.position, std=0.02)
+        self.blocks = nn.Sequential(*(Block(shape.dim, shape.heads) for _ in range(shape.depth)))
+        self.norm = nn.LayerNorm(shape.dim)
+        self.head = nn.Linear(shape.dim, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = self.blocks(tokens + self.position)
+        logits: Tensor = self.head(self.norm(tokens[:, 0]))
+        return logits
+
+
+class Block(nn.Module):
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attend(self.norm1(tokens))
+        tokens = tokens + self.mlp(self.norm2(tokens))
+        return tokens
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        b, t, d = tokens.shape
+        q, k, v = self.qkv(tokens).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, d))
+        return projected

@@ -1,0 +1,1 @@
+"""pretrain → record → unlearn → evaluate: the only package that knows of files, time and Hydra."""

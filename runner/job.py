@@ -1,0 +1,35 @@
+"""One Hydra job: the configuration it was composed of, its table, and its failure within a sweep."""
+
+import sys
+import traceback
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from data.errors import UserError
+from runner.naming import choices
+from runner.pipeline import run
+from runner.plan import Plan
+from runner.report import Report
+
+FAILURE = "failure.txt"
+
+
+def execute(cfg: DictConfig) -> None:
+    """Runs a composed configuration. A run alone prints its own table. In a sweep a failure is told
+    and noted in the job's folder, and the other jobs go on; the sweep fails when all are done."""
+    hydra = HydraConfig.get()
+    overrides = list(hydra.overrides.task)
+    if hydra.mode is RunMode.RUN:
+        row = run(Plan.of(cfg, choices(hydra)), overrides)
+        if row is not None:
+            print(f"\n{row.name}, seed {row.seed}\n\n{Report([row], cfg.table.columns).terminal()}")
+        return
+    try:
+        run(Plan.of(cfg, choices(hydra)), overrides)
+    except Exception as error:
+        text = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        print(f"failed: {' '.join(overrides)}: {text}", file=sys.stderr, flush=True)
+        (Path(hydra.runtime.output_dir) / FAILURE).write_text(text)

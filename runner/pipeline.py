@@ -1,0 +1,81 @@
+"""One run, top to bottom: pretrain → unlearn → retrain the reference → evaluate."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from conf import Until
+from methods.training import Diverged
+from metrics.predictions import Predictions, Scores, matrices, numbers
+from runner import seeding
+from runner.plan import Plan
+from runner.provenance import provenance
+from runner.results import Results, Row
+from runner.stages import Stages, cost_of
+from runner.store import Store, fingerprint
+from runner.tracking import flat, track
+
+
+def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
+    """Does what is not done yet and writes the run's row; None where `until` ended it earlier.
+
+    `overrides` are kept in the row: the command that made it. A run whose loss diverges leaves a row
+    that says so, and raises.
+    """
+    seeding.prepare(plan.device, plan.threads)
+    results = Results(plan.root / "results")
+    results.require_writable()
+    with track(plan) as tracker:
+        stages = Stages(plan, Store(plan.root / "store", say), tracker)
+        try:
+            _ = stages.request  # refuses what cannot be before the expensive part
+            original = stages.pretrain()
+            if plan.until is not Until.end:
+                return None
+            models = {"original": original, "unlearned": stages.unlearn(plan.method, original)}
+            if plan.reference is not None:
+                models["reference"] = stages.unlearn(plan.reference, original, role="reference")
+        except Diverged as error:
+            results.write(_row(plan, overrides, stages, status="diverged", error=str(error)), {})
+            raise
+        predictions = {role: stages.predictions(model) for role, model in models.items()}
+        scores = score(plan, predictions)
+        costs = {role: cost_of(model) for role, model in models.items()}
+        plain = {role: numbers(found) for role, found in scores.items()}
+        row = _row(plan, overrides, stages, status="done", scores=plain, costs=costs)
+        results.write(row, {role: matrices(found) for role, found in scores.items()})
+        tracker.result(scores, costs)
+        return row
+
+
+def score(plan: Plan, predictions: Mapping[str, Predictions]) -> dict[str, Scores]:
+    """Every metric of every model."""
+    reference = predictions.get("reference")
+    return {
+        role: {
+            name: value for metric in plan.metrics for name, value in metric(model, reference).items()
+        }
+        for role, model in predictions.items()
+    }
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _row(plan: Plan, overrides: Sequence[str], stages: Stages, **outcome: Any) -> Row:
+    shared = plan.without_seed()
+    identity = flat(shared.unlearn_identity(plan.method))
+    return Row(
+        name=plan.name,
+        key=plan.key,
+        seed=plan.seed,
+        names={part: plan.names[part] for part in ("dataset", "model", "scenario", "method")},
+        setting=fingerprint(shared.setting_identity),
+        cell=fingerprint(shared.unlearn_identity(plan.method)),
+        parameters={name: value for name, value in identity.items() if "seed" not in name},
+        overrides=list(overrides),
+        artefacts=sorted({(made.stage, made.key) for made in stages.used}),
+        provenance=provenance(plan.device, plan.threads),
+        **outcome,
+    )

@@ -1,0 +1,215 @@
+"""From a composed configuration to checked, typed parts, and to the identity of every stage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from conf import Run, Tracking, Until
+from data.component import Component, identity_of
+from data.errors import UserError
+from data.requests import Scenario
+from data.sources import Source
+from methods.base import Facts, Method
+from methods.training import Recipe
+from metrics.predictions import Metric
+from models.architecture import Architecture
+from runner.naming import run_name
+from runner.store import Identity, fingerprint
+
+Part = TypeVar("Part", bound=Component)
+
+# What a stage makes of the same inputs: raise a number when its meaning changes, and old artefacts
+# are left alone. A test pins the keys that follow.
+VERSIONS = {"request": 1, "pretrain": 1, "unlearn": 1, "predict": 1}
+
+
+def build(node: Any, kind: type[Part], option: str) -> Part:
+    """The component that a configuration node names by `_target_`, every field checked and converted
+    against its annotation.
+
+    Raises UserError, naming the option, where the target is no component of this kind, and where a
+    field is unknown, missing or of the wrong type.
+    """
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise UserError(f"{option} names no component: choose one with {option}=<name>")
+    target = node["_target_"]
+    try:
+        cls = get_class(target)
+    except Exception as error:  # whatever its module raises while it is imported
+        raise UserError(f"{option}: cannot import {target} ({error})") from error
+    if not (issubclass(cls, kind) and is_dataclass(cls)):
+        raise UserError(f"{option}: {target} is no {kind.__name__.lower()}")
+    given = {key: value for key, value in node.items_ex(resolve=False) if key != "_target_"}
+    known = {field.name for field in fields(cls)}
+    for name in given:
+        if name not in known:
+            raise UserError(f"{option}.{name} is no parameter of {cls.__name__}: {sorted(known)}")
+    try:
+        part = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), given))
+    except MissingMandatoryValue as error:
+        missing = str(error.full_key)
+        raise UserError(f"{option}.{missing} is not set: add {option}.{missing}=…") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{option}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(part, kind)
+    return part
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, checked before any work. `names` are the names of the chosen options, which label
+    tables and decide nothing."""
+
+    names: Mapping[str, str]
+    name: str
+    seed: int | None
+    source: Source
+    limit: int | None
+    architecture: Architecture
+    recipe: Recipe
+    scenario: Scenario
+    method: Method
+    budget: int | None
+    reference: Method | None
+    metrics: list[Metric]
+    batch_size: int
+    device: torch.device
+    threads: int
+    until: Until
+    root: Path
+    data_root: Path
+    download: bool
+    tracking: Tracking
+
+    @staticmethod
+    def of(cfg: DictConfig, names: Mapping[str, str]) -> "Plan":
+        """The plan of a composed configuration. Raises UserError for whatever can be refused without
+        reading data."""
+        spine = OmegaConf.to_object(cfg)
+        assert isinstance(spine, Run)
+        slots = cfg.evaluation.metrics
+        reference = None
+        if spine.evaluation.reference is not None:
+            reference = build(cfg.evaluation.reference, Method, "evaluation.reference")
+        plan = Plan(
+            names=names,
+            name=run_name(spine.name, names),
+            seed=spine.seed,
+            source=build(cfg.dataset, Source, "dataset"),
+            limit=spine.data.limit,
+            architecture=build(cfg.model, Architecture, "model"),
+            recipe=build(cfg.training, Recipe, "training"),
+            scenario=build(cfg.scenario, Scenario, "scenario"),
+            method=build(cfg.method, Method, "method"),
+            budget=spine.budget.gradient_examples,
+            reference=reference,
+            metrics=[build(slots[key], Metric, f"evaluation.metrics.{key}") for key in slots],
+            batch_size=spine.evaluation.batch_size,
+            device=_device(spine.device),
+            threads=spine.threads,
+            until=spine.until,
+            root=Path(spine.paths.root),
+            data_root=Path(spine.data.root).expanduser(),
+            download=spine.data.download,
+            tracking=spine.tracking,
+        )
+        plan.check()
+        return plan
+
+    def check(self) -> None:
+        for option, value in (
+            ("threads", self.threads),
+            ("evaluation.batch_size", self.batch_size),
+            ("data.limit", 1 if self.limit is None else self.limit),
+        ):
+            if value < 1:
+                raise UserError(f"{option}={value}: it must be at least 1")
+        if "/" in self.name or self.name.startswith("."):
+            raise UserError(f"name={self.name} must be a plain folder name")
+        self.recipe.check_parameters("training")
+        self.method.check_parameters("method")
+        self.scenario.check(self.source)
+        self.architecture.check()
+
+    def check_request(self, facts: Facts) -> None:
+        """Raises UserError where a training or the method cannot work with so many rows."""
+        self.recipe.check_rows("training", facts.forget + facts.retain, "the training set")
+        if self.reference is not None:
+            self.recipe.check_rows("training", facts.retain, "the retained part")
+        self.method.check(facts)
+
+    def without_seed(self) -> "Plan":
+        """The plan that all seeds of one table cell share."""
+        return replace(self, seed=None)
+
+    # Identities: nested dictionaries of everything a stage's result depends on, and of nothing else.
+
+    @property
+    def data_identity(self) -> Identity:
+        return {"source": identity_of(self.source), "limit": self.limit}
+
+    @property
+    def request_identity(self) -> Identity:
+        return {
+            "version": VERSIONS["request"],
+            "data": self.data_identity,
+            "scenario": identity_of(self.scenario),
+            "seed": self.seed,
+        }
+
+    @property
+    def pretrain_identity(self) -> Identity:
+        return {
+            "version": VERSIONS["pretrain"],
+            "data": self.data_identity,
+            "model": identity_of(self.architecture),
+            "training": identity_of(self.recipe),
+            "seed": self.seed,
+        }
+
+    @property
+    def setting_identity(self) -> Identity:
+        """The original and the request: what methods are compared on."""
+        return {"pretrain": self.pretrain_identity, "scenario": identity_of(self.scenario)}
+
+    def unlearn_identity(self, method: Method) -> Identity:
+        return {
+            "version": VERSIONS["unlearn"],
+            **self.setting_identity,
+            "method": identity_of(method),
+            "budget": self.budget,
+            "seed": self.seed,
+        }
+
+    def predict_identity(self, weights: str) -> Identity:
+        """Predictions belong to weights, whatever made them; `weights` is their checksum."""
+        return {
+            "version": VERSIONS["predict"],
+            "data": self.data_identity,
+            "model": identity_of(self.architecture),
+            "precision": self.recipe.precision.name,
+            "weights": weights,
+        }
+
+    @property
+    def key(self) -> str:
+        """Names the run: the key of what it unlearns."""
+        return fingerprint(self.unlearn_identity(self.method))
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except Exception as error:  # torch raises AssertionError, RuntimeError and others here
+        here = "cuda" if torch.cuda.is_available() else "cpu"
+        raise UserError(f"device={name} is not to be had here: use device={here}") from error
+    return device

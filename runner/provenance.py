@@ -1,0 +1,40 @@
+"""With what a result was made: recorded beside it, and no part of its key."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def provenance(device: torch.device, threads: int) -> dict[str, Any]:
+    """Commit, versions, device, threads and time."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        **_code(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": gpu or str(device),
+        "threads": threads,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@cache
+def _code() -> dict[str, Any]:
+    """The commit of the checkout and whether it was changed; unknown outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(here, "status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

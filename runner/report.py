@@ -1,0 +1,242 @@
+"""Tables from rows: mean ± 95 % t-interval over seeds, and the gap to the retrained reference, paired
+by seed.
+
+    python -m runner.report name=digits_small_cnn_whole_class
+
+prints the table and writes it as Markdown, CSV and LaTeX to <paths.root>/tables. Any option of the
+runner may follow; `name`, `paths.root` and `table` are the ones that matter.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+
+from data.errors import UserError
+from runner.naming import choices, run_name
+from runner.results import SHARED, Results, Row, tidy
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
+
+COSTS = {"gradient_examples", "forward_examples", "seconds", "peak_bytes"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The rows of one name as text. `columns` are metrics and costs in order; `seeds` how many values
+    every cell should have: cells with fewer say so."""
+
+    rows: list[Row]
+    columns: Sequence[str]
+    seeds: int | None = None
+
+    def terminal(self) -> str:
+        """Scores, gaps and remarks as aligned text."""
+        return self._text("simple")
+
+    def markdown(self) -> str:
+        return self._text("pipe")
+
+    def latex(self) -> str:
+        return self._text("latex_booktabs")
+
+    def csv(self) -> str:
+        """One line per cell: means, half-widths and n of value and gap, as full numbers."""
+        cells = self._cells().reset_index()
+        cells.insert(0, "line", cells.pop("cell").map(self._labels()))
+        return str(cells.drop(columns="setting").to_csv(index=False))
+
+    def _text(self, style: str) -> str:
+        cells, labels = self._cells(), self._labels()
+        present = [column for column in self.columns if column in cells.index.get_level_values(2)]
+        gaps = [column for column in present if column not in COSTS]
+        lines = self._lines()
+        parts = [_render(style, "", lines, labels, cells, present, "", self._expected(cells))]
+        others = [line for line in lines if line[1] != "reference"]
+        if cells["gap"].notna().any() and gaps:
+            expected = self._expected(cells)
+            parts.append(_render(style, "gap to retrain", others, labels, cells, gaps, "gap_", expected))
+        return "\n\n".join([*parts, *self._remarks(cells)]) + "\n"
+
+    def _cells(self) -> "pd.DataFrame":
+        """(setting, cell, metric) → value, half_width, n, gap, gap_half_width, gap_n."""
+        frame = tidy(self.rows)
+        groups = frame.groupby(["setting", "cell", "metric"], sort=False)
+        value = groups["value"].agg(["mean", "std", "count"])
+        gap = groups["gap"].agg(["mean", "std", "count"])
+        value.insert(1, "half_width", _half_width(value))
+        gap.insert(1, "half_width", _half_width(gap))
+        value = value.drop(columns="std").rename(columns={"mean": "value", "count": "n"})
+        gap = gap.drop(columns="std").rename(columns={"mean": "", "count": "n"})
+        gap.columns = ["gap", "gap_half_width", "gap_n"]
+        return value.join(gap)
+
+    def _lines(self) -> list[tuple[str, str]]:
+        """(setting, cell) in the order of the table: original, methods by name, reference."""
+        labels = self._labels()
+        rank = {"original": 0, "reference": 2}
+        cells = list(dict.fromkeys(self._cells().droplevel("metric").index))
+        settings = list(dict.fromkeys(setting for setting, _ in cells))
+        return sorted(
+            cells,
+            key=lambda line: (settings.index(line[0]), rank.get(line[1], 1), labels[line[1]]),
+        )
+
+    def _labels(self) -> dict[str, str]:
+        """What each cell is called: its method, and the parameters in which cells of the same method
+        differ."""
+        cells = {row.cell: row for row in self.rows}
+        labels: dict[str, str] = dict(SHARED)
+        for cell, row in cells.items():
+            alike = [r for r in cells.values() if r.names["method"] == row.names["method"]]
+            differing = [
+                f"{name.rsplit('.', 1)[-1]}={_short(value)}"
+                for name, value in row.parameters.items()
+                if any(other.parameters.get(name, value) != value for other in alike)
+            ]
+            chosen = [
+                name
+                for part, name in row.names.items()
+                if part != "method" and any(other.names[part] != name for other in alike)
+            ]
+            label = row.names["method"]
+            labels[cell] = label + (f" ({', '.join(chosen + differing)})" if chosen or differing else "")
+        return labels
+
+    def _expected(self, cells: "pd.DataFrame") -> int:
+        return self.seeds or int(cells["n"].max())
+
+    def _remarks(self, cells: "pd.DataFrame") -> list[str]:
+        n = self._expected(cells)
+        remarks = []
+        if n > 1:
+            remarks.append(f"mean ± 95 % t-interval over {n} seeds; gaps are paired by seed")
+        for row in self.rows:
+            if row.status != "done":
+                remarks.append(f"{row.names['method']}, seed {row.seed}: {row.status}: {row.error}")
+        commits = {str(row.provenance["commit"])[:8] for row in self.rows}
+        if len(commits) > 1:
+            remarks.append(f"the rows come from several commits: {', '.join(sorted(commits))}")
+        return remarks
+
+
+def _half_width(groups: "pd.DataFrame") -> Any:
+    """Half the 95 % Student interval of a mean: t₀.₉₇₅,ₙ₋₁ · s / √n; not a number for n = 1."""
+    import numpy as np
+    from scipy.special import stdtrit
+
+    n = groups["count"].to_numpy(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return stdtrit(n - 1, 0.975) * groups["std"].to_numpy() / np.sqrt(n)
+
+
+def _render(
+    style: str,
+    corner: str,
+    lines: list[tuple[str, str]],
+    labels: dict[str, str],
+    cells: "pd.DataFrame",
+    columns: list[str],
+    prefix: str,
+    expected: int,
+) -> str:
+    from tabulate import tabulate
+
+    numbers = cells[["value", "half_width", "n"] if not prefix else ["gap", "gap_half_width", "gap_n"]]
+    found = {index: tuple(line) for index, line in zip(numbers.index, numbers.to_numpy(), strict=True)}
+    signed = bool(prefix)
+    body = [
+        [
+            labels[cell],
+            *(
+                _cell(found.get((setting, cell, column), (None, None, 0)), expected, signed)
+                for column in columns
+            ),
+        ]
+        for setting, cell in lines
+    ]
+    broken = "\n" if style == "simple" else " "
+    heads = [corner, *(broken.join(column.split("_")) for column in columns)]
+    align = ("left", *("right" for _ in columns))
+    return str(tabulate(body, headers=heads, tablefmt=style, disable_numparse=True, colalign=align))
+
+
+def _cell(found: Sequence[Any], expected: int, signed: bool) -> str:
+    value, half, n = found
+    if value is None or n == 0 or value != value:
+        return "—"
+    text = _number(value, "+" if signed else "")
+    if half is not None and half == half:
+        text += f" ± {_number(half)}"
+    return text if n == expected else f"{text} (n={int(n)})"
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Three decimals for shares, fewer for larger numbers."""
+    for bound, form in ((10, ".3f"), (1000, ".1f")):
+        if abs(value) < bound:
+            return format(value, sign + form)
+    return format(value, sign + ",.0f")
+
+
+def _short(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def write_tables(report: Report, folder: Path, name: str) -> None:
+    """The report as Markdown, CSV and LaTeX files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, text in (
+        ("md", report.markdown()),
+        ("csv", report.csv()),
+        ("tex", report.latex()),
+    ):
+        (folder / f"{name}.{suffix}").write_text(text)
+
+
+def show(cfg: "DictConfig", name: str) -> None:
+    """Prints the table of a name and writes its files."""
+    root = Path(cfg.paths.root)
+    report = Report(Results(root / "results").rows(name), list(cfg.table.columns), cfg.table.seeds)
+    print(f"\n{name}\n\n{report.terminal()}")
+    write_tables(report, root / "tables", name)
+
+
+class TableAfterSweep(Callback):
+    """Prints the table when the last job of a sweep is done, on the machine that launched it, and
+    fails the sweep if a job failed."""
+
+    def on_multirun_end(self, config: "DictConfig", **kwargs: Any) -> None:
+        from conf import Until
+        from runner.job import FAILURE
+
+        failed = sorted(Path(config.hydra.sweep.dir).glob(f"*/{FAILURE}"))
+        if config.until is Until.end:
+            with suppress(UserError):  # no row was written: every job failed, and has said why
+                show(config, run_name(config.name, choices(config.hydra)))
+        if failed:
+            raise UserError(f"{len(failed)} runs of the sweep failed, as told above")
+
+
+def main(overrides: list[str]) -> None:
+    from hydra import compose, initialize_config_module
+
+    import conf  # noqa: F401  registers the schema
+
+    with initialize_config_module("conf", version_base="1.3"):
+        cfg = compose("config", overrides, return_hydra_config=True)
+        name = run_name(cfg.name, choices(cfg.hydra))
+    show(cfg, name)
+
+
+if __name__ == "__main__":
+    from runner.edge import telling
+
+    with telling():
+        main(sys.argv[1:])

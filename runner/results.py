@@ -1,0 +1,118 @@
+"""One JSON row per run, and the tidy frame of many."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.errors import UserError
+from metrics.predictions import Matrix
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The models of a row that are not its own, as they are called in tables.
+SHARED = {"original": "original", "reference": "retrain"}
+
+
+@dataclass
+class Row:
+    """What one run found. `scores` and `costs` are by role: original, unlearned, reference; `names`
+    are those of the chosen options; `setting` and `cell` name the table and its line, whatever the
+    seed; `status` is done or diverged."""
+
+    name: str
+    key: str
+    seed: int | None
+    names: Mapping[str, str]
+    setting: str
+    cell: str
+    parameters: Mapping[str, Any]
+    overrides: list[str]
+    artefacts: list[tuple[str, str]]
+    provenance: Mapping[str, Any]
+    status: str
+    error: str | None = None
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Results:
+    """The folder of all rows: `root/<name>/<key>.json`, and matrices in `root/<name>/matrices`."""
+
+    root: Path
+
+    def require_writable(self) -> None:
+        """Raises UserError where rows could not be written, before they are computed."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.root} ({error.strerror}): choose a folder with paths.root=…"
+            ) from error
+
+    def write(self, row: Row, matrices: Mapping[str, Mapping[str, Matrix]]) -> None:
+        """Puts the row in place of an earlier one of the same key, all or nothing. Matrices (by role
+        and name) go to a file of their own, so that a thousand rows stay quick to read."""
+        if any(matrices.values()):
+            _write(self.root / row.name / "matrices" / f"{row.key}.json", matrices, indent=None)
+        _write(self.root / row.name / f"{row.key}.json", asdict(row), indent=1)
+
+    def rows(self, name: str) -> list[Row]:
+        """The rows of a name, by seed. Raises UserError where there are none."""
+        found = []
+        for path in (self.root / name).glob("*.json"):
+            try:
+                found.append(Row(**json.loads(path.read_text())))
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{path} is damaged ({error}): delete it and run again") from error
+        if not found:
+            there = sorted(path.name for path in self.root.glob("*/"))
+            raise UserError(f"no results are named {name} in {self.root}; there are: {there}")
+        return sorted(found, key=lambda row: (row.seed or 0, row.key))
+
+
+def tidy(rows: list[Row]) -> "pd.DataFrame":
+    """One line per model and number: `setting`, `cell`, `method`, `seed`, `metric`, `value`, and `gap`,
+    the value less the reference's of the same run, where both have the number.
+
+    The originals and references that many runs share appear once per setting and seed.
+    """
+    import pandas as pd
+
+    lines = []
+    for row in rows:
+        reference = row.scores.get("reference", {})
+        for role, scores in row.scores.items():
+            cell = row.cell if role == "unlearned" else role
+            method = SHARED.get(role, row.names["method"])
+            where = (row.setting, cell, method, row.seed)
+            for name, value in (*scores.items(), *row.costs[role].items()):
+                gap = value - reference[name] if name in reference else None
+                lines.append((*where, name, value, gap))
+    columns = ["setting", "cell", "method", "seed", "metric", "value", "gap"]
+    frame = pd.DataFrame(lines, columns=columns)
+    shared = frame[frame.cell.isin(SHARED)]
+    frame = pd.concat([shared, frame[~frame.cell.isin(SHARED)]])
+    # A run of method=original or method=retrain is the shared model over again.
+    same = frame.method.isin(SHARED.values())
+    repeated = frame[same].duplicated(["setting", "method", "seed", "metric"])
+    return frame.drop(index=frame[same].index[repeated]).reset_index(drop=True)
+
+
+def _write(path: Path, value: Any, indent: int | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(value, file, indent=indent)
+        Path(scratch).replace(path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,344 @@
+"""Content-addressed folders: what a stage makes is named by what it was made from.
+
+`python -m runner.store` lists them, `verify` checks them, `prune` deletes what is no longer wanted.
+
+A kernel file lock spares other processes the same work; the rename at the end is what makes a folder
+true: it appears whole or not at all, also where locks do not reach.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from data.errors import UserError
+
+Identity = Mapping[str, Any]
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+
+
+def fingerprint(identity: Any) -> str:
+    """16 hexadecimal digits that depend on the content of a JSON-like value alone."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A finished folder of the store."""
+
+    stage: str
+    key: str
+    path: Path
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the folder."""
+        return json.loads((self.path / name).read_text())
+
+    @property
+    def identity(self) -> Any:
+        return self.read("identity.json")
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+    def checksum(self, name: str) -> str:
+        """The sha256 that a file of the folder had when it was made."""
+        return str(self.read("checksums.json")[name])
+
+    def damage(self) -> str | None:
+        """What is wrong with the folder, in words, or None: every file is there, as it was made."""
+        try:
+            expected = self.read("checksums.json")
+        except (OSError, ValueError):
+            return "checksums.json is missing or torn"
+        for name, checksum in expected.items():
+            file = self.path / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if _sha256(file) != checksum:
+                return f"{name} differs from what was written"
+        return None
+
+
+class Store:
+    """The folder of all artefacts, `root/<stage>/<key>`."""
+
+    def __init__(self, root: Path, say: Callable[[str], None] = lambda message: None) -> None:
+        self.root = root
+        self.say = say
+        self._sound: set[Path] = set()  # verified once by this process
+
+    def path(self, stage: str, identity: Identity) -> Path:
+        return self.root / stage / fingerprint(identity)
+
+    def has(self, stage: str, identity: Identity) -> bool:
+        """Whether the artefact is there (it may still turn out damaged when it is asked for)."""
+        return self.path(stage, identity).is_dir()
+
+    def get(self, stage: str, identity: Identity, produce: Callable[[Path], None]) -> Artefact:
+        """The artefact of this identity; `produce` fills a scratch folder where there is none yet.
+
+        A damaged artefact is named, set aside as `<key>.damaged` and produced again. Raises
+        UserError where the disk is full or the folder cannot be written; nothing torn remains.
+        """
+        final = self.path(stage, identity)
+        found = Artefact(stage, final.name, final)
+        if self._is_sound(found):
+            return found
+        with _telling_about_disks(self.root):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with self._lock(final):
+                if self._is_sound(found):  # another process made it while this one waited
+                    return found
+                self._clear(final)
+                self._make(final, identity, produce)
+        self._sound.add(final)
+        return found
+
+    def _make(self, final: Path, identity: Identity, produce: Callable[[Path], None]) -> None:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+        try:
+            produce(scratch)
+            _write_json(scratch / "identity.json", identity)
+            files = sorted(file for file in scratch.rglob("*") if file.is_file())
+            sums = {file.relative_to(scratch).as_posix(): _sha256(file) for file in files}
+            _write_json(scratch / "checksums.json", sums)
+            try:
+                scratch.rename(final)
+            except OSError:
+                if not final.exists():  # where locks do not reach, another may have been first
+                    raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _is_sound(self, artefact: Artefact) -> bool:
+        """Whether the artefact is there and whole."""
+        if artefact.path in self._sound and artefact.path.is_dir():
+            return True
+        if not artefact.path.is_dir() or artefact.damage() is not None:
+            return False
+        with _ignoring_read_only():
+            os.utime(artefact.path)  # for pruning by the time of the last use
+        self._sound.add(artefact.path)
+        return True
+
+    def _clear(self, final: Path) -> None:
+        """Removes scratch that a killed process left (the lock is ours, so it is dead), and sets a
+        damaged artefact aside."""
+        for scratch in final.parent.glob(f".{final.name}-*"):
+            shutil.rmtree(scratch, ignore_errors=True)
+        if final.is_dir():
+            artefact = Artefact(final.parent.name, final.name, final)
+            aside = final.with_name(final.name + ".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            self.say(f"{final} is damaged ({artefact.damage()}): set aside as {aside.name}, remade")
+            final.rename(aside)
+
+    @contextmanager
+    def _lock(self, final: Path) -> Iterator[None]:
+        lock = FileLock(_lock_of(final))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            self.say(f"waiting for another process that makes {final.parent.name} {final.name}")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def artefacts(self) -> list[Artefact]:
+        """Every finished artefact."""
+        folders = sorted(self.root.glob("*/*/identity.json"))
+        return [
+            Artefact(file.parent.parent.name, file.parent.name, file.parent)
+            for file in folders
+            if "." not in file.parent.name
+        ]
+
+    def leftovers(self) -> list[Path]:
+        """Scratch of killed processes, and damaged artefacts that were set aside."""
+        dead = []
+        for scratch in self.root.glob("*/.*-*/"):
+            lock = FileLock(_lock_of(scratch.with_name(scratch.name[1:].rsplit("-", 1)[0])))
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue  # at work
+            lock.release()
+            dead.append(scratch)
+        return sorted(dead) + sorted(self.root.glob("*/*.damaged/"))
+
+
+def _lock_of(final: Path) -> Path:
+    return final.with_name(f".{final.name}.lock")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _telling_about_disks(root: Path) -> Iterator[None]:
+    """Turns what disks refuse into sentences."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise _full(root) from error
+        if error.errno in REFUSED and str(error.filename or "").startswith(str(root)):
+            raise UserError(f"cannot write {root} ({error.strerror}): set paths.root=…") from error
+        raise
+    except Exception as error:
+        # safetensors reports what the system said as text alone
+        if type(error).__name__ == "SafetensorError" and any(
+            os.strerror(number) in str(error) for number in FULL
+        ):
+            raise _full(root) from error
+        raise
+
+
+def _full(root: Path) -> UserError:
+    return UserError(
+        f"the disk of {root} is full: free some space (python -m runner.store prune --unused helps) "
+        "or choose another with paths.root=…; what was finished is safe, what was not is removed"
+    )
+
+
+@contextmanager
+def _ignoring_read_only() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+
+
+# The command line
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """python -m runner.store [list | verify | prune]"""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m runner.store", description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path("outputs"), help="paths.root of the runs")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("list", help="every artefact: size, age, what it was made from (default)")
+    commands.add_parser("verify", help="check every file; exit 1 where one is damaged")
+    prune = commands.add_parser("prune", help="delete artefacts; scratch of killed runs always goes")
+    prune.add_argument("--older-than", type=float, metavar="DAYS", help="not used for so many days")
+    prune.add_argument("--unused", action="store_true", help="no result was made from it")
+    prune.add_argument("--dry-run", action="store_true", help="say what would go, delete nothing")
+    options = parser.parse_args(arguments)
+    store = Store(options.root / "store")
+    if options.command == "verify":
+        return _verify(store)
+    if options.command == "prune":
+        return _prune(store, options.root / "results", options)
+    return _list(store)
+
+
+def _list(store: Store) -> int:
+    from tabulate import tabulate
+
+    found = store.artefacts()
+    lines = [
+        (a.stage, a.key, _human(a.size()), f"{_age(a.path):.1f} d", summary(a.identity)) for a in found
+    ]
+    if lines:
+        print(tabulate(lines, headers=["stage", "key", "size", "last used", "made from"]))
+    left = store.leftovers()
+    total = sum(a.size() for a in found)
+    print(f"{len(found)} artefacts, {_human(total)} in {store.root}" + _and_leftovers(left))
+    return 0
+
+
+def _verify(store: Store) -> int:
+    bad = [(a, damage) for a in store.artefacts() if (damage := a.damage()) is not None]
+    for artefact, damage in bad:
+        print(f"{artefact.path}: {damage}; the next run that needs it makes it again")
+    print(f"{len(store.artefacts())} artefacts, {len(bad)} damaged")
+    return 1 if bad else 0
+
+
+def _prune(store: Store, results: Path, options: Any) -> int:
+    doomed = store.leftovers()
+    for artefact in _unwanted(store, results, options):
+        doomed.append(artefact.path)
+    for path in doomed:
+        print(f"{'would delete' if options.dry_run else 'deleting'} {path}")
+        if not options.dry_run:
+            shutil.rmtree(path)
+    print(f"{len(doomed)} folders")
+    return 0
+
+
+def _unwanted(store: Store, results: Path, options: Any) -> list[Artefact]:
+    """Artefacts that meet every condition that was given; none where none was."""
+    if options.older_than is None and not options.unused:
+        return []
+    rows = [json.loads(path.read_text()) for path in results.glob("*/*.json")]
+    used = {f"{stage}/{key}" for row in rows for stage, key in row["artefacts"]}
+    return [
+        artefact
+        for artefact in store.artefacts()
+        if (options.older_than is None or _age(artefact.path) > options.older_than)
+        and (not options.unused or f"{artefact.stage}/{artefact.key}" not in used)
+    ]
+
+
+def summary(identity: Any) -> str:
+    """An identity in a few words: the classes it names and the seed."""
+    words: list[str] = []
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Mapping):
+            if "class" in value:
+                words.append(str(value["class"]).rsplit(".", 1)[-1])
+            for inner in value.values():
+                visit(inner)
+
+    visit(identity)
+    seeds = [f"seed {identity['seed']}"] if "seed" in identity else []
+    return ", ".join([*dict.fromkeys(words), *seeds])
+
+
+def _and_leftovers(left: list[Path]) -> str:
+    return f"; {len(left)} leftovers of killed runs: python -m runner.store prune" if left else ""
+
+
+def _age(path: Path) -> float:
+    return (time.time() - path.stat().st_mtime) / 86400
+
+
+def _human(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
