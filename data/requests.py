@@ -87,28 +87,24 @@ class PartOfClass(Scenario):
 
 @dataclass(frozen=True)
 class Random(Scenario):
-    """Forget rows drawn uniformly: `count` of them or a `fraction` of the training set.
-
-    `seed` pins the draw while the run's seed varies; null draws anew for every seed.
-    """
+    """Forget rows drawn uniformly: `count` of them, or a `fraction` of the training set where `count`
+    is null. `seed` pins the draw while the run's seed varies; null draws anew for every seed."""
 
     count: int | None
-    fraction: float | None
+    fraction: float
     seed: int | None
 
     def check(self, source: Source) -> None:
-        if (self.count is None) == (self.fraction is None):
-            raise UserError("set exactly one of scenario.count and scenario.fraction")
-        if self.fraction is not None and not 0 < self.fraction < 1:
+        if self.count is None and not 0 < self.fraction < 1:
             raise UserError(
-                f"scenario.fraction is {self.fraction}; it must lie between 0 and 1, both excluded"
+                f"scenario.fraction={self.fraction}: it must lie between 0 and 1, both excluded"
             )
         if self.count is not None and self.count < 1:
-            raise UserError(f"scenario.count is {self.count}: ask to forget at least one row")
+            raise UserError(f"scenario.count={self.count}: ask to forget at least one row")
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
         n = len(dataset.train)
-        count = self.count if self.count is not None else round((self.fraction or 0) * n)
+        count = round(self.fraction * n) if self.count is None else self.count
         if count >= n:
             raise UserError(f"scenario.count is {count}, but the training set has {n} rows")
         if self.seed is not None:

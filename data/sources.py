@@ -54,7 +54,7 @@ class Source(Component):
 class Digits(Source):
     """scikit-learn's 1,797 handwritten digits, 8×8, which come with the library.
 
-    Every fifth row is a test row: 1,437 training and 360 test images.
+    Every fifth row is a test row: 1,438 training and 359 test images.
     """
 
     classes, size, channels = 10, 8, 1

@@ -90,7 +90,7 @@ class Descent(Component):
         """The learning rate of a step (counted from 0)."""
         epoch = step / steps_per_epoch
         if epoch < self.warmup:
-            return self.lr * (step + 1) / (self.warmup * steps_per_epoch)
+            return self.lr * min(1.0, (step + 1) / (self.warmup * steps_per_epoch))
         return self.lr * _SCHEDULES[self.schedule](self, epoch)
 
     def optimizer_for(self, model: nn.Module) -> torch.optim.Optimizer:

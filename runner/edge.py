@@ -1,4 +1,4 @@
-"""Where errors meet people: a sentence and exit code 1 for what a user can mend, a traceback for bugs."""
+"""Where errors meet people: a sentence and exit code 1 for their mistakes, a traceback for ours."""
 
 import os
 import sys
@@ -10,6 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data.errors import UserError
 
+EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError)
+
 
 @contextmanager
 def telling() -> Iterator[None]:
@@ -19,7 +21,7 @@ def telling() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print a traceback of its own and exit
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+    except EXPECTED as error:
         if full:
             raise
         sys.exit(f"error: {sentence(error)}")
@@ -29,6 +31,10 @@ def telling() -> Iterator[None]:
 
 def sentence(error: Exception) -> str:
     """What went wrong, on as few lines as the error needs."""
+    if isinstance(error, HydraException):
+        # Hydra says which override failed and keeps why to itself
+        reason = str(error.__cause__).splitlines()[0] if error.__cause__ else ""
+        return f"{str(error).strip()}\n{reason}".strip()
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{where}; if this is where results go, set paths.root=…"

@@ -10,7 +10,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from conf import Run, Tracking, Until
+from conf import Tracking, Until
 from data.component import Component, identity_of
 from data.errors import UserError
 from data.requests import Scenario
@@ -91,33 +91,33 @@ class Plan:
     def of(cfg: DictConfig, names: Mapping[str, str]) -> "Plan":
         """The plan of a composed configuration. Raises UserError for whatever can be refused without
         reading data."""
-        spine = OmegaConf.to_object(cfg)
-        assert isinstance(spine, Run)
-        slots = cfg.evaluation.metrics
+        metrics = cfg.evaluation.metrics
         reference = None
-        if spine.evaluation.reference is not None:
+        if cfg.evaluation.reference is not None:
             reference = build(cfg.evaluation.reference, Method, "evaluation.reference")
+        tracking = OmegaConf.to_object(cfg.tracking)
+        assert isinstance(tracking, Tracking)
         plan = Plan(
             names=names,
-            name=run_name(spine.name, names),
-            seed=spine.seed,
+            name=run_name(cfg.name, names),
+            seed=cfg.seed,
             source=build(cfg.dataset, Source, "dataset"),
-            limit=spine.data.limit,
+            limit=cfg.data.limit,
             architecture=build(cfg.model, Architecture, "model"),
             recipe=build(cfg.training, Recipe, "training"),
             scenario=build(cfg.scenario, Scenario, "scenario"),
             method=build(cfg.method, Method, "method"),
-            budget=spine.budget.gradient_examples,
+            budget=cfg.budget.gradient_examples,
             reference=reference,
-            metrics=[build(slots[key], Metric, f"evaluation.metrics.{key}") for key in slots],
-            batch_size=spine.evaluation.batch_size,
-            device=_device(spine.device),
-            threads=spine.threads,
-            until=spine.until,
-            root=Path(spine.paths.root),
-            data_root=Path(spine.data.root).expanduser(),
-            download=spine.data.download,
-            tracking=spine.tracking,
+            metrics=[build(metrics[key], Metric, f"evaluation.metrics.{key}") for key in metrics],
+            batch_size=cfg.evaluation.batch_size,
+            device=_device(cfg.device),
+            threads=cfg.threads,
+            until=cfg.until,
+            root=Path(cfg.paths.root),
+            data_root=Path(cfg.data.root).expanduser(),
+            download=cfg.data.download,
+            tracking=tracking,
         )
         plan.check()
         return plan

@@ -155,7 +155,12 @@ def _render(
         [
             labels[cell],
             *(
-                _cell(found.get((setting, cell, column), (None, None, 0)), expected, signed)
+                _cell(
+                    found.get((setting, cell, column), (None, None, 0)),
+                    expected,
+                    signed,
+                    column in COSTS,
+                )
                 for column in columns
             ),
         ]
@@ -167,12 +172,13 @@ def _render(
     return str(tabulate(body, headers=heads, tablefmt=style, disable_numparse=True, colalign=align))
 
 
-def _cell(found: Sequence[Any], expected: int, signed: bool) -> str:
+def _cell(found: Sequence[Any], expected: int, signed: bool, exact: bool) -> str:
+    """A mean with its interval; counts that are `exact` have none where all seeds agree."""
     value, half, n = found
     if value is None or n == 0 or value != value:
         return "—"
     text = _number(value, "+" if signed else "")
-    if half is not None and half == half:
+    if half == half and not (exact and half == 0):
         text += f" ± {_number(half)}"
     return text if n == expected else f"{text} (n={int(n)})"
 

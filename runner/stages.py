@@ -83,7 +83,7 @@ class Stages:
         def produce(folder: Path) -> None:
             streams = self.streams("unlearn")
             with self._conditions(folder, role, streams, self.plan.budget) as conditions:
-                model = method.unlearn(self._problem(method, original, conditions))
+                model = method.unlearn(self.problem(method, original, conditions))
             _save(model, folder)
 
         return self._get("unlearn", self.plan.unlearn_identity(method), produce, role)
@@ -159,7 +159,7 @@ class Stages:
         _write(folder / "cost.json", asdict(meter.cost))
         _write(folder / "curves.json", points)
 
-    def _problem(self, method: Method, original: Artefact, conditions: Conditions) -> Problem:
+    def problem(self, method: Method, original: Artefact, conditions: Conditions) -> Problem:
         """What the method may see, and nothing else."""
         train, request = self.dataset.train, self.request
         forget = train.only(request.rows) if Access.FORGET in method.access else None

@@ -87,8 +87,12 @@ def track(plan: Plan) -> Iterator[Tracker]:
         raise UserError(
             f"W&B refused ({error}); run `wandb login`, or set tracking.mode=offline or tracking=off"
         ) from error
-    with run:
+    done = False
+    try:
         yield WandbTracker(run)
+        done = True
+    finally:  # not `with run`, which would print a traceback
+        run.finish(exit_code=0 if done else 1)
 
 
 def flat(identity: Identity, prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""Small real runs: everything here works on scikit-learn's digits, with a small network."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, open_dict
+
+import conf  # noqa: F401  registers the schema
+from data.split import Dataset
+from runner.naming import choices
+from runner.plan import Plan
+from runner.stages import Stages
+from runner.store import Store
+from runner.tracking import Tracker
+
+CONF = Path(conf.__file__).parent
+
+# A run in a tenth of a second: 20 rows per class, a narrow network, one epoch.
+QUICK = [
+    "data.limit=20",
+    "model.widths=[4,8]",
+    "model.hidden=16",
+    "training.epochs=1",
+    "tracking=off",
+    "threads=1",
+]
+
+
+def options(group: str) -> list[str]:
+    """The choices of a configuration group; names with a leading underscore are shared parts."""
+    return sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
+
+
+def composed(*overrides: str) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration that these overrides give, and the names of the chosen options."""
+    with initialize_config_module("conf", version_base="1.3"):
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+    names = choices(cfg.hydra)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, names
+
+
+def plan_of(*overrides: str) -> Plan:
+    return Plan.of(*composed(*overrides))
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Callable[..., Plan]:
+    """Makes plans of quick runs whose results lie in a temporary folder."""
+    return lambda *overrides: plan_of(*QUICK, f"paths.root={tmp_path}", *overrides)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    plan = plan_of("dataset=digits")
+    return plan.source.load(plan.data_root, False)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def stages_of(plan: Plan) -> Stages:
+    return Stages(plan, Store(plan.root / "store"), Tracker())
+
+
+def data_root() -> Path:
+    return Path(os.environ.get("UNLEARN_DATA", "~/.cache/unlearn-data")).expanduser()
+
+
+def needs(relative: str) -> Any:
+    """Marks a test that reads real files; they are never downloaded by a test."""
+    there = (data_root() / relative).exists()
+    skip = pytest.mark.skipif(not there, reason=f"{relative} is not in UNLEARN_DATA ({data_root()})")
+    return lambda test: pytest.mark.real_data(skip(test))

@@ -1,0 +1,154 @@
+"""Every option builds, every preset runs, and one meaning has one key."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+
+from data.errors import UserError
+from runner.pipeline import run
+from runner.plan import Plan
+from tests.conftest import CONF, QUICK, options, plan_of
+
+# What a choice cannot do without.
+NEEDS = {
+    ("scenario", "given_rows"): ["scenario.file={rows}"],
+    ("scenario", "part_of_class"): ["dataset=cifar20"],
+}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    file = tmp_path / "rows.txt"
+    file.write_text("1\n2\n3\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        (group, name)
+        for group in (
+            "dataset", "model", "training", "scenario", "method", "evaluation", "tracking", "experiment"
+        )
+        for name in options(group)
+    ],
+)  # fmt: skip
+def test_every_option_builds(group: str, name: str, rows: Path) -> None:
+    extra = [text.format(rows=rows) for text in NEEDS.get((group, name), [])]
+    plan = plan_of(f"{group}={name}", *extra)
+    if group != "experiment":
+        assert plan.names[group] == name
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_preset_runs_shrunk_to_digits(name: str, tmp_path: Path) -> None:
+    shrunk = ["dataset=digits", "model=small_cnn", "training=small_cnn", *QUICK]
+    row = run(plan_of(f"experiment={name}", *shrunk, f"paths.root={tmp_path}"))
+    assert row is not None and row.status == "done"
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda path: path.stem)
+def test_presets_say_how_to_run_them_and_what_to_expect(path: Path) -> None:
+    head = path.read_text()
+    assert f"python -m runner -m experiment={path.stem}" in head and "# expect:" in head
+    assert "mode:" not in head, "presets choose no Hydra mode"
+
+
+def test_one_value_has_one_key() -> None:
+    written = [plan_of("method.lr=1"), plan_of("method.lr=1.0"), plan_of("method.lr=1e0")]
+    assert len({plan.key for plan in written}) == 1
+
+
+def test_what_decides_nothing_is_not_in_the_key() -> None:
+    plain = plan_of()
+    other = plan_of(
+        "name=x", "device=cpu", "threads=1", "paths.root=y", "data.root=z", "tracking=off",
+        "evaluation=quick", "until=pretrain",
+    )  # fmt: skip
+    assert plain.key == other.key
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1", "method.lr=0.5", "training.epochs=3", "scenario.classes=[4]", "data.limit=9",
+        "model.hidden=64", "budget.gradient_examples=10", "dataset.mean=[0.5]", "training.precision=bf16",
+    ],
+)  # fmt: skip
+def test_what_decides_a_result_is_in_the_key(override: str) -> None:
+    assert plan_of(override).key != plan_of().key
+
+
+def test_keys_change_on_purpose_only() -> None:
+    """Golden keys of the default run. If they change, every stored result is computed anew: raise
+    the version of the stage that changed its meaning, and then change them here."""
+    from runner.store import fingerprint
+
+    plan = plan_of()
+    assert {
+        "request": fingerprint(plan.request_identity),
+        "pretrain": fingerprint(plan.pretrain_identity),
+        "unlearn": plan.key,
+    } == GOLDEN
+
+
+GOLDEN = {
+    "request": "",
+    "pretrain": "",
+    "unlearn": "",
+}
+
+
+def test_tuned_numbers_are_found_and_the_command_line_beats_them() -> None:
+    tuned = sorted(path for path in CONF.glob("tuned/*/*.yaml"))
+    assert tuned, "the tuned folder is part of the configuration tree"
+    for path in tuned:
+        pair, method = path.parent.name, path.stem
+        dataset = next(d for d in options("dataset") if pair.startswith(d + "_"))
+        choice = [f"dataset={dataset}", f"model={pair[len(dataset) + 1:]}", f"method={method}"]
+        assert plan_of(*choice).method != plan_of(f"method={method}").method
+        assert plan_of(*choice, "method.lr=0.123").method.lr == 0.123  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["method.lr=fast"], "method.lr"),
+        (["+method.typo=1"], "method.typo is no parameter of Finetune"),
+        (["training.epochs=-1"], "training.epochs=-1"),
+        (["method.epochs=-1"], "method.epochs=-1"),
+        (["training.optimizer=sdg"], "expected one of [sgd, adam, adamw]"),
+        (["scenario=given_rows"], "add scenario.file="),
+        (["method._target_=os.system"], "method: os.system"),
+        (["method._target_=data.sources.MNIST"], "is no method"),
+        (["method._target_=nowhere.Method"], "cannot import nowhere.Method"),
+        (["threads=0"], "threads=0"),
+        (["name=a/b"], "plain folder name"),
+        (["device=tpu9"], "use device="),
+        (["data.limit=0"], "data.limit=0"),
+    ],
+)
+def test_mistakes_are_refused_before_any_work(overrides: list[str], words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        plan_of(*overrides)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("override", ["typo=1", "method=nope", "seed=x", "until=never", "method.typo=1"])
+def test_hydra_refuses_what_is_no_option(override: str) -> None:
+    with pytest.raises(HydraException):
+        plan_of(override)
+
+
+def test_components_hold_no_numbers_of_their_own() -> None:
+    """Numbers live in YAML: a field that a file forgets is an error, not a hidden default."""
+    plan = plan_of()
+    for part in (plan.source, plan.architecture, plan.recipe, plan.scenario, plan.method):
+        for field in fields(part):  # type: ignore[arg-type]
+            assert field.default is field.default_factory, f"{type(part).__name__}.{field.name}"
+
+
+def test_the_plan_is_a_value() -> None:
+    assert isinstance(plan_of(), Plan) and plan_of() == plan_of()

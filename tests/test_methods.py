@@ -1,0 +1,222 @@
+"""What every method must do, for every file in conf/method, and what each of the first five claims."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from data.errors import UserError
+from data.split import Split
+from data.streams import Streams
+from methods.base import Access
+from methods.meter import Meter
+from methods.random_labels import wrong_labels
+from methods.training import Conditions
+from runner.plan import Plan
+from runner.stages import MODEL, Stages
+from tests.conftest import options, stages_of
+
+Quick = Callable[..., Plan]
+METHODS = options("method")
+
+
+@pytest.fixture
+def quick(quick: Quick) -> Quick:
+    """Quick plans whose method works in batches of 8, so that small parts fill one."""
+
+    def plan(*overrides: str) -> Plan:
+        has_batches = hasattr(quick(*overrides).method, "batch_size")
+        return quick(*(["method.batch_size=8"] if has_batches else []), *overrides)
+
+    return plan
+
+
+def weights_of(stages: Stages) -> dict[str, torch.Tensor]:
+    made = stages.unlearn(stages.plan.method, stages.pretrain())
+    return load_file(made.path / MODEL)
+
+
+def conditions_of(stages: Stages) -> Conditions:
+    meter = Meter(torch.device("cpu"))
+    return Conditions(Streams(0, "test"), meter, lambda values: None, stages.plan.recipe)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_sees_what_it_declares_and_nothing_else(quick: Quick, method: str) -> None:
+    stages = stages_of(quick(f"method={method}"))
+    access = stages.plan.method.access
+    problem = stages.problem(stages.plan.method, stages.pretrain(), conditions_of(stages))
+    rows = stages.request.rows
+    assert (problem.forget is not None) == (Access.FORGET in access)
+    assert (problem.retain is not None) == (Access.RETAIN in access)
+    if problem.forget is not None:
+        assert torch.equal(problem.forget.rows, rows)
+    if problem.retain is not None:
+        assert not torch.isin(problem.retain.rows, rows).any()
+        assert len(problem.retain) + len(rows) == len(stages.dataset.train)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_original_stays_as_it_was_and_the_result_is_finite(quick: Quick, method: str) -> None:
+    stages = stages_of(quick(f"method={method}"))
+    original = stages.pretrain()
+    weights = weights_of(stages)
+    assert original.damage() is None
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_gives_the_same_bits(quick: Quick, method: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    first = weights_of(stages_of(quick(f"method={method}")))
+    again = weights_of(stages_of(quick(f"method={method}", f"paths.root={tmp_path / 'again'}")))
+    other = weights_of(stages_of(quick(f"method={method}", "seed=1")))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_budget_is_kept(quick: Quick, method: str) -> None:
+    stages = stages_of(quick(f"method={method}", "budget.gradient_examples=50"))
+    made = stages.unlearn(stages.plan.method, stages.pretrain())
+    assert made.read("cost.json")["gradient_examples"] <= 50
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "scenario", ["whole_class", "random", "relabel scenario.source=1 scenario.target=2"]
+)
+def test_every_scenario_is_served(quick: Quick, method: str, scenario: str) -> None:
+    name, *rest = scenario.split()
+    weights_of(stages_of(quick(f"method={method}", f"scenario={name}", *rest)))
+
+
+@pytest.mark.parametrize("model", ["small_cnn", "resnet18", "vit"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_model_and_precision_is_served(
+    tmp_path, method: str, model: str, precision: str  # type: ignore[no-untyped-def]
+) -> None:
+    from tests.conftest import plan_of
+
+    smaller = {"vit": ["model.dim=24", "model.depth=1"], "small_cnn": ["model.widths=[4,8]"]}
+    plan = plan_of(
+        f"method={method}", f"model={model}", *smaller.get(model, []), f"training.precision={precision}",
+        "data.limit=7", "training.epochs=1", "training.batch_size=35", f"paths.root={tmp_path}",
+        "training.warmup=0", "threads=1",
+    )  # fmt: skip
+    plan = replace(plan, method=_with_small_batches(plan))
+    assert all(value.isfinite().all() for value in weights_of(stages_of(plan)).values())
+
+
+def _with_small_batches(plan: Plan):  # type: ignore[no-untyped-def]
+    smaller = {"batch_size": 7, "epochs": 1}
+    known = {key: value for key, value in smaller.items() if hasattr(plan.method, key)}
+    return replace(plan.method, **known)  # type: ignore[type-var]
+
+
+def test_a_batch_larger_than_a_part_is_refused_before_pretraining(quick: Quick) -> None:
+    for overrides, words in (
+        (["method=finetune", "method.batch_size=181"], "the retained part, which has 180 rows"),
+        (["method=negative_gradient", "method.batch_size=21"], "the part to forget, which has 20"),
+        (["method=random_labels", "method.batch_size=201"], "the training set, which has 200 rows"),
+        (["training.batch_size=201"], "the training set, which has 200 rows"),
+        (["training.batch_size=190", "method=original"], "the retained part, which has 180 rows"),
+    ):
+        stages = stages_of(quick(*overrides))
+        with pytest.raises(UserError) as refused:
+            _ = stages.request
+        assert words in str(refused.value)
+        assert not (stages.plan.root / "store" / "pretrain").exists()
+
+
+# Each method's own claim
+
+
+def test_original_changes_nothing(quick: Quick) -> None:
+    stages = stages_of(quick("method=original"))
+    assert stages.pretrain().checksum(MODEL) == stages.unlearn(
+        stages.plan.method, stages.pretrain()
+    ).checksum(MODEL)
+
+
+@pytest.mark.parametrize("model", ["small_cnn", "resnet18", "vit"])
+def test_retrain_differs_from_the_original_in_every_tensor(tmp_path, model: str) -> None:  # type: ignore[no-untyped-def]
+    """SSD's published 'retrain' changes the classifier's head alone."""
+    from tests.conftest import plan_of
+
+    plan = plan_of(
+        f"model={model}", "method=retrain", "data.limit=5", "training.epochs=1", "training.batch_size=25",
+        "training.warmup=0", f"paths.root={tmp_path}", "threads=1",
+    )  # fmt: skip
+    stages = stages_of(plan)
+    original, retrained = load_file(stages.pretrain().path / MODEL), weights_of(stages)
+    assert not [name for name in original if torch.equal(original[name], retrained[name])]
+
+
+@pytest.mark.parametrize("method", ["retrain", "finetune"])
+def test_poisoned_forget_rows_change_nothing(quick: Quick, method: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Whatever the forgotten rows hold, a method that may not see them gives the same bits."""
+    clean = stages_of(quick(f"method={method}"))
+    poisoned = stages_of(quick(f"method={method}", f"paths.root={tmp_path / 'poisoned'}"))
+    original = clean.pretrain()
+    rows = poisoned.request.rows
+    train = poisoned.dataset.train
+    where = torch.isin(train.rows, rows)
+    train.images[where] = 255 - train.images[where]
+    train.labels[where] = 0
+    a, b = (stages.unlearn(stages.plan.method, original) for stages in (clean, poisoned))
+    assert a.checksum(MODEL) == b.checksum(MODEL)
+
+
+def test_finetune_without_anything_to_forget_is_training(quick: Quick) -> None:
+    """Its steps are the training loop's, from the original's weights."""
+    from methods.training import fit
+
+    stages = stages_of(quick())
+    original, method = stages.pretrain(), stages.plan.method
+    a, b = (stages.problem(method, original, conditions_of(stages)) for _ in range(2))
+    a.retain = b.retain = stages.dataset.train
+    unlearned = method.unlearn(a)
+    trained = fit(b.model, stages.dataset.train, method, b.conditions)  # type: ignore[arg-type]
+    for one, other in zip(unlearned.parameters(), trained.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def forget_loss(stages: Stages, weights: dict[str, torch.Tensor]) -> float:
+    problem = stages.problem(stages.plan.method, stages.pretrain(), conditions_of(stages))
+    problem.model.load_state_dict(weights)
+    forget = stages.dataset.train.only(stages.request.rows)
+    with torch.no_grad():
+        batch = next(iter(forget.batches(len(forget))))
+        return F.cross_entropy(problem.model(batch.images), batch.labels).item()
+
+
+def test_negative_gradient_raises_the_forget_loss_and_stops_at_its_bound(quick: Quick) -> None:
+    trained = ["training.epochs=30", "training.lr=0.05", "method=negative_gradient"]
+    stages = stages_of(quick(*trained, "method.batch_size=20", "method.lr=0.005", "method.epochs=100"))
+    original = load_file(stages.pretrain().path / MODEL)
+    before, after = forget_loss(stages, original), forget_loss(stages, weights_of(stages))
+    assert before < 1 and after >= 2.302
+    made = stages.unlearn(stages.plan.method, stages.pretrain())
+    stops = [point for point in made.read("curves.json") if "stopped_at_step" in point]
+    assert len(stops) == 1 and stops[0]["stopped_at_step"] < 100
+    assert after == pytest.approx(stops[0]["forget_loss"], rel=1e-4)
+
+
+def test_wrong_labels_are_never_the_own_label_nor_a_forgotten_class(quick: Quick) -> None:
+    stages = stages_of(quick("method=random_labels"))
+    train = stages.dataset.train
+    rng = Streams(0, "test")("labels")
+
+    def draw(forget: Split, retain: Split) -> torch.Tensor:
+        return wrong_labels(forget, retain, 10, rng)
+
+    forget = train.take(torch.isin(train.labels, torch.tensor([3, 7])))
+    drawn = torch.cat([draw(forget, train.without(forget.rows)) for _ in range(20)])
+    assert set(drawn.tolist()) == {0, 1, 2, 4, 5, 6, 8, 9}
+    few = train.take(torch.arange(0, len(train), 3))
+    drawn = torch.stack([draw(few, train.without(few.rows)) for _ in range(20)])
+    assert not (drawn == few.labels).any() and set(drawn.flatten().tolist()) == set(range(10))

@@ -1,0 +1,134 @@
+"""Architectures: sizes, independence of samples, weights from files."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from data.errors import UserError
+from models.architecture import Architecture
+from tests.conftest import options, plan_of
+
+# Smaller siblings of what would take seconds to build and run; the layers are the same.
+SMALLER = {
+    "vit_b_16": ["model.input_size=32"],
+    "vit_l_16": ["model.input_size=32"],
+    "resnet50": [],
+}
+
+
+def architecture(name: str, *overrides: str) -> Architecture:
+    return plan_of(f"model={name}", *SMALLER.get(name, []), *overrides).architecture
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_the_small_cnn_has_its_1199882_parameters_on_mnist() -> None:
+    assert parameters(architecture("small_cnn").fresh(1, 28, 10, 0)) == 1_199_882
+
+
+def test_resnet18_has_torchvisions_parameters() -> None:
+    # 11,181,642: RECORDS.md's count for ten classes; GroupNorm has as many as BatchNorm
+    assert parameters(architecture("resnet18").fresh(3, 32, 10, 0)) == 11_181_642
+
+
+def test_the_cifar_stem_keeps_the_resolution() -> None:
+    model = architecture("resnet18", "model.stem=cifar").fresh(3, 32, 10, 0)
+    assert model.conv1(torch.zeros(1, 3, 32, 32)).shape == (1, 64, 32, 32)
+    assert isinstance(model.maxpool, nn.Identity)
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_no_model_couples_samples(name: str) -> None:
+    """In training mode, a sample has the same logits whoever shares its batch."""
+    model = architecture(name).fresh(3, 32, 10, 0).train()
+    assert not [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # drops per sample, but draws for the whole batch
+    for weight in model.parameters():
+        if not weight.any():
+            nn.init.normal_(weight)  # torchvision's ViT starts with a head of zeros
+    a, b, c = torch.randn(3, 1, 3, 32, 32).unbind()
+    with torch.no_grad():
+        beside_b, beside_c = model(torch.cat([a, b]))[0], model(torch.cat([a, c]))[0]
+        other = model(torch.cat([b, a]))[0]
+    assert torch.allclose(beside_b, beside_c, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(other, beside_b), "the model looks at its input"
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_every_model_takes_one_channel_images_of_any_size(name: str) -> None:
+    model = architecture(name).fresh(1, 28, 7, 0).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "vit"])
+def test_the_seed_alone_decides_the_initial_weights(name: str) -> None:
+    torch.manual_seed(1)
+    a = architecture(name).fresh(1, 8, 10, seed=5).state_dict()
+    torch.manual_seed(2)
+    b = architecture(name).fresh(1, 8, 10, seed=5).state_dict()
+    c = architecture(name).fresh(1, 8, 10, seed=6).state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+def with_weights(path: Path) -> Architecture:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return replace(architecture("small_cnn"), weights=str(path), sha256=digest)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    weights = architecture("small_cnn").fresh(1, 8, 10, 0).state_dict()
+    save_file(weights, path) if suffix == "safetensors" else torch.save(weights, path)
+    model = with_weights(path).fresh(1, 8, 10, seed=99)
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+
+
+def test_weights_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(architecture("small_cnn").fresh(1, 8, 10, 0).state_dict(), path)
+    with pytest.raises(UserError, match=r"8\.bias is \(10,\) in the file and \(20,\) in the model"):
+        with_weights(path).fresh(1, 8, 20, 0)
+
+
+def test_weights_with_another_checksum_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(architecture("small_cnn").fresh(1, 8, 10, 0).state_dict(), path)
+    with pytest.raises(UserError, match=r"has sha256 .* set model\.sha256"):
+        plan_of(f"model.weights={path}", "model.sha256=0123")
+    with pytest.raises(UserError, match="does not exist"):
+        plan_of("model.weights=nowhere.pt")
+
+
+def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
+    one = tmp_path / "one.safetensors"
+    save_file(architecture("small_cnn").fresh(1, 8, 10, 0).state_dict(), one)
+    two = tmp_path / "two.safetensors"
+    two.write_bytes(one.read_bytes())
+    assert with_weights(one).identity() == with_weights(two).identity()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model=vit", "model.patch=5"], "does not divide the image size"),
+        (["model=resnet18", "model.groups=7"], "must divide the 64 channels"),
+        (["model=alexnet", "model.input_size=null"], "needs 63 pixels"),
+        (["model=vit_b_16", "model.input_size=50"], "no multiple of the patch"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        plan_of(*overrides).architecture.fresh(3, 32, 10, 0)
+    assert words in str(refused.value)

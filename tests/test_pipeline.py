@@ -1,0 +1,111 @@
+"""Whole runs: what is shared, what is made again, what a row holds."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from data.errors import UserError
+from methods.training import Diverged
+from runner.pipeline import run
+from runner.plan import Plan
+from runner.results import Results, Row
+from runner.store import Store
+
+Quick = Callable[..., Plan]
+
+
+def done(plan: Plan, *overrides: str) -> Row:
+    row = run(plan, overrides)
+    assert row is not None
+    return row
+
+
+def made(plan: Plan) -> dict[str, int]:
+    """How many artefacts of each stage the store holds."""
+    stages = [artefact.stage for artefact in Store(plan.root / "store").artefacts()]
+    return {stage: stages.count(stage) for stage in sorted(set(stages))}
+
+
+def test_a_run_scores_the_original_the_unlearned_and_the_reference(quick: Quick) -> None:
+    row = done(quick("training.epochs=30", "training.lr=0.05"), "some=override")
+    assert set(row.scores) == set(row.costs) == {"original", "unlearned", "reference"}
+    for scores in row.scores.values():
+        assert {"train_forget_accuracy", "test_accuracy", "test_loss", "class_3_accuracy"} <= set(scores)
+    assert row.scores["original"]["train_forget_accuracy"] > 0.8
+    assert row.scores["reference"]["train_forget_accuracy"] == 0.0, "it never saw the class"
+    assert row.costs["original"]["gradient_examples"] == 200 * 30
+    assert row.costs["reference"]["gradient_examples"] == 180 * 30
+    assert row.overrides == ["some=override"] and row.provenance["torch"]
+
+
+def test_methods_and_scenarios_share_what_they_can(quick: Quick) -> None:
+    for method in ("original", "retrain", "finetune"):
+        plan = quick(f"method={method}", "method.epochs=1") if method == "finetune" else quick(f"method={method}")
+        done(plan)
+    # One original, one retrained reference; predictions of original, retrained and finetuned.
+    assert made(plan) == {"request": 1, "pretrain": 1, "unlearn": 3, "predict": 3}
+    done(quick("scenario.classes=[5]", "method=original"))
+    assert made(plan) == {"request": 2, "pretrain": 1, "unlearn": 5, "predict": 4}
+
+
+def test_a_second_run_computes_nothing_and_writes_the_same_row(quick: Quick) -> None:
+    first = done(quick())
+    times = {a.path: (a.path / "checksums.json").stat().st_mtime_ns for a in _artefacts(quick())}
+    second = done(quick())
+    assert (first.scores, first.costs, first.key) == (second.scores, second.costs, second.key)
+    assert times == {a.path: (a.path / "checksums.json").stat().st_mtime_ns for a in _artefacts(quick())}
+
+
+def _artefacts(plan: Plan) -> list:  # type: ignore[type-arg]
+    return Store(plan.root / "store").artefacts()
+
+
+def test_until_pretrain_warms_the_store(quick: Quick) -> None:
+    assert run(quick("until=pretrain")) is None
+    assert made(quick()) == {"request": 1, "pretrain": 1}
+    assert not list((quick().root / "results").glob("*/*.json"))
+
+
+def test_without_a_reference(quick: Quick) -> None:
+    row = done(quick("evaluation=quick"))
+    assert set(row.scores) == {"original", "unlearned"} and made(quick())["unlearn"] == 1
+
+
+def test_the_reference_of_a_relabelling_learns_the_new_labels(quick: Quick) -> None:
+    plan = quick("scenario=relabel", "training.epochs=30", "training.lr=0.05", "data.limit=40")
+    scores = done(plan).scores
+    assert scores["original"]["test_forget_accuracy"] > 0.8
+    assert scores["reference"]["test_relabelled"] > 0.8
+    assert scores["reference"]["test_forget_accuracy"] == 0.0
+
+
+def test_random_rows_have_no_test_rows_of_their_kind(quick: Quick) -> None:
+    scores = done(quick("scenario=random")).scores["unlearned"]
+    assert "test_forget_accuracy" not in scores
+    assert scores["test_retain_accuracy"] == scores["test_accuracy"]
+
+
+def test_divergence_is_a_result(quick: Quick) -> None:
+    """The run fails with a sentence; its row says so; the original is kept."""
+    plan = quick("method.lr=1e30", "method.epochs=50", "method.batch_size=60")
+    with pytest.raises(Diverged, match="in epoch"):
+        run(plan)
+    (row,) = Results(plan.root / "results").rows(plan.name)
+    assert row.status == "diverged" and row.error and "lower the learning rate" in row.error
+    assert made(plan)["pretrain"] == 1 and "unlearn" not in made(plan)
+
+
+def test_confusion_matrices_lie_beside_the_rows(quick: Quick) -> None:
+    plan = quick()
+    row = done(plan)
+    path = plan.root / "results" / plan.name / "matrices" / f"{row.key}.json"
+    confusion = json.loads(path.read_text())["unlearned"]["confusion"]
+    right = sum(confusion[k][k] for k in range(10))
+    assert right / sum(map(sum, confusion)) == pytest.approx(row.scores["unlearned"]["test_accuracy"])
+
+
+def test_results_that_cannot_be_written_are_refused_before_work(quick: Quick, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write to .*file.*paths\.root"):
+        run(quick(f"paths.root={tmp_path / 'file'}"))

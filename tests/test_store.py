@@ -1,0 +1,254 @@
+"""The store under races, kills, damage and full disks."""
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from data.errors import UserError
+from runner import store as command
+from runner.store import Artefact, Store, fingerprint
+
+SOME = {"version": 1, "seed": 0}
+
+
+def write(folder: Path, text: str = "hello") -> None:
+    (folder / "a.txt").write_text(text)
+
+
+def never(folder: Path) -> None:
+    raise AssertionError("made twice")
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    made = Store(tmp_path).get("stage", SOME, write)
+    again = Store(tmp_path).get("stage", SOME, never)
+    assert made.path == again.path and (again.path / "a.txt").read_text() == "hello"
+    assert again.identity == SOME
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_a_fingerprint_depends_on_content_not_on_order(identity: dict[str, object]) -> None:
+    turned = dict(reversed(identity.items()))
+    assert fingerprint(identity) == fingerprint(turned)
+    assert fingerprint(json.loads(json.dumps(identity))) == fingerprint(identity)
+    assert fingerprint({**identity, "another": 1}) != fingerprint(identity)
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        write(folder)
+        raise ZeroDivisionError
+
+    store = Store(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        store.get("stage", SOME, fail)
+    assert not store.artefacts() and not store.leftovers()
+    assert store.get("stage", SOME, write).damage() is None
+
+
+@pytest.mark.parametrize("damage", ["altered", "truncated", "missing", "no checksums"])
+def test_a_damaged_artefact_is_named_set_aside_and_made_again(tmp_path: Path, damage: str) -> None:
+    made = Store(tmp_path).get("stage", SOME, write)
+    file = made.path / "a.txt"
+    {
+        "altered": lambda: file.write_text("hellO"),
+        "truncated": lambda: file.write_text("hell"),
+        "missing": file.unlink,
+        "no checksums": (made.path / "checksums.json").unlink,
+    }[damage]()
+    said: list[str] = []
+    again = Store(tmp_path, said.append).get("stage", SOME, write)
+    assert (again.path / "a.txt").read_text() == "hello" and again.damage() is None
+    assert len(said) == 1 and "damaged" in said[0] and made.key in said[0]
+    assert made.path.with_name(made.key + ".damaged").is_dir()
+
+
+def _count_and_write(folder: Path) -> None:
+    with (folder.parent.parent / "made").open("a") as file:
+        file.write("x")
+    time.sleep(0.5)
+    write(folder)
+
+
+def _ask(root: Path) -> None:
+    artefact = Store(root).get("stage", SOME, _count_and_write)
+    assert (artefact.path / "a.txt").read_text() == "hello"
+
+
+def test_eight_processes_make_it_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    askers = [context.Process(target=_ask, args=(tmp_path,)) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join(60)
+    assert [asker.exitcode for asker in askers] == [0] * 8
+    assert (tmp_path / "made").read_text() == "x"
+
+
+def _hang(root: Path) -> None:
+    def produce(folder: Path) -> None:
+        write(folder, "torn")
+        (root / "started").touch()
+        time.sleep(60)
+
+    Store(root).get("stage", SOME, produce)
+
+
+def test_after_a_kill_a_waiting_process_takes_over_and_the_scratch_goes(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    holder = context.Process(target=_hang, args=(tmp_path,))
+    holder.start()
+    while not (tmp_path / "started").exists():
+        time.sleep(0.01)
+    waiter = context.Process(target=_ask, args=(tmp_path,))
+    waiter.start()
+    time.sleep(0.3)
+    assert waiter.is_alive() and not Store(tmp_path).leftovers(), "scratch at work is no leftover"
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    waiter.join(30)
+    assert waiter.exitcode == 0
+    assert [a.damage() for a in Store(tmp_path).artefacts()] == [None]
+    assert not Store(tmp_path).leftovers()
+
+
+def test_where_locks_do_not_reach_the_first_rename_wins(tmp_path: Path) -> None:
+    """Another node finished the same artefact while this one was making it."""
+    store = Store(tmp_path)
+
+    def beaten(folder: Path) -> None:
+        write(folder, "mine")
+        other = store.path("stage", SOME)
+        other.mkdir()
+        write(other, "theirs")
+        (other / "checksums.json").write_text("{}")
+
+    assert (store.get("stage", SOME, beaten).path / "a.txt").read_text() == "theirs"
+    assert not store.leftovers()
+
+
+LIMIT = 200_000
+
+
+def _with_a_full_disk(root: Path, how: str) -> None:
+    """Writes more than the kernel lets this process write into one file."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
+
+    def produce(folder: Path) -> None:
+        if how == "safetensors":
+            save_file({"weights": torch.zeros(LIMIT)}, folder / "model.safetensors")
+        else:
+            (folder / "big").write_bytes(bytes(2 * LIMIT))
+
+    try:
+        Store(root).get("stage", SOME, produce)
+    except UserError as error:
+        (root / "said").write_text(str(error))
+
+
+@pytest.mark.parametrize("how", ["file", "safetensors"])
+def test_a_full_disk_is_told_and_leaves_nothing_torn(tmp_path: Path, how: str) -> None:
+    process = multiprocessing.get_context("fork").Process(target=_with_a_full_disk, args=(tmp_path, how))
+    process.start()
+    process.join(60)
+    said = (tmp_path / "said").read_text()
+    assert "is full: free some space" in said and "paths.root" in said
+    assert not Store(tmp_path).artefacts() and not Store(tmp_path).leftovers()
+    assert not list(tmp_path.glob("stage/.*-*"))
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """ENOSPC itself, on a file system of 1 MiB, where this machine lets us mount one."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)]
+    try:
+        if subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a file system")
+    except OSError:
+        pytest.skip("needs the mount command")
+    try:
+        store = Store(small)
+        with pytest.raises(UserError, match="is full: free some space"):
+            store.get("stage", SOME, lambda folder: write(folder, "x" * 2_000_000) or None)
+        assert not store.artefacts() and not store.leftovers()
+        assert store.get("stage", SOME, write).damage() is None
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+# The command line
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = command.main(list(arguments))
+    return code, capsys.readouterr().out
+
+
+def test_listing_and_verifying(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path / "store")
+    identity = {"model": {"class": "models.small_cnn.SmallCNN"}, "seed": 7}
+    made = store.get("pretrain", identity, write)
+    code, text = shown(capsys, "--root", str(tmp_path))
+    assert code == 0 and made.key in text and "SmallCNN, seed 7" in text and "1 artefacts" in text
+    assert shown(capsys, "--root", str(tmp_path), "verify")[0] == 0
+    (made.path / "a.txt").write_text("other")
+    code, text = shown(capsys, "--root", str(tmp_path), "verify")
+    assert code == 1 and "a.txt differs" in text
+
+
+def test_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path / "store")
+    used, unused = (store.get("stage", {"seed": seed}, write) for seed in (0, 1))
+    (tmp_path / "results" / "x").mkdir(parents=True)
+    row = {"artefacts": [["stage", used.key]]}
+    (tmp_path / "results" / "x" / "row.json").write_text(json.dumps(row))
+    scratch = unused.path.with_name(f".{unused.key}-killed")
+    scratch.mkdir()
+    root = ("--root", str(tmp_path))
+
+    assert "would delete" in shown(capsys, *root, "prune", "--dry-run")[1] and scratch.exists()
+    assert shown(capsys, *root, "prune")[0] == 0
+    assert not scratch.exists() and unused.path.exists()
+    shown(capsys, *root, "prune", "--unused", "--older-than", "1")
+    assert unused.path.exists(), "used a moment ago"
+    os.utime(unused.path, (0, 0))
+    os.utime(used.path, (0, 0))
+    shown(capsys, *root, "prune", "--unused", "--older-than", "1")
+    assert not unused.path.exists() and used.path.exists()
+
+
+def test_the_age_is_that_of_the_last_use(tmp_path: Path) -> None:
+    made = Store(tmp_path).get("stage", SOME, write)
+    os.utime(made.path, (0, 0))
+    Store(tmp_path).get("stage", SOME, never)
+    assert time.time() - made.path.stat().st_mtime < 60
+
+
+def test_as_a_module(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "runner.store", "--root", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "0 artefacts" in done.stdout
+    assert Artefact("a", "b", tmp_path).damage() is not None
