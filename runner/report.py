@@ -227,7 +227,8 @@ class TableAfterSweep(Callback):
             with suppress(UserError):  # no row was written: every job failed, and has said why
                 show(config, run_name(config.name, choices(config.hydra)))
         if failed:
-            raise UserError(f"{len(failed)} runs of the sweep failed, as told above")
+            # Hydra turns an exception of a callback into a warning, and lets an exit pass
+            sys.exit(f"error: {len(failed)} runs of the sweep failed, as told above")
 
 
 def main(overrides: list[str]) -> None:

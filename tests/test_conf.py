@@ -95,9 +95,9 @@ def test_keys_change_on_purpose_only() -> None:
 
 
 GOLDEN = {
-    "request": "",
-    "pretrain": "",
-    "unlearn": "",
+    "request": "ae23cff502d9acc5",
+    "pretrain": "a489f54360ad0898",
+    "unlearn": "ef1209dc9f85b754",
 }
 
 
@@ -121,7 +121,7 @@ def test_tuned_numbers_are_found_and_the_command_line_beats_them() -> None:
         (["method.epochs=-1"], "method.epochs=-1"),
         (["training.optimizer=sdg"], "expected one of [sgd, adam, adamw]"),
         (["scenario=given_rows"], "add scenario.file="),
-        (["method._target_=os.system"], "method: os.system"),
+        (["method._target_=os.system"], "method: cannot import os.system"),
         (["method._target_=data.sources.MNIST"], "is no method"),
         (["method._target_=nowhere.Method"], "cannot import nowhere.Method"),
         (["threads=0"], "threads=0"),

@@ -1,0 +1,247 @@
+"""The command line as a user meets it: tables, sweeps, kills, and sentences instead of tracebacks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runner.__main__ import cli
+from runner.results import Results
+from runner.store import Store
+from tests.conftest import QUICK
+
+ROOT = Path(__file__).parent.parent
+
+
+def runner(*arguments: str, quick: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "runner", *arguments, *(QUICK if quick else [])]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+def test_a_run_prints_one_table_and_is_quiet_besides(tmp_path: Path) -> None:
+    done = runner(f"paths.root={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
+    for line in ("original", "finetune", "retrain"):
+        assert line in lines
+    assert "gap to retrain" in done.stdout and done.stderr == ""
+
+
+def test_progress_is_shown_to_a_terminal() -> None:
+    """A pseudo-terminal gets bars for what takes longer than a second; a pipe gets none (above)."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    program = (
+        "import time; from runner.progress import Bar\n"
+        "with Bar('pretrain') as bar:\n"
+        "    bar.expect(100)\n"
+        "    for _ in range(20): time.sleep(0.1); bar.advance(5)\n"
+    )
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=child, stderr=child)
+    os.close(child)
+    seen = b""
+    while True:
+        try:
+            if not (chunk := os.read(parent, 1024)):
+                break
+        except OSError:  # Linux says so when the other side has closed
+            break
+        seen += chunk
+    process.wait()
+    assert b"pretrain" in seen and b"100" in seen
+
+
+SWEEP = ["-m", "method=finetune,random_labels", "seed=0,1,2"]
+
+
+def digits_of(root: Path) -> dict[str, object]:
+    rows = Results(root / "results").rows("digits_small_cnn_whole_class")
+    return {row.key: row.scores for row in rows}
+
+
+def test_a_sweep_pretrains_once_per_seed_and_both_launchers_agree(tmp_path: Path) -> None:
+    basic, joblib = tmp_path / "basic", tmp_path / "joblib"
+    done = runner(*SWEEP, f"paths.root={basic}")
+    assert done.returncode == 0, done.stderr
+    assert "random_labels" in done.stdout and "±" in done.stdout and "over 3 seeds" in done.stdout
+    stages = [artefact.stage for artefact in Store(basic / "store").artefacts()]
+    assert stages.count("pretrain") == 3 and stages.count("unlearn") == 9
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    assert runner(*SWEEP, f"paths.root={joblib}", *parallel).returncode == 0
+    assert digits_of(basic) == digits_of(joblib)
+    tables = basic / "tables"
+    assert {p.suffix for p in tables.glob("digits_small_cnn_whole_class.*")} == {".md", ".csv", ".tex"}
+
+
+def test_a_failing_job_is_told_and_the_others_finish(tmp_path: Path) -> None:
+    done = runner("-m", "method=finetune", "method.lr=0.01,1e30", f"paths.root={tmp_path}", "method.epochs=20")
+    assert done.returncode == 1
+    assert "the loss became" in done.stderr and "1 runs of the sweep failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "finetune (lr=0.01)" in done.stdout and "diverged" in done.stdout
+
+
+def test_the_report_renders_what_is_stored(tmp_path: Path) -> None:
+    assert runner(f"paths.root={tmp_path}", "name=mine").returncode == 0
+    command = [sys.executable, "-m", "runner.report", f"paths.root={tmp_path}"]
+    done = subprocess.run([*command, "name=mine"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "finetune" in done.stdout
+    assert "| finetune" in (tmp_path / "tables" / "mine.md").read_text()
+    done = subprocess.run([*command, "name=other"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "there are: ['mine']" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.15, 0.4, 0.8])
+def test_a_kill_at_any_moment_changes_no_digit(tmp_path: Path, seconds: float) -> None:
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    longer = ["training.epochs=40"]
+    command = [sys.executable, "-m", "runner", *QUICK, *longer, f"paths.root={killed}"]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (killed / "store").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for root in (killed, undisturbed):
+        assert runner(*longer, f"paths.root={root}").returncode == 0
+    assert digits_of(killed) == digits_of(undisturbed)
+    store = Store(killed / "store")
+    assert not store.leftovers() and all(a.damage() is None for a in store.artefacts())
+
+
+def test_a_method_is_two_files(tmp_path: Path) -> None:
+    """A sixth method, dropped into a folder of the user's own."""
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "halve_head.yaml").write_text(
+        "_target_: halve_head.HalveHead\nfactor: 0.5\n"
+    )
+    (tmp_path / "halve_head.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "import torch\n"
+        "from methods.base import Access, Method, Problem\n\n"
+        "@dataclass(frozen=True)\n"
+        "class HalveHead(Method):\n"
+        "    access: ClassVar[Access] = Access.NOTHING\n"
+        "    factor: float\n\n"
+        "    @torch.no_grad()\n"
+        "    def unlearn(self, problem: Problem) -> torch.nn.Module:\n"
+        "        list(problem.model.parameters())[-2].mul_(self.factor)\n"
+        "        return problem.model\n"
+    )
+    search = f"hydra.searchpath=[file://{tmp_path}/conf]"
+    out = f"paths.root={tmp_path / 'out'}"
+    done = runner(search, "method=halve_head", "method.factor=0", out, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "halve_head" in done.stdout
+    (row,) = Results(tmp_path / "out" / "results").rows("digits_small_cnn_whole_class")
+    assert row.names["method"] == "halve_head"
+    assert row.scores["unlearned"] != row.scores["original"]
+    wrong = runner(search, "method=halve_head", "method.factor=x", out, PYTHONPATH=str(tmp_path))
+    assert wrong.returncode == 1 and "method.factor" in wrong.stderr
+
+
+def told(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command line says, in this process (a fresh one costs two seconds of imports)."""
+    monkeypatch.setattr(sys, "argv", ["runner", *arguments])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        cli()
+    assert ended.value.code not in (0, None)
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    return f"{ended.value.code}\n{shown.err}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["typo=1"], "Could not override 'typo'"),
+        (["method=nope"], "Could not find 'method/nope'"),
+        (["method.lr=fast"], "method.lr"),
+        (["seed=x"], "could not be converted to Integer"),
+        (["scenario.classes=[12]"], "classes 0 to 9"),
+        (["scenario.classes=[]"], "nothing would be forgotten"),
+        (["scenario.classes=[0,1,2,3,4,5,6,7,8,9]"], "nothing would be retained"),
+        (["scenario=part_of_class"], "use dataset=cifar20"),
+        (["scenario=random", "scenario.count=1438"], "1438 rows"),
+        (["dataset=mnist", "data.root=nowhere"], "data.download=true"),
+        (["model.weights=nowhere.pt"], "does not exist"),
+        (["training.batch_size=5000"], "set training.batch_size=1438 or less"),
+        (["method=negative_gradient", "method.batch_size=132"], "set method.batch_size=131 or less"),
+        (["training.lr=1e30"], "lower the learning rate"),
+        (["paths.root=/dev/null/x"], "paths.root"),
+        (["device=cuda:99"], "use device="),
+    ],
+)
+def test_mistakes_end_in_a_sentence_that_names_the_cure(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = [] if arguments[0].startswith("paths.root") else [f"paths.root={tmp_path}"]
+    assert words in told([*arguments, "tracking=off", *root], monkeypatch, capsys)
+    assert not list(tmp_path.glob("store/pretrain/[!.]*"))
+
+
+def test_row_files_and_damaged_data_are_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.csv"
+    shared = ["tracking=off", f"paths.root={tmp_path}"]
+    asked = ["scenario=given_rows", f"scenario.file={rows}", *shared]
+    rows.write_text("1\n1\n")
+    assert "row 1 more than once" in told(asked, monkeypatch, capsys)
+    rows.write_text("5000\n")
+    assert "row 5000, which is not among" in told(asked, monkeypatch, capsys)
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"x")
+    damaged = told(["dataset=mnist", f"data.root={tmp_path}", *shared], monkeypatch, capsys)
+    assert "is damaged" in damaged
+
+
+def test_the_full_error_is_shown_on_request(tmp_path: Path) -> None:
+    done = runner("scenario.classes=[12]", f"paths.root={tmp_path}", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv=['runner','--help']\n"
+        "from runner.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch','torchvision','wandb','sklearn','pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_run_imports_only_what_it_uses(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.argv=['runner', *sys.argv[1:]]\n"
+        "from runner.__main__ import main\n"
+        "main()\n"
+        "print([m for m in ('torchvision','wandb','sklearn') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", program, *QUICK, f"paths.root={tmp_path}"]
+    cold = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert cold.stdout.splitlines()[-1] == "['sklearn']", "digits come from scikit-learn"
+    warm = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert warm.stdout.splitlines()[-1] == "[]", "everything was stored"
