@@ -232,14 +232,10 @@ class TableAfterSweep(Callback):
 
 
 def main(overrides: list[str]) -> None:
-    from hydra import compose, initialize_config_module
+    from runner.compose import composed
 
-    import conf  # noqa: F401  registers the schema
-
-    with initialize_config_module("conf", version_base="1.3"):
-        cfg = compose("config", overrides, return_hydra_config=True)
-        name = run_name(cfg.name, choices(cfg.hydra))
-    show(cfg, name)
+    cfg, names = composed(overrides)
+    show(cfg, run_name(cfg.name, names))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from metrics.predictions import Matrix
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a report needs no torch, and pandas only when it renders
     import pandas as pd
+
+    from metrics.predictions import Matrix
 
 # The models of a row that are not its own, as they are called in tables.
 SHARED = {"original": "original", "reference": "retrain"}
@@ -57,7 +58,7 @@ class Results:
                 f"cannot write to {self.root} ({error.strerror}): choose a folder with paths.root=…"
             ) from error
 
-    def write(self, row: Row, matrices: Mapping[str, Mapping[str, Matrix]]) -> None:
+    def write(self, row: Row, matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
         """Puts the row in place of an earlier one of the same key, all or nothing. Matrices (by role
         and name) go to a file of their own, so that a thousand rows stay quick to read."""
         if any(matrices.values()):

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from omegaconf import DictConfig, open_dict
 
-import conf  # noqa: F401  registers the schema
+import conf
 from data.split import Dataset
-from runner.naming import choices
+from runner.compose import composed
 from runner.plan import Plan
 from runner.stages import Stages
 from runner.store import Store
@@ -36,18 +34,8 @@ def options(group: str) -> list[str]:
     return sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
 
 
-def composed(*overrides: str) -> tuple[DictConfig, dict[str, str]]:
-    """The configuration that these overrides give, and the names of the chosen options."""
-    with initialize_config_module("conf", version_base="1.3"):
-        cfg = compose("config", list(overrides), return_hydra_config=True)
-    names = choices(cfg.hydra)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg, names
-
-
 def plan_of(*overrides: str) -> Plan:
-    return Plan.of(*composed(*overrides))
+    return Plan.of(*composed(list(overrides)))
 
 
 @pytest.fixture

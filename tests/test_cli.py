@@ -85,7 +85,9 @@ def test_a_sweep_pretrains_once_per_seed_and_both_launchers_agree(tmp_path: Path
 
 
 def test_a_failing_job_is_told_and_the_others_finish(tmp_path: Path) -> None:
-    done = runner("-m", "method=finetune", "method.lr=0.01,1e30", f"paths.root={tmp_path}", "method.epochs=20")
+    done = runner(
+        "-m", "method=finetune", "method.lr=0.01,1e30", f"paths.root={tmp_path}", "method.epochs=20"
+    )
     assert done.returncode == 1
     assert "the loss became" in done.stderr and "1 runs of the sweep failed" in done.stderr
     assert "Traceback" not in done.stderr
@@ -154,7 +156,9 @@ def test_a_method_is_two_files(tmp_path: Path) -> None:
     assert wrong.returncode == 1 and "method.factor" in wrong.stderr
 
 
-def told(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+def told(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
     """What the command line says, in this process (a fresh one costs two seconds of imports)."""
     monkeypatch.setattr(sys, "argv", ["runner", *arguments])
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)

@@ -74,7 +74,8 @@ def test_what_decides_nothing_is_not_in_the_key() -> None:
     "override",
     [
         "seed=1", "method.lr=0.5", "training.epochs=3", "scenario.classes=[4]", "data.limit=9",
-        "model.hidden=64", "budget.gradient_examples=10", "dataset.mean=[0.5]", "training.precision=bf16",
+        "model.hidden=64", "budget.gradient_examples=10", "dataset.mean=[0.5]",
+        "training.precision=bf16",
     ],
 )  # fmt: skip
 def test_what_decides_a_result_is_in_the_key(override: str) -> None:
@@ -107,7 +108,7 @@ def test_tuned_numbers_are_found_and_the_command_line_beats_them() -> None:
     for path in tuned:
         pair, method = path.parent.name, path.stem
         dataset = next(d for d in options("dataset") if pair.startswith(d + "_"))
-        choice = [f"dataset={dataset}", f"model={pair[len(dataset) + 1:]}", f"method={method}"]
+        choice = [f"dataset={dataset}", f"model={pair[len(dataset) + 1 :]}", f"method={method}"]
         assert plan_of(*choice).method != plan_of(f"method={method}").method
         assert plan_of(*choice, "method.lr=0.123").method.lr == 0.123  # type: ignore[attr-defined]
 

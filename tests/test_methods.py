@@ -97,7 +97,10 @@ def test_every_scenario_is_served(quick: Quick, method: str, scenario: str) -> N
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_model_and_precision_is_served(
-    tmp_path, method: str, model: str, precision: str  # type: ignore[no-untyped-def]
+    tmp_path,
+    method: str,
+    model: str,
+    precision: str,  # type: ignore[no-untyped-def]
 ) -> None:
     from tests.conftest import plan_of
 
@@ -152,7 +155,8 @@ def test_retrain_differs_from_the_original_in_every_tensor(tmp_path, model: str)
     from tests.conftest import plan_of
 
     plan = plan_of(
-        f"model={model}", "method=retrain", "data.limit=5", "training.epochs=1", "training.batch_size=25",
+        f"model={model}", "method=retrain", "data.limit=5", "training.epochs=1",
+        "training.batch_size=25",
         "training.warmup=0", f"paths.root={tmp_path}", "threads=1",
     )  # fmt: skip
     stages = stages_of(plan)

@@ -41,7 +41,11 @@ def test_a_run_scores_the_original_the_unlearned_and_the_reference(quick: Quick)
 
 def test_methods_and_scenarios_share_what_they_can(quick: Quick) -> None:
     for method in ("original", "retrain", "finetune"):
-        plan = quick(f"method={method}", "method.epochs=1") if method == "finetune" else quick(f"method={method}")
+        plan = (
+            quick(f"method={method}", "method.epochs=1")
+            if method == "finetune"
+            else quick(f"method={method}")
+        )
         done(plan)
     # One original, one retrained reference; predictions of original, retrained and finetuned.
     assert made(plan) == {"request": 1, "pretrain": 1, "unlearn": 3, "predict": 3}

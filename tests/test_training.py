@@ -22,7 +22,9 @@ def recipe_of(*overrides: str) -> Recipe:
     return plan_of("training.epochs=2", "training.batch_size=32", *overrides).recipe
 
 
-def conditions_of(recipe: Recipe, budget: int | None = None) -> tuple[Conditions, list[dict[str, float]]]:
+def conditions_of(
+    recipe: Recipe, budget: int | None = None
+) -> tuple[Conditions, list[dict[str, float]]]:
     logged: list[dict[str, float]] = []
     meter = Meter(CPU, budget)
     return Conditions(Streams(0, "test"), meter, lambda v: logged.append(dict(v)), recipe), logged

@@ -1,0 +1,40 @@
+"""The report of a thousand stored runs."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from runner.bench import Figure, seconds
+from runner.bench.startup import python
+from runner.compose import composed
+from runner.pipeline import run
+from runner.plan import Plan
+from runner.results import Results
+
+RUNS = 1000
+
+
+def figures() -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        quick = [
+            "data.limit=20",
+            "training.epochs=1",
+            "tracking=off",
+            f"paths.root={folder}",
+            "name=many",
+        ]
+        row = run(Plan.of(*composed(quick)))
+        assert row is not None
+        results = Results(Path(folder) / "results")
+        for number in range(RUNS):  # 50 methods of 20 seeds, copies of one real row
+            method, seed = divmod(number, 20)
+            names = {**row.names, "method": f"method{method}"}
+            copy = replace(row, key=f"{number:016x}", seed=seed, cell=f"cell{method}", names=names)
+            results.write(copy, {})
+        (Path(folder) / "results" / "many" / f"{row.key}.json").unlink()
+        command = ("-m", "runner.report", "name=many", f"paths.root={folder}")
+        whole, imports = seconds(
+            lambda: python(*command), lambda: python("-c", "import pandas, hydra"), repeats=5
+        )
+    yield Figure(f"report of {RUNS} stored runs", whole, "s", "import pandas, hydra", imports)
