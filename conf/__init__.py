@@ -16,6 +16,14 @@ class Until(Enum):
     end = "end"
 
 
+class Mode(Enum):
+    """How W&B runs are kept."""
+
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
 @dataclass
 class Data:
     """`root`: the folder that torchvision calls root. `download`: fetch what is missing.
@@ -58,7 +66,7 @@ class Tracking:
     enabled: bool = MISSING
     project: str = MISSING
     entity: str | None = MISSING
-    mode: str | None = MISSING
+    mode: Mode | None = MISSING
     salt: str = MISSING
 
 

@@ -7,6 +7,7 @@ before any file is read; `select` names the rows.
 import csv
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ class WholeClass(Scenario):
 
     classes: list[int]
 
+    def identity(self) -> dict[str, Any]:
+        return {"classes": sorted(set(self.classes))}
+
     def check(self, source: Source) -> None:
         _check_classes("scenario.classes", self.classes, source.classes)
         if len(set(self.classes)) == source.classes:
@@ -70,6 +74,9 @@ class PartOfClass(Scenario):
     """Forget fine classes inside their superclass: 'rocket' goes, 'vehicles 2' stays."""
 
     classes: list[int]
+
+    def identity(self) -> dict[str, Any]:
+        return {"classes": sorted(set(self.classes))}
 
     def check(self, source: Source) -> None:
         if source.fine_classes is None:
@@ -121,14 +128,16 @@ class GivenRows(Scenario):
     file: str
 
     def check(self, source: Source) -> None:
-        self.read()
+        _ = self.rows
 
     def identity(self) -> dict[str, Any]:
         """What the request is made of: the rows themselves, wherever the file lies."""
-        return {"rows_sha256": hashlib.sha256(self.read().tobytes()).hexdigest()}
+        return {"rows_sha256": hashlib.sha256(self.rows.tobytes()).hexdigest()}
 
-    def read(self) -> Rows:
-        """The listed rows, ascending. Raises UserError on anything that is no list of rows."""
+    @cached_property
+    def rows(self) -> Rows:
+        """The listed rows, ascending, read once: a run keeps its request though the file changes.
+        Raises UserError on anything that is no list of rows."""
         path = Path(self.file)
         readers = {".npy": _npy, ".csv": _csv, ".txt": _txt}
         if path.suffix not in readers:
@@ -137,7 +146,7 @@ class GivenRows(Scenario):
             raise UserError(f"scenario.file={path} does not exist")
         try:
             rows = readers[path.suffix](path)
-        except (ValueError, IndexError, OSError, csv.Error) as error:
+        except (ValueError, OverflowError, EOFError, OSError, csv.Error) as error:
             raise UserError(
                 f"scenario.file={path} is no list of row numbers ({error}); "
                 "write one non-negative integer a line, or a one-dimensional integer .npy"
@@ -154,7 +163,7 @@ class GivenRows(Scenario):
         return found
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
-        rows = torch.from_numpy(self.read())
+        rows = torch.from_numpy(self.rows)
         known = torch.isin(rows, dataset.train.rows)
         if not known.all():
             raise UserError(
@@ -218,6 +227,8 @@ def _check_classes(option: str, asked: list[int], classes: int) -> None:
 
 def _npy(path: Path) -> Rows:
     rows = np.load(path, allow_pickle=False)
+    if not isinstance(rows, np.ndarray):
+        raise ValueError("it holds several arrays")
     if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(f"its array is {rows.ndim}-dimensional of {rows.dtype}")
     listed: Rows = rows.astype(np.int64)
@@ -226,7 +237,10 @@ def _npy(path: Path) -> Rows:
 
 def _csv(path: Path) -> Rows:
     with path.open(newline="") as file:
-        cells = [line[0] for line in csv.reader(file) if line]
+        lines = [line for line in csv.reader(file) if line]
+    if any(len(line) > 1 for line in lines):
+        raise ValueError("it has several columns")
+    cells = [line[0] for line in lines]
     if cells and not cells[0].strip().lstrip("-").isdigit():
         cells = cells[1:]  # a header
     return np.array([int(cell) for cell in cells], dtype=np.int64)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from data.component import Component
 from data.errors import UserError
@@ -35,6 +36,16 @@ class Source(Component):
     def load(self, root: Path, download: bool) -> Dataset:
         """The whole data set, on the CPU. Raises UserError where a file is missing or damaged."""
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises UserError for numbers that describe no preparation of these images."""
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) != self.channels:
+                raise UserError(
+                    f"dataset.{name} has {len(numbers)} numbers for {self.channels} channels"
+                )
+        if min(self.std) <= 0 or self.crop < 0:
+            raise UserError("dataset.std must be above 0, and dataset.crop not below")
 
     @property
     def pixels(self) -> Pixels:
@@ -168,19 +179,11 @@ def _read(
     reader: Callable[..., Any], files: dict[str, str], root: Path, download: bool
 ) -> tuple[Any, Any]:
     """torchvision's reader of the training and of the test part, after every file was checked."""
-    damaged = [name for name, md5 in files.items() if not _is_sound(root / name, md5)]
-    if damaged and download:
-        for name in damaged:  # torchvision would take a damaged MNIST file for a good one
-            (root / name).unlink(missing_ok=True)
-        try:
-            reader(root, train=True, download=True)
-        except Exception as error:  # network, mirror or disk: torchvision raises many kinds
-            raise UserError(
-                f"could not download {damaged[0]} to {root} ({error}); "
-                "copy the files there by hand, or point data.root at a folder that holds them"
-            ) from error
-        damaged = [name for name, md5 in files.items() if not _is_sound(root / name, md5)]
-    if damaged:
+    if download:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".download.lock"):  # the jobs of a sweep start together
+            _download(reader, files, root)
+    if damaged := _damaged(files, root):
         missing = not (root / damaged[0]).exists()
         raise UserError(
             f"{root / damaged[0]} {'is missing' if missing else 'is damaged (its md5 differs)'}; "
@@ -188,6 +191,26 @@ def _read(
             "or fetch it with data.download=true"
         )
     return reader(root, train=True), reader(root, train=False)
+
+
+def _download(reader: Callable[..., Any], files: dict[str, str], root: Path) -> None:
+    damaged = _damaged(files, root)
+    if not damaged:
+        return
+    for name in damaged:  # torchvision would take a damaged MNIST file for a good one
+        (root / name).unlink(missing_ok=True)
+    try:
+        reader(root, train=True, download=True)
+    except Exception as error:  # network, mirror or disk: torchvision raises many kinds
+        raise UserError(
+            f"could not download {damaged[0]} to {root} ({error}); "
+            "copy the files there by hand, or point data.root at a folder that holds them"
+        ) from error
+
+
+def _damaged(files: dict[str, str], root: Path) -> list[str]:
+    """The files that are missing or not what they should be."""
+    return [name for name, md5 in files.items() if not _is_sound(root / name, md5)]
 
 
 def _is_sound(path: Path, md5: str) -> bool:

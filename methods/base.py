@@ -23,11 +23,14 @@ class Access(Flag):
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a request before any work: rows to forget and to retain, and classes."""
+    """What is known of a request before any work: how many training rows there are in `all`, how many
+    a method would be given to forget and to retain, the classes, and the original's recipe."""
 
+    all: int
     forget: int
     retain: int
     classes: int
+    recipe: Recipe
 
 
 @dataclass

@@ -25,14 +25,15 @@ class RandomLabels(Descent, Method):
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget + facts.retain, "the training set")
+        self.check_rows("method", facts.all, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None
         wrong = wrong_labels(
             problem.forget, problem.retain, problem.classes, problem.conditions.streams("labels")
         )
-        mixed = problem.retain.joined(problem.forget.relabelled(wrong))
+        rest = problem.retain.without(problem.forget.rows)  # a request to relabel retains all rows
+        mixed = rest.joined(problem.forget.relabelled(wrong))
         return fit(problem.model, mixed, self, problem.conditions)
 
 

@@ -15,13 +15,16 @@ from typing import ClassVar
 
 from torch import nn
 
-from methods.base import Access, Method, Problem
+from methods.base import Access, Facts, Method, Problem
 from methods.training import fit
 
 
 @dataclass(frozen=True)
 class Retrain(Method):
     access: ClassVar[Access] = Access.RETAIN
+
+    def check(self, facts: Facts) -> None:
+        facts.recipe.check_rows("training", facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

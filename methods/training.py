@@ -26,7 +26,7 @@ CHECK_EVERY = 32
 
 
 class Diverged(UserError):
-    """The loss became NaN or infinite."""
+    """The loss or the weights became NaN or infinite."""
 
 
 class Optimizer(Enum):
@@ -74,9 +74,15 @@ class Descent(Component):
 
     def check_parameters(self, option: str) -> None:
         """Raises UserError for numbers that describe no descent; `option` is where they were set."""
-        for name, least in (("epochs", 0), ("batch_size", 1), ("lr", 0), ("warmup", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{option}.{name}={getattr(self, name)}: it must be at least {least}")
+        for name in ("epochs", "lr", "momentum", "weight_decay", "gamma", "warmup"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(
+                    f"{option}.{name}={getattr(self, name)}: it must be 0 or more, and finite"
+                )
+        if self.batch_size < 1:
+            raise UserError(f"{option}.batch_size={self.batch_size}: it must be at least 1")
+        if self.clip is not None and not self.clip > 0:
+            raise UserError(f"{option}.clip={self.clip}: it must be above 0, or null")
 
     def check_rows(self, option: str, rows: int, part: str) -> None:
         """Raises UserError where not even one batch of the asked size can be drawn."""
@@ -200,12 +206,18 @@ def fit(
     split: Split,
     descent: Descent,
     conditions: Conditions,
-    loss_function: LossFunction = F.cross_entropy,
 ) -> nn.Module:
     """Trains to the end, logging curves; returns the same module."""
-    for _ in curves(train(model, split, descent, conditions, loss_function), conditions.log):
+    for _ in curves(train(model, split, descent, conditions), conditions.log):
         pass
     return model
+
+
+def require_finite(model: nn.Module) -> None:
+    """Raises Diverged where a weight is NaN or infinite: no loss was looked at after the last update."""
+    for name, weight in model.state_dict().items():
+        if not weight.isfinite().all():
+            raise Diverged(f"{name} is no longer finite: lower the learning rate, or set clip")
 
 
 def _log_epoch(last: Step, totals: Mapping[str, Tensor], rows: int, log: Log) -> None:

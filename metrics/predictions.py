@@ -1,6 +1,6 @@
 """Predict once, score many: the logits of one model on every part of the data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -54,14 +54,21 @@ def autocast(bf16: bool, device: torch.device) -> AbstractContextManager[Any]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, split: Split, batch_size: int, bf16: bool) -> Tensor:
+def predict(
+    model: nn.Module,
+    split: Split,
+    batch_size: int,
+    bf16: bool,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> Tensor:
     """Logits (N, K) float32 on the CPU of every row in its order, in evaluation mode, without
-    augmentation."""
+    augmentation. `advance` is told how many rows are done."""
     model.eval()
     logits = []
     for batch in split.batches(batch_size):
         with autocast(bf16, batch.images.device):
             logits.append(model(batch.images).float())
+        advance(len(batch.rows))
     return torch.cat(logits).cpu()
 
 

@@ -1,13 +1,14 @@
 """What every architecture has in common: a fresh model from a stream, or from a file of weights."""
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from data.component import Component
@@ -33,38 +34,50 @@ class Architecture(Component):
 
     def check(self) -> None:
         """Raises UserError where the file of weights is missing or is not the one asked for."""
-        if self.weights is None:
-            return
-        path = Path(self.weights)
+        if self.weights is not None:
+            self._read(Path(self.weights))
+
+    def fresh(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
+        """A new model on the CPU: initialised from `seed` alone, or holding the file's weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPU's
+            try:
+                model = self.build(channels, self.input_size or size, classes)
+            except (ValueError, RuntimeError, ZeroDivisionError) as error:
+                raise UserError(f"no such model can be built ({error}): check model.*") from error
+        if self.weights is not None:
+            _fill(model, Path(self.weights), self._read(Path(self.weights)))
+        return model if self.input_size is None else Resized(model, self.input_size)
+
+    def _read(self, path: Path) -> bytes:
+        """The file of weights, checked: it may change while a run goes on."""
         if not path.is_file():
             raise UserError(f"model.weights={path} does not exist")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        content = path.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
         if self.sha256 != found:
             raise UserError(
                 f"model.weights={path} has sha256 {found}, but model.sha256 is {self.sha256}; "
                 "set model.sha256 to it if this is the file you mean"
             )
-
-    def fresh(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
-        """A new model on the CPU: initialised from `seed` alone, or holding the file's weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = self.build(channels, self.input_size or size, classes)
-        if self.weights is not None:
-            _fill(model, Path(self.weights))
-        return model if self.input_size is None else Resized(model, self.input_size)
+        return content
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what the model is: the weights' checksum, not where they lie."""
         return {key: value for key, value in vars(self).items() if key != "weights"}
 
 
-def _fill(model: nn.Module, path: Path) -> None:
-    if path.suffix == ".safetensors":
-        weights = load_file(path)
-    else:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+def _fill(model: nn.Module, path: Path, content: bytes) -> None:
+    try:
+        if path.suffix == ".safetensors":
+            weights = load(content)
+        else:
+            weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if not all(isinstance(value, Tensor) for value in weights.values()):
+            raise ValueError("it holds more than tensors by name")
+    except Exception as error:  # both readers raise many kinds
+        reason = str(error).splitlines()[0]
+        raise UserError(f"model.weights={path} is no safetensors or state dict ({reason})") from error
     wanted = model.state_dict()
     for name in sorted(wanted.keys() | weights.keys()):
         have = tuple(weights[name].shape) if name in weights else "absent"

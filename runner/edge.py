@@ -33,7 +33,7 @@ def sentence(error: Exception) -> str:
     """What went wrong, on as few lines as the error needs."""
     if isinstance(error, HydraException):
         # Hydra says which override failed and keeps why to itself
-        reason = str(error.__cause__).splitlines()[0] if error.__cause__ else ""
+        reason = next(iter(str(error.__cause__ or "").splitlines()), "")
         return f"{str(error).strip()}\n{reason}".strip()
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""

@@ -8,13 +8,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from data.errors import UserError
+from runner.edge import EXPECTED, sentence
 from runner.naming import choices
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.report import Report
 
-FAILURE = "failure.txt"
+# What a job of a sweep leaves in its folder, for the end of the sweep.
+FAILURE, NAME = "failure.txt", "name.txt"
 
 
 def execute(cfg: DictConfig) -> None:
@@ -27,9 +28,12 @@ def execute(cfg: DictConfig) -> None:
         if row is not None:
             print(f"\n{row.name}, seed {row.seed}\n\n{Report([row], cfg.table.columns).terminal()}")
         return
+    folder = Path(hydra.runtime.output_dir)
     try:
-        run(Plan.of(cfg, choices(hydra)), overrides)
+        plan = Plan.of(cfg, choices(hydra))
+        (folder / NAME).write_text(plan.name)
+        run(plan, overrides)
     except Exception as error:
-        text = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        text = sentence(error) if isinstance(error, EXPECTED) else traceback.format_exc()
         print(f"failed: {' '.join(overrides)}: {text}", file=sys.stderr, flush=True)
-        (Path(hydra.runtime.output_dir) / FAILURE).write_text(text)
+        (folder / FAILURE).write_text(text)

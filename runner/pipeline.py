@@ -11,8 +11,8 @@ from runner import seeding
 from runner.plan import Plan
 from runner.provenance import provenance
 from runner.results import Results, Row
-from runner.stages import Stages, cost_of
-from runner.store import Store, fingerprint
+from runner.stages import Stages, cost_of, weights_of
+from runner.store import Artefact, Store, fingerprint
 from runner.tracking import flat, track
 
 
@@ -32,17 +32,17 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
             original = stages.pretrain()
             if plan.until is not Until.end:
                 return None
-            models = {"original": original, "unlearned": stages.unlearn(plan.method, original)}
+            models = {"original": original, "unlearned": stages.unlearn(original)}
             if plan.reference is not None:
-                models["reference"] = stages.unlearn(plan.reference, original, role="reference")
+                models["reference"] = stages.reference(plan.reference, original)
         except Diverged as error:
-            results.write(_row(plan, overrides, stages, status="diverged", error=str(error)), {})
+            results.write(_row(plan, overrides, stages, {}, status="diverged", error=str(error)), {})
             raise
         predictions = {role: stages.predictions(model) for role, model in models.items()}
         scores = score(plan, predictions)
         costs = {role: cost_of(model) for role, model in models.items()}
         plain = {role: numbers(found) for role, found in scores.items()}
-        row = _row(plan, overrides, stages, status="done", scores=plain, costs=costs)
+        row = _row(plan, overrides, stages, models, status="done", scores=plain, costs=costs)
         results.write(row, {role: matrices(found) for role, found in scores.items()})
         tracker.result(scores, costs)
         return row
@@ -63,19 +63,28 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def _row(plan: Plan, overrides: Sequence[str], stages: Stages, **outcome: Any) -> Row:
+def _row(
+    plan: Plan,
+    overrides: Sequence[str],
+    stages: Stages,
+    models: Mapping[str, Artefact],
+    **outcome: Any,
+) -> Row:
     shared = plan.without_seed()
-    identity = flat(shared.unlearn_identity(plan.method))
     return Row(
         name=plan.name,
         key=plan.key,
         seed=plan.seed,
         names={part: plan.names[part] for part in ("dataset", "model", "scenario", "method")},
         setting=fingerprint(shared.setting_identity),
-        cell=fingerprint(shared.unlearn_identity(plan.method)),
-        parameters={name: value for name, value in identity.items() if "seed" not in name},
+        cell=fingerprint(shared.own_identity),
+        parameters=flat(shared.own_identity),
         overrides=list(overrides),
         artefacts=sorted({(made.stage, made.key) for made in stages.used}),
-        provenance=provenance(plan.device, plan.threads),
+        weights={role: weights_of(model) for role, model in models.items()},
+        provenance={
+            "row": provenance(plan.device, plan.threads),
+            **{role: model.read("provenance.json") for role, model in models.items()},
+        },
         **outcome,
     )

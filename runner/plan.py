@@ -45,7 +45,9 @@ def build(node: Any, kind: type[Part], option: str) -> Part:
         raise UserError(f"{option}: cannot import {target} ({error})") from error
     if not (issubclass(cls, kind) and is_dataclass(cls)):
         raise UserError(f"{option}: {target} is no {kind.__name__.lower()}")
-    given = {key: value for key, value in node.items_ex(resolve=False) if key != "_target_"}
+    given = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(given, dict)
+    del given["_target_"]
     known = {field.name for field in fields(cls)}
     for name in given:
         if name not in known:
@@ -126,23 +128,26 @@ class Plan:
         for option, value in (
             ("threads", self.threads),
             ("evaluation.batch_size", self.batch_size),
-            ("data.limit", 1 if self.limit is None else self.limit),
+            ("data.limit", self.limit),
+            ("budget.gradient_examples", self.budget),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise UserError(f"{option}={value}: it must be at least 1")
         if "/" in self.name or self.name.startswith("."):
             raise UserError(f"name={self.name} must be a plain folder name")
+        self.source.check()
         self.recipe.check_parameters("training")
         self.method.check_parameters("method")
         self.scenario.check(self.source)
         self.architecture.check()
 
-    def check_request(self, facts: Facts) -> None:
-        """Raises UserError where a training or the method cannot work with so many rows."""
-        self.recipe.check_rows("training", facts.forget + facts.retain, "the training set")
-        if self.reference is not None:
-            self.recipe.check_rows("training", facts.retain, "the retained part")
-        self.method.check(facts)
+    def check_request(self, all: int, forget: int, retain: int) -> None:
+        """Raises UserError where a training, the method or the reference cannot work with so many rows
+        in all, to forget, and to retain."""
+        self.recipe.check_rows("training", all, "the training set")
+        for method in (self.method, self.reference):
+            if method is not None:
+                method.check(Facts(all, forget, retain, self.source.classes, self.recipe))
 
     def without_seed(self) -> "Plan":
         """The plan that all seeds of one table cell share."""
@@ -178,14 +183,19 @@ class Plan:
         """The original and the request: what methods are compared on."""
         return {"pretrain": self.pretrain_identity, "scenario": identity_of(self.scenario)}
 
-    def unlearn_identity(self, method: Method) -> Identity:
+    def unlearn_identity(self, method: Method, budget: int | None) -> Identity:
         return {
             "version": VERSIONS["unlearn"],
             **self.setting_identity,
             "method": identity_of(method),
-            "budget": self.budget,
+            "budget": budget,
             "seed": self.seed,
         }
+
+    @property
+    def own_identity(self) -> Identity:
+        """What the run's own method makes, within its budget."""
+        return self.unlearn_identity(self.method, self.budget)
 
     def predict_identity(self, weights: str) -> Identity:
         """Predictions belong to weights, whatever made them; `weights` is their checksum."""
@@ -200,7 +210,7 @@ class Plan:
     @property
     def key(self) -> str:
         """Names the run: the key of what it unlearns."""
-        return fingerprint(self.unlearn_identity(self.method))
+        return fingerprint(self.own_identity)
 
 
 def _device(name: str | None) -> torch.device:

@@ -7,17 +7,21 @@ from tqdm import tqdm
 
 
 class Bar:
-    """Rows done, of rows expected; nothing at all where stdout is no terminal."""
+    """Rows done, of rows expected, after a second; nothing at all where stdout is no terminal.
 
-    def __init__(self, label: str) -> None:
+    `delay` 0 shows the label at once: for work that cannot say how far it is.
+    """
+
+    def __init__(self, label: str, delay: float = 1) -> None:
         self.label = label
+        self.delay = delay
 
     def __enter__(self) -> "Bar":
         self._bar = tqdm(
             desc=self.label,
             unit=" rows",
             unit_scale=True,
-            delay=1,
+            delay=self.delay,
             leave=False,
             disable=not sys.stdout.isatty(),
         )

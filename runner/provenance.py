@@ -30,7 +30,7 @@ def _code() -> dict[str, Any]:
     here = Path(__file__).parent
     try:
         commit = _git(here, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(here, "status", "--porcelain", "-uno"))}
+        return {"commit": commit, "dirty": bool(_git(here, "status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 
 from data.errors import UserError
-from runner.naming import choices, run_name
+from runner.naming import run_name
 from runner.results import SHARED, Results, Row, tidy
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ class Report:
 
     def csv(self) -> str:
         """One line per cell: means, half-widths and n of value and gap, as full numbers."""
-        cells = self._cells().reset_index()
-        cells.insert(0, "line", cells.pop("cell").map(self._labels()))
-        return str(cells.drop(columns="setting").to_csv(index=False))
+        cells, labels = self._cells().reset_index(), self._labels()
+        lines = [labels[line] for line in zip(cells.pop("setting"), cells.pop("cell"), strict=True)]
+        cells.insert(0, "line", lines)
+        return str(cells.to_csv(index=False))
 
     def _text(self, style: str) -> str:
         cells, labels = self._cells(), self._labels()
@@ -62,7 +63,8 @@ class Report:
         if cells["gap"].notna().any() and gaps:
             expected = self._expected(cells)
             parts.append(_render(style, "gap to retrain", others, labels, cells, gaps, "gap_", expected))
-        return "\n\n".join([*parts, *self._remarks(cells)]) + "\n"
+        comment = "% " if style.startswith("latex") else ""
+        return "\n\n".join([*parts, *(comment + text for text in self._remarks(cells))]) + "\n"
 
     def _cells(self) -> "pd.DataFrame":
         """(setting, cell, metric) → value, half_width, n, gap, gap_half_width, gap_n."""
@@ -85,44 +87,54 @@ class Report:
         settings = list(dict.fromkeys(setting for setting, _ in cells))
         return sorted(
             cells,
-            key=lambda line: (settings.index(line[0]), rank.get(line[1], 1), labels[line[1]]),
+            key=lambda line: (settings.index(line[0]), rank.get(line[1], 1), labels[line]),
         )
 
-    def _labels(self) -> dict[str, str]:
-        """What each cell is called: its method, and the parameters in which cells of the same method
-        differ."""
-        cells = {row.cell: row for row in self.rows}
-        labels: dict[str, str] = dict(SHARED)
-        for cell, row in cells.items():
-            alike = [r for r in cells.values() if r.names["method"] == row.names["method"]]
+    def _labels(self) -> dict[tuple[str, str], str]:
+        """What each (setting, cell) is called: its method, and the options in which lines of the same
+        method differ."""
+        lines: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+        for row in self.rows:
+            options = {name: value for name, value in row.names.items() if name != "method"}
+            options |= {_option(name): value for name, value in row.parameters.items()}
+            shared = {name: value for name, value in options.items() if not _is_own(name)}
+            for role, method in SHARED.items():
+                lines[row.setting, role] = (method, shared)
+            lines[row.setting, row.cell] = (row.names["method"], options)
+        labels = {}
+        for line, (method, options) in lines.items():
+            alike = [other for name, other in lines.values() if name == method]
             differing = [
-                f"{name.rsplit('.', 1)[-1]}={_short(value)}"
-                for name, value in row.parameters.items()
-                if any(other.parameters.get(name, value) != value for other in alike)
+                f"{name.removeprefix('method.')}={_short(value)}"
+                for name, value in options.items()
+                if any(other.get(name) != value for other in alike)
             ]
-            chosen = [
-                name
-                for part, name in row.names.items()
-                if part != "method" and any(other.names[part] != name for other in alike)
-            ]
-            label = row.names["method"]
-            labels[cell] = label + (f" ({', '.join(chosen + differing)})" if chosen or differing else "")
+            labels[line] = f"{method} ({', '.join(differing)})" if differing else method
         return labels
 
     def _expected(self, cells: "pd.DataFrame") -> int:
-        return self.seeds or int(cells["n"].max())
+        return self.seeds or int(cells["n"].max() if len(cells) else 0)
 
     def _remarks(self, cells: "pd.DataFrame") -> list[str]:
         n = self._expected(cells)
         remarks = []
         if n > 1:
             remarks.append(f"mean ± 95 % t-interval over {n} seeds; gaps are paired by seed")
+        labels = self._labels()
         for row in self.rows:
             if row.status != "done":
-                remarks.append(f"{row.names['method']}, seed {row.seed}: {row.status}: {row.error}")
-        commits = {str(row.provenance["commit"])[:8] for row in self.rows}
-        if len(commits) > 1:
-            remarks.append(f"the rows come from several commits: {', '.join(sorted(commits))}")
+                label = labels[row.setting, row.cell]
+                remarks.append(f"{label}, seed {row.seed}: {row.status}: {row.error}")
+        made = [made for row in self.rows for made in row.provenance.values()]
+        for what in ("commit", "device", "threads", "torch"):
+            found = sorted({str(values[what])[:20] for values in made})
+            if len(found) > 1:
+                remarks.append(f"made with more than one {what}: {', '.join(found)}")
+        if any(values["dirty"] for values in made):
+            remarks.append("made with uncommitted changes")
+        absent = set(self.columns) - set(cells.index.get_level_values("metric"))
+        if absent and len(cells):
+            remarks.append(f"no run has these columns: {', '.join(sorted(absent))}")
         return remarks
 
 
@@ -140,7 +152,7 @@ def _render(
     style: str,
     corner: str,
     lines: list[tuple[str, str]],
-    labels: dict[str, str],
+    labels: dict[tuple[str, str], str],
     cells: "pd.DataFrame",
     columns: list[str],
     prefix: str,
@@ -153,7 +165,7 @@ def _render(
     signed = bool(prefix)
     body = [
         [
-            labels[cell],
+            labels[setting, cell],
             *(
                 _cell(
                     found.get((setting, cell, column), (None, None, 0)),
@@ -191,6 +203,16 @@ def _number(value: float, sign: str = "") -> str:
     return format(value, sign + ",.0f")
 
 
+def _option(parameter: str) -> str:
+    """A flat identity's name as the option that sets it."""
+    return parameter.removeprefix("pretrain.").replace("data.source.", "dataset.")
+
+
+def _is_own(option: str) -> bool:
+    """Whether an option belongs to the method alone and not to what methods are compared on."""
+    return option.startswith("method.") or option == "budget"
+
+
 def _short(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
@@ -220,15 +242,19 @@ class TableAfterSweep(Callback):
 
     def on_multirun_end(self, config: "DictConfig", **kwargs: Any) -> None:
         from conf import Until
-        from runner.job import FAILURE
+        from runner.job import FAILURE, NAME
 
-        failed = sorted(Path(config.hydra.sweep.dir).glob(f"*/{FAILURE}"))
-        if config.until is Until.end:
-            with suppress(UserError):  # no row was written: every job failed, and has said why
-                show(config, run_name(config.name, choices(config.hydra)))
-        if failed:
-            # Hydra turns an exception of a callback into a warning, and lets an exit pass
-            sys.exit(f"error: {len(failed)} runs of the sweep failed, as told above")
+        folder = Path(config.hydra.sweep.dir)
+        names = sorted({path.read_text() for path in folder.glob(f"*/{NAME}")})
+        failed = sorted(folder.glob(f"*/{FAILURE}"))
+        try:
+            for name in names if config.until is Until.end else []:
+                with suppress(UserError):  # no row was written: every job failed, and has said why
+                    show(config, name)
+        finally:
+            if failed:
+                # Hydra turns an exception of a callback into a warning, and lets an exit pass
+                sys.exit(f"error: {len(failed)} runs of the sweep failed, as told above")
 
 
 def main(overrides: list[str]) -> None:

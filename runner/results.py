@@ -1,12 +1,12 @@
 """One JSON row per run, and the tidy frame of many."""
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from data.errors import UserError
 
@@ -21,9 +21,9 @@ SHARED = {"original": "original", "reference": "retrain"}
 
 @dataclass
 class Row:
-    """What one run found. `scores` and `costs` are by role: original, unlearned, reference; `names`
-    are those of the chosen options; `setting` and `cell` name the table and its line, whatever the
-    seed; `status` is done or diverged."""
+    """What one run found. `scores`, `costs`, `weights` (checksums) and `provenance` are by role:
+    original, unlearned, reference; `names` are those of the chosen options; `setting` and `cell` name
+    the comparison and the line in it, whatever the seed; `status` is done or diverged."""
 
     name: str
     key: str
@@ -34,7 +34,8 @@ class Row:
     parameters: Mapping[str, Any]
     overrides: list[str]
     artefacts: list[tuple[str, str]]
-    provenance: Mapping[str, Any]
+    weights: Mapping[str, str]
+    provenance: Mapping[str, Mapping[str, Any]]
     status: str
     error: str | None = None
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -60,19 +61,24 @@ class Results:
 
     def write(self, row: Row, matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
         """Puts the row in place of an earlier one of the same key, all or nothing. Matrices (by role
-        and name) go to a file of their own, so that a thousand rows stay quick to read."""
+        and name) go to a file of their own, so that a thousand rows stay quick to read.
+
+        A row without a reference leaves one with a reference as it is: it says the same and less."""
+        path = self.root / row.name / f"{row.key}.json"
+        if "reference" not in row.scores and row.status == "done" and path.exists():
+            earlier = _read(path)
+            if (
+                "reference" in earlier.scores
+                and earlier.weights["unlearned"] == row.weights["unlearned"]
+            ):
+                return
         if any(matrices.values()):
             _write(self.root / row.name / "matrices" / f"{row.key}.json", matrices, indent=None)
-        _write(self.root / row.name / f"{row.key}.json", asdict(row), indent=1)
+        _write(path, asdict(row), indent=1)
 
     def rows(self, name: str) -> list[Row]:
         """The rows of a name, by seed. Raises UserError where there are none."""
-        found = []
-        for path in (self.root / name).glob("*.json"):
-            try:
-                found.append(Row(**json.loads(path.read_text())))
-            except (ValueError, TypeError) as error:
-                raise UserError(f"{path} is damaged ({error}): delete it and run again") from error
+        found = [_read(path) for path in (self.root / name).glob("*.json")]
         if not found:
             there = sorted(path.name for path in self.root.glob("*/"))
             raise UserError(f"no results are named {name} in {self.root}; there are: {there}")
@@ -89,8 +95,11 @@ def tidy(rows: list[Row]) -> "pd.DataFrame":
 
     lines = []
     for row in rows:
+        again = _is_shared(row)
         reference = row.scores.get("reference", {})
         for role, scores in row.scores.items():
+            if role == "unlearned" and again:
+                continue
             cell = row.cell if role == "unlearned" else role
             method = SHARED.get(role, row.names["method"])
             where = (row.setting, cell, method, row.seed)
@@ -99,21 +108,31 @@ def tidy(rows: list[Row]) -> "pd.DataFrame":
                 lines.append((*where, name, value, gap))
     columns = ["setting", "cell", "method", "seed", "metric", "value", "gap"]
     frame = pd.DataFrame(lines, columns=columns)
-    shared = frame[frame.cell.isin(SHARED)]
-    frame = pd.concat([shared, frame[~frame.cell.isin(SHARED)]])
-    # A run of method=original or method=retrain is the shared model over again.
-    same = frame.method.isin(SHARED.values())
-    repeated = frame[same].duplicated(["setting", "method", "seed", "metric"])
-    return frame.drop(index=frame[same].index[repeated]).reset_index(drop=True)
+    return frame.drop_duplicates(["setting", "cell", "seed", "metric"], ignore_index=True)
+
+
+def _is_shared(row: Row) -> bool:
+    """Whether the run's own model is its original or reference over again, as method=original's is."""
+    return any(
+        row.names["method"] == method and row.weights.get(role) == row.weights.get("unlearned")
+        for role, method in SHARED.items()
+        if role in row.weights
+    )
+
+
+def _read(path: Path) -> Row:
+    try:
+        return Row(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run again") from error
 
 
 def _write(path: Path, value: Any, indent: int | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    scratch = path.with_name(f".{path.name}-{uuid4().hex}.tmp")
     try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(value, file, indent=indent)
-        Path(scratch).replace(path)
+        scratch.write_text(json.dumps(value, indent=indent))
+        scratch.replace(path)
     except BaseException:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise

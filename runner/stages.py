@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from data.requests import Request
 from data.split import Dataset, Split
 from data.streams import Streams
-from methods.base import Access, Facts, Method, Problem
+from methods.base import Access, Method, Problem
 from methods.meter import Cost, Meter
-from methods.training import Conditions, fit
+from methods.training import Conditions, Diverged, fit, require_finite
 from metrics.predictions import Predictions, by_part, predict
 from runner.plan import Plan
 from runner.progress import Bar
@@ -44,7 +44,7 @@ class Stages:
     def dataset(self) -> Dataset:
         """The data on the device; loaded only if a stage must be made."""
         plan = self.plan
-        with Bar(f"load {plan.names['dataset']}"):
+        with Bar(f"load {plan.names['dataset']}", delay=0):
             dataset = plan.source.load(plan.data_root, plan.download)
         dataset = dataset if plan.limit is None else dataset.limited(plan.limit)
         return dataset.to(plan.device)
@@ -57,12 +57,16 @@ class Stages:
             dataset = self.dataset.to(torch.device("cpu"))
             request = self.plan.scenario.select(dataset, self.streams("request"))
             save_file({"rows": request.rows, "test": request.test}, folder / TENSORS)
-            facts = Facts(len(request.rows), len(dataset.train) - len(request.rows), dataset.classes)
-            _write(folder / "request.json", {"target": request.target, "facts": asdict(facts)})
+            sizes = {
+                "all": len(dataset.train),
+                "forget": len(request.rows),
+                "retain": len(_retained(dataset.train, request)),
+            }
+            _write(folder / "request.json", {"target": request.target, "sizes": sizes})
 
         made = self._get("request", self.plan.request_identity, produce)
         tensors, about = load_file(made.path / TENSORS), made.read("request.json")
-        self.plan.check_request(Facts(**about["facts"]))
+        self.plan.check_request(**about["sizes"])
         return Request(tensors["rows"], tensors["test"], about["target"])
 
     def pretrain(self) -> Artefact:
@@ -70,23 +74,31 @@ class Stages:
 
         def produce(folder: Path) -> None:
             streams = self.streams("pretrain")
+            model, train = self._fresh(streams), self.dataset.train
             with self._conditions(folder, "pretrain", streams, budget=None) as conditions:
-                model = self._fresh(streams)
-                fit(model, self.dataset.train, self.plan.recipe, conditions)
-            _save(model, folder)
+                with conditions.meter:
+                    fit(model, train, self.plan.recipe, conditions)
+                _save(model, folder)
 
         return self._get("pretrain", self.plan.pretrain_identity, produce)
 
-    def unlearn(self, method: Method, original: Artefact, role: str = "unlearn") -> Artefact:
-        """The model that a method makes of the original; `role` names its curves."""
+    def unlearn(self, original: Artefact) -> Artefact:
+        """The model that the run's method makes of the original, within the budget."""
+        return self._unlearn("unlearn", self.plan.method, self.plan.budget, original)
 
+    def reference(self, reference: Method, original: Artefact) -> Artefact:
+        """The model that others are compared with, whatever they may spend."""
+        return self._unlearn("reference", reference, None, original)
+
+    def _unlearn(self, role: str, method: Method, budget: int | None, original: Artefact) -> Artefact:
         def produce(folder: Path) -> None:
-            streams = self.streams("unlearn")
-            with self._conditions(folder, role, streams, self.plan.budget) as conditions:
-                model = method.unlearn(self.problem(method, original, conditions))
-            _save(model, folder)
+            with self._conditions(folder, role, self.streams("unlearn"), budget) as conditions:
+                problem = self.problem(method, original, conditions)
+                with conditions.meter:
+                    model = method.unlearn(problem)
+                _save(model, folder)
 
-        return self._get("unlearn", self.plan.unlearn_identity(method), produce, role)
+        return self._get("unlearn", self.plan.unlearn_identity(method, budget), produce, role)
 
     def predictions(self, made: Artefact) -> Predictions:
         """The logits of an artefact's model on all rows, cut into the parts of the request."""
@@ -95,14 +107,15 @@ class Stages:
             model = self._load(made)
             tensors: dict[str, Tensor] = {}
             for name, split in (("train", self.dataset.train), ("test", self.dataset.test)):
-                with Bar(f"predict {name}"):
+                with Bar(f"predict {name}") as bar:
+                    bar.expect(len(split))
                     bf16 = self.plan.recipe.precision.name == "bf16"
-                    logits = predict(model, split, self.plan.batch_size, bf16)
+                    logits = predict(model, split, self.plan.batch_size, bf16, bar.advance)
                 tensors |= {f"{name}_logits": logits, f"{name}_labels": split.labels.cpu()}
                 tensors[f"{name}_rows"] = split.rows.cpu()
             save_file(tensors, folder / TENSORS)
 
-        identity = self.plan.predict_identity(made.checksum(MODEL))
+        identity = self.plan.predict_identity(weights_of(made))
         tensors = load_file(self._get("predict", identity, produce).path / TENSORS)
         train, test = (
             tuple(tensors[f"{name}_{what}"] for what in ("logits", "labels", "rows"))
@@ -144,18 +157,22 @@ class Stages:
     def _conditions(
         self, folder: Path, stage: str, streams: Streams, budget: int | None
     ) -> Iterator[Conditions]:
-        """Conditions under which to train; cost and curves are written into the folder at the end."""
+        """Conditions under which to train; what its meter took and the curves are written into the
+        folder at the end. A divergence is told with the stage that it happened in."""
         points: list[dict[str, float]] = []
 
         def log(values: Mapping[str, float]) -> None:
             points.append(dict(values))
             self.tracker.curve(stage, values)
 
-        dataset = self.dataset  # loading is not part of the cost,
-        import torch._dynamo  # noqa: F401  nor is what torch imports at the first optimizer step
+        import torch._dynamo  # noqa: F401  torch would import it at the first metered step
 
-        with Bar(stage) as bar, Meter(dataset.train.images.device, budget, bar) as meter:
-            yield Conditions(streams, meter, log, self.plan.recipe)
+        with Bar(stage) as bar:
+            meter = Meter(self.plan.device, budget, bar)
+            try:
+                yield Conditions(streams, meter, log, self.plan.recipe)
+            except Diverged as error:
+                raise Diverged(f"{stage}: {error}") from error
         _write(folder / "cost.json", asdict(meter.cost))
         _write(folder / "curves.json", points)
 
@@ -163,17 +180,9 @@ class Stages:
         """What the method may see, and nothing else."""
         train, request = self.dataset.train, self.request
         forget = train.only(request.rows) if Access.FORGET in method.access else None
-        retain = self._retained(train, request) if Access.RETAIN in method.access else None
+        retain = _retained(train, request) if Access.RETAIN in method.access else None
         model = self._load(original)
         return Problem(model, self._fresh, self.dataset.classes, conditions, forget, retain)
-
-    def _retained(self, train: Split, request: Request) -> Split:
-        """What may still be used: the other rows; in a request to relabel, all rows relabelled."""
-        if request.target is None:
-            return train.without(request.rows)
-        labels = train.labels.clone()
-        labels[torch.isin(train.rows, request.rows.to(train.rows.device))] = request.target
-        return train.relabelled(labels)
 
     def _fresh(self, streams: Streams) -> nn.Module:
         plan = self.plan
@@ -188,12 +197,27 @@ class Stages:
         return model
 
 
+def _retained(train: Split, request: Request) -> Split:
+    """What may still be used: the other rows; in a request to relabel, all rows relabelled."""
+    if request.target is None:
+        return train.without(request.rows)
+    labels = train.labels.clone()
+    labels[torch.isin(train.rows, request.rows.to(train.rows.device))] = request.target
+    return train.relabelled(labels)
+
+
 def cost_of(artefact: Artefact) -> dict[str, float]:
     """What making the artefact cost, by the names of `Cost`."""
     return asdict(Cost(**artefact.read("cost.json")))
 
 
+def weights_of(artefact: Artefact) -> str:
+    """The checksum of the artefact's weights."""
+    return artefact.checksum(MODEL)
+
+
 def _save(model: nn.Module, folder: Path) -> None:
+    require_finite(model)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / MODEL)
 

@@ -11,20 +11,23 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
 from data.errors import UserError
 
 Identity = Mapping[str, Any]
+
+HOST = socket.gethostname()
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
@@ -64,7 +67,7 @@ class Artefact:
         """What is wrong with the folder, in words, or None: every file is there, as it was made."""
         try:
             expected = self.read("checksums.json")
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return "checksums.json is missing or torn"
         for name, checksum in expected.items():
             file = self.path / name
@@ -85,10 +88,6 @@ class Store:
 
     def path(self, stage: str, identity: Identity) -> Path:
         return self.root / stage / fingerprint(identity)
-
-    def has(self, stage: str, identity: Identity) -> bool:
-        """Whether the artefact is there (it may still turn out damaged when it is asked for)."""
-        return self.path(stage, identity).is_dir()
 
     def get(self, stage: str, identity: Identity, produce: Callable[[Path], None]) -> Artefact:
         """The artefact of this identity; `produce` fills a scratch folder where there is none yet.
@@ -111,8 +110,9 @@ class Store:
         return found
 
     def _make(self, final: Path, identity: Identity, produce: Callable[[Path], None]) -> None:
-        scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+        scratch = final.with_name(f".{final.name}-{HOST}-{uuid4().hex[:8]}")
         try:
+            scratch.mkdir()
             produce(scratch)
             _write_json(scratch / "identity.json", identity)
             files = sorted(file for file in scratch.rglob("*") if file.is_file())
@@ -138,9 +138,9 @@ class Store:
         return True
 
     def _clear(self, final: Path) -> None:
-        """Removes scratch that a killed process left (the lock is ours, so it is dead), and sets a
-        damaged artefact aside."""
-        for scratch in final.parent.glob(f".{final.name}-*"):
+        """Removes scratch that a killed process of this machine left (the lock is ours, so it is dead;
+        of other machines' we cannot know), and sets a damaged artefact aside."""
+        for scratch in final.parent.glob(f".{final.name}-{HOST}-*"):
             shutil.rmtree(scratch, ignore_errors=True)
         if final.is_dir():
             artefact = Artefact(final.parent.name, final.name, final)
@@ -164,18 +164,17 @@ class Store:
 
     def artefacts(self) -> list[Artefact]:
         """Every finished artefact."""
-        folders = sorted(self.root.glob("*/*/identity.json"))
-        return [
-            Artefact(file.parent.parent.name, file.parent.name, file.parent)
-            for file in folders
-            if "." not in file.parent.name
-        ]
+        folders = sorted(path for path in self.root.glob("*/*/") if "." not in path.name)
+        return [Artefact(path.parent.name, path.name, path) for path in folders]
 
     def leftovers(self) -> list[Path]:
-        """Scratch of killed processes, and damaged artefacts that were set aside."""
+        """Scratch of killed processes (of other machines: not touched for a day), and damaged
+        artefacts that were set aside."""
         dead = []
         for scratch in self.root.glob("*/.*-*/"):
-            lock = FileLock(_lock_of(scratch.with_name(scratch.name[1:].rsplit("-", 1)[0])))
+            if f"-{HOST}-" not in scratch.name and _age(scratch) < 1:
+                continue
+            lock = FileLock(_lock_of(scratch.with_name(scratch.name[1:17])))
             try:
                 lock.acquire(blocking=False)
             except Timeout:
@@ -248,7 +247,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("verify", help="check every file; exit 1 where one is damaged")
     prune = commands.add_parser("prune", help="delete artefacts; scratch of killed runs always goes")
     prune.add_argument("--older-than", type=float, metavar="DAYS", help="not used for so many days")
-    prune.add_argument("--unused", action="store_true", help="no result was made from it")
+    prune.add_argument(
+        "--unused", action="store_true", help="no result was made from it, and none of today's runs"
+    )
     prune.add_argument("--dry-run", action="store_true", help="say what would go, delete nothing")
     options = parser.parse_args(arguments)
     store = Store(options.root / "store")
@@ -263,9 +264,7 @@ def _list(store: Store) -> int:
     from tabulate import tabulate
 
     found = store.artefacts()
-    lines = [
-        (a.stage, a.key, _human(a.size()), f"{_age(a.path):.1f} d", summary(a.identity)) for a in found
-    ]
+    lines = [(a.stage, a.key, _human(a.size()), f"{_age(a.path):.1f} d", summary(a)) for a in found]
     if lines:
         print(tabulate(lines, headers=["stage", "key", "size", "last used", "made from"]))
     left = store.leftovers()
@@ -295,21 +294,26 @@ def _prune(store: Store, results: Path, options: Any) -> int:
 
 
 def _unwanted(store: Store, results: Path, options: Any) -> list[Artefact]:
-    """Artefacts that meet every condition that was given; none where none was."""
+    """Artefacts that meet every condition that was given; none where none was. What was used within a
+    day may belong to a run that has no result yet: it stays, unless an age is given."""
     if options.older_than is None and not options.unused:
         return []
-    rows = [json.loads(path.read_text()) for path in results.glob("*/*.json")]
+    rows = [json.loads(path.read_text()) for path in results.glob("*/*.json")] if options.unused else []
     used = {f"{stage}/{key}" for row in rows for stage, key in row["artefacts"]}
+    age = 1 if options.older_than is None else options.older_than
     return [
         artefact
         for artefact in store.artefacts()
-        if (options.older_than is None or _age(artefact.path) > options.older_than)
-        and (not options.unused or f"{artefact.stage}/{artefact.key}" not in used)
+        if _age(artefact.path) > age and f"{artefact.stage}/{artefact.key}" not in used
     ]
 
 
-def summary(identity: Any) -> str:
-    """An identity in a few words: the classes it names and the seed."""
+def summary(artefact: Artefact) -> str:
+    """What it was made from in a few words: the classes its identity names, and the seed."""
+    try:
+        identity = artefact.identity
+    except (OSError, ValueError):
+        return "damaged: python -m runner.store verify"
     words: list[str] = []
 
     def visit(value: Any) -> None:
@@ -341,4 +345,7 @@ def _human(size: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from runner.edge import telling
+
+    with telling():
+        sys.exit(main())

@@ -76,10 +76,10 @@ def track(plan: Plan) -> Iterator[Tracker]:
             job_type=names["method"],
             name=f"{names['method']}/{names['scenario']}/s{plan.seed}",
             tags=[names["dataset"], names["model"]],
-            config=flat(plan.unlearn_identity(plan.method)),
+            config=flat(plan.own_identity),
             id=fingerprint([plan.key, plan.name, settings.salt]),
             resume="allow",
-            mode=settings.mode or os.environ.get("WANDB_MODE") or "offline",  # type: ignore[arg-type]
+            mode=settings.mode.value if settings.mode else os.environ.get("WANDB_MODE") or "offline",  # type: ignore[arg-type]
             dir=plan.root,
             settings=wandb.Settings(silent=True, console="off"),
         )

@@ -1,6 +1,5 @@
 """Small real runs: everything here works on scikit-learn's digits, with a small network."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,8 @@ def stages_of(plan: Plan) -> Stages:
 
 
 def data_root() -> Path:
-    return Path(os.environ.get("UNLEARN_DATA", "~/.cache/unlearn-data")).expanduser()
+    """Where the runner itself looks."""
+    return plan_of().data_root
 
 
 def needs(relative: str) -> Any:

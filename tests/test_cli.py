@@ -94,6 +94,18 @@ def test_a_failing_job_is_told_and_the_others_finish(tmp_path: Path) -> None:
     assert "finetune (lr=0.01)" in done.stdout and "diverged" in done.stdout
 
 
+def test_a_sweep_in_which_everything_fails_exits_with_1(tmp_path: Path) -> None:
+    done = runner("-m", "method.lr=1e30", "method.epochs=20", f"paths.root={tmp_path}")
+    assert done.returncode == 1 and "1 runs of the sweep failed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_over_scenarios_prints_a_table_of_each(tmp_path: Path) -> None:
+    done = runner("-m", "scenario=random,relabel", f"paths.root={tmp_path}")
+    assert done.returncode == 0
+    assert "digits_small_cnn_random" in done.stdout and "digits_small_cnn_relabel" in done.stdout
+
+
 def test_the_report_renders_what_is_stored(tmp_path: Path) -> None:
     assert runner(f"paths.root={tmp_path}", "name=mine").returncode == 0
     command = [sys.executable, "-m", "runner.report", f"paths.root={tmp_path}"]

@@ -96,9 +96,9 @@ def test_keys_change_on_purpose_only() -> None:
 
 
 GOLDEN = {
-    "request": "ae23cff502d9acc5",
-    "pretrain": "a489f54360ad0898",
-    "unlearn": "ef1209dc9f85b754",
+    "request": "db14de7fbdfaafda",
+    "pretrain": "85718aebd1000b62",
+    "unlearn": "a1a4052d1e5bb4be",
 }
 
 
@@ -129,6 +129,11 @@ def test_tuned_numbers_are_found_and_the_command_line_beats_them() -> None:
         (["name=a/b"], "plain folder name"),
         (["device=tpu9"], "use device="),
         (["data.limit=0"], "data.limit=0"),
+        (["budget.gradient_examples=-5"], "budget.gradient_examples=-5"),
+        (["training.momentum=-1"], "training.momentum=-1"),
+        (["training.lr=nan"], "training.lr=nan"),
+        (["training.clip=-1"], "training.clip=-1"),
+        (["dataset.mean=[0.1,0.2]"], "dataset.mean has 2 numbers for 1 channels"),
     ],
 )
 def test_mistakes_are_refused_before_any_work(overrides: list[str], words: str) -> None:
@@ -149,6 +154,16 @@ def test_components_hold_no_numbers_of_their_own() -> None:
     for part in (plan.source, plan.architecture, plan.recipe, plan.scenario, plan.method):
         for field in fields(part):  # type: ignore[arg-type]
             assert field.default is field.default_factory, f"{type(part).__name__}.{field.name}"
+
+
+def test_options_may_refer_to_others() -> None:
+    plan = plan_of("method.lr=${training.lr}", "training.lr=0.77")
+    assert plan.method.lr == 0.77  # type: ignore[attr-defined]
+
+
+def test_the_order_of_classes_is_no_other_request() -> None:
+    keys = {plan_of(f"scenario.classes={c}").key for c in ("[3,5]", "[5,3]", "[3,5,5]")}
+    assert len(keys) == 1
 
 
 def test_the_plan_is_a_value() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,15 +10,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from data.errors import UserError
-from data.split import Split
+from data.split import Dataset, Split
 from data.streams import Streams
 from methods.base import Access
 from methods.meter import Meter
 from methods.random_labels import wrong_labels
-from methods.training import Conditions
+from methods.training import Conditions, Diverged
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
-from tests.conftest import options, stages_of
+from tests.conftest import needs, options, plan_of, stages_of
 
 Quick = Callable[..., Plan]
 METHODS = options("method")
@@ -35,7 +36,7 @@ def quick(quick: Quick) -> Quick:
 
 
 def weights_of(stages: Stages) -> dict[str, torch.Tensor]:
-    made = stages.unlearn(stages.plan.method, stages.pretrain())
+    made = stages.unlearn(stages.pretrain())
     return load_file(made.path / MODEL)
 
 
@@ -80,17 +81,29 @@ def test_the_same_seed_gives_the_same_bits(quick: Quick, method: str, tmp_path) 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_budget_is_kept(quick: Quick, method: str) -> None:
     stages = stages_of(quick(f"method={method}", "budget.gradient_examples=50"))
-    made = stages.unlearn(stages.plan.method, stages.pretrain())
+    made = stages.unlearn(stages.pretrain())
     assert made.read("cost.json")["gradient_examples"] <= 50
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    "scenario", ["whole_class", "random", "relabel scenario.source=1 scenario.target=2"]
-)
-def test_every_scenario_is_served(quick: Quick, method: str, scenario: str) -> None:
-    name, *rest = scenario.split()
-    weights_of(stages_of(quick(f"method={method}", f"scenario={name}", *rest)))
+@pytest.mark.parametrize("scenario", ["whole_class", "random", "given_rows", "relabel"])
+def test_every_scenario_is_served(quick: Quick, method: str, scenario: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("\n".join(map(str, range(10, 30))))
+    rest = [f"scenario.file={tmp_path / 'rows.txt'}"] if scenario == "given_rows" else []
+    weights_of(stages_of(quick(f"method={method}", f"scenario={scenario}", *rest)))
+
+
+@needs("cifar-100-python/train")
+@pytest.mark.parametrize("method", METHODS)
+def test_part_of_a_class_is_served(quick: Quick, method: str) -> None:
+    weights_of(
+        stages_of(
+            quick(
+                f"method={method}", "dataset=cifar20", "scenario=part_of_class", "data.limit=8",
+                "model.widths=[2,2]",
+            )
+        )
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("model", ["small_cnn", "resnet18", "vit"])
@@ -102,8 +115,6 @@ def test_every_model_and_precision_is_served(
     model: str,
     precision: str,  # type: ignore[no-untyped-def]
 ) -> None:
-    from tests.conftest import plan_of
-
     smaller = {
         "vit": ["model.dim=24", "model.depth=1"],
         "small_cnn": ["model.widths=[4,8]"],
@@ -131,6 +142,10 @@ def test_a_batch_larger_than_a_part_is_refused_before_pretraining(quick: Quick) 
         (["method=random_labels", "method.batch_size=201"], "the training set, which has 200 rows"),
         (["training.batch_size=201"], "the training set, which has 200 rows"),
         (["training.batch_size=190", "method=original"], "the retained part, which has 180 rows"),
+        (
+            ["training.batch_size=190", "method=retrain", "evaluation=quick"],
+            "the retained part, which has 180 rows",
+        ),
     ):
         stages = stages_of(quick(*overrides))
         with pytest.raises(UserError) as refused:
@@ -144,16 +159,13 @@ def test_a_batch_larger_than_a_part_is_refused_before_pretraining(quick: Quick) 
 
 def test_original_changes_nothing(quick: Quick) -> None:
     stages = stages_of(quick("method=original"))
-    assert stages.pretrain().checksum(MODEL) == stages.unlearn(
-        stages.plan.method, stages.pretrain()
-    ).checksum(MODEL)
+    original = stages.pretrain()
+    assert original.checksum(MODEL) == stages.unlearn(original).checksum(MODEL)
 
 
 @pytest.mark.parametrize("model", ["small_cnn", "resnet18", "vit"])
 def test_retrain_differs_from_the_original_in_every_tensor(tmp_path, model: str) -> None:  # type: ignore[no-untyped-def]
     """SSD's published 'retrain' changes the classifier's head alone."""
-    from tests.conftest import plan_of
-
     plan = plan_of(
         f"model={model}", "method=retrain", "data.limit=5", "training.epochs=1",
         "training.batch_size=25",
@@ -175,7 +187,7 @@ def test_poisoned_forget_rows_change_nothing(quick: Quick, method: str, tmp_path
     where = torch.isin(train.rows, rows)
     train.images[where] = 255 - train.images[where]
     train.labels[where] = 0
-    a, b = (stages.unlearn(stages.plan.method, original) for stages in (clean, poisoned))
+    a, b = (stages.unlearn(original) for stages in (clean, poisoned))
     assert a.checksum(MODEL) == b.checksum(MODEL)
 
 
@@ -202,13 +214,33 @@ def forget_loss(stages: Stages, weights: dict[str, torch.Tensor]) -> float:
         return F.cross_entropy(problem.model(batch.images), batch.labels).item()
 
 
+def test_the_meter_counts_looks_apart_from_gradients(digits: Dataset) -> None:
+    meter = Meter(torch.device("cpu"), budget=100)
+    assert sum(len(batch.rows) for batch in meter.looks(digits.test, 50)) == 359
+    assert (meter.cost.forward_examples, meter.cost.gradient_examples) == (359, 0)
+
+
+def test_a_last_step_that_blows_up_is_a_divergence(quick: Quick) -> None:
+    """No loss is looked at after the last update: the weights are."""
+    stages = stages_of(quick("method=negative_gradient", "method.lr=1e39", "method.epochs=1"))
+    with pytest.raises(Diverged, match=r"unlearn: .* no longer finite"):
+        stages.unlearn(stages.pretrain())
+    assert not list((stages.plan.root / "store" / "unlearn").glob("[!.]*"))
+
+
+def test_random_labels_show_every_row_once_when_relabelling(quick: Quick) -> None:
+    stages = stages_of(quick("method=random_labels", "scenario=relabel"))
+    cost = stages.unlearn(stages.pretrain()).read("cost.json")
+    assert cost["gradient_examples"] == 200 * 3
+
+
 def test_negative_gradient_raises_the_forget_loss_and_stops_at_its_bound(quick: Quick) -> None:
     trained = ["training.epochs=30", "training.lr=0.05", "method=negative_gradient"]
     stages = stages_of(quick(*trained, "method.batch_size=20", "method.lr=0.1", "method.epochs=100"))
     original = load_file(stages.pretrain().path / MODEL)
     before, after = forget_loss(stages, original), forget_loss(stages, weights_of(stages))
     assert before < 1 and after >= 2.302
-    made = stages.unlearn(stages.plan.method, stages.pretrain())
+    made = stages.unlearn(stages.pretrain())
     stops = [point for point in made.read("curves.json") if "stopped_at_step" in point]
     assert len(stops) == 1 and stops[0]["stopped_at_step"] < 100
     assert after == pytest.approx(stops[0]["forget_loss"], rel=1e-4)

@@ -111,6 +111,16 @@ def test_weights_with_another_checksum_are_refused(tmp_path: Path) -> None:
         plan_of("model.weights=nowhere.pt")
 
 
+@pytest.mark.parametrize("name", ["junk.safetensors", "junk.pt", "nested.pt"])
+def test_files_that_hold_no_weights_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"no weights at all")
+    if name == "nested.pt":
+        torch.save({"state": {"a": torch.zeros(1)}, "epoch": 3}, path)
+    with pytest.raises(UserError, match="is no safetensors or state dict"):
+        with_weights(path).fresh(1, 8, 10, 0)
+
+
 def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
     one = tmp_path / "one.safetensors"
     save_file(architecture("small_cnn").fresh(1, 8, 10, 0).state_dict(), one)
@@ -126,6 +136,9 @@ def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
         (["model=resnet18", "model.groups=7"], "must divide the 64 channels"),
         (["model=alexnet", "model.input_size=null"], "needs 63 pixels"),
         (["model=vit_b_16", "model.input_size=50"], "no multiple of the patch"),
+        (["model.widths=[32]"], "check model.*"),
+        (["model=vit", "model.patch=0"], "check model.*"),
+        (["model=resnet18", "model.groups=0"], "check model.*"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(overrides: list[str], words: str) -> None:

@@ -36,7 +36,7 @@ def test_a_run_scores_the_original_the_unlearned_and_the_reference(quick: Quick)
     assert row.scores["reference"]["train_forget_accuracy"] == 0.0, "it never saw the class"
     assert row.costs["original"]["gradient_examples"] == 200 * 30
     assert row.costs["reference"]["gradient_examples"] == 180 * 30
-    assert row.overrides == ["some=override"] and row.provenance["torch"]
+    assert row.overrides == ["some=override"] and row.provenance["original"]["torch"]
 
 
 def test_methods_and_scenarios_share_what_they_can(quick: Quick) -> None:
@@ -90,10 +90,25 @@ def test_random_rows_have_no_test_rows_of_their_kind(quick: Quick) -> None:
     assert scores["test_retain_accuracy"] == scores["test_accuracy"]
 
 
+def test_a_budget_bounds_the_method_and_not_the_reference(quick: Quick) -> None:
+    costs = done(quick("budget.gradient_examples=130", "training.epochs=2")).costs
+    assert costs["unlearned"]["gradient_examples"] == 128
+    assert costs["reference"]["gradient_examples"] == 180 * 2
+    assert costs["original"]["gradient_examples"] == 200 * 2
+
+
+def test_a_row_says_with_what_each_model_was_made(quick: Quick) -> None:
+    run(quick("until=pretrain"))
+    row = done(quick("threads=2"))
+    assert {role: made["threads"] for role, made in row.provenance.items()} == {
+        "row": 2, "original": 1, "unlearned": 2, "reference": 2
+    }  # fmt: skip
+
+
 def test_divergence_is_a_result(quick: Quick) -> None:
     """The run fails with a sentence; its row says so; the original is kept."""
     plan = quick("method.lr=1e30", "method.epochs=50", "method.batch_size=60")
-    with pytest.raises(Diverged, match="in epoch"):
+    with pytest.raises(Diverged, match=r"unlearn: .* in epoch"):
         run(plan)
     (row,) = Results(plan.root / "results").rows(plan.name)
     assert row.status == "diverged" and row.error and "lower the learning rate" in row.error

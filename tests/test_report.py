@@ -10,24 +10,35 @@ from data.errors import UserError
 from runner.report import Report
 from runner.results import Results, Row, tidy
 
+PROVENANCE = {"commit": "abc", "dirty": False, "device": "cpu", "threads": 1, "torch": "2"}
 COLUMNS = ["test_accuracy", "gradient_examples"]
 
 
-def row(method: str, seed: int, score: float | None, retrained: float = 0.5, **changes: object) -> Row:
-    parameters = {"method.lr": 0.1, "pretrain.data.limit": None, **changes}
+def row(
+    method: str,
+    seed: int,
+    score: float | None,
+    retrained: float = 0.5,
+    setting: str = "setting",
+    **changes: object,
+) -> Row:
+    own = {} if method == "retrain" else {"method.lr": 0.1}
+    parameters = {"pretrain.data.limit": None, **own, **changes}
     models = {"original": 0.9, "unlearned": score, "reference": retrained}
+    weights = {"original": "o", "retrain": "r"}
     done = score is not None
     return Row(
         name="made_up",
         key=f"{method}{seed}{sorted(changes.items())}",
         seed=seed,
         names={"dataset": "digits", "model": "small_cnn", "scenario": "random", "method": method},
-        setting="setting",
+        setting=setting,
         cell=f"{method}{sorted(changes.items())}",
         parameters=parameters,
         overrides=[],
         artefacts=[],
-        provenance={"commit": "abc", "dirty": False},
+        weights={"original": "o", "unlearned": weights.get(method, "u"), "reference": "r"},
+        provenance={"row": PROVENANCE},
         status="done" if done else "diverged",
         error=None if done else "the loss became nan",
         scores={role: {"test_accuracy": value} for role, value in models.items()} if done else {},  # type: ignore[dict-item]
@@ -99,14 +110,43 @@ def test_runs_with_other_parameters_are_other_lines_named_by_what_differs() -> N
 
 def test_rows_of_several_commits_are_remarked() -> None:
     other = row("finetune", 1, 0.2)
-    other.provenance = {"commit": "def", "dirty": False}
-    assert "several commits: abc, def" in Report([row("finetune", 0, 0.2), other], COLUMNS).terminal()
+    other.provenance = {"row": PROVENANCE, "original": PROVENANCE | {"commit": "def", "threads": 2}}
+    text = Report([row("finetune", 0, 0.2), other], COLUMNS).terminal()
+    assert "more than one commit: abc, def" in text and "more than one threads: 1, 2" in text
+
+
+def test_settings_are_told_apart_in_every_line() -> None:
+    rows = [
+        row("finetune", 0, 0.2, **{"pretrain.training.lr": 0.1}),
+        row("finetune", 0, 0.3, setting="other", **{"pretrain.training.lr": 0.2}),
+    ]
+    found = {line for line, _ in cells(Report(rows, COLUMNS))}
+    methods = ("original", "finetune", "retrain")
+    assert found == {f"{method} (training.lr={lr})" for method in methods for lr in (0.1, 0.2)}
+
+
+def test_a_retraining_that_was_cut_short_is_a_line_of_its_own() -> None:
+    whole, short = row("retrain", 0, 0.5), row("retrain", 0, 0.4, budget=10)
+    short.weights = {**short.weights, "unlearned": "another"}
+    found = cells(Report([whole, short], COLUMNS))
+    assert float(found["retrain", "test_accuracy"]["value"]) == 0.5
+    assert float(found["retrain (budget=10)", "test_accuracy"]["value"]) == 0.4
+
+
+def test_all_runs_failed() -> None:
+    text = Report([row("finetune", 0, None)], COLUMNS).terminal()
+    assert "finetune, seed 0: diverged: the loss became nan" in text
+
+
+def test_a_column_that_no_run_has_is_remarked() -> None:
+    assert "no run has these columns: typo" in Report([row("finetune", 0, 0.2)], ["typo"]).terminal()
 
 
 def test_markdown_and_latex_hold_the_same_numbers() -> None:
     report = Report([row("finetune", seed, 0.2 + seed / 10) for seed in range(3)], COLUMNS)
     assert "| finetune" in report.markdown() and "0.300 ± 0.248" in report.markdown()
     assert "\\begin{tabular}" in report.latex() and "0.300 ± 0.248" in report.latex()
+    assert "\n% mean ± 95 % t-interval" in report.latex(), "remarks are comments"
 
 
 def test_rows_survive_writing_and_a_later_one_takes_the_place(tmp_path: Path) -> None:
@@ -115,6 +155,10 @@ def test_rows_survive_writing_and_a_later_one_takes_the_place(tmp_path: Path) ->
     results.write(row("finetune", 0, 0.2), {"unlearned": {"confusion": [[1, 0], [0, 1]]}})
     (found,) = results.rows("made_up")
     assert found.scores["unlearned"]["test_accuracy"] == 0.2
+    alone = row("finetune", 0, 0.2)
+    alone.scores = {"unlearned": {"test_accuracy": 0.2}}
+    results.write(alone, {})
+    assert "reference" in results.rows("made_up")[0].scores, "it says the same and more"
     assert not list(tmp_path.rglob("*.tmp"))
 
 

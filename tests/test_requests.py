@@ -95,6 +95,7 @@ def test_impossible_requests_are_refused_before_data_is_read(overrides: list[str
         ("1\n2\n1\n", "row 1 more than once"),
         ("", "lists no row"),
         ("1\nx\n", "no list of row numbers"),
+        ("99999999999999999999\n", "no list of row numbers"),
     ],
 )
 def test_bad_row_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -103,6 +104,31 @@ def test_bad_row_files_are_refused(tmp_path: Path, text: str, words: str) -> Non
     with pytest.raises(UserError) as refused:
         plan_of("scenario=given_rows", f"scenario.file={file}")
     assert words in str(refused.value)
+
+
+def test_a_table_of_several_columns_is_refused(tmp_path: Path) -> None:
+    """pandas writes its own index first: the wrong rows would be forgotten."""
+    file = tmp_path / "rows.csv"
+    file.write_text(",row\n0,17\n1,203\n")
+    with pytest.raises(UserError, match="several columns"):
+        plan_of("scenario=given_rows", f"scenario.file={file}")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk"])
+def test_a_broken_array_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "rows.npy"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="no list of row numbers"):
+        plan_of("scenario=given_rows", f"scenario.file={file}")
+
+
+def test_a_run_keeps_its_rows_though_the_file_changes(tmp_path: Path) -> None:
+    file = tmp_path / "rows.txt"
+    file.write_text("1\n")
+    plan = plan_of("scenario=given_rows", f"scenario.file={file}")
+    key = plan.key
+    file.write_text("2\n")
+    assert plan.key == key
 
 
 @pytest.mark.parametrize("row", [-1, 1438])

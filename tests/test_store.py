@@ -224,19 +224,52 @@ def test_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "results" / "x").mkdir(parents=True)
     row = {"artefacts": [["stage", used.key]]}
     (tmp_path / "results" / "x" / "row.json").write_text(json.dumps(row))
-    scratch = unused.path.with_name(f".{unused.key}-killed")
+    scratch = unused.path.with_name(f".{unused.key}-{command.HOST}-killed")
+    elsewhere = unused.path.with_name(f".{unused.key}-another-host-at-work")
     scratch.mkdir()
+    elsewhere.mkdir()
     root = ("--root", str(tmp_path))
 
     assert "would delete" in shown(capsys, *root, "prune", "--dry-run")[1] and scratch.exists()
     assert shown(capsys, *root, "prune")[0] == 0
-    assert not scratch.exists() and unused.path.exists()
-    shown(capsys, *root, "prune", "--unused", "--older-than", "1")
-    assert unused.path.exists(), "used a moment ago"
+    assert not scratch.exists() and elsewhere.exists() and unused.path.exists()
+    shown(capsys, *root, "prune", "--unused")
+    assert unused.path.exists(), "used a moment ago, perhaps by a run without a result yet"
     os.utime(unused.path, (0, 0))
     os.utime(used.path, (0, 0))
-    shown(capsys, *root, "prune", "--unused", "--older-than", "1")
+    shown(capsys, *root, "prune", "--unused")
     assert not unused.path.exists() and used.path.exists()
+    shown(capsys, *root, "prune", "--older-than", "1")
+    assert not used.path.exists()
+
+
+def test_another_machines_scratch_is_left_alone(tmp_path: Path) -> None:
+    """Where locks do not reach, a scratch of another host may be at work under our lock's nose."""
+    store = Store(tmp_path)
+    other = store.path("stage", SOME).with_name(f".{fingerprint(SOME)}-elsewhere-1234")
+    other.mkdir(parents=True)
+    store.get("stage", SOME, write)
+    assert other.is_dir() and not store.leftovers()
+    os.utime(other, (0, 0))
+    assert store.leftovers() == [other]
+
+
+def test_a_folder_without_an_identity_is_listed_as_damaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Store(tmp_path / "store").get("stage", SOME, write)
+    (made.path / "identity.json").unlink()
+    assert "damaged" in shown(capsys, "--root", str(tmp_path))[1]
+    assert shown(capsys, "--root", str(tmp_path), "verify")[0] == 1
+
+
+def test_artefacts_are_readable_as_the_umask_says(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        made = Store(tmp_path).get("stage", SOME, write)
+    finally:
+        os.umask(old)
+    assert made.path.stat().st_mode & 0o777 == 0o750
 
 
 def test_the_age_is_that_of_the_last_use(tmp_path: Path) -> None:
