@@ -97,6 +97,7 @@ class Run:
     dataset: Any = MISSING
     model: Any = MISSING
     training: Any = MISSING
+    recorder: dict[str, Any] = field(default_factory=dict)
     scenario: Any = MISSING
     method: Any = MISSING
     evaluation: Evaluation = field(default_factory=Evaluation)

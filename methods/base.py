@@ -1,15 +1,18 @@
 """What a method is given, and what it must do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Flag, auto
+from pathlib import Path
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from data.component import Component
 from data.split import Split
 from data.streams import Streams
+from methods.recording import Recorder
 from methods.training import Conditions, Recipe
 
 
@@ -40,7 +43,8 @@ class Problem:
     `model` is a private copy of the original, on the device, to change or to leave. `fresh` makes a
     new model of the same architecture, as untrained as the original once was. `conditions` hold the
     method's own random streams, the meter that supplies batches, and the log. `forget` and `retain`
-    are None unless `Method.access` declares them.
+    are None unless `Method.access` declares them; `forget_rows` (F,) only names rows. `recording` is the
+    folder of the record that `Method.records` asks for.
     """
 
     model: nn.Module
@@ -49,6 +53,8 @@ class Problem:
     conditions: Conditions
     forget: Split | None = None
     retain: Split | None = None
+    forget_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    recording: Path | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -60,6 +66,7 @@ class Method(Component):
     """An unlearning method: a frozen dataclass whose fields are its hyperparameters."""
 
     access: ClassVar[Access]
+    records: ClassVar[type[Recorder] | None] = None  # whose record of the training it reads
 
     def check_parameters(self, option: str) -> None:
         """Raises UserError for parameters that make no sense; `option` is where they were set."""

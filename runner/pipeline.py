@@ -29,7 +29,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
         stages = Stages(plan, Store(plan.root / "store", say), tracker)
         try:
             _ = stages.request  # refuses what cannot be before the expensive part
-            original = stages.pretrain()
+            original = stages.pretrain()  # and the records of it
             if plan.until is not Until.end:
                 return None
             models = {"original": original, "unlearned": stages.unlearn(original)}

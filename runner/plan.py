@@ -16,6 +16,7 @@ from data.errors import UserError
 from data.requests import Scenario
 from data.sources import Source
 from methods.base import Facts, Method
+from methods.recording import Recorder
 from methods.training import Recipe
 from metrics.predictions import Metric
 from models.architecture import Architecture
@@ -26,7 +27,7 @@ Part = TypeVar("Part", bound=Component)
 
 # What a stage makes of the same inputs: raise a number when its meaning changes, and old artefacts
 # are left alone. A test pins the keys that follow.
-VERSIONS = {"request": 1, "pretrain": 1, "unlearn": 1, "predict": 1}
+VERSIONS = {"request": 1, "pretrain": 1, "record": 1, "unlearn": 1, "predict": 1}
 
 
 def build(node: Any, kind: type[Part], option: str) -> Part:
@@ -76,6 +77,7 @@ class Plan:
     architecture: Architecture
     recipe: Recipe
     scenario: Scenario
+    recorders: Mapping[str, Recorder]
     method: Method
     budget: int | None
     reference: Method | None
@@ -108,6 +110,9 @@ class Plan:
             architecture=build(cfg.model, Architecture, "model"),
             recipe=build(cfg.training, Recipe, "training"),
             scenario=build(cfg.scenario, Scenario, "scenario"),
+            recorders={
+                name: build(cfg.recorder[name], Recorder, f"recorder.{name}") for name in cfg.recorder
+            },
             method=build(cfg.method, Method, "method"),
             budget=cfg.budget.gradient_examples,
             reference=reference,
@@ -140,6 +145,18 @@ class Plan:
         self.method.check_parameters("method")
         self.scenario.check(self.source)
         self.architecture.check()
+        wanted = self.method.records
+        if wanted is not None and self.record_of(self.method) is None:
+            name = wanted.__module__.rsplit(".", 1)[-1]
+            raise UserError(
+                f"method={self.names['method']} reads a record of the training: add recorder={name}"
+            )
+
+    def record_of(self, method: Method) -> Recorder | None:
+        """The recorder whose record the method reads."""
+        wanted = method.records
+        found = [r for r in self.recorders.values() if wanted is not None and isinstance(r, wanted)]
+        return found[0] if found else None
 
     def check_request(self, all: int, forget: int, retain: int) -> None:
         """Raises UserError where a training, the method or the reference cannot work with so many rows
@@ -183,13 +200,22 @@ class Plan:
         """The original and the request: what methods are compared on."""
         return {"pretrain": self.pretrain_identity, "scenario": identity_of(self.scenario)}
 
+    def record_identity(self, recorder: Recorder) -> Identity:
+        return {
+            "version": VERSIONS["record"],
+            "pretrain": self.pretrain_identity,
+            "recorder": identity_of(recorder),
+        }
+
     def unlearn_identity(self, method: Method, budget: int | None) -> Identity:
+        recorder = self.record_of(method)
         return {
             "version": VERSIONS["unlearn"],
             **self.setting_identity,
             "method": identity_of(method),
             "budget": budget,
             "seed": self.seed,
+            **({} if recorder is None else {"recorder": identity_of(recorder)}),
         }
 
     @property

@@ -1,23 +1,28 @@
 """The stages: what each is made from, and how. The only file that reads or writes artefacts."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from data.errors import UserError
 from data.requests import Request
 from data.split import Dataset, Split
 from data.streams import Streams
 from methods.base import Access, Method, Problem
 from methods.meter import Cost, Meter
-from methods.training import Conditions, Diverged, fit, require_finite
+from methods.recording import Watched
+from methods.training import Conditions, Diverged, curves, require_finite, train
 from metrics.predictions import Predictions, by_part, predict
 from runner.plan import Plan
 from runner.progress import Bar
@@ -70,17 +75,68 @@ class Stages:
         return Request(tensors["rows"], tensors["test"], about["target"])
 
     def pretrain(self) -> Artefact:
-        """The original: a fresh model trained on all rows."""
+        """The original: a fresh model trained on all rows, watched by every recorder whose record is
+        not there yet."""
+        while missing := [
+            name
+            for name, recorder in self.plan.recorders.items()
+            if not self.store.has("record", self.plan.record_identity(recorder))
+        ]:
+            self._record(missing, {})
+        return self._get("pretrain", self.plan.pretrain_identity, self._train)
 
-        def produce(folder: Path) -> None:
-            streams = self.streams("pretrain")
-            model, train = self._fresh(streams), self.dataset.train
-            with self._conditions(folder, "pretrain", streams, budget=None) as conditions:
-                with conditions.meter:
-                    fit(model, train, self.plan.recipe, conditions)
-                _save(model, folder)
+    def record(self, name: str) -> Artefact:
+        """What a recorder wrote during pretraining. Raises UserError where it did not track a row that
+        is to be forgotten."""
+        identity = self.plan.record_identity(self.plan.recorders[name])
+        made = self._get("record", identity, lambda folder: self._record([], {name: folder}))
+        self._require_tracked(name, load_file(made.path / "rows.safetensors")["tracked"])
+        return made
 
-        return self._get("pretrain", self.plan.pretrain_identity, produce)
+    def _require_tracked(self, name: str, tracked: Tensor) -> None:
+        wanted = self.request.rows
+        unknown = wanted[~torch.isin(wanted, tracked.cpu())]
+        if len(unknown):
+            raise UserError(
+                f"row {int(unknown[0])} is to be forgotten, but recorder.{name} does not track it: "
+                f"set recorder.{name}.classes=null, or name its class there"
+            )
+
+    def _record(self, missing: list[str], folders: dict[str, Path]) -> None:
+        """One training for all missing records: each one's folder is made around the next one's."""
+        if missing:
+            name, *others = missing
+            recorder = self.plan.recorders[name]
+            self._require_tracked(name, recorder.tracked(self.dataset.train))
+            identity = self.plan.record_identity(recorder)
+            self._get("record", identity, lambda folder: self._record(others, {**folders, name: folder}))
+            return
+        with TemporaryDirectory(prefix=".training-", dir=next(iter(folders.values())).parent) as scratch:
+            self._train(Path(scratch), folders)
+            identity = self.plan.pretrain_identity
+            made = self._get("pretrain", identity, lambda folder: _copy(Path(scratch), folder))
+            same = _weights(Path(scratch)), _weights(made.path)
+        if any(not torch.equal(same[0][name], same[1][name]) for name in same[0]):
+            threads = made.read("provenance.json")["threads"]
+            raise UserError(
+                "the recorded training did not end in the weights of the stored original, which was "
+                f"made with threads={threads}: use the same, on the same device"
+            )
+
+    def _train(self, folder: Path, recorders: Mapping[str, Path] = MappingProxyType({})) -> None:
+        """Pretrains into `folder`; each named recorder writes to its own."""
+        plan, streams = self.plan, self.streams("pretrain")
+        model, split = self._fresh(streams), self.dataset.train
+        with self._conditions(folder, "pretrain", streams, budget=None) as conditions:
+            with conditions.meter:
+                steps = train(model, split, plan.recipe, conditions)
+                for name, place in recorders.items():
+                    watched = Watched(model, split, plan.recipe, place)
+                    plan.recorders[name].check(watched, f"recorder.{name}")
+                    steps = plan.recorders[name].watch(steps, watched)
+                for _ in curves(steps, conditions.log):
+                    pass
+            _save(model, folder)
 
     def unlearn(self, original: Artefact) -> Artefact:
         """The model that the run's method makes of the original, within the budget."""
@@ -91,9 +147,15 @@ class Stages:
         return self._unlearn("reference", reference, None, original)
 
     def _unlearn(self, role: str, method: Method, budget: int | None, original: Artefact) -> Artefact:
+        recorder = self.plan.record_of(method)
+        if recorder is not None:
+            names = [name for name, chosen in self.plan.recorders.items() if chosen is recorder]
+            record = self.record(names[0]).path
+
         def produce(folder: Path) -> None:
             with self._conditions(folder, role, self.streams("unlearn"), budget) as conditions:
                 problem = self.problem(method, original, conditions)
+                problem.recording = record if recorder is not None else None
                 with conditions.meter:
                     model = method.unlearn(problem)
                 _save(model, folder)
@@ -182,7 +244,8 @@ class Stages:
         forget = train.only(request.rows) if Access.FORGET in method.access else None
         retain = _retained(train, request) if Access.RETAIN in method.access else None
         model = self._load(original)
-        return Problem(model, self._fresh, self.dataset.classes, conditions, forget, retain)
+        rows = request.rows
+        return Problem(model, self._fresh, self.dataset.classes, conditions, forget, retain, rows)
 
     def _fresh(self, streams: Streams) -> nn.Module:
         plan = self.plan
@@ -214,6 +277,14 @@ def cost_of(artefact: Artefact) -> dict[str, float]:
 def weights_of(artefact: Artefact) -> str:
     """The checksum of the artefact's weights."""
     return artefact.checksum(MODEL)
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / MODEL)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
 def _save(model: nn.Module, folder: Path) -> None:

@@ -89,6 +89,11 @@ class Store:
     def path(self, stage: str, identity: Identity) -> Path:
         return self.root / stage / fingerprint(identity)
 
+    def has(self, stage: str, identity: Identity) -> bool:
+        """Whether a sound artefact of this identity is there."""
+        path = self.path(stage, identity)
+        return self._is_sound(Artefact(stage, path.name, path))
+
     def get(self, stage: str, identity: Identity, produce: Callable[[Path], None]) -> Artefact:
         """The artefact of this identity; `produce` fills a scratch folder where there is none yet.
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
 import conf
 from data.split import Dataset
@@ -31,6 +33,13 @@ QUICK = [
 def options(group: str) -> list[str]:
     """The choices of a configuration group; names with a leading underscore are shared parts."""
     return sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
+
+
+def needs_record(method: str) -> list[str]:
+    """The recorder that a method of conf/method reads, as an override."""
+    target = OmegaConf.load(CONF / "method" / f"{method}.yaml")._target_
+    records = get_class(target).records
+    return [] if records is None else [f"recorder=[{records.__module__.rsplit('.', 1)[-1]}]"]
 
 
 def plan_of(*overrides: str) -> Plan:

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from data.errors import UserError
 from runner.pipeline import run
 from runner.plan import Plan
-from tests.conftest import CONF, QUICK, options, plan_of
+from tests.conftest import CONF, QUICK, needs_record, options, plan_of
 
 # What a choice cannot do without.
 NEEDS = {
@@ -37,6 +37,7 @@ def rows(tmp_path: Path) -> Path:
 )  # fmt: skip
 def test_every_option_builds(group: str, name: str, rows: Path) -> None:
     extra = [text.format(rows=rows) for text in NEEDS.get((group, name), [])]
+    extra += needs_record(name) if group == "method" else []
     plan = plan_of(f"{group}={name}", *extra)
     if group != "experiment":
         assert plan.names[group] == name

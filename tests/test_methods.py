@@ -18,7 +18,7 @@ from methods.random_labels import wrong_labels
 from methods.training import Conditions, Diverged
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
-from tests.conftest import needs, options, plan_of, stages_of
+from tests.conftest import needs, needs_record, options, plan_of, stages_of
 
 Quick = Callable[..., Plan]
 METHODS = options("method")
@@ -29,8 +29,10 @@ def quick(quick: Quick) -> Quick:
     """Quick plans whose method works in batches of 8, so that small parts fill one."""
 
     def plan(*overrides: str) -> Plan:
-        has_batches = hasattr(quick(*overrides).method, "batch_size")
-        return quick(*(["method.batch_size=8"] if has_batches else []), *overrides)
+        named = [text.removeprefix("method=") for text in overrides if text.startswith("method=")]
+        record = [text for name in named for text in needs_record(name)]
+        has_batches = hasattr(quick(*record, *overrides).method, "batch_size")
+        return quick(*(["method.batch_size=8"] if has_batches else []), *record, *overrides)
 
     return plan
 
@@ -123,7 +125,7 @@ def test_every_model_and_precision_is_served(
     plan = plan_of(
         f"method={method}", f"model={model}", *smaller.get(model, []), f"training.precision={precision}",
         "data.limit=7", "training.epochs=1", "training.batch_size=35", f"paths.root={tmp_path}",
-        "training.warmup=0", "threads=1",
+        "training.warmup=0", "threads=1", *needs_record(method),
     )  # fmt: skip
     plan = replace(plan, method=_with_small_batches(plan))
     assert all(value.isfinite().all() for value in weights_of(stages_of(plan)).values())

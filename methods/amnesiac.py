@@ -1,0 +1,38 @@
+"""Amnesiac: subtract every update of a batch that held a forgotten row.
+
+Idea: take back what the batches have added.
+Update rule: θ_u = θ_o − Σ_{t: b_t ∩ D_f ≠ ∅} Δ_t.
+Needs: a record of batch updates (`recorder=batch_updates`), and no data at all.
+Differs from the reference code: that records only batches of a class named before training; what is
+tracked is the recorder's choice here, all rows by default. Where nearly every batch is hit (a class of
+ten), subtracting them returns nearly the initial weights: the share is logged as `batches_hit`.
+Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021, section "Amnesiac unlearning".
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from methods.base import Access, Method, Problem
+from methods.recorders.batch_updates import BatchUpdates, UpdateRecord
+from methods.recording import Recorder
+
+
+@dataclass(frozen=True)
+class Amnesiac(Method):
+    access: ClassVar[Access] = Access.NOTHING
+    records: ClassVar[type[Recorder] | None] = BatchUpdates
+
+    @torch.no_grad()
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.recording is not None
+        record = UpdateRecord.open(problem.recording)
+        hit = record.hit(problem.forget_rows)
+        weights = parameters_to_vector(problem.model.parameters())
+        total = record.total(hit).to(weights.device)
+        vector_to_parameters(weights - total, problem.model.parameters())
+        problem.conditions.log({"batches_hit": hit.double().mean().item()})
+        return problem.model
