@@ -37,19 +37,40 @@ class VisionTransformer(nn.Module):
         super().__init__()
         tokens = (size // shape.patch) ** 2
         self.embed = nn.Conv2d(channels, shape.dim, shape.patch, shape.patch)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, shape.dim))
-        self.position = nn.Parameter(torch.empty(1, tokens + 1, shape.dim))
-        nn.init.trunc_normal_(self.position, std=0.02)
+        self.class_token = ClassToken(shape.dim)
+        self.positions = Positions(tokens + 1, shape.dim)
         self.blocks = nn.Sequential(*(Block(shape.dim, shape.heads) for _ in range(shape.depth)))
         self.norm = nn.LayerNorm(shape.dim)
         self.head = nn.Linear(shape.dim, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        tokens = self.blocks(tokens + self.position)
+        tokens = self.blocks(self.positions(self.class_token(tokens)))
         logits: Tensor = self.head(self.norm(tokens[:, 0]))
         return logits
+
+
+class ClassToken(nn.Module):
+    """Puts a learned token before the others: (B, T, D) to (B, T + 1, D)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, dim))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.cat([self.token.expand(len(tokens), -1, -1), tokens], dim=1)
+
+
+class Positions(nn.Module):
+    """Adds a learned vector to every position: (B, T, D) to (B, T, D)."""
+
+    def __init__(self, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(1, tokens, dim))
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + self.table
 
 
 class Block(nn.Module):

@@ -11,14 +11,18 @@ from scipy.stats import hypergeom
 from torch.nn.utils import parameters_to_vector
 
 from data.errors import UserError
+from methods.meter import Meter
 from methods.recorders.batch_updates import UpdateRecord
+from methods.recorders.per_sample import PerSample, SampleRecord, coefficients
 from methods.recording import Watched, share_of_batches_hit
+from methods.training import Conditions, train
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
 from runner.store import Artefact, Store
 from runner.tracking import Tracker
 from tests.conftest import options, plan_of, stages_of
+from tests.test_factors import reference
 
 Quick = Callable[..., Plan]
 RECORD = ["recorder=[batch_updates]", "training.epochs=2"]
@@ -184,3 +188,124 @@ def test_the_original_costs_the_same_in_a_row_with_and_without_a_record(quick: Q
     assert row is not None
     assert row.costs["original"]["gradient_examples"] == 400
     assert row.costs["unlearned"]["gradient_examples"] == 0
+
+
+# Per-sample gradients
+
+SAMPLES = ["recorder=[per_sample]", "training.epochs=2", "recorder.per_sample.dtype=fp32"]
+
+
+def shares_of(stages: Stages, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    original = stages.pretrain()
+    record = SampleRecord.open(stages.record("per_sample").path)
+    return record.share(model_of(stages, original), rows)
+
+
+def model_of(stages: Stages, made: Artefact) -> torch.nn.Module:
+    source = stages.plan.source
+    model = stages.plan.architecture.fresh(source.channels, source.size, source.classes, 0)
+    model.load_state_dict(load_file(made.path / MODEL))
+    return model
+
+
+def shares_by_vmap(stages: Stages, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The same sums from torch.func.vmap(grad) at every step of the same training."""
+    plan, split, streams = stages.plan, stages.dataset.train, stages.streams("pretrain")
+    model = plan.architecture.fresh(1, 8, 10, streams.number("init"))
+    (recorder,) = plan.recorders.values()
+    assert isinstance(recorder, PerSample)
+    shares = coefficients(plan.recipe, len(split), recorder.attribution)
+    conditions = Conditions(streams, Meter(torch.device("cpu")), lambda values: None, plan.recipe)
+    total: dict[str, torch.Tensor] = {}
+    for step in train(model, split, plan.recipe, conditions):
+        chosen = torch.isin(step.batch.rows, rows)
+        each = reference(model, step.batch.images, step.batch.labels)
+        for name, value in each.items():
+            part = shares.each[step.number] * value[chosen].double().sum(0)
+            total[name] = total.get(name, torch.zeros(())) + part
+    return total
+
+
+@pytest.mark.parametrize("form", ["auto", "factored", "dense"])
+@pytest.mark.parametrize("attribution", ["exact", "step"])
+def test_shares_are_the_sums_of_per_sample_gradients(quick: Quick, form: str, attribution: str) -> None:
+    chosen = [f"recorder.per_sample.form={form}", f"recorder.per_sample.attribution={attribution}"]
+    stages = stages_of(quick(*SAMPLES, *chosen))
+    rows = stages.request.rows[::2]
+    found, wanted = shares_of(stages, rows), shares_by_vmap(stages, rows)
+    for name, value in wanted.items():
+        assert (found[name] - value).norm() <= 1e-5 * value.norm(), name
+
+
+def test_bf16_factors_lose_less_than_half_a_percent(quick: Quick) -> None:
+    stages = stages_of(quick(*SAMPLES, "recorder.per_sample.dtype=bf16"))
+    rows = stages.request.rows
+    found, wanted = shares_of(stages, rows), shares_by_vmap(stages, rows)
+    a, b = (torch.cat([d[name].flatten().double() for name in sorted(wanted)]) for d in (found, wanted))
+    assert (a - b).norm() <= 5e-3 * b.norm()
+
+
+def test_the_exact_coefficients_account_for_the_whole_training(quick: Quick) -> None:
+    """A·θ₀ + Σ shares = θ_T, under momentum, weight decay, warm-up and a schedule."""
+    hard = [
+        "training.epochs=5", "training.momentum=0.9", "training.weight_decay=0.01", "training.lr=0.02",
+        "training.schedule=cosine", "training.warmup=1", "recorder.per_sample.attribution=exact",
+    ]  # fmt: skip
+    stages = stages_of(quick(*SAMPLES, *hard))
+    shares = shares_of(stages, stages.dataset.train.rows)
+    original = stages.pretrain()
+    record = SampleRecord.open(stages.record("per_sample").path)
+    model = model_of(stages, original)
+    total = torch.cat([shares[name].flatten() for name, _ in model.named_parameters()])
+    rebuilt = record.beginning * weights(stages) + total
+    assert (rebuilt - weights(stages, original)).norm() <= 1e-5 * weights(stages, original).norm()
+
+
+def test_each_layer_takes_the_smaller_form_and_the_bill_says_what_it_takes(quick: Quick) -> None:
+    stages = stages_of(quick(*SAMPLES, "model.hidden=64", "recorder.per_sample.classes=[3,4]"))
+    stages.pretrain()
+    folder = stages.record("per_sample").path
+    layers = SampleRecord.open(folder).layers
+    assert not layers["0"]["factored"], "a small filter on a large map"
+    assert layers["6"]["factored"], "a large matrix"
+    model = stages.plan.architecture.fresh(1, 8, 10, 0)
+    watched = Watched(model, stages.dataset.train, stages.plan.recipe, folder)
+    written = sum(file.stat().st_size for file in folder.glob("*.bin"))
+    assert stages.plan.recorders["per_sample"].bill(watched) == written
+
+
+@pytest.mark.parametrize(
+    ("model", "images"),
+    [("resnet18", ["model.stem=cifar"]), ("vit", ["model.dim=24", "model.depth=1", "model.heads=3"])],
+)
+def test_other_models_are_recorded_without_changing_a_bit(
+    tmp_path: Path, model: str, images: list[str]
+) -> None:
+    shared = [
+        f"model={model}", *images, "data.limit=6", "training.epochs=2", "training.batch_size=20",
+        "training.warmup=0", "training.clip=null", "threads=1", "tracking=off", "method=original",
+    ]  # fmt: skip
+    plain = stages_of(plan_of(*shared, f"paths.root={tmp_path / 'plain'}")).pretrain()
+    stages = stages_of(plan_of(*shared, *SAMPLES[:1], f"paths.root={tmp_path / 'recorded'}"))
+    assert stages.pretrain().checksum(MODEL) == plain.checksum(MODEL)
+    shares = shares_of(stages, stages.request.rows)
+    assert all(value.isfinite().all() and value.any() for value in shares.values())
+
+
+def test_the_rows_own_shares_keep_what_whole_batches_destroy(quick: Quick) -> None:
+    """One original, one request for a whole class, served from both records."""
+    learned = ["training.epochs=30", "training.lr=0.05", "recorder=[batch_updates,per_sample]"]
+    kept = {}
+    for method in ("amnesiac", "per_sample_amnesiac"):
+        row = run(quick(*learned, f"method={method}"))
+        assert row is not None and row.scores["original"]["train_forget_accuracy"] > 0.9
+        assert row.scores["unlearned"]["train_forget_accuracy"] < 0.1
+        kept[method] = row.scores["unlearned"]["train_retain_accuracy"]
+    assert kept["amnesiac"] < 0.3 and kept["per_sample_amnesiac"] > 0.7
+
+
+def test_the_exact_share_is_refused_where_there_is_none(quick: Quick) -> None:
+    for override in ("training.optimizer=adam", "training.clip=1"):
+        stages = stages_of(quick(*SAMPLES, override, "recorder.per_sample.attribution=exact"))
+        with pytest.raises(UserError, match=r"set recorder\.per_sample\.attribution=step"):
+            stages.pretrain()

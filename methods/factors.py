@@ -1,0 +1,177 @@
+"""Per-sample gradients of a batch, from what backward has anyway.
+
+Where a layer's weight gradient is a sum of outer products, sample i's gradient is Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ:
+`a` is the layer's input, `b` the loss gradient at its output, l a position. Keeping aᵢ and bᵢ instead of
+Gᵢ loses nothing, and is much smaller wherever the weight is large and the feature map small. The loss is
+a mean over the batch, so `b` carries the 1/B already.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
+
+from data.errors import UserError
+from models.vit import ClassToken, Positions
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One use of a layer by the samples of a batch: `a` its input (B, …), `b` the loss gradient at its
+    output (B, …)."""
+
+    a: Tensor
+    b: Tensor
+
+
+Gradients = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a kind of layer turns factors into gradients of its own parameters, by name.
+
+    `each` keeps the samples apart, (B, *shape). `total` sums over them, at the price of one ordinary
+    weight gradient; None where there is no outer product to save.
+    """
+
+    each: Callable[[Any, Factors], Gradients]
+    total: Callable[[Any, Factors], Gradients] | None = None
+
+
+def _linear_total(layer: nn.Linear, factors: Factors) -> Gradients:
+    a, b = factors.a.flatten(0, -2), factors.b.flatten(0, -2)
+    return _with_bias(layer, b.T @ a, b.sum(0))
+
+
+def _linear_each(layer: nn.Linear, factors: Factors) -> Gradients:
+    a = factors.a.reshape(len(factors.a), -1, layer.in_features)
+    b = factors.b.reshape(len(factors.b), -1, layer.out_features)
+    return _with_bias(layer, b.transpose(1, 2) @ a, b.sum(1))
+
+
+def _conv_total(layer: nn.Conv2d, factors: Factors) -> Gradients:
+    weight = conv2d_weight(
+        factors.a,
+        layer.weight.shape,
+        factors.b,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
+    )
+    return _with_bias(layer, weight, factors.b.sum((0, 2, 3)))
+
+
+def _conv_each(layer: nn.Conv2d, factors: Factors) -> Gradients:
+    n, groups = len(factors.a), layer.groups
+    padding = cast(tuple[int, ...], layer.padding)  # layers_of refuses words
+    columns = F.unfold(factors.a, layer.kernel_size, layer.dilation, padding, layer.stride)
+    columns = columns.view(n, groups, -1, columns.shape[-1])
+    b = factors.b.reshape(n, groups, layer.out_channels // groups, -1)
+    weight = (b @ columns.transpose(2, 3)).reshape(n, *layer.weight.shape)
+    return _with_bias(layer, weight, factors.b.sum((2, 3)))
+
+
+def _with_bias(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> Gradients:
+    return {"weight": weight} if layer.bias is None else {"weight": weight, "bias": bias}
+
+
+def _group_norm_each(layer: nn.GroupNorm, factors: Factors) -> Gradients:
+    normal = F.group_norm(factors.a, layer.num_groups, eps=layer.eps)
+    product = (factors.b * normal).flatten(2)
+    return {"weight": product.sum(2), "bias": factors.b.flatten(2).sum(2)}
+
+
+def _layer_norm_each(layer: nn.LayerNorm, factors: Factors) -> Gradients:
+    normal = F.layer_norm(factors.a, layer.normalized_shape, eps=layer.eps)
+    shape = (len(factors.a), -1, *layer.normalized_shape)
+    product = (factors.b * normal).reshape(shape)
+    return {"weight": product.sum(1), "bias": factors.b.reshape(shape).sum(1)}
+
+
+RULES: Mapping[type[nn.Module], Rule] = {
+    nn.Linear: Rule(_linear_each, _linear_total),
+    nn.Conv2d: Rule(_conv_each, _conv_total),
+    nn.GroupNorm: Rule(_group_norm_each),
+    nn.LayerNorm: Rule(_layer_norm_each),
+    ClassToken: Rule(lambda layer, factors: {"token": factors.b[:, None, :1]}),
+    Positions: Rule(lambda layer, factors: {"table": factors.b[:, None]}),
+}
+
+
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that own parameters, by name. Raises UserError, naming the layer, where one couples
+    samples or is of a kind without a rule."""
+    found = {}
+    for name, module in model.named_modules():
+        if not list(module.parameters(recurse=False)):
+            continue
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            raise UserError(f"{name} is a BatchNorm, which couples samples: use GroupNorm in its place")
+        odd = isinstance(module, nn.Conv2d) and (
+            module.padding_mode != "zeros" or isinstance(module.padding, str)
+        )
+        if type(module) not in RULES or odd:
+            raise UserError(
+                f"{name or 'the model'} is a {type(module).__name__}, whose per-sample gradients have "
+                "no rule: choose another model, or record batch updates"
+            )
+        found[name] = module
+    return found
+
+
+class Capture:
+    """Keeps the factors of every layer during forward and backward, as a context manager."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers = layers_of(model)
+        self._uses: dict[str, list[_Use]] = {name: [] for name in self.layers}
+
+    def __enter__(self) -> "Capture":
+        self._hooks = [
+            layer.register_forward_hook(self._keeper(name)) for name, layer in self.layers.items()
+        ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def take(self) -> dict[str, list[Factors]]:
+        """The factors since the last call, by layer, one for each use of the layer."""
+        taken = {
+            name: [use.factors(name) for use in uses if use.b is not None]
+            for name, uses in self._uses.items()
+        }
+        for uses in self._uses.values():
+            uses.clear()
+        return taken
+
+    def _keeper(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if output.requires_grad:
+                use = _Use(inputs[0].detach(), inputs[0]._version)
+                self._uses[name].append(use)
+                output.register_hook(use.keep_gradient)
+
+        return keep
+
+
+@dataclass
+class _Use:
+    a: Tensor
+    version: int
+    b: Tensor | None = None
+
+    def keep_gradient(self, gradient: Tensor) -> None:
+        self.b = gradient.detach()
+
+    def factors(self, name: str) -> Factors:
+        assert self.b is not None
+        if self.a._version != self.version:
+            raise UserError(f"the input of {name} was changed in place after it was used")
+        return Factors(self.a, self.b)
