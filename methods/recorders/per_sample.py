@@ -232,9 +232,10 @@ class _Sums:
 
     def add(self, where: Tensor, uses: list[Factors], share: float) -> None:
         for use in uses:
-            each = RULES[type(self.layer)].each(self.layer, use)
+            whole = Factors(use.a.float(), use.b.float())  # mixed precision leaves them of two types
+            each = RULES[type(self.layer)].each(self.layer, whole)
             flat = torch.cat([each[name].flatten(1) for name in _names(self.layer)], 1)
-            self.stored[where.cpu().numpy()] += (share * flat.float()).cpu().numpy()
+            self.stored[where.cpu().numpy()] += (share * flat).cpu().numpy()
 
     def close(self) -> None:
         self.stored.flush()
