@@ -75,7 +75,7 @@ class Descent(Component):
     def check_parameters(self, option: str) -> None:
         """Raises UserError for numbers that describe no descent; `option` is where they were set."""
         for name in ("epochs", "lr", "momentum", "weight_decay", "gamma", "warmup"):
-            if not 0 <= getattr(self, name) < math.inf:
+            if not 0 <= getattr(self, name) < torch.finfo(torch.float32).max:
                 raise UserError(
                     f"{option}.{name}={getattr(self, name)}: it must be 0 or more, and finite"
                 )

@@ -35,10 +35,10 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
             models = {"original": original, "unlearned": stages.unlearn(original)}
             if plan.reference is not None:
                 models["reference"] = stages.reference(plan.reference, original)
+            predictions = {role: stages.predictions(model) for role, model in models.items()}
         except Diverged as error:
             results.write(_row(plan, overrides, stages, {}, status="diverged", error=str(error)), {})
             raise
-        predictions = {role: stages.predictions(model) for role, model in models.items()}
         scores = score(plan, predictions)
         costs = {role: cost_of(model) for role, model in models.items()}
         plain = {role: numbers(found) for role, found in scores.items()}

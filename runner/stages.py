@@ -173,6 +173,10 @@ class Stages:
                     bar.expect(len(split))
                     bf16 = self.plan.recipe.precision.name == "bf16"
                     logits = predict(model, split, self.plan.batch_size, bf16, bar.advance)
+                if not logits.isfinite().all():
+                    raise Diverged(
+                        "the outputs are no longer finite: lower the learning rate, or set clip"
+                    )
                 tensors |= {f"{name}_logits": logits, f"{name}_labels": split.labels.cpu()}
                 tensors[f"{name}_rows"] = split.rows.cpu()
             save_file(tensors, folder / TENSORS)

@@ -115,6 +115,16 @@ def test_divergence_is_a_result(quick: Quick) -> None:
     assert made(plan)["pretrain"] == 1 and "unlearn" not in made(plan)
 
 
+@pytest.mark.parametrize("rate", ["1e38", "1e30"])
+def test_a_last_step_that_blows_up_is_a_divergence(quick: Quick, rate: str) -> None:
+    """No loss is looked at after the last update; the weights and the outputs are."""
+    plan = quick("method.batch_size=180", "method.epochs=1", f"method.lr={rate}")
+    with pytest.raises(Diverged, match="no longer finite"):
+        run(plan)
+    (row,) = Results(plan.root / "results").rows(plan.name)
+    assert row.status == "diverged"
+
+
 def test_confusion_matrices_lie_beside_the_rows(quick: Quick) -> None:
     plan = quick()
     row = done(plan)
