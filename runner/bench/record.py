@@ -32,7 +32,8 @@ STEPS = 4
 def figures() -> Iterator[Figure]:
     torch.set_num_threads(2)
     for name, channels, size, batch in (("small_cnn", 1, 28, 64), ("resnet18", 3, 32, 128)):
-        cfg, _ = composed([f"model={name}", "recorder=[per_sample]", f"training.batch_size={batch}"])
+        recipe4 = [f"training.batch_size={batch}", "training.epochs=4"]  # paper 004's epochs
+        cfg, _ = composed([f"model={name}", "recorder=[per_sample]", *recipe4])
         model = build(cfg.model, Architecture, "model").fresh(channels, size, 10, 0)
         recipe = build(cfg.training, Recipe, "training")
         recorder = build(cfg.recorder.per_sample, PerSample, "recorder.per_sample")
