@@ -11,17 +11,15 @@ from torch import Tensor, nn
 from data.component import Component
 from data.split import Split
 
-PARTS = ("train_forget", "train_retain", "test_forget", "test_retain")
-
 Matrix = list[list[int]]
 Scores = dict[str, float | Matrix]
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Logits (N, K) float32 and true labels (N,) int64 by part: the four of `PARTS`, less the empty
-    ones, and `test`, the whole test set. `target` is the class that the forgotten rows are to become
-    in a request to relabel."""
+    """Logits (N, K) float32 and true labels (N,) int64 by part: `train_forget`, `train_retain`,
+    `test_forget` and `test_retain`, less the empty ones, and `test`, the whole test set. `target` is
+    the class that the forgotten rows are to become in a request to relabel."""
 
     logits: Mapping[str, Tensor]
     labels: Mapping[str, Tensor]

@@ -152,11 +152,12 @@ class Plan:
                 f"method={self.names['method']} reads a record of the training: add recorder={name}"
             )
 
-    def record_of(self, method: Method) -> Recorder | None:
-        """The recorder whose record the method reads."""
+    def record_of(self, method: Method) -> str | None:
+        """The name of the recorder whose record the method reads."""
         wanted = method.records
-        found = [r for r in self.recorders.values() if wanted is not None and isinstance(r, wanted)]
-        return found[0] if found else None
+        if wanted is None:
+            return None
+        return next((name for name, r in self.recorders.items() if isinstance(r, wanted)), None)
 
     def check_request(self, all: int, forget: int, retain: int) -> None:
         """Raises UserError where a training, the method or the reference cannot work with so many rows
@@ -208,14 +209,14 @@ class Plan:
         }
 
     def unlearn_identity(self, method: Method, budget: int | None) -> Identity:
-        recorder = self.record_of(method)
+        name = self.record_of(method)
         return {
             "version": VERSIONS["unlearn"],
             **self.setting_identity,
             "method": identity_of(method),
             "budget": budget,
             "seed": self.seed,
-            **({} if recorder is None else {"recorder": identity_of(recorder)}),
+            **({} if name is None else {"recorder": identity_of(self.recorders[name])}),
         }
 
     @property

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +49,13 @@ class Report:
 
     def csv(self) -> str:
         """One line per cell: means, half-widths and n of value and gap, as full numbers."""
-        cells, labels = self._cells().reset_index(), self._labels()
+        cells, labels = self._cells.reset_index(), self._labels
         lines = [labels[line] for line in zip(cells.pop("setting"), cells.pop("cell"), strict=True)]
         cells.insert(0, "line", lines)
         return str(cells.to_csv(index=False))
 
     def _text(self, style: str) -> str:
-        cells, labels = self._cells(), self._labels()
+        cells, labels = self._cells, self._labels
         present = [column for column in self.columns if column in cells.index.get_level_values(2)]
         gaps = [column for column in present if column not in COSTS]
         lines = self._lines()
@@ -66,6 +67,7 @@ class Report:
         comment = "% " if style.startswith("latex") else ""
         return "\n\n".join([*parts, *(comment + text for text in self._remarks(cells))]) + "\n"
 
+    @cached_property
     def _cells(self) -> "pd.DataFrame":
         """(setting, cell, metric) → value, half_width, n, gap, gap_half_width, gap_n."""
         frame = tidy(self.rows)
@@ -81,15 +83,16 @@ class Report:
 
     def _lines(self) -> list[tuple[str, str]]:
         """(setting, cell) in the order of the table: original, methods by name, reference."""
-        labels = self._labels()
+        labels = self._labels
         rank = {"original": 0, "reference": 2}
-        cells = list(dict.fromkeys(self._cells().droplevel("metric").index))
+        cells = list(dict.fromkeys(self._cells.droplevel("metric").index))
         settings = list(dict.fromkeys(setting for setting, _ in cells))
         return sorted(
             cells,
             key=lambda line: (settings.index(line[0]), rank.get(line[1], 1), labels[line]),
         )
 
+    @cached_property
     def _labels(self) -> dict[tuple[str, str], str]:
         """What each (setting, cell) is called: its method, and the options in which lines of the same
         method differ."""
@@ -120,7 +123,7 @@ class Report:
         remarks = []
         if n > 1:
             remarks.append(f"mean ± 95 % t-interval over {n} seeds; gaps are paired by seed")
-        labels = self._labels()
+        labels = self._labels
         for row in self.rows:
             if row.status != "done":
                 label = labels[row.setting, row.cell]

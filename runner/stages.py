@@ -111,7 +111,7 @@ class Stages:
             identity = self.plan.record_identity(recorder)
             self._get("record", identity, lambda folder: self._record(others, {**folders, name: folder}))
             return
-        with TemporaryDirectory(prefix=".training-", dir=next(iter(folders.values())).parent) as scratch:
+        with TemporaryDirectory(prefix=".training-", dir=next(iter(folders.values()))) as scratch:
             self._train(Path(scratch), folders)
             identity = self.plan.pretrain_identity
             made = self._get("pretrain", identity, lambda folder: _copy(Path(scratch), folder))
@@ -147,15 +147,13 @@ class Stages:
         return self._unlearn("reference", reference, None, original)
 
     def _unlearn(self, role: str, method: Method, budget: int | None, original: Artefact) -> Artefact:
-        recorder = self.plan.record_of(method)
-        if recorder is not None:
-            names = [name for name, chosen in self.plan.recorders.items() if chosen is recorder]
-            record = self.record(names[0]).path
+        name = self.plan.record_of(method)
+        recording = None if name is None else self.record(name).path
 
         def produce(folder: Path) -> None:
             with self._conditions(folder, role, self.streams("unlearn"), budget) as conditions:
                 problem = self.problem(method, original, conditions)
-                problem.recording = record if recorder is not None else None
+                problem.recording = recording
                 with conditions.meter:
                     model = method.unlearn(problem)
                 _save(model, folder)
