@@ -100,6 +100,7 @@ class Run:
     recorder: dict[str, Any] = field(default_factory=dict)
     scenario: Any = MISSING
     method: Any = MISSING
+    repair: Any = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
 

@@ -27,11 +27,15 @@ class Access(Flag):
 @dataclass(frozen=True)
 class Facts:
     """What is known of a request before any work: how many training rows there are in `all`, how many
-    a method would be given to forget and to retain, the classes, and the original's recipe."""
+    a method would be given to forget and to retain, the number of classes, the original's recipe, the
+    classes of which nothing is retained (`gone`: the whole classes of a request), and whether the
+    request is to relabel."""
 
     all: int
     forget: int
     retain: int
+    gone: list[int]
+    relabels: bool
     classes: int
     recipe: Recipe
 
@@ -40,14 +44,16 @@ class Facts:
 class Problem:
     """Everything a method may use.
 
-    `model` is a private copy of the original, on the device, to change or to leave. `fresh` makes a
-    new model of the same architecture, as untrained as the original once was. `conditions` hold the
+    `model` is a private copy of the original, on the device, to change or to leave (in a repair: of the
+    unlearned model); `original` loads another. `fresh` makes a new model of the same architecture, as
+    untrained as the original once was. `conditions` hold the
     method's own random streams, the meter that supplies batches, and the log. `forget` and `retain`
     are None unless `Method.access` declares them; `forget_rows` (F,) only names rows. `recording` is the
     folder of the record that `Method.records` asks for.
     """
 
     model: nn.Module
+    original: Callable[[], nn.Module]
     fresh: Callable[[Streams], nn.Module]
     classes: int
     conditions: Conditions

@@ -33,6 +33,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
             if plan.until is not Until.end:
                 return None
             models = {"original": original, "unlearned": stages.unlearn(original)}
+            if plan.repair is not None:
+                models["repaired"] = stages.repair(plan.repair, models["unlearned"])
             if plan.reference is not None:
                 models["reference"] = stages.reference(plan.reference, original)
             predictions = {role: stages.predictions(model) for role, model in models.items()}
@@ -41,6 +43,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
             raise
         scores = score(plan, predictions)
         costs = {role: cost_of(model) for role, model in models.items()}
+        if "repaired" in costs:
+            costs["repaired"] = together(costs["unlearned"], costs["repaired"])
         plain = {role: numbers(found) for role, found in scores.items()}
         row = _row(plan, overrides, stages, models, status="done", scores=plain, costs=costs)
         results.write(row, {role: matrices(found) for role, found in scores.items()})
@@ -59,6 +63,14 @@ def score(plan: Plan, predictions: Mapping[str, Predictions]) -> dict[str, Score
     }
 
 
+def together(first: Mapping[str, float], then: Mapping[str, float]) -> dict[str, float]:
+    """The cost of one thing after another: sums, and the higher of the peaks."""
+    return {
+        name: max(value, then[name]) if name == "peak_bytes" else value + then[name]
+        for name, value in first.items()
+    }
+
+
 def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
@@ -71,14 +83,17 @@ def _row(
     **outcome: Any,
 ) -> Row:
     shared = plan.without_seed()
+    cells = {"unlearned": fingerprint(shared.own_identity)}
+    if shared.repair_identity is not None:
+        cells["repaired"] = fingerprint(shared.repair_identity)
     return Row(
         name=plan.name,
         key=plan.key,
         seed=plan.seed,
         names={part: plan.names[part] for part in ("dataset", "model", "scenario", "method")},
         setting=fingerprint(shared.setting_identity),
-        cell=fingerprint(shared.own_identity),
-        parameters=flat(shared.own_identity),
+        cells=cells,
+        parameters=flat(shared.repair_identity or shared.own_identity),
         overrides=list(overrides),
         artefacts=sorted({(made.stage, made.key) for made in stages.used}),
         weights={role: weights_of(model) for role, model in models.items()},

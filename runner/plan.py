@@ -27,7 +27,7 @@ Part = TypeVar("Part", bound=Component)
 
 # What a stage makes of the same inputs: raise a number when its meaning changes, and old artefacts
 # are left alone. A test pins the keys that follow.
-VERSIONS = {"request": 1, "pretrain": 1, "record": 1, "unlearn": 1, "predict": 1}
+VERSIONS = {"request": 2, "pretrain": 1, "record": 1, "unlearn": 1, "repair": 1, "predict": 1}
 
 
 def build(node: Any, kind: type[Part], option: str) -> Part:
@@ -79,6 +79,7 @@ class Plan:
     scenario: Scenario
     recorders: Mapping[str, Recorder]
     method: Method
+    repair: Method | None
     budget: int | None
     reference: Method | None
     metrics: list[Metric]
@@ -114,6 +115,7 @@ class Plan:
                 name: build(cfg.recorder[name], Recorder, f"recorder.{name}") for name in cfg.recorder
             },
             method=build(cfg.method, Method, "method"),
+            repair=None if cfg.repair is None else build(cfg.repair, Method, "repair"),
             budget=cfg.budget.gradient_examples,
             reference=reference,
             metrics=[build(metrics[key], Metric, f"evaluation.metrics.{key}") for key in metrics],
@@ -143,6 +145,8 @@ class Plan:
         self.source.check()
         self.recipe.check_parameters("training")
         self.method.check_parameters("method")
+        if self.repair is not None:
+            self.repair.check_parameters("repair")
         self.scenario.check(self.source)
         self.architecture.check()
         wanted = self.method.records
@@ -159,13 +163,14 @@ class Plan:
             return None
         return next((name for name, r in self.recorders.items() if isinstance(r, wanted)), None)
 
-    def check_request(self, all: int, forget: int, retain: int) -> None:
-        """Raises UserError where a training, the method or the reference cannot work with so many rows
-        in all, to forget, and to retain."""
-        self.recipe.check_rows("training", all, "the training set")
-        for method in (self.method, self.reference):
+    def check_request(self, found: Mapping[str, Any]) -> None:
+        """Raises UserError where a training, the method or the reference cannot work with what the
+        request selects: the fields of `Facts` that it decides."""
+        facts = Facts(**found, classes=self.source.classes, recipe=self.recipe)
+        self.recipe.check_rows("training", facts.all, "the training set")
+        for method in (self.method, self.repair, self.reference):
             if method is not None:
-                method.check(Facts(all, forget, retain, self.source.classes, self.recipe))
+                method.check(facts)
 
     def without_seed(self) -> "Plan":
         """The plan that all seeds of one table cell share."""
@@ -224,6 +229,13 @@ class Plan:
         """What the run's own method makes, within its budget."""
         return self.unlearn_identity(self.method, self.budget)
 
+    @property
+    def repair_identity(self) -> Identity | None:
+        """What is made of that by a repair; None where the run has none."""
+        if self.repair is None:
+            return None
+        return {**self.own_identity, "repair": {"stage": VERSIONS["repair"], **identity_of(self.repair)}}
+
     def predict_identity(self, weights: str) -> Identity:
         """Predictions belong to weights, whatever made them; `weights` is their checksum."""
         return {
@@ -236,8 +248,8 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """Names the run: the key of what it unlearns."""
-        return fingerprint(self.own_identity)
+        """Names the run: the key of what it makes last."""
+        return fingerprint(self.repair_identity or self.own_identity)
 
 
 def _device(name: str | None) -> torch.device:

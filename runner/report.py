@@ -103,7 +103,10 @@ class Report:
             shared = {name: value for name, value in options.items() if not _is_own(name)}
             for role, method in SHARED.items():
                 lines[row.setting, role] = (method, shared)
-            lines[row.setting, row.cell] = (row.names["method"], options)
+            own = {name: value for name, value in options.items() if not name.startswith("repair.")}
+            lines[row.setting, row.cells["unlearned"]] = (row.names["method"], own)
+            if "repaired" in row.cells:
+                lines[row.setting, row.cells["repaired"]] = (f"{row.names['method']}, repaired", options)
         labels = {}
         for line, (method, options) in lines.items():
             alike = [other for name, other in lines.values() if name == method]
@@ -126,7 +129,7 @@ class Report:
         labels = self._labels
         for row in self.rows:
             if row.status != "done":
-                label = labels[row.setting, row.cell]
+                label = labels[row.setting, row.cells["unlearned"]]
                 remarks.append(f"{label}, seed {row.seed}: {row.status}: {row.error}")
         made = [made for row in self.rows for made in row.provenance.values()]
         for what in ("commit", "device", "threads", "torch"):
@@ -213,7 +216,7 @@ def _option(parameter: str) -> str:
 
 def _is_own(option: str) -> bool:
     """Whether an option belongs to the method alone and not to what methods are compared on."""
-    return option.startswith("method.") or option == "budget"
+    return option.startswith(("method.", "repair.")) or option == "budget"
 
 
 def _short(value: Any) -> str:

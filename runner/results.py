@@ -22,15 +22,16 @@ SHARED = {"original": "original", "reference": "retrain"}
 @dataclass
 class Row:
     """What one run found. `scores`, `costs`, `weights` (checksums) and `provenance` are by role:
-    original, unlearned, reference; `names` are those of the chosen options; `setting` and `cell` name
-    the comparison and the line in it, whatever the seed; `status` is done or diverged."""
+    original, unlearned, repaired, reference; `names` are those of the chosen options; `setting` names
+    the comparison and `cells`, by role, the run's own lines in it, whatever the seed; `status` is done
+    or diverged."""
 
     name: str
     key: str
     seed: int | None
     names: Mapping[str, str]
     setting: str
-    cell: str
+    cells: Mapping[str, str]
     parameters: Mapping[str, Any]
     overrides: list[str]
     artefacts: list[tuple[str, str]]
@@ -100,7 +101,7 @@ def tidy(rows: list[Row]) -> "pd.DataFrame":
         for role, scores in row.scores.items():
             if role == "unlearned" and again:
                 continue
-            cell = row.cell if role == "unlearned" else role
+            cell = row.cells.get(role, role)
             method = SHARED.get(role, row.names["method"])
             where = (row.setting, cell, method, row.seed)
             for name, value in (*scores.items(), *row.costs[role].items()):

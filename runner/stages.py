@@ -62,16 +62,20 @@ class Stages:
             dataset = self.dataset.to(torch.device("cpu"))
             request = self.plan.scenario.select(dataset, self.streams("request"))
             save_file({"rows": request.rows, "test": request.test}, folder / TENSORS)
-            sizes = {
+            retained = _retained(dataset.train, request)
+            kept = set(retained.labels.unique().tolist())
+            facts = {
                 "all": len(dataset.train),
                 "forget": len(request.rows),
-                "retain": len(_retained(dataset.train, request)),
+                "retain": len(retained),
+                "gone": [label for label in range(dataset.classes) if label not in kept],
+                "relabels": request.target is not None,
             }
-            _write(folder / "request.json", {"target": request.target, "sizes": sizes})
+            _write(folder / "request.json", {"target": request.target, "facts": facts})
 
         made = self._get("request", self.plan.request_identity, produce)
         tensors, about = load_file(made.path / TENSORS), made.read("request.json")
-        self.plan.check_request(**about["sizes"])
+        self.plan.check_request(about["facts"])
         return Request(tensors["rows"], tensors["test"], about["target"])
 
     def pretrain(self) -> Artefact:
@@ -142,6 +146,19 @@ class Stages:
         """The model that the run's method makes of the original, within the budget."""
         return self._unlearn("unlearn", self.plan.method, self.plan.budget, original)
 
+    def repair(self, repair: Method, unlearned: Artefact) -> Artefact:
+        """The unlearned model, repaired with what is left of the budget."""
+        plan = self.plan
+        spent = unlearned.read("cost.json")["gradient_examples"]
+        left = None if plan.budget is None else plan.budget - spent
+        identity = plan.repair_identity
+        assert identity is not None
+
+        def produce(folder: Path) -> None:
+            self._apply("repair", repair, left, unlearned, folder)
+
+        return self._get("repair", identity, produce, "repair")
+
     def reference(self, reference: Method, original: Artefact) -> Artefact:
         """The model that others are compared with, whatever they may spend."""
         return self._unlearn("reference", reference, None, original)
@@ -151,14 +168,27 @@ class Stages:
         recording = None if name is None else self.record(name).path
 
         def produce(folder: Path) -> None:
-            with self._conditions(folder, role, self.streams("unlearn"), budget) as conditions:
-                problem = self.problem(method, original, conditions)
-                problem.recording = recording
-                with conditions.meter:
-                    model = method.unlearn(problem)
-                _save(model, folder)
+            self._apply(role, method, budget, original, folder, recording)
 
         return self._get("unlearn", self.plan.unlearn_identity(method, budget), produce, role)
+
+    def _apply(
+        self,
+        role: str,
+        method: Method,
+        budget: int | None,
+        start: Artefact,
+        folder: Path,
+        recording: Path | None = None,
+    ) -> None:
+        """Lets a method work on a model, and writes what it makes into the folder."""
+        scope = "repair" if role == "repair" else "unlearn"
+        with self._conditions(folder, role, self.streams(scope), budget) as conditions:
+            problem = self.problem(method, start, conditions)
+            problem.recording = recording
+            with conditions.meter:
+                model = method.unlearn(problem)
+            _save(model, folder)
 
     def predictions(self, made: Artefact) -> Predictions:
         """The logits of an artefact's model on all rows, cut into the parts of the request."""
@@ -240,14 +270,21 @@ class Stages:
         _write(folder / "cost.json", asdict(meter.cost))
         _write(folder / "curves.json", points)
 
-    def problem(self, method: Method, original: Artefact, conditions: Conditions) -> Problem:
+    def problem(self, method: Method, start: Artefact, conditions: Conditions) -> Problem:
         """What the method may see, and nothing else."""
         train, request = self.dataset.train, self.request
         forget = train.only(request.rows) if Access.FORGET in method.access else None
         retain = _retained(train, request) if Access.RETAIN in method.access else None
-        model = self._load(original)
-        rows = request.rows
-        return Problem(model, self._fresh, self.dataset.classes, conditions, forget, retain, rows)
+        return Problem(
+            model=self._load(start),
+            original=lambda: self._load(self.pretrain()),
+            fresh=self._fresh,
+            classes=self.dataset.classes,
+            conditions=conditions,
+            forget=forget,
+            retain=retain,
+            forget_rows=request.rows,
+        )
 
     def _fresh(self, streams: Streams) -> nn.Module:
         plan = self.plan

@@ -17,7 +17,7 @@ class Tracker:
         """One point of a stage's curves, e.g. an epoch's loss."""
 
     def result(self, scores: Mapping[str, Scores], costs: Mapping[str, Mapping[str, float]]) -> None:
-        """The scores and costs of the models by role: original, unlearned, reference."""
+        """The scores and costs of the models by role (see `Row`)."""
 
 
 class WandbTracker(Tracker):
@@ -25,7 +25,7 @@ class WandbTracker(Tracker):
 
     def __init__(self, run: Any) -> None:
         self.run = run
-        for stage in ("pretrain", "unlearn", "reference"):
+        for stage in ("pretrain", "unlearn", "repair", "reference"):
             run.define_metric(f"{stage}/epoch", hidden=True)
             run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
 
@@ -76,7 +76,7 @@ def track(plan: Plan) -> Iterator[Tracker]:
             job_type=names["method"],
             name=f"{names['method']}/{names['scenario']}/s{plan.seed}",
             tags=[names["dataset"], names["model"]],
-            config=flat(plan.own_identity),
+            config=flat(plan.repair_identity or plan.own_identity),
             id=fingerprint([plan.key, plan.name, settings.salt]),
             resume="allow",
             mode=settings.mode.value if settings.mode else os.environ.get("WANDB_MODE") or "offline",  # type: ignore[arg-type]

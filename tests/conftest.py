@@ -42,6 +42,15 @@ def needs_record(method: str) -> list[str]:
     return [] if records is None else [f"recorder=[{records.__module__.rsplit('.', 1)[-1]}]"]
 
 
+def catalogue() -> dict[str, dict[str, str]]:
+    """The table of methods/README.md: a line per method, by the head of the column."""
+    lines = (CONF.parent / "methods" / "README.md").read_text().splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
+    heads = table[0]
+    rows = [dict(zip(heads, cells, strict=True)) for cells in table[2:]]
+    return {row["method"].strip("`"): row for row in rows}
+
+
 def plan_of(*overrides: str) -> Plan:
     return Plan.of(*composed(list(overrides)))
 

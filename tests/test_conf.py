@@ -30,7 +30,8 @@ def rows(tmp_path: Path) -> Path:
     [
         (group, name)
         for group in (
-            "dataset", "model", "training", "scenario", "method", "evaluation", "tracking", "experiment"
+            "dataset", "model", "training", "scenario", "method", "repair", "evaluation",
+            "tracking", "experiment",
         )
         for name in options(group)
     ],
@@ -97,7 +98,7 @@ def test_keys_change_on_purpose_only() -> None:
 
 
 GOLDEN = {
-    "request": "db14de7fbdfaafda",
+    "request": "42896a5d6076feeb",
     "pretrain": "85718aebd1000b62",
     "unlearn": "a1a4052d1e5bb4be",
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import options
+from tests.conftest import catalogue, options
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,10 +50,8 @@ def test_no_other_distribution_ships_our_names() -> None:
 
 
 def test_every_method_has_a_module_a_card_and_a_row_in_the_catalogue() -> None:
-    catalogue = (ROOT / "methods" / "README.md").read_text()
-    rows = {line.split("`")[1] for line in catalogue.splitlines() if line.startswith("| `")}
-    assert rows == set(options("method"))
-    for name in rows:
+    assert set(catalogue()) == set(options("method"))
+    for name in catalogue():
         card = ast.get_docstring(ast.parse((ROOT / "methods" / f"{name}.py").read_text())) or ""
         for heading in ("Idea:", "Update rule:", "Needs:", "Reference:"):
             assert heading in card, f"{name}'s card lacks {heading}"

@@ -18,7 +18,7 @@ from methods.random_labels import wrong_labels
 from methods.training import Conditions
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
-from tests.conftest import needs, needs_record, options, plan_of, stages_of
+from tests.conftest import catalogue, needs, needs_record, options, plan_of, stages_of
 
 Quick = Callable[..., Plan]
 METHODS = options("method")
@@ -89,10 +89,19 @@ def test_the_budget_is_kept(quick: Quick, method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("scenario", ["whole_class", "random", "given_rows", "relabel"])
-def test_every_scenario_is_served(quick: Quick, method: str, scenario: str, tmp_path: Path) -> None:
+def test_every_scenario_is_served_or_refused_as_the_catalogue_says(
+    quick: Quick, method: str, scenario: str, tmp_path: Path
+) -> None:
     (tmp_path / "rows.txt").write_text("\n".join(map(str, range(10, 30))))
     rest = [f"scenario.file={tmp_path / 'rows.txt'}"] if scenario == "given_rows" else []
-    weights_of(stages_of(quick(f"method={method}", f"scenario={scenario}", *rest)))
+    stages = stages_of(quick(f"method={method}", f"scenario={scenario}", *rest))
+    requests = catalogue()[method]["requests"]
+    if requests == "any" or scenario in requests:
+        weights_of(stages)
+        return
+    with pytest.raises(UserError, match="scenario="):
+        _ = stages.request
+    assert not (stages.plan.root / "store" / "pretrain").exists()
 
 
 @needs("cifar-100-python/train")

@@ -9,8 +9,10 @@ from data.errors import UserError
 from methods.training import Diverged
 from runner.pipeline import run
 from runner.plan import Plan
+from runner.report import Report
 from runner.results import Results, Row
 from runner.store import Store
+from tests.conftest import stages_of
 
 Quick = Callable[..., Plan]
 
@@ -138,3 +140,32 @@ def test_results_that_cannot_be_written_are_refused_before_work(quick: Quick, tm
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to .*file.*paths\.root"):
         run(quick(f"paths.root={tmp_path / 'file'}"))
+
+
+def test_a_repair_is_a_line_of_its_own_and_shares_what_it_repairs(quick: Quick) -> None:
+    plain = done(quick("method=random_labels"))
+    row = done(quick("method=random_labels", "repair=epochs", "repair.epochs=2"))
+    assert made(plan := quick("method=random_labels")) | {"repair": 1, "unlearn": 2} == made(plan)
+    assert row.scores["unlearned"] == plain.scores["unlearned"]
+    spent = row.costs["repaired"]["gradient_examples"] - row.costs["unlearned"]["gradient_examples"]
+    assert spent == 180 * 2
+    assert row.weights["repaired"] != row.weights["unlearned"]
+    lines = Report([plain, row], ["test_accuracy"]).csv()
+    names = [line.rsplit(",test_accuracy,")[0] for line in lines.splitlines()]
+    assert {"original", "random_labels", '"random_labels, repaired"', "retrain"} <= set(names)
+
+
+def test_a_repair_stops_where_the_original_stood(quick: Quick) -> None:
+    """Nothing is damaged by method=original: the first full window has recovered."""
+    learned = ["training.epochs=30", "training.lr=0.05", "method=original"]
+    plan = quick(*learned, "repair=recovered", "repair.batch_size=10", "repair.lr=0.001")
+    stages = stages_of(plan)
+    assert plan.repair is not None
+    made = stages.repair(plan.repair, stages.unlearn(stages.pretrain()))
+    (stop,) = (point for point in made.read("curves.json") if "recovered_at_step" in point)
+    assert 31 <= stop["recovered_at_step"] < 72
+
+
+def test_a_repair_spends_what_the_budget_leaves(quick: Quick) -> None:
+    row = done(quick("method=random_labels", "repair=epochs", "budget.gradient_examples=300"))
+    assert row.costs["repaired"]["gradient_examples"] <= 300

@@ -33,7 +33,7 @@ def row(
         seed=seed,
         names={"dataset": "digits", "model": "small_cnn", "scenario": "random", "method": method},
         setting=setting,
-        cell=f"{method}{sorted(changes.items())}",
+        cells={"unlearned": f"{method}{sorted(changes.items())}"},
         parameters=parameters,
         overrides=[],
         artefacts=[],

@@ -1,0 +1,58 @@
+"""Repair: a short training on the retained rows, after any method.
+
+Idea: what a method has damaged can be learned again from what may still be seen.
+Update rule: θ ← θ − η ∇CE(D_r), from θ_u; for `epochs`, or until it is as good as the original was:
+until the accuracy on the last batches is within `recovered` of the original's on D_r.
+Needs: the retained rows.
+Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021; papers 002 and 004 (4 epochs).
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from methods.base import Access, Facts, Method, Problem
+from methods.training import Descent, curves, train
+from metrics.predictions import autocast
+
+# Batches over which accuracy is averaged to tell whether the model has recovered.
+WINDOW = 32
+
+
+@dataclass(frozen=True)
+class Repair(Descent, Method):
+    access: ClassVar[Access] = Access.RETAIN
+    recovered: float | None
+
+    def check(self, facts: Facts) -> None:
+        self.check_rows("repair", facts.retain, "the retained part")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.retain is not None
+        log = problem.conditions.log
+        goal = None if self.recovered is None else accuracy_of_original(problem) - self.recovered
+        recent: deque[float] = deque(maxlen=WINDOW)
+        steps = train(problem.model, problem.retain, self, problem.conditions)
+        for step in curves(steps, log):
+            if goal is None:
+                continue
+            recent.append((step.logits.argmax(1) == step.batch.labels).float().mean().item())
+            if len(recent) == WINDOW and sum(recent) / WINDOW >= goal:
+                log({"recovered_at_step": step.number, "goal": goal})
+                break
+        return problem.model
+
+
+@torch.no_grad()
+def accuracy_of_original(problem: Problem) -> float:
+    """The original's accuracy on the retained rows, in evaluation mode."""
+    assert problem.retain is not None
+    model = problem.original().eval()
+    right = 0
+    for batch in problem.conditions.meter.looks(problem.retain, 256):
+        with autocast(problem.conditions.bf16, batch.images.device):
+            right += int((model(batch.images).argmax(1) == batch.labels).sum())
+    return right / len(problem.retain)
