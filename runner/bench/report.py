@@ -30,8 +30,8 @@ def figures() -> Iterator[Figure]:
         for number in range(RUNS):  # 50 methods of 20 seeds, copies of one real row
             method, seed = divmod(number, 20)
             names = {**row.names, "method": f"method{method}"}
-            own = {"cells": {"unlearned": f"cell{method}"}, "names": names}
-            copy = replace(row, key=f"{number:016x}", seed=seed, **own)
+            cells = {"unlearned": f"cell{method}"}
+            copy = replace(row, key=f"{number:016x}", seed=seed, cells=cells, names=names)
             results.write(copy, {})
         (Path(folder) / "results" / "many" / f"{row.key}.json").unlink()
         command = ("-m", "runner.report", "name=many", f"paths.root={folder}")
