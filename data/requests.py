@@ -4,24 +4,19 @@ A scenario is a frozen dataclass with two verbs: `check` refuses what cannot be,
 before any file is read; `select` names the rows.
 """
 
-import csv
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from data.component import Component
 from data.errors import UserError
+from data.row_file import Rows, content, read_rows
 from data.sources import Source
 from data.split import Dataset
 from data.streams import Streams
-
-Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,35 +127,12 @@ class GivenRows(Scenario):
 
     def identity(self) -> dict[str, Any]:
         """What the request is made of: the rows themselves, wherever the file lies."""
-        return {"rows_sha256": hashlib.sha256(self.rows.tobytes()).hexdigest()}
+        return {"rows_sha256": content(self.rows)}
 
     @cached_property
     def rows(self) -> Rows:
-        """The listed rows, ascending, read once: a run keeps its request though the file changes.
-        Raises UserError on anything that is no list of rows."""
-        path = Path(self.file)
-        readers = {".npy": _npy, ".csv": _csv, ".txt": _txt}
-        if path.suffix not in readers:
-            raise UserError(f"scenario.file={path}: write the rows as .npy, .csv or .txt")
-        if not path.is_file():
-            raise UserError(f"scenario.file={path} does not exist")
-        try:
-            rows = readers[path.suffix](path)
-        except (ValueError, OverflowError, EOFError, OSError, csv.Error) as error:
-            raise UserError(
-                f"scenario.file={path} is no list of row numbers ({error}); "
-                "write one non-negative integer a line, or a one-dimensional integer .npy"
-            ) from error
-        found: Rows
-        found, counts = np.unique(rows, return_counts=True)
-        if len(found) < len(rows):
-            raise UserError(
-                f"scenario.file={path} lists row {found[counts > 1][0]} more than once: "
-                "list every row once"
-            )
-        if not len(found):
-            raise UserError(f"scenario.file={path} lists no row: nothing would be forgotten")
-        return found
+        """The listed rows, read once: a run keeps its request though the file changes."""
+        return read_rows(self.file, "scenario.file")
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
         rows = torch.from_numpy(self.rows)
@@ -223,28 +195,3 @@ def _check_classes(option: str, asked: list[int], classes: int) -> None:
             raise UserError(
                 f"{option} asks for class {label}, but the data set has classes 0 to {classes - 1}"
             )
-
-
-def _npy(path: Path) -> Rows:
-    rows = np.load(path, allow_pickle=False)
-    if not isinstance(rows, np.ndarray):
-        raise ValueError("it holds several arrays")
-    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
-        raise ValueError(f"its array is {rows.ndim}-dimensional of {rows.dtype}")
-    listed: Rows = rows.astype(np.int64)
-    return listed
-
-
-def _csv(path: Path) -> Rows:
-    with path.open(newline="") as file:
-        lines = [line for line in csv.reader(file) if line]
-    if any(len(line) > 1 for line in lines):
-        raise ValueError("it has several columns")
-    cells = [line[0] for line in lines]
-    if cells and not cells[0].strip().lstrip("-").isdigit():
-        cells = cells[1:]  # a header
-    return np.array([int(cell) for cell in cells], dtype=np.int64)
-
-
-def _txt(path: Path) -> Rows:
-    return np.array([int(word) for word in path.read_text().split()], dtype=np.int64)

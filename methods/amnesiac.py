@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from methods.base import Access, Method, Problem
-from methods.recorders.batch_updates import BatchUpdates, UpdateRecord
+from methods.recorders.batch_updates import BatchUpdates, Unpacker, UpdateRecord, Whole
 from methods.recording import Recorder
 
 
@@ -25,11 +25,12 @@ from methods.recording import Recorder
 class Amnesiac(Method):
     access: ClassVar[Access] = Access.NOTHING
     records: ClassVar[type[Recorder] | None] = BatchUpdates
+    unpacker: ClassVar[Unpacker] = Whole
 
     @torch.no_grad()
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.recording is not None
-        record = UpdateRecord.open(problem.recording)
+        record = UpdateRecord.open(problem.recording, type(self).unpacker)
         hit = record.hit(problem.forget_rows)
         weights = parameters_to_vector(problem.model.parameters())
         total = record.total(hit).to(weights.device)

@@ -6,45 +6,101 @@ Several recorders can watch one training.
 
 import math
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from data.component import Component
 from data.errors import UserError
+from data.row_file import content, read_rows
 from data.split import Split
+from data.streams import Streams
+from methods.entries import Writer
 from methods.training import Recipe, Step
+
+# What a recording that gave up leaves in its folder.
+LOST = "lost"
+
+
+class OnFull(Enum):
+    """When the disk fills up: `stop` the training, or let it `go_on` to the end without the record."""
+
+    stop = "stop"
+    go_on = "go_on"
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A training that is about to begin: the model on its device, the rows, the recipe, and the folder
-    that the record is to be written to."""
+    """A training that is about to begin: the model on its device, the rows, the recipe, the record's own
+    random streams, and the folder that it is to be written to."""
 
     model: nn.Module
     split: Split
     recipe: Recipe
+    streams: Streams
     folder: Path
 
     @property
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    @property
+    def steps(self) -> int:
+        return self.recipe.epochs * math.ceil(len(self.split) / self.recipe.batch_size)
+
 
 @dataclass(frozen=True)
 class Recorder(Component):
-    """Something that watches a training. `classes` are those whose rows are tracked; null for all."""
+    """Something that watches a training. `classes` are those whose rows are tracked, `rows` a file that
+    lists them; null both for all. `on_full`: what a full disk means for the training."""
 
     classes: list[int] | None
+    rows: str | None
+    on_full: OnFull
+
+    def identity(self) -> dict[str, Any]:
+        listed = None if self.rows is None else content(self._listed)
+        found = super().identity() | {"rows": listed}
+        del found["on_full"]  # a record is the same whatever would have been done without it
+        return found
+
+    @cached_property
+    def _listed(self) -> Any:
+        assert self.rows is not None
+        return read_rows(self.rows, "recorder.rows")
+
+    def check_parameters(self, option: str) -> None:
+        """Raises UserError for parameters that make no sense; `option` is where they were set."""
+        if self.classes is not None and self.rows is not None:
+            raise UserError(f"{option}: track classes or rows, and set the other to null")
+        if self.rows is not None:
+            _ = self._listed
 
     def tracked(self, split: Split) -> Tensor:
-        """(T,) the rows that can be asked for later."""
-        if self.classes is None:
-            return split.rows
-        return split.rows[torch.isin(split.labels, torch.tensor(self.classes).to(split.labels))]
+        """(T,) the rows that can be asked for later, ascending."""
+        if self.classes is not None:
+            return split.rows[torch.isin(split.labels, torch.tensor(self.classes).to(split.labels))]
+        if self.rows is not None:
+            listed = torch.from_numpy(self._listed).to(split.rows)
+            unknown = listed[~torch.isin(listed, split.rows)]
+            if len(unknown):
+                raise UserError(f"recorder.rows={self.rows} lists row {int(unknown[0])}, which is not "
+                                f"among the {len(split)} training rows")  # fmt: skip
+            return listed
+        return split.rows
+
+    def index(self, split: Split) -> dict[str, Tensor]:
+        """What decides which requests can be served: `tracked`, and `groups` (T,) where rows can only be
+        asked for together."""
+        return {"tracked": self.tracked(split).cpu()}
 
     def bill(self, watched: Watched) -> int:
         """Bytes that the record will take, expected before the first step."""
@@ -61,8 +117,71 @@ class Recorder(Component):
         if bill > free:
             raise UserError(
                 f"{option} would write {bill / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free: "
-                f"track fewer rows ({option}.classes=[…]) or store less ({option}.dtype=bf16)"
+                f"track fewer rows ({option}.classes=[…]) or store less ({self.smaller(option)})"
             )
+
+    def smaller(self, option: str) -> str:
+        """An override that makes the record smaller."""
+        return f"{option}.dtype=bf16"
+
+    def writer(self) -> Writer:
+        return Writer(go_on=self.on_full is OnFull.go_on)
+
+
+class Stopwatch:
+    """Seconds that one part of a chain of steps takes: all of its own, without what it waits for."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def counting(self, steps: Iterator[Step]) -> Iterator[Step]:
+        return self._timed(steps, 1)
+
+    def excluding(self, steps: Iterator[Step]) -> Iterator[Step]:
+        return self._timed(steps, -1)
+
+    def _timed(self, steps: Iterator[Step], sign: int) -> Iterator[Step]:
+        while True:
+            started = time.perf_counter()
+            try:
+                step = next(steps)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += sign * (time.perf_counter() - started)
+            yield step
+
+
+def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Tensor]) -> None:
+    """The last files of a record; where it was given up, only word of that."""
+    if writer.lost:
+        for file in folder.glob("*.*"):
+            file.unlink()
+        (folder / LOST).touch()
+        return
+    (folder / "about.json").write_text(about)
+    save_file(tensors, folder / "rows.safetensors")
+
+
+def check_request(index: dict[str, Tensor], rows: Tensor, option: str) -> None:
+    """Raises UserError where the record of `option` cannot serve a request for these rows."""
+    tracked = index["tracked"]
+    unknown = rows[~torch.isin(rows, tracked)]
+    if len(unknown):
+        raise UserError(
+            f"row {int(unknown[0])} is to be forgotten, but {option} does not track it: "
+            f"set {option}.classes=null and {option}.rows=null, or name it there"
+        )
+    if "groups" not in index:
+        return
+    asked = torch.isin(tracked, rows)
+    groups = index["groups"]
+    torn = groups[~asked][torch.isin(groups[~asked], groups[asked])]
+    if len(torn):
+        raise UserError(
+            f"{option} keeps one sum per group, and only a part of group {int(torn[0])} is to be "
+            f"forgotten: ask for whole groups, or set {option}.group_by=null"
+        )
 
 
 def share_of_batches_hit(rows: int, tracked: int, batch_size: int) -> float:

@@ -130,7 +130,7 @@ class Step:
     """Between backward and update: gradients are ready, weights have not moved yet.
 
     `number` counts from 0 over the whole training; `loss` is the batch's mean; `lr` the rate that
-    the update will use.
+    the update by `optimizer` will use.
     """
 
     number: int
@@ -140,6 +140,7 @@ class Step:
     loss: Tensor
     lr: float
     model: nn.Module
+    optimizer: torch.optim.Optimizer
 
 
 def train(
@@ -173,7 +174,7 @@ def train(
             unchecked.append(loss.detach())
             if len(unchecked) == CHECK_EVERY:
                 _require_finite(unchecked, epoch, number)
-            yield Step(number, epoch, batch, logits.detach(), loss.detach(), lr, model)
+            yield Step(number, epoch, batch, logits.detach(), loss.detach(), lr, model, optimizer)
             if descent.clip is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), descent.clip)
             for group in optimizer.param_groups:

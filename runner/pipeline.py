@@ -45,6 +45,10 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
         costs = {role: cost_of(model) for role, model in models.items()}
         if "repaired" in costs:
             costs["repaired"] = together(costs["unlearned"], costs["repaired"])
+        record = plan.record_of(plan.method)
+        if record is not None:
+            for role in {"unlearned", "repaired"} & costs.keys():
+                costs[role] |= stages.record_cost(record)
         plain = {role: numbers(found) for role, found in scores.items()}
         row = _row(plan, overrides, stages, models, status="done", scores=plain, costs=costs)
         results.write(row, {role: matrices(found) for role, found in scores.items()})

@@ -147,6 +147,8 @@ class Plan:
         self.method.check_parameters("method")
         if self.repair is not None:
             self.repair.check_parameters("repair")
+        for name, recorder in self.recorders.items():
+            recorder.check_parameters(f"recorder.{name}")
         self.scenario.check(self.source)
         self.architecture.check()
         wanted = self.method.records

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from omegaconf import DictConfig
 
-COSTS = {"gradient_examples", "forward_examples", "seconds", "peak_bytes"}
+COSTS = {
+    "gradient_examples", "forward_examples", "seconds", "peak_bytes", "record_bytes", "record_seconds"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from data.requests import Request
 from data.split import Dataset, Split
 from data.streams import Streams
 from methods.base import Access, Method, Problem
+from methods.entries import Damaged
 from methods.meter import Cost, Meter
-from methods.recording import Watched
+from methods.recording import LOST, Stopwatch, Watched, check_request
 from methods.training import Conditions, Diverged, curves, require_finite, train
 from metrics.predictions import Predictions, by_part, predict
 from runner.plan import Plan
@@ -34,6 +35,10 @@ MODEL = "model.safetensors"
 TENSORS = "tensors.safetensors"
 
 
+class RecordLost(UserError):
+    """A record was given up, and the training was not."""
+
+
 @dataclass
 class Stages:
     """The stages of one run. Each returns an artefact, made now or long ago; `used` lists them."""
@@ -44,6 +49,7 @@ class Stages:
 
     def __post_init__(self) -> None:
         self.used: list[Artefact] = []
+        self._lost: list[RecordLost] = []
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -87,34 +93,52 @@ class Stages:
             if not self.store.has("record", self.plan.record_identity(recorder))
         ]:
             self._record(missing, {})
+            if self._lost:
+                raise self._lost[0]
         return self._get("pretrain", self.plan.pretrain_identity, self._train)
 
     def record(self, name: str) -> Artefact:
-        """What a recorder wrote during pretraining. Raises UserError where it did not track a row that
-        is to be forgotten."""
+        """What a recorder wrote during pretraining. Raises UserError where it cannot serve a request for
+        the rows that are to be forgotten."""
         identity = self.plan.record_identity(self.plan.recorders[name])
-        made = self._get("record", identity, lambda folder: self._record([], {name: folder}))
-        self._require_tracked(name, load_file(made.path / "rows.safetensors")["tracked"])
+        made = self._get("record", identity, self._recording(name, [], {}))
+        check_request(load_file(made.path / "rows.safetensors"), self.request.rows, f"recorder.{name}")
         return made
 
-    def _require_tracked(self, name: str, tracked: Tensor) -> None:
-        wanted = self.request.rows
-        unknown = wanted[~torch.isin(wanted, tracked.cpu())]
-        if len(unknown):
-            raise UserError(
-                f"row {int(unknown[0])} is to be forgotten, but recorder.{name} does not track it: "
-                f"set recorder.{name}.classes=null, or name its class there"
-            )
+    def record_cost(self, name: str) -> dict[str, float]:
+        """What a record takes: `record_bytes` on disk, and `record_seconds` of its training."""
+        made = self.record(name)
+        return {"record_bytes": made.size(), "record_seconds": made.read("cost.json")["seconds"]}
 
-    def _record(self, missing: list[str], folders: dict[str, Path]) -> None:
-        """One training for all missing records: each one's folder is made around the next one's."""
-        if missing:
-            name, *others = missing
-            recorder = self.plan.recorders[name]
-            self._require_tracked(name, recorder.tracked(self.dataset.train))
-            identity = self.plan.record_identity(recorder)
-            self._get("record", identity, lambda folder: self._record(others, {**folders, name: folder}))
+    def _record(self, names: list[str], folders: Mapping[str, Path]) -> None:
+        """One training for all records that are named: each one's folder is made around the next
+        one's. A record that was given up takes no other with it."""
+        if not names:
+            self._train_recorded(folders)
             return
+        name, *others = names
+        recorder = self.plan.recorders[name]
+        check_request(recorder.index(self.dataset.train), self.request.rows, f"recorder.{name}")
+        try:
+            identity = self.plan.record_identity(recorder)
+            self._get("record", identity, self._recording(name, others, folders))
+        except RecordLost as lost:
+            self._lost.append(lost)
+
+    def _recording(
+        self, name: str, others: list[str], folders: Mapping[str, Path]
+    ) -> Callable[[Path], None]:
+        def produce(folder: Path) -> None:
+            self._record(others, {**folders, name: folder})
+            if (folder / LOST).exists():
+                raise RecordLost(
+                    f"recorder.{name}: the disk filled up, and the training went on without the record: "
+                    "the original is kept; free some space, or track less, and run again"
+                )
+
+        return produce
+
+    def _train_recorded(self, folders: Mapping[str, Path]) -> None:
         with TemporaryDirectory(prefix=".training-", dir=next(iter(folders.values()))) as scratch:
             self._train(Path(scratch), folders)
             identity = self.plan.pretrain_identity
@@ -128,18 +152,25 @@ class Stages:
             )
 
     def _train(self, folder: Path, recorders: Mapping[str, Path] = MappingProxyType({})) -> None:
-        """Pretrains into `folder`; each named recorder writes to its own."""
+        """Pretrains into `folder`; each named recorder writes to its own. What recording took is the
+        record's cost, and not the original's."""
         plan, streams = self.plan, self.streams("pretrain")
         model, split = self._fresh(streams), self.dataset.train
+        watches = {name: Stopwatch() for name in recorders}
         with self._conditions(folder, "pretrain", streams, budget=None) as conditions:
             with conditions.meter:
                 steps = train(model, split, plan.recipe, conditions)
                 for name, place in recorders.items():
-                    watched = Watched(model, split, plan.recipe, place)
-                    plan.recorders[name].check(watched, f"recorder.{name}")
-                    steps = plan.recorders[name].watch(steps, watched)
+                    recorder = plan.recorders[name]
+                    watched = Watched(model, split, plan.recipe, self.streams("record"), place)
+                    recorder.check(watched, f"recorder.{name}")
+                    watch = watches[name]
+                    steps = watch.counting(recorder.watch(watch.excluding(steps), watched))
                 for _ in curves(steps, conditions.log):
                     pass
+            for name, place in recorders.items():
+                conditions.meter.cost.seconds -= watches[name].seconds
+                _write(place / "cost.json", {"seconds": watches[name].seconds})
             _save(model, folder)
 
     def unlearn(self, original: Artefact) -> Artefact:
@@ -165,10 +196,16 @@ class Stages:
 
     def _unlearn(self, role: str, method: Method, budget: int | None, original: Artefact) -> Artefact:
         name = self.plan.record_of(method)
-        recording = None if name is None else self.record(name).path
+        record = None if name is None else self.record(name)
+        recording = None if record is None else record.path
 
         def produce(folder: Path) -> None:
-            self._apply(role, method, budget, original, folder, recording)
+            try:
+                self._apply(role, method, budget, original, folder, recording)
+            except Damaged as error:
+                assert record is not None
+                self.store.set_aside(record)
+                raise Damaged(f"{error}; it is set aside: run again, and it is made anew") from error
 
         return self._get("unlearn", self.plan.unlearn_identity(method, budget), produce, role)
 

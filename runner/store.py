@@ -23,13 +23,14 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from data.disk import ENTRIES, FULL
 from data.errors import UserError
 
 Identity = Mapping[str, Any]
 
 HOST = socket.gethostname()
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+SIZES = "sizes.json"
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
@@ -63,8 +64,9 @@ class Artefact:
         """The sha256 that a file of the folder had when it was made."""
         return str(self.read("checksums.json")[name])
 
-    def damage(self) -> str | None:
-        """What is wrong with the folder, in words, or None: every file is there, as it was made."""
+    def damage(self, thorough: bool = True) -> str | None:
+        """What is wrong with the folder, in words, or None: every file is there, as it was made. Of
+        entries, which are checked one by one when they are read, only a thorough look reads all."""
         try:
             expected = self.read("checksums.json")
         except (FileNotFoundError, ValueError):
@@ -73,7 +75,10 @@ class Artefact:
             file = self.path / name
             if not file.is_file():
                 return f"{name} is missing"
-            if _sha256(file) != checksum:
+            if file.suffix == ENTRIES and not thorough:
+                if file.stat().st_size != self.read(SIZES)[name]:
+                    return f"{name} is not as long as it was"
+            elif _sha256(file) != checksum:
                 return f"{name} differs from what was written"
         return None
 
@@ -121,6 +126,10 @@ class Store:
             produce(scratch)
             _write_json(scratch / "identity.json", identity)
             files = sorted(file for file in scratch.rglob("*") if file.is_file())
+            sizes = {file.name: file.stat().st_size for file in files if file.suffix == ENTRIES}
+            if sizes:
+                _write_json(scratch / SIZES, sizes)
+                files.append(scratch / SIZES)
             sums = {file.relative_to(scratch).as_posix(): _sha256(file) for file in files}
             _write_json(scratch / "checksums.json", sums)
             try:
@@ -135,7 +144,7 @@ class Store:
         """Whether the artefact is there and whole."""
         if artefact.path in self._sound and artefact.path.is_dir():
             return True
-        if not artefact.path.is_dir() or artefact.damage() is not None:
+        if not artefact.path.is_dir() or artefact.damage(thorough=False) is not None:
             return False
         with _ignoring_read_only():
             os.utime(artefact.path)  # for pruning by the time of the last use
@@ -149,10 +158,15 @@ class Store:
             shutil.rmtree(scratch, ignore_errors=True)
         if final.is_dir():
             artefact = Artefact(final.parent.name, final.name, final)
-            aside = final.with_name(final.name + ".damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            self.say(f"{final} is damaged ({artefact.damage()}): set aside as {aside.name}, remade")
-            final.rename(aside)
+            self.say(f"{final} is damaged ({artefact.damage(thorough=False)}): made again")
+            self.set_aside(artefact)
+
+    def set_aside(self, artefact: Artefact) -> None:
+        """Renames a damaged artefact to `<key>.damaged`, so that it is made again when it is needed."""
+        aside = artefact.path.with_name(artefact.path.name + ".damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        artefact.path.rename(aside)
+        self._sound.discard(artefact.path)
 
     @contextmanager
     def _lock(self, final: Path) -> Iterator[None]:

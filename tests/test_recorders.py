@@ -80,6 +80,12 @@ def test_amnesiac_subtracts_the_updates_that_were_hit_and_no_others(
     assert made.read("curves.json") == [{"batches_hit": 0.25}]
 
 
+def watched_by(stages: Stages, folder: Path) -> Watched:
+    model = stages.plan.architecture.fresh(1, 8, 10, 0)
+    train, recipe = stages.dataset.train, stages.plan.recipe
+    return Watched(model, train, recipe, stages.streams("record"), folder)
+
+
 class Epochs(Tracker):
     """Counts the epochs of pretraining that really happened."""
 
@@ -125,12 +131,12 @@ def test_a_record_that_belongs_to_other_weights_is_refused(quick: Quick) -> None
 def test_an_altered_record_is_made_again(quick: Quick) -> None:
     stages = stages_of(quick(*RECORD))
     stages.pretrain()
-    path = stages.record("batch_updates").path / "updates.bin"
+    path = stages.record("batch_updates").path / "updates.entries"
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
     again = stages_of(quick(*RECORD))
     again.pretrain()
-    assert (again.record("batch_updates").path / "updates.bin").read_bytes() == whole
+    assert (again.record("batch_updates").path / "updates.entries").read_bytes() == whole
 
 
 def test_rows_that_are_not_tracked_are_refused_before_training(quick: Quick) -> None:
@@ -156,9 +162,8 @@ def test_the_bill_is_what_is_written(quick: Quick, dtype: str, size: int) -> Non
     stages = stages_of(quick(*RECORD, f"recorder.batch_updates.dtype={dtype}"))
     stages.pretrain()
     folder = stages.record("batch_updates").path
-    model = stages.plan.architecture.fresh(1, 8, 10, 0)
-    watched = Watched(model, stages.dataset.train, stages.plan.recipe, folder)
-    written = (folder / "updates.bin").stat().st_size
+    watched = watched_by(stages, folder)
+    written = (folder / "updates.entries").stat().st_size
     assert stages.plan.recorders["batch_updates"].bill(watched) == written
     assert written == 8 * watched.parameters * size
     record = UpdateRecord.open(folder)
@@ -265,12 +270,13 @@ def test_each_layer_takes_the_smaller_form_and_the_bill_says_what_it_takes(quick
     stages = stages_of(quick(*SAMPLES, "model.hidden=64", "recorder.per_sample.classes=[3,4]"))
     stages.pretrain()
     folder = stages.record("per_sample").path
-    layers = SampleRecord.open(folder).layers
+    layers = SampleRecord.open(folder).about["layers"]
     assert not layers["0"]["factored"], "a small filter on a large map"
     assert layers["6"]["factored"], "a large matrix"
-    model = stages.plan.architecture.fresh(1, 8, 10, 0)
-    watched = Watched(model, stages.dataset.train, stages.plan.recipe, folder)
-    written = sum(file.stat().st_size for file in folder.glob("*.bin"))
+    watched = watched_by(stages, folder)
+    written = sum(
+        file.stat().st_size for file in folder.iterdir() if file.suffix in (".bin", ".entries")
+    )
     assert stages.plan.recorders["per_sample"].bill(watched) == written
 
 

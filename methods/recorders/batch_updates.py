@@ -2,26 +2,32 @@
 
 Idea: what a batch has added can be subtracted again.
 Record: for every step whose batch holds a tracked row, Δ_t = θ_{t+1} − θ_t over all parameters, after
-the optimizer, and the rows of the batch. `updates.bin` holds (U, M) numbers, in the order of the steps.
+the optimizer, and the rows of the batch; `updates.entries` holds them in the order of the steps.
 Size: U·M numbers; a request for 10 % of the rows hits nearly every batch (see `share_of_batches_hit`).
 Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021.
 """
 
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from methods.recording import Recorder, Watched, share_of_batches_hit
+from methods.entries import Entries, EntryFile
+from methods.recording import Recorder, Watched, close_record, share_of_batches_hit
 from methods.training import Step
+
+UPDATES = "updates"
+
+# Updates in memory at once while a request is served.
+CHUNK = 4
 
 
 class Stored(Enum):
@@ -32,76 +38,125 @@ class Stored(Enum):
     bf16 = "bf16"
 
 
-_TYPES = {Stored.fp32: torch.float32, Stored.fp16: torch.float16, Stored.bf16: torch.bfloat16}
+TYPES = {Stored.fp32: torch.float32, Stored.fp16: torch.float16, Stored.bf16: torch.bfloat16}
+
+
+class Packing(Protocol):
+    """What of an update is kept: `width` bytes."""
+
+    width: int
+
+    def pack(self, number: int, update: Tensor) -> Tensor:
+        """The entry (width,) uint8 of the number-th update (M,)."""
+
+    def add(self, total: Tensor, number: int, entry: Tensor) -> None:
+        """Adds the number-th entry to `total` (M,)."""
+
+    def about(self) -> dict[str, Any]:
+        """What it takes to unpack, as JSON-like values."""
+
+
+class Whole:
+    """Every number of an update."""
+
+    def __init__(self, parameters: int, dtype: str) -> None:
+        self.parameters = parameters
+        self.dtype = Stored[dtype]
+        self.width = parameters * TYPES[self.dtype].itemsize
+
+    def pack(self, number: int, update: Tensor) -> Tensor:
+        return update.to(TYPES[self.dtype]).contiguous().view(torch.uint8)
+
+    def add(self, total: Tensor, number: int, entry: Tensor) -> None:
+        total += entry.view(TYPES[self.dtype])
+
+    def about(self) -> dict[str, Any]:
+        return {"parameters": self.parameters, "dtype": self.dtype.name}
 
 
 @dataclass(frozen=True)
-class BatchUpdates(Recorder):
-    dtype: Stored
+class UpdateRecorder(Recorder):
+    """Keeps something of every update; what, is its packing."""
+
+    def packing(self, watched: Watched) -> Packing:
+        raise NotImplementedError
 
     def bill(self, watched: Watched) -> int:
         rows, batch = len(watched.split), watched.recipe.batch_size
         hit = share_of_batches_hit(rows, len(self.tracked(watched.split)), batch)
-        updates = watched.recipe.epochs * math.ceil(rows / batch) * hit
-        return round(updates * watched.parameters * _TYPES[self.dtype].itemsize)
+        return round(watched.steps * hit * self.packing(watched).width)
 
     def watch(self, steps: Iterator[Step], watched: Watched) -> Iterator[Step]:
-        tracked = self.tracked(watched.split)
+        tracked, packing = self.tracked(watched.split), self.packing(watched)
         members: list[Tensor] = []
         before: Tensor | None = None
+        file = EntryFile(watched.folder, UPDATES)
 
-        with (watched.folder / "updates.bin").open("wb") as file:
+        def close_step() -> None:
+            """Keeps the step that has just been taken, where it is to be kept."""
+            if before is not None:
+                update = parameters_to_vector(watched.model.parameters()).detach() - before
+                entry = packing.pack(len(members) - 1, update.cpu())
+                writer.do(partial(file.append, entry[None]))
 
-            def close_step() -> None:
-                """Writes the step that has just been taken, if it was to be kept."""
-                if before is not None:
-                    moved = parameters_to_vector(watched.model.parameters()).detach() - before
-                    kept = moved.to(_TYPES[self.dtype]).cpu().contiguous()
-                    file.write(kept.view(torch.uint8).numpy().data)
-
+        with self.writer() as writer:
             for step in steps:
                 close_step()
                 before = None
-                if torch.isin(step.batch.rows, tracked).any():
+                if torch.isin(step.batch.rows, tracked).any() and not writer.lost:
                     before = parameters_to_vector(watched.model.parameters()).detach().clone()
                     members.append(step.batch.rows.cpu())
                 yield step
             close_step()
+            writer.do(file.close)
         width = max(map(len, members), default=1)
         rows = torch.full((len(members), width), -1)
         for line, batch in zip(rows, members, strict=True):
             line[: len(batch)] = batch
-        save_file({"rows": rows, "tracked": tracked.cpu()}, watched.folder / "rows.safetensors")
-        about = {"parameters": watched.parameters, "dtype": self.dtype.name}
-        (watched.folder / "about.json").write_text(json.dumps(about))
+        about = json.dumps(packing.about())
+        close_record(writer, watched.folder, about, {"rows": rows, "tracked": tracked.cpu()})
+
+
+@dataclass(frozen=True)
+class BatchUpdates(UpdateRecorder):
+    dtype: Stored
+
+    def packing(self, watched: Watched) -> Packing:
+        return Whole(watched.parameters, self.dtype.name)
+
+
+Unpacker = Callable[..., Packing]  # makes a packing of what its `about` said
 
 
 @dataclass(frozen=True)
 class UpdateRecord:
-    """A record of batch updates, read one update at a time."""
+    """A record of updates, read a few at a time."""
 
-    folder: Path
+    entries: Entries
     rows: Tensor  # (U, B) rows of each update's batch, −1 where the batch was smaller
+    packing: Packing
     parameters: int
-    dtype: torch.dtype
 
     @staticmethod
-    def open(folder: Path) -> "UpdateRecord":
+    def open(folder: Path, unpacker: Unpacker = Whole) -> "UpdateRecord":
+        """Raises Damaged where the files do not belong together."""
         about = json.loads((folder / "about.json").read_text())
         rows = load_file(folder / "rows.safetensors")["rows"]
-        return UpdateRecord(folder, rows, about["parameters"], _TYPES[Stored[about["dtype"]]])
+        packing = unpacker(**about)
+        return UpdateRecord(
+            Entries.open(folder, UPDATES, packing.width), rows, packing, about["parameters"]
+        )
 
     def hit(self, rows: Tensor) -> Tensor:
         """(U,) which updates' batches hold any of these rows."""
         return torch.isin(self.rows, rows.cpu()).any(1)
 
     def total(self, hit: Tensor) -> Tensor:
-        """(M,) float32 sum of the updates that are hit, whatever their number in constant memory."""
-        shape = (len(self.rows), self.parameters * self.dtype.itemsize)
+        """(M,) float32 sum of what is kept of the updates that are hit, in constant memory."""
         total = torch.zeros(self.parameters, dtype=torch.float64)
-        if not hit.any():
-            return total.float()
-        stored = np.memmap(self.folder / "updates.bin", np.uint8, "r", shape=shape)
-        for number in hit.nonzero()[:, 0].tolist():
-            total += torch.from_numpy(stored[number].copy()).view(self.dtype)
+        for numbers in hit.nonzero()[:, 0].split(CHUNK):
+            for number, entry in zip(
+                numbers.tolist(), self.entries.read(numbers, torch.uint8), strict=True
+            ):
+                self.packing.add(total, number, entry)
         return total.float()

@@ -4,29 +4,42 @@ Idea: keep the factors of every layer's gradient (see `methods.factors`) instead
 Record: for each layer the smaller of two forms. *Factored*: inputs and output gradients of every tracked
 row at each of its steps, E·(|a| + |b|) numbers a row. *Dense*: one gradient per row, summed over its
 steps, |W| numbers a row. The sum over any rows comes back as one weight gradient per layer and chunk.
+Two more forms on request: *masked*, a random share `keep` of the dense sums (paper 004's), and, with
+`group_by`, one dense sum per group (`class`, or a file that gives every training row a group number),
+G·M numbers however many rows there are.
 A row's share of the weights is Σ_t c_t·g_{i,t}/B_t; `attribution` chooses c_t. `exact` is SGD's own
 (momentum, weight decay and schedule included): θ_T = A·θ_0 + Σ_t c_t·ḡ_t, from one recursion over the
-steps; `step` is −lr_t, for the optimizers that have no exact share.
+steps; `step` is −lr_t, for the optimizers that have no exact share; `preconditioned` is Adam's
+−lr_t / (√v̂_t + ε), number by number, which the dense forms alone can keep.
 Reference: paper 004 (per-sample sums); the factored form and the coefficient are this project's.
 """
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.errors import UserError
+from data.row_file import content, read_numbers
+from data.split import Split
+from data.streams import Streams
+from methods.entries import Damaged, Entries, EntryFile
 from methods.factors import RULES, Capture, Factors, Gradients, layers_of
-from methods.recording import Recorder, Watched
+from methods.random_mask import Mask, RandomMask, check_keep
+from methods.recording import Recorder, Watched, close_record
 from methods.training import Optimizer, Recipe, Step
+
+FACTORS = "factors"
 
 # Rows whose factors are in memory at once while a request is served.
 CHUNK = 256
@@ -35,18 +48,20 @@ CHUNK = 256
 class Attribution(Enum):
     exact = "exact"
     step = "step"
+    preconditioned = "preconditioned"
 
 
 class Form(Enum):
-    """`auto` takes the smaller form for each layer."""
+    """`auto` takes the smaller of factored and dense for each layer."""
 
     auto = "auto"
     factored = "factored"
     dense = "dense"
+    masked = "masked"
 
 
 class Kept(Enum):
-    """The factors' type on disk; dense sums are float32."""
+    """The factors' type on disk; sums are float32."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -73,82 +88,183 @@ class PerSample(Recorder):
     dtype: Kept
     attribution: Attribution
     form: Form
+    keep: float
+    mask: Mask
+    group_by: str | None
+
+    def identity(self) -> dict[str, Any]:
+        found = super().identity()
+        if self.group_by not in (None, "class"):
+            found["group_by"] = content(self._listed_groups)
+        return found
+
+    @cached_property
+    def _listed_groups(self) -> Any:
+        assert self.group_by is not None
+        return read_numbers(self.group_by, "recorder.group_by")
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        check_keep(f"{option}.keep", self.keep)
+        if self.keep < 1 and self.form is not Form.masked:
+            raise UserError(f"{option}.keep={self.keep} is for masked sums: set {option}.form=masked")
+        summed = self.form in (Form.dense, Form.masked) or self.group_by is not None
+        if self.attribution is Attribution.preconditioned and not summed:
+            raise UserError(
+                f"{option}.attribution=preconditioned needs sums: set {option}.form=dense or masked"
+            )
+        if self.group_by is not None and self.form is Form.factored:
+            raise UserError(f"{option}.group_by keeps sums: set {option}.form=dense or masked")
+        if self.group_by not in (None, "class"):
+            _ = self._listed_groups
 
     def check(self, watched: Watched, option: str) -> None:
         recipe = watched.recipe
-        exact = recipe.optimizer is Optimizer.sgd and recipe.clip is None
-        if self.attribution is Attribution.exact and not exact:
+        needed = {
+            Attribution.exact: (Optimizer.sgd,),
+            Attribution.preconditioned: (Optimizer.adam, Optimizer.adamw),
+        }.get(self.attribution, tuple(Optimizer))
+        clipped = recipe.clip is not None and self.attribution is not Attribution.step
+        if recipe.optimizer not in needed or clipped:
             raise UserError(
-                f"{option}.attribution=exact is for SGD without clipping: set {option}.attribution=step"
+                f"{option}.attribution={self.attribution.name} is for "
+                f"{' and '.join(optimizer.name for optimizer in needed)} without clipping: set "
+                f"{option}.attribution=step"
             )
         if recipe.compile:
             raise UserError(f"{option} sees no layers of a compiled model: set training.compile=false")
         super().check(watched, option)
 
+    def index(self, split: Split) -> dict[str, Tensor]:
+        groups = self._groups(split)
+        return super().index(split) | ({} if groups is None else {"groups": groups})
+
+    def _groups(self, split: Split) -> Tensor | None:
+        """(T,) each tracked row's group."""
+        if self.group_by is None:
+            return None
+        tracked = self.tracked(split)
+        if self.group_by == "class":
+            return split.labels[torch.searchsorted(split.rows, tracked)].cpu()
+        if len(self._listed_groups) <= int(tracked.max()):
+            raise UserError(
+                f"recorder.group_by={self.group_by} has {len(self._listed_groups)} lines, but row "
+                f"{int(tracked.max())} is tracked: give every training row a group"
+            )
+        return torch.from_numpy(self._listed_groups)[tracked.cpu()]
+
     def bill(self, watched: Watched) -> int:
-        rows, epochs = len(self.tracked(watched.split)), watched.recipe.epochs
+        epochs = watched.recipe.epochs
+        index = self.index(watched.split)
+        slots = len(index["groups"].unique()) if "groups" in index else len(index["tracked"])
+        total = 0
         shapes = shapes_of(watched.model, watched.split.images[:1])
-        return rows * sum(
-            epochs * shape.factors * _TYPES[self.dtype].itemsize
-            if self._is_factored(layer, shape, epochs)
-            else shape.parameters * 4
-            for layer, shape in zip(layers_of(watched.model).values(), shapes.values(), strict=True)
-        )
+        for layer, shape in zip(layers_of(watched.model).values(), shapes.values(), strict=True):
+            if self._is_factored(layer, shape, epochs):
+                size = epochs * shape.factors * _TYPES[self.dtype].itemsize
+                total += len(index["tracked"]) * size
+            else:
+                total += slots * max(1, round(self.keep * shape.parameters)) * 4
+        return total
 
     def _is_factored(self, layer: nn.Module, shape: Shape, epochs: int) -> bool:
         """Whether a layer is kept as factors; those without an outer product never are."""
-        if RULES[type(layer)].total is None:
+        if RULES[type(layer)].total is None or self.group_by is not None:
             return False
         smaller = epochs * shape.factors < shape.parameters
-        return {Form.auto: smaller, Form.factored: True, Form.dense: False}[self.form]
+        return {Form.auto: smaller, Form.factored: True}.get(self.form, False)
 
     def watch(self, steps: Iterator[Step], watched: Watched) -> Iterator[Step]:
         model, folder, recipe = watched.model, watched.folder, watched.recipe
         tracked = self.tracked(watched.split)
+        index = self.index(watched.split)
+        every = len(tracked) == len(watched.split)
+        slots = index["groups"].unique(return_inverse=True)[1] if "groups" in index else None
         shares = coefficients(recipe, len(watched.split), self.attribution)
-        shapes = shapes_of(model, watched.split.images[:1])
-        layers = layers_of(model)
-        factored = {n for n in layers if self._is_factored(layers[n], shapes[n], recipe.epochs)}
-        sums = {n: _Sums(folder, n, layers[n], len(tracked)) for n in layers if n not in factored}
-        files = {n: _Files.create(folder, n) for n in factored}
+        shapes, layers = shapes_of(model, watched.split.images[:1]), layers_of(model)
+        factored = [n for n in layers if self._is_factored(layers[n], shapes[n], recipe.epochs)]
+        places = _places(factored, shapes)
+        width = sum(place.size for place in places.values())
+        count = len(tracked) if slots is None else int(slots.max()) + 1
+        sums = {
+            n: _Sums(folder, n, layers[n], count, self._mask(watched.streams, n, shapes[n].parameters))
+            for n in layers
+            if n not in factored
+        }
+        file = EntryFile(folder, FACTORS)
         rows: list[Tensor] = []
         numbers: list[Tensor] = []
-        with Capture(model) as capture:
+        with Capture(model) as capture, self.writer() as writer:
             for step in steps:
                 taken = capture.take()
-                where = torch.isin(step.batch.rows, tracked).nonzero()[:, 0]
-                if len(where):
-                    share = shares.each[step.number]
-                    found = step.batch.rows[where]
+                where = slice(None) if every else torch.isin(step.batch.rows, tracked).nonzero()[:, 0]
+                found = step.batch.rows[where]
+                if len(found) and not writer.lost:
                     rows.append(found.cpu())
-                    numbers.append(torch.full((len(where),), step.number))
+                    numbers.append(torch.full((len(found),), step.number))
+                    slot = torch.searchsorted(tracked, found).cpu()
+                    slot = slot if slots is None else slots[slot]
+                    entries = torch.empty(len(found), width, dtype=_TYPES[self.dtype])
                     for name, uses in taken.items():
-                        own = [Factors(use.a[where], use.b[where]) for use in uses]
-                        if name in factored:
-                            files[name].append(own, _TYPES[self.dtype])
-                        else:
-                            sums[name].add(torch.searchsorted(tracked, found), own, share)
+                        (use,) = uses
+                        own = Factors(use.a[where], use.b[where])
+                        if name in sums:
+                            scale = self._scale(step, layers[name], shares.each[step.number])
+                            writer.do(sums[name].adding(slot, own, scale))
+                            continue
+                        for part, value in (("a", own.a), ("b", own.b)):
+                            place = places[name, part]
+                            entries[:, place.start : place.start + place.size] = value.flatten(1)
+                    if width:
+                        writer.do(partial(file.append, entries))
                 yield step
-        for file in files.values():
-            file.close()
-        for total in sums.values():
-            total.close()
+            for total in sums.values():
+                writer.do(total.close)
+            writer.do(file.close)
         about = {
             "dtype": self.dtype.name,
             "beginning": shares.beginning,
+            "keep": self.keep,
+            "mask": self.mask.name,
+            "streams": [watched.streams.seed, watched.streams.scope],
+            "proof": {name: sums[name].proof for name in sums},
             "layers": {
                 n: {"a": shapes[n].a, "b": shapes[n].b, "factored": n in factored} for n in layers
             },
         }
-        (folder / "about.json").write_text(json.dumps(about))
         none = torch.empty(0, dtype=torch.int64)
-        entries = {
-            "tracked": tracked.cpu(),
+        entries_of = {
+            **index,
+            **({} if slots is None else {"slots": slots}),
             "rows": torch.cat(rows) if rows else none,
             "steps": torch.cat(numbers) if numbers else none,
             "shares": torch.tensor(shares.each, dtype=torch.float64),
         }
-        save_file(entries, folder / "rows.safetensors")
+        close_record(writer, folder, json.dumps(about), entries_of)
+
+    def _mask(self, streams: Streams, layer: str, size: int) -> RandomMask | None:
+        if self.form is not Form.masked:
+            return None
+        return RandomMask(size, self.keep, self.mask, streams, f"mask/{layer}")
+
+    def _scale(self, step: Step, layer: nn.Module, share: float) -> Tensor:
+        """What a layer's flat gradients are multiplied by: the coefficient of the step; where that is
+        asked for, divided by Adam's root mean square at the update that follows."""
+        if self.attribution is not Attribution.preconditioned:
+            return torch.tensor([share])
+        group = step.optimizer.param_groups[0]
+        decay = group["weight_decay"] if isinstance(step.optimizer, torch.optim.Adam) else 0
+        decay = 0 if isinstance(step.optimizer, torch.optim.AdamW) else decay
+        beta, roots = group["betas"][1], []
+        for parameter in layer.parameters(recurse=False):
+            assert parameter.grad is not None
+            state = step.optimizer.state.get(parameter, {})
+            gradient = parameter.grad + decay * parameter.detach()
+            before = state.get("exp_avg_sq", torch.zeros_like(gradient))
+            square = beta * before + (1 - beta) * gradient**2
+            corrected = square / (1 - beta ** (step.number + 1))
+            roots.append((corrected.sqrt() + group["eps"]).flatten())
+        return share / torch.cat(roots)
 
 
 def shapes_of(model: nn.Module, image: Tensor) -> dict[str, Shape]:
@@ -190,7 +306,7 @@ def coefficients(recipe: Recipe, rows: int, attribution: Attribution) -> Shares:
     """How much of each step's mean gradient is in the final weights (RECORDS.md §3)."""
     per_epoch = math.ceil(rows / recipe.batch_size)
     rates = [recipe.rate(step, per_epoch) for step in range(recipe.epochs * per_epoch)]
-    if attribution is Attribution.step:
+    if attribution is not Attribution.exact:
         return Shares([-rate for rate in rates], 1.0)
     each, a, b = [], 1.0, 0.0
     for rate in reversed(rates):
@@ -200,42 +316,65 @@ def coefficients(recipe: Recipe, rows: int, attribution: Attribution) -> Shares:
     return Shares(each[::-1], a)
 
 
-@dataclass
-class _Files:
-    """The two files of a factored layer, written in the order of the steps."""
+@dataclass(frozen=True)
+class Place:
+    """Where in an entry the numbers of a layer's factor lie."""
 
-    a: BinaryIO
-    b: BinaryIO
+    start: int
+    shape: tuple[int, ...]
 
-    @staticmethod
-    def create(folder: Path, layer: str) -> "_Files":
-        return _Files((folder / f"{layer}.a.bin").open("wb"), (folder / f"{layer}.b.bin").open("wb"))
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
-    def append(self, uses: list[Factors], dtype: torch.dtype) -> None:
-        (use,) = uses
-        for file, value in ((self.a, use.a), (self.b, use.b)):
-            file.write(value.to(dtype).cpu().flatten().view(torch.uint8).numpy().data)
 
-    def close(self) -> None:
-        self.a.close()
-        self.b.close()
+def _places(factored: list[str], shapes: Mapping[str, Shape]) -> dict[tuple[str, str], Place]:
+    """By layer and factor, in the order in which an entry holds them."""
+    found: dict[tuple[str, str], Place] = {}
+    start = 0
+    for name in factored:
+        for part, shape in (("a", shapes[name].a), ("b", shapes[name].b)):
+            found[name, part] = Place(start, shape)
+            start += math.prod(shape)
+    return found
 
 
 class _Sums:
-    """The gradient of every tracked row, summed over its steps, of one layer."""
+    """The gradients of one layer, summed over the steps of every slot: a tracked row, or a group."""
 
-    def __init__(self, folder: Path, name: str, layer: nn.Module, rows: int) -> None:
-        self.layer = layer
+    def __init__(
+        self, folder: Path, name: str, layer: nn.Module, slots: int, mask: RandomMask | None
+    ) -> None:
+        self.layer, self.mask = layer, mask
         size = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
+        kept = size if mask is None else mask.kept
         path = folder / f"{name}.sums.bin"
-        self.stored = np.memmap(path, np.float32, "w+", shape=(rows, size))
+        with path.open("wb") as file:
+            file.truncate(4 * slots * kept)
+            if hasattr(os, "posix_fallocate"):  # a hole in a mapped file is a crash on a full disk
+                os.posix_fallocate(file.fileno(), 0, 4 * slots * kept)
+        self.stored = np.memmap(path, np.float32, "r+", shape=(slots, kept))
 
-    def add(self, where: Tensor, uses: list[Factors], share: float) -> None:
-        for use in uses:
-            whole = Factors(use.a.float(), use.b.float())  # mixed precision leaves them of two types
-            each = RULES[type(self.layer)].each(self.layer, whole)
-            flat = torch.cat([each[name].flatten(1) for name in _names(self.layer)], 1)
-            self.stored[where.cpu().numpy()] += (share * flat).cpu().numpy()
+    def adding(self, slots: Tensor, own: Factors, scale: Tensor) -> Callable[[], None]:
+        """Computes the gradients now; what is returned adds them to the sums of their slots (n,)."""
+        whole = Factors(own.a.float(), own.b.float())  # mixed precision leaves them of two types
+        each = RULES[type(self.layer)].each(self.layer, whole)
+        flat = torch.cat([each[name].flatten(1) for name in _names(self.layer)], 1) * scale
+        if self.mask is not None:
+            flat = torch.stack(
+                [row[self.mask.positions(n)] for row, n in zip(flat, slots.tolist(), strict=True)]
+            )
+        values = flat.cpu().numpy()
+
+        def add() -> None:
+            for slot, value in zip(slots.tolist(), values, strict=True):
+                self.stored[slot] += value
+
+        return add
+
+    @property
+    def proof(self) -> list[int]:
+        return [] if self.mask is None else self.mask.proof
 
     def close(self) -> None:
         self.stored.flush()
@@ -247,75 +386,98 @@ def _names(layer: nn.Module) -> list[str]:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """A record of per-sample gradients, read in chunks of rows."""
+    """A record of per-sample gradients, read in chunks of rows. `about` is what its maker wrote."""
 
     folder: Path
     tracked: Tensor
-    rows: Tensor  # (entries,) which row each entry of the factored files is of
+    slots: Tensor  # (tracked,) which of the sums each tracked row is in
+    rows: Tensor  # (entries,) which row each entry of the factored file is of
     shares: Tensor  # (entries,) the coefficient of the entry's step
-    beginning: float
-    dtype: torch.dtype
-    layers: Mapping[str, Any]
+    about: Mapping[str, Any]
 
     @staticmethod
     def open(folder: Path) -> "SampleRecord":
         about = json.loads((folder / "about.json").read_text())
         stored = load_file(folder / "rows.safetensors")
-        shares = stored["shares"][stored["steps"]]
-        dtype = _TYPES[Kept[about["dtype"]]]
-        return SampleRecord(
-            folder, stored["tracked"], stored["rows"], shares, about["beginning"], dtype, about["layers"]
-        )
+        tracked, shares = stored["tracked"], stored["shares"][stored["steps"]]
+        slots = stored.get("slots", torch.arange(len(tracked)))
+        return SampleRecord(folder, tracked, slots, stored["rows"], shares, about)
+
+    @property
+    def beginning(self) -> float:
+        """A: how much of the initial weights is in the final ones."""
+        return float(self.about["beginning"])
 
     def share(self, model: nn.Module, rows: Tensor) -> Gradients:
         """Σ over `rows` and their steps of c_t·g/B, by the model's parameter names, in memory that does
-        not grow with the number of rows."""
-        entries = torch.isin(self.rows, rows.cpu()).nonzero()[:, 0]
-        found = torch.isin(self.tracked, rows.cpu()).nonzero()[:, 0]
-        total: Gradients = {}
-        for name, layer in layers_of(model).items():
-            if self.layers[name]["factored"]:
-                part = self._factored(name, layer, entries)
-            else:
-                part = self._summed(name, layer, found)
-            total |= {f"{name}.{own}": value for own, value in part.items()}
+        not grow with the number of rows. Raises Damaged where an entry is not what was written."""
+        layers = layers_of(model)
+        total = self._factored(layers, torch.isin(self.rows, rows.cpu()).nonzero()[:, 0])
+        found = self.slots[torch.isin(self.tracked, rows.cpu())].unique()
+        for name, layer in layers.items():
+            if not self.about["layers"][name]["factored"]:
+                total |= {
+                    f"{name}.{own}": value for own, value in self._summed(name, layer, found).items()
+                }
         return total
 
-    def _factored(self, name: str, layer: nn.Module, entries: Tensor) -> Gradients:
-        total = {own: torch.zeros_like(value) for own, value in layer.named_parameters(recurse=False)}
-        rule = RULES[type(layer)].total
-        assert rule is not None
-        device = next(layer.parameters()).device
-        a, b = (self._stored(name, which) for which in ("a", "b"))
+    def _factored(self, layers: Mapping[str, nn.Module], entries: Tensor) -> Gradients:
+        factored = [name for name in layers if self.about["layers"][name]["factored"]]
+        if not factored:
+            return {}
+        dtype = _TYPES[Kept[self.about["dtype"]]]
+        shapes = {
+            name: Shape(tuple(layer["a"]), tuple(layer["b"]), 0)
+            for name, layer in self.about["layers"].items()
+        }
+        places = _places(factored, shapes)
+        width = sum(place.size for place in places.values()) * dtype.itemsize
+        stored = Entries.open(self.folder, FACTORS, width)
+        total = {
+            f"{name}.{own}": torch.zeros_like(value)
+            for name in factored
+            for own, value in layers[name].named_parameters(recurse=False)
+        }
         for chunk in entries.split(CHUNK):
-            share = self.shares[chunk].float().view(-1, *[1] * len(self.layers[name]["b"])).to(device)
-            factors = Factors(
-                self._numbers(a, chunk, name, "a", device),
-                self._numbers(b, chunk, name, "b", device) * share,
-            )
-            for own, value in rule(layer, factors).items():
-                total[own] = total[own] + value
-        return {own: value.detach() for own, value in total.items()}
+            block = stored.read(chunk, dtype)
+            for name in factored:
+                device = next(layers[name].parameters()).device
+                a, b = (
+                    block[:, place.start : place.start + place.size]
+                    .to(device, torch.float32)
+                    .view(len(chunk), *place.shape)
+                    for place in (places[name, "a"], places[name, "b"])
+                )
+                share = self.shares[chunk].float().view(-1, *[1] * (b.dim() - 1)).to(device)
+                rule = RULES[type(layers[name])].total
+                assert rule is not None
+                for own, value in rule(layers[name], Factors(a, b * share)).items():
+                    total[f"{name}.{own}"] += value.detach()
+        return total
 
-    def _stored(self, name: str, which: str) -> "np.ndarray[Any, Any]":
-        size = math.prod(self.layers[name][which]) * self.dtype.itemsize
-        path = self.folder / f"{name}.{which}.bin"
-        return np.memmap(path, np.uint8, "r", shape=(len(self.rows), size))
-
-    def _numbers(
-        self, stored: "np.ndarray[Any, Any]", chunk: Tensor, name: str, which: str, device: torch.device
-    ) -> Tensor:
-        taken = torch.from_numpy(stored[chunk.numpy()]).view(self.dtype)
-        return taken.view(len(chunk), *self.layers[name][which]).to(device).float()
-
-    def _summed(self, name: str, layer: nn.Module, found: Tensor) -> Gradients:
+    def _summed(self, name: str, layer: nn.Module, slots: Tensor) -> Gradients:
         parameters = dict(layer.named_parameters(recurse=False))
         sizes = [value.numel() for value in parameters.values()]
+        mask = None
+        if self.about["proof"][name]:
+            streams = Streams(*self.about["streams"])
+            mask = RandomMask(
+                sum(sizes), self.about["keep"], Mask[self.about["mask"]], streams, f"mask/{name}"
+            )
+            if mask.proof != self.about["proof"][name]:
+                raise Damaged("the record's masks were drawn by another torch: record again")
+        kept = sum(sizes) if mask is None else mask.kept
         path = self.folder / f"{name}.sums.bin"
-        stored = np.memmap(path, np.float32, "r", shape=(len(self.tracked), sum(sizes)))
+        count = int(self.slots.max()) + 1 if len(self.slots) else 0
+        stored = np.memmap(path, np.float32, "r", shape=(count, kept))
         total = torch.zeros(sum(sizes), dtype=torch.float64)
-        for chunk in found.split(CHUNK):
-            total += torch.from_numpy(stored[chunk.numpy()]).double().sum(0)
+        for chunk in slots.split(CHUNK):
+            values = torch.from_numpy(stored[chunk.numpy()]).double()
+            if mask is None:
+                total += values.sum(0)
+                continue
+            for slot, value in zip(chunk.tolist(), values, strict=True):
+                total[mask.positions(slot)] += value
         parts = total.float().split(sizes)
         return {
             own: part.view_as(value).to(value.device)

@@ -72,7 +72,7 @@ def run(
     conditions = Conditions(Streams(0, "bench"), meter, lambda values: None, recipe)
     steps = train(model, split, recipe, conditions)
     if recorder is not None:
-        steps = recorder.watch(steps, Watched(model, split, recipe, folder))
+        steps = recorder.watch(steps, Watched(model, split, recipe, Streams(0, "record"), folder))
     for _ in islice(steps, STEPS):
         pass
 

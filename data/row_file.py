@@ -1,0 +1,74 @@
+"""Files that list rows of a data set: .npy, or .csv or .txt with one number a line."""
+
+import csv
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def read_rows(file: str, option: str) -> Rows:
+    """The listed rows, ascending. Raises UserError, naming the option that gave the file, on anything
+    that is no list of different rows."""
+    rows = read_numbers(file, option)
+    found: Rows
+    found, counts = np.unique(rows, return_counts=True)
+    if len(found) < len(rows):
+        raise UserError(
+            f"{option}={file} lists row {found[counts > 1][0]} more than once: list every row once"
+        )
+    if not len(found):
+        raise UserError(f"{option}={file} lists no row: nothing would be selected")
+    return found
+
+
+def read_numbers(file: str, option: str) -> Rows:
+    """The listed numbers in their order. Raises UserError where the file holds anything else."""
+    path = Path(file)
+    readers = {".npy": _npy, ".csv": _csv, ".txt": _txt}
+    if path.suffix not in readers:
+        raise UserError(f"{option}={path}: write the rows as .npy, .csv or .txt")
+    if not path.is_file():
+        raise UserError(f"{option}={path} does not exist")
+    try:
+        return readers[path.suffix](path)
+    except (ValueError, OverflowError, EOFError, OSError, csv.Error) as error:
+        raise UserError(
+            f"{option}={path} is no list of row numbers ({error}); "
+            "write one non-negative integer a line, or a one-dimensional integer .npy"
+        ) from error
+
+
+def content(rows: Rows) -> str:
+    """What a list of rows is identified by, wherever its file lies."""
+    return hashlib.sha256(rows.tobytes()).hexdigest()
+
+
+def _npy(path: Path) -> Rows:
+    rows = np.load(path, allow_pickle=False)
+    if not isinstance(rows, np.ndarray):
+        raise ValueError("it holds several arrays")
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(f"its array is {rows.ndim}-dimensional of {rows.dtype}")
+    listed: Rows = rows.astype(np.int64)
+    return listed
+
+
+def _csv(path: Path) -> Rows:
+    with path.open(newline="") as file:
+        lines = [line for line in csv.reader(file) if line]
+    if any(len(line) > 1 for line in lines):
+        raise ValueError("it has several columns")
+    cells = [line[0] for line in lines]
+    if cells and not cells[0].strip().lstrip("-").isdigit():
+        cells = cells[1:]  # a header
+    return np.array([int(cell) for cell in cells], dtype=np.int64)
+
+
+def _txt(path: Path) -> Rows:
+    return np.array([int(word) for word in path.read_text().split()], dtype=np.int64)

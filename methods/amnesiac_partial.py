@@ -1,0 +1,23 @@
+"""Partial amnesiac: subtract a part of every update of a batch that held a forgotten row.
+
+Idea: as amnesiac, but a fraction of each layer's update is enough, and harms the rest less.
+Update rule: θ_u = θ_o − Σ_{t: b_t ∩ D_f ≠ ∅} P_{l,t} ⊙ Δ_t.
+Needs: a record of layer-wise updates (`recorder=layerwise`), and no data at all.
+Differs from the paper: it gives no pruning schedule and no code; the shares kept by the first and the
+last layer are options of the recorder, and so is how the kept numbers are chosen.
+Reference: Gogineni & Nadimi 2024 (paper 002).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from methods.amnesiac import Amnesiac
+from methods.recorders.batch_updates import Unpacker
+from methods.recorders.layerwise import Layerwise, Part
+from methods.recording import Recorder
+
+
+@dataclass(frozen=True)
+class AmnesiacPartial(Amnesiac):
+    records: ClassVar[type[Recorder] | None] = Layerwise
+    unpacker: ClassVar[Unpacker] = Part

@@ -1,0 +1,133 @@
+"""Entries of one size on disk: appended by a thread of their own, memory-mapped and checked one by one
+when they are read."""
+
+import queue
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.disk import ENTRIES, FULL
+from data.errors import UserError
+
+# Jobs that may wait for the disk before training does.
+PENDING = 8
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Damaged(UserError):
+    """A record's file is not what was written."""
+
+
+class Writer:
+    """Does jobs in their order in a thread of its own, as a context manager. Jobs write and add with
+    numpy: torch's operations in a second thread would compete with training for its threads.
+
+    What a job raises is raised by the next `do`, or at the end; but a full disk, where `go_on` says so,
+    only ends the record: `lost` is set, and nothing more is written.
+    """
+
+    def __init__(self, go_on: bool) -> None:
+        self.go_on = go_on
+        self.lost = False
+        self._error: BaseException | None = None
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(PENDING)
+        self._thread = threading.Thread(target=self._work, name="record", daemon=True)
+
+    def __enter__(self) -> "Writer":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+        if kind is None:
+            self._raise()
+
+    def do(self, job: Callable[[], None]) -> None:
+        self._raise()
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if self._error is not None or self.lost:
+                continue
+            try:
+                job()
+            except OSError as error:
+                if self.go_on and error.errno in FULL:
+                    self.lost = True
+                else:
+                    self._error = error
+            except BaseException as error:
+                self._error = error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+class EntryFile:
+    """A file being written, `name`.entries in a folder; `close` writes the entries' checksums."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / (name + ENTRIES)
+        self._file = self.path.open("wb")
+        self._sums: list[int] = []
+
+    def append(self, entries: Tensor) -> None:
+        """Appends (n, …) numbers on the CPU as n entries."""
+        block = entries.contiguous().view(torch.uint8).flatten(1).numpy()
+        self._file.write(block.data)
+        self._sums.extend(map(zlib.crc32, block))
+
+    def close(self) -> None:
+        self._file.close()
+        np.save(_sums_of(self.path), np.array(self._sums, dtype=np.uint32))
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A file of entries of `width` bytes, read by number."""
+
+    path: Path
+    stored: Bytes
+    sums: "np.ndarray[Any, np.dtype[np.uint32]]"
+
+    @staticmethod
+    def open(folder: Path, name: str, width: int) -> "Entries":
+        """Raises Damaged where the file does not hold whole entries of this width."""
+        path = folder / (name + ENTRIES)
+        sums = np.load(_sums_of(path))
+        if path.stat().st_size != len(sums) * width:
+            raise Damaged(f"{path} does not hold the {len(sums)} entries that it should")
+        shape = (len(sums), width)
+        stored = np.memmap(path, np.uint8, "r", shape=shape) if len(sums) else np.empty(shape, np.uint8)
+        return Entries(path, stored, sums)
+
+    def read(self, numbers: Tensor, dtype: torch.dtype) -> Tensor:
+        """The entries of these numbers (n,), each width / itemsize numbers. Raises Damaged where one is
+        not what was written."""
+        which = numbers.numpy()
+        block = self.stored[which]
+        found = np.fromiter(map(zlib.crc32, block), np.uint32, len(block))
+        if not np.array_equal(found, self.sums[which]):
+            raise Damaged(f"{self.path} differs from what was written")
+        return torch.from_numpy(block).view(dtype)
+
+
+def _sums_of(path: Path) -> Path:
+    return path.with_suffix(".sums.npy")
