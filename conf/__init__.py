@@ -27,11 +27,13 @@ class Mode(Enum):
 @dataclass
 class Data:
     """`root`: the folder that torchvision calls root. `download`: fetch what is missing.
-    `limit`: rows per class, for quick looks; null for all."""
+    `limit`: rows per class, for quick looks; null for all. `rare`: training rows to keep of single
+    classes, {class: rows}."""
 
     root: str = MISSING
     download: bool = MISSING
     limit: int | None = MISSING
+    rare: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -73,20 +75,24 @@ class Tracking:
 @dataclass
 class Table:
     """`columns`: the scores and costs a table shows, in order. `seeds`: how many there should be;
-    null for the most that any line has."""
+    null for the most that any line has. `published`: the file of results/published whose numbers stand
+    beside ours; null for none."""
 
     columns: list[str] = field(default_factory=list)
     seeds: int | None = MISSING
+    published: str | None = MISSING
 
 
 @dataclass
 class Run:
-    """One run. `name`: the results folder; null for <dataset>_<model>_<scenario>. `device`: null for
+    """One run. `name`: the results folder; null for <dataset>_<model>_<scenario>. `reads`: the recorder
+    whose record the method reads, where there are several of its kind; null for the first. `device`: null for
     a GPU where there is one. `threads`: of the CPU; results differ in their last bits between
     thread counts, so it is fixed here and not by the machine."""
 
     name: str | None = MISSING
     seed: int = MISSING
+    reads: str | None = MISSING
     device: str | None = MISSING
     threads: int = MISSING
     until: Until = MISSING

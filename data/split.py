@@ -165,6 +165,11 @@ class Dataset:
         the training split, and of the test split. Rows keep their positions in the whole set."""
         return replace(self, train=_first(self.train, per_class), test=_first(self.test, per_class))
 
+    def thinned(self, label: int, rows: int) -> "Dataset":
+        """Only the first `rows` training rows of one class: a rare class. The test split stays."""
+        gone = self.train.rows[(self.train.labels == label).nonzero()[rows:, 0]]
+        return replace(self, train=self.train.without(gone))
+
 
 def _first(split: Split, per_class: int) -> Split:
     labels = split.labels if split.fine is None else split.fine

@@ -15,6 +15,9 @@ from runner.stages import Stages, cost_of, weights_of
 from runner.store import Artefact, Store, fingerprint
 from runner.tracking import flat, track
 
+# The choices that label a row.
+NAMED = ("dataset", "model", "scenario", "method", "line")
+
 
 def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
     """Does what is not done yet and writes the run's row; None where `until` ended it earlier.
@@ -94,7 +97,7 @@ def _row(
         name=plan.name,
         key=plan.key,
         seed=plan.seed,
-        names={part: plan.names[part] for part in ("dataset", "model", "scenario", "method")},
+        names={part: plan.names[part] for part in NAMED if part in plan.names},
         setting=fingerprint(shared.setting_identity),
         cells=cells,
         parameters=flat(shared.repair_identity or shared.own_identity),

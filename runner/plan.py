@@ -74,10 +74,12 @@ class Plan:
     seed: int | None
     source: Source
     limit: int | None
+    rare: Mapping[int, int]
     architecture: Architecture
     recipe: Recipe
     scenario: Scenario
     recorders: Mapping[str, Recorder]
+    reads: str | None
     method: Method
     repair: Method | None
     budget: int | None
@@ -108,12 +110,14 @@ class Plan:
             seed=cfg.seed,
             source=build(cfg.dataset, Source, "dataset"),
             limit=cfg.data.limit,
+            rare=dict(cfg.data.rare),
             architecture=build(cfg.model, Architecture, "model"),
             recipe=build(cfg.training, Recipe, "training"),
             scenario=build(cfg.scenario, Scenario, "scenario"),
             recorders={
                 name: build(cfg.recorder[name], Recorder, f"recorder.{name}") for name in cfg.recorder
             },
+            reads=cfg.reads,
             method=build(cfg.method, Method, "method"),
             repair=None if cfg.repair is None else build(cfg.repair, Method, "repair"),
             budget=cfg.budget.gradient_examples,
@@ -142,6 +146,12 @@ class Plan:
                 raise UserError(f"{option}={value}: it must be at least 1")
         if "/" in self.name or self.name.startswith("."):
             raise UserError(f"name={self.name} must be a plain folder name")
+        for label, rows in self.rare.items():
+            if not 0 <= label < self.source.classes or rows < 1:
+                raise UserError(
+                    f"data.rare={{{label}: {rows}}}: name classes 0 to {self.source.classes - 1}, and at "
+                    "least 1 row of each"
+                )
         self.source.check()
         self.recipe.check_parameters("training")
         self.method.check_parameters("method")
@@ -152,18 +162,26 @@ class Plan:
         self.scenario.check(self.source)
         self.architecture.check()
         wanted = self.method.records
-        if wanted is not None and self.record_of(self.method) is None:
+        read = self.record_of(self.method)
+        if wanted is not None and read is None:
             name = wanted.__module__.rsplit(".", 1)[-1]
             raise UserError(
                 f"method={self.names['method']} reads a record of the training: add recorder={name}"
             )
+        if self.reads is not None and self.reads != read:
+            raise UserError(
+                f"reads={self.reads} is no record that method={self.names['method']} reads: set "
+                f"reads={'null' if read is None else read}"
+            )
 
     def record_of(self, method: Method) -> str | None:
-        """The name of the recorder whose record the method reads."""
+        """The name of the recorder whose record the method reads; None where it reads none, or none
+        of its kind is there."""
         wanted = method.records
         if wanted is None:
             return None
-        return next((name for name, r in self.recorders.items() if isinstance(r, wanted)), None)
+        found = [name for name, recorder in self.recorders.items() if isinstance(recorder, wanted)]
+        return self.reads if self.reads in found else next(iter(found), None)
 
     def check_request(self, found: Mapping[str, Any]) -> None:
         """Raises UserError where a training, the method or the reference cannot work with what the
@@ -182,7 +200,12 @@ class Plan:
 
     @property
     def data_identity(self) -> Identity:
-        return {"source": identity_of(self.source), "limit": self.limit}
+        rare = {"rare": {str(label): rows for label, rows in sorted(self.rare.items())}}
+        return {
+            "source": identity_of(self.source),
+            "limit": self.limit,
+            **(rare if self.rare else {}),
+        }
 
     @property
     def request_identity(self) -> Identity:

@@ -218,7 +218,7 @@ def _option(parameter: str) -> str:
 
 def _is_own(option: str) -> bool:
     """Whether an option belongs to the method alone and not to what methods are compared on."""
-    return option.startswith(("method.", "repair.")) or option == "budget"
+    return option.startswith(("method.", "repair.", "recorder.")) or option == "budget"
 
 
 def _short(value: Any) -> str:

@@ -58,6 +58,8 @@ class Stages:
         with Bar(f"load {plan.names['dataset']}", delay=0):
             dataset = plan.source.load(plan.data_root, plan.download)
         dataset = dataset if plan.limit is None else dataset.limited(plan.limit)
+        for label, rows in plan.rare.items():
+            dataset = dataset.thinned(label, rows)
         return dataset.to(plan.device)
 
     @cached_property
