@@ -75,8 +75,8 @@ class Tracking:
 @dataclass
 class Table:
     """`columns`: the scores and costs a table shows, in order. `seeds`: how many there should be;
-    null for the most that any line has. `published`: the file of results/published whose numbers stand
-    beside ours; null for none."""
+    null for the most that any line has. `published`: the file of results/published whose numbers
+    stand beside ours; null for none."""
 
     columns: list[str] = field(default_factory=list)
     seeds: int | None = MISSING
@@ -86,8 +86,8 @@ class Table:
 @dataclass
 class Run:
     """One run. `name`: the results folder; null for <dataset>_<model>_<scenario>. `reads`: the recorder
-    whose record the method reads, where there are several of its kind; null for the first. `device`: null for
-    a GPU where there is one. `threads`: of the CPU; results differ in their last bits between
+    whose record the method reads, where there are several of its kind; null for the first. `device`:
+    null for a GPU where there is one. `threads`: of the CPU; results differ in their last bits between
     thread counts, so it is fixed here and not by the machine."""
 
     name: str | None = MISSING

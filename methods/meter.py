@@ -76,6 +76,13 @@ class Meter:
             yield batch
             self.progress.advance(len(batch.rows))
 
+    def add(self, *costs: Cost) -> None:
+        """Counts what was spent elsewhere as spent here; no peak of memory is known of it."""
+        for cost in costs:
+            self.cost.gradient_examples += cost.gradient_examples
+            self.cost.forward_examples += cost.forward_examples
+            self.cost.seconds += cost.seconds
+
     def __enter__(self) -> "Meter":
         self._memory = _Memory(self.device)
         self._started = self._now()
@@ -87,7 +94,7 @@ class Meter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.cost.seconds = self._now() - self._started
+        self.cost.seconds += self._now() - self._started
         self.cost.peak_bytes = self._memory.peak()
 
     def _now(self) -> float:

@@ -11,12 +11,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
-from methods.base import Access, Facts, Method, Problem
+from methods.base import Access, Facts, Method, Problem, accuracy
 from methods.training import Descent, curves, train
-from metrics.predictions import autocast
 
 # Batches over which accuracy is averaged to tell whether the model has recovered.
 WINDOW = 32
@@ -33,7 +31,10 @@ class Repair(Descent, Method):
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None
         log = problem.conditions.log
-        goal = None if self.recovered is None else accuracy_of_original(problem) - self.recovered
+        goal = None
+        if self.recovered is not None:
+            original = accuracy(problem.original(), problem.retain, problem.conditions)
+            goal = original - self.recovered
         recent: deque[float] = deque(maxlen=WINDOW)
         steps = train(problem.model, problem.retain, self, problem.conditions)
         for step in curves(steps, log):
@@ -44,15 +45,3 @@ class Repair(Descent, Method):
                 log({"recovered_at_step": step.number, "goal": goal})
                 break
         return problem.model
-
-
-@torch.no_grad()
-def accuracy_of_original(problem: Problem) -> float:
-    """The original's accuracy on the retained rows, in evaluation mode."""
-    assert problem.retain is not None
-    model = problem.original().eval()
-    right = 0
-    for batch in problem.conditions.meter.looks(problem.retain, 256):
-        with autocast(problem.conditions.bf16, batch.images.device):
-            right += int((model(batch.images).argmax(1) == batch.labels).sum())
-    return right / len(problem.retain)

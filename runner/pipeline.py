@@ -15,6 +15,9 @@ from runner.stages import Stages, cost_of, weights_of
 from runner.store import Artefact, Store, fingerprint
 from runner.tracking import flat, track
 
+# The models that a run's own method makes: of all rows, of the request, and that one repaired.
+OWN = ("before", "unlearned", "repaired")
+
 # The choices that label a row.
 NAMED = ("dataset", "model", "scenario", "method", "line")
 
@@ -35,12 +38,19 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
             original = stages.pretrain()  # and the records of it
             if plan.until is not Until.end:
                 return None
-            models = {"original": original, "unlearned": stages.unlearn(original)}
+            models = {"original": original}
+            before = stages.before(plan.method)
+            if before is not None:
+                models["before"] = before
+            models["unlearned"] = stages.unlearn(original)
             if plan.repair is not None:
                 models["repaired"] = stages.repair(plan.repair, models["unlearned"])
             if plan.reference is not None:
                 models["reference"] = stages.reference(plan.reference, original)
-            predictions = {role: stages.predictions(model) for role, model in models.items()}
+            makers = dict.fromkeys(OWN, plan.method) | {"reference": plan.reference}
+            predictions = {
+                role: stages.predictions(model, makers.get(role)) for role, model in models.items()
+            }
         except Diverged as error:
             results.write(_row(plan, overrides, stages, {}, status="diverged", error=str(error)), {})
             raise
@@ -91,6 +101,8 @@ def _row(
 ) -> Row:
     shared = plan.without_seed()
     cells = {"unlearned": fingerprint(shared.own_identity)}
+    if "before" in models:
+        cells["before"] = fingerprint(shared.before_identity(plan.method))
     if shared.repair_identity is not None:
         cells["repaired"] = fingerprint(shared.repair_identity)
     return Row(

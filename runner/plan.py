@@ -27,7 +27,16 @@ Part = TypeVar("Part", bound=Component)
 
 # What a stage makes of the same inputs: raise a number when its meaning changes, and old artefacts
 # are left alone. A test pins the keys that follow.
-VERSIONS = {"request": 2, "pretrain": 1, "record": 1, "unlearn": 1, "repair": 1, "predict": 1}
+VERSIONS = {
+    "request": 2,
+    "pretrain": 1,
+    "record": 1,
+    "unlearn": 1,
+    "before": 1,
+    "slice": 1,
+    "repair": 1,
+    "predict": 1,
+}
 
 
 def build(node: Any, kind: type[Part], option: str) -> Part:
@@ -149,8 +158,8 @@ class Plan:
         for label, rows in self.rare.items():
             if not 0 <= label < self.source.classes or rows < 1:
                 raise UserError(
-                    f"data.rare={{{label}: {rows}}}: name classes 0 to {self.source.classes - 1}, and at "
-                    "least 1 row of each"
+                    f"data.rare={{{label}: {rows}}}: name classes 0 to {self.source.classes - 1}, and "
+                    "at least 1 row of each"
                 )
         self.source.check()
         self.recipe.check_parameters("training")
@@ -248,6 +257,15 @@ class Plan:
             "seed": self.seed,
             **({} if name is None else {"recorder": identity_of(self.recorders[name])}),
         }
+
+    def before_identity(self, method: Method) -> Identity:
+        """What a method trains before there is a request; the rows are shared out as for the request."""
+        return {**self.pretrain_identity, "version": VERSIONS["before"], "method": identity_of(method)}
+
+    def slice_identity(self, identity: Identity, budget: int | None) -> Identity:
+        """A training that a method keeps for later requests."""
+        own = {"version": VERSIONS["slice"], "slice": identity, "budget": budget}
+        return {**self.pretrain_identity, **own}
 
     @property
     def own_identity(self) -> Identity:

@@ -10,7 +10,7 @@ runner may follow; `name`, `paths.root` and `table` are the ones that matter.
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from hydra.experimental.callback import Callback
 
 from data.errors import UserError
 from runner.naming import run_name
+from runner.published import Published, read
 from runner.results import SHARED, Results, Row, tidy
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ COSTS = {
 @dataclass(frozen=True)
 class Report:
     """The rows of one name as text. `columns` are metrics and costs in order; `seeds` how many values
-    every cell should have: cells with fewer say so."""
+    every cell should have: cells with fewer say so. `published` are a paper's numbers, to stand beside
+    those of the rows that are lines of its table."""
 
     rows: list[Row]
     columns: Sequence[str]
     seeds: int | None = None
+    published: Published = field(default_factory=dict)
 
     def terminal(self) -> str:
         """Scores, gaps and remarks as aligned text."""
@@ -66,8 +69,37 @@ class Report:
         if cells["gap"].notna().any() and gaps:
             expected = self._expected(cells)
             parts.append(_render(style, "gap to retrain", others, labels, cells, gaps, "gap_", expected))
+        if self.published:
+            parts.append(self._beside(style, cells))
         comment = "% " if style.startswith("latex") else ""
         return "\n\n".join([*parts, *(comment + text for text in self._remarks(cells))]) + "\n"
+
+    def _beside(self, style: str, cells: "pd.DataFrame") -> str:
+        """Our numbers, and the paper's in brackets; the lines are those of its table, and ours."""
+        from tabulate import tabulate
+
+        ours = {row.names["line"]: row for row in self.rows if "line" in row.names}
+        lines = dict.fromkeys([line for line, _, _ in self.published] + sorted(ours))
+        heads = list(dict.fromkeys((role, metric) for _, role, metric in self.published))
+        numbers = cells[["value", "half_width"]]
+        found = {
+            index: tuple(values) for index, values in zip(numbers.index, numbers.to_numpy(), strict=True)
+        }
+        body = []
+        for line in lines:
+            texts = [line]
+            for role, metric in heads:
+                row = ours.get(line)
+                index = row and (row.setting, row.cells.get(role, role), metric)
+                text = _cell((*found.get(index, (None, None)), 1), 1, False, False)
+                theirs = self.published.get((line, role, metric))
+                texts.append(text if theirs is None else f"{text} ({theirs:g})")
+            body.append(texts)
+        broken = "\n" if style == "simple" else " "
+        names = ["ours (paper's)", *(broken.join([role, *metric.split("_")]) for role, metric in heads)]
+        align = ("left", *("right" for _ in heads))
+        table = tabulate(body, headers=names, tablefmt=style, disable_numparse=True, colalign=align)
+        return str(table)
 
     @cached_property
     def _cells(self) -> "pd.DataFrame":
@@ -106,9 +138,12 @@ class Report:
             for role, method in SHARED.items():
                 lines[row.setting, role] = (method, shared)
             own = {name: value for name, value in options.items() if not name.startswith("repair.")}
-            lines[row.setting, row.cells["unlearned"]] = (row.names["method"], own)
+            name = row.names.get("line", row.names["method"])
+            lines[row.setting, row.cells["unlearned"]] = (name, own)
+            if "before" in row.cells:
+                lines[row.setting, row.cells["before"]] = (f"{name}, before the request", own)
             if "repaired" in row.cells:
-                lines[row.setting, row.cells["repaired"]] = (f"{row.names['method']}, repaired", options)
+                lines[row.setting, row.cells["repaired"]] = (f"{name}, repaired", options)
         labels = {}
         for line, (method, options) in lines.items():
             alike = [other for name, other in lines.values() if name == method]
@@ -239,7 +274,9 @@ def write_tables(report: Report, folder: Path, name: str) -> None:
 def show(cfg: "DictConfig", name: str) -> None:
     """Prints the table of a name and writes its files."""
     root = Path(cfg.paths.root)
-    report = Report(Results(root / "results").rows(name), list(cfg.table.columns), cfg.table.seeds)
+    published = {} if cfg.table.published is None else read(cfg.table.published)
+    rows = Results(root / "results").rows(name)
+    report = Report(rows, list(cfg.table.columns), cfg.table.seeds, published)
     print(f"\n{name}\n\n{report.terminal()}")
     write_tables(report, root / "tables", name)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from data.errors import UserError
 from data.requests import Request
 from data.split import Dataset, Split
 from data.streams import Streams
-from methods.base import Access, Method, Problem
+from methods.base import Access, Kept, Method, Problem
 from methods.entries import Damaged
 from methods.meter import Cost, Meter
 from methods.recording import LOST, Stopwatch, Watched, check_request
@@ -224,16 +225,34 @@ class Stages:
         scope = "repair" if role == "repair" else "unlearn"
         with self._conditions(folder, role, self.streams(scope), budget) as conditions:
             problem = self.problem(method, start, conditions)
+            if role == "repair":
+                problem.model = self._load(start, self.plan.method)
             problem.recording = recording
             with conditions.meter:
                 model = method.unlearn(problem)
             _save(model, folder)
 
-    def predictions(self, made: Artefact) -> Predictions:
-        """The logits of an artefact's model on all rows, cut into the parts of the request."""
+    def before(self, method: Method) -> Artefact | None:
+        """The model that a method would have had before the request, where that is not the original."""
+        if type(method).before is Method.before:
+            return None
 
         def produce(folder: Path) -> None:
-            model = self._load(made)
+            with self._conditions(folder, "before", self.streams("unlearn"), None) as conditions:
+                problem = self.problem(method, self.pretrain(), conditions)
+                with conditions.meter:
+                    model = method.before(problem)
+                assert model is not None
+                _save(model, folder)
+
+        return self._get("before", self.plan.before_identity(method), produce, "before")
+
+    def predictions(self, made: Artefact, method: Method | None = None) -> Predictions:
+        """The logits of an artefact's model on all rows, cut into the parts of the request; `method`
+        made it, where it is not the original."""
+
+        def produce(folder: Path) -> None:
+            model = self._load(made, method)
             tensors: dict[str, Tensor] = {}
             for name, split in (("train", self.dataset.train), ("test", self.dataset.test)):
                 with Bar(f"predict {name}") as bar:
@@ -312,8 +331,8 @@ class Stages:
     def problem(self, method: Method, start: Artefact, conditions: Conditions) -> Problem:
         """What the method may see, and nothing else."""
         train, request = self.dataset.train, self.request
-        forget = train.only(request.rows) if Access.FORGET in method.access else None
-        retain = _retained(train, request) if Access.RETAIN in method.access else None
+        forget = train.only(request.rows) if Access.FORGET in method.sees() else None
+        retain = _retained(train, request) if Access.RETAIN in method.sees() else None
         return Problem(
             model=self._load(start),
             original=lambda: self._load(self.pretrain()),
@@ -323,6 +342,7 @@ class Stages:
             forget=forget,
             retain=retain,
             forget_rows=request.rows,
+            kept=self._kept(conditions.meter),
         )
 
     def _fresh(self, streams: Streams) -> nn.Module:
@@ -332,10 +352,37 @@ class Stages:
         )
         return model.to(plan.device)
 
-    def _load(self, made: Artefact) -> nn.Module:
+    def _load(self, made: Artefact, method: Method | None = None) -> nn.Module:
+        """The model of an artefact that a method made; without one, of the original's own kind."""
+        state = load_file(made.path / MODEL)
         model = self._fresh(self.streams("load"))
-        model.load_state_dict(load_file(made.path / MODEL))
+        if method is not None:
+            model = method.module(lambda: self._fresh(self.streams("load")), state).to(self.plan.device)
+        model.load_state_dict(state)
         return model
+
+    def _kept(self, outer: Meter) -> Kept:
+        """Keeps trainings in the store, as `slice`."""
+
+        def kept(
+            identity: Mapping[str, Any],
+            make: Callable[[Conditions], nn.Module],
+            shell: nn.Module,
+            budget: int | None,
+        ) -> Cost:
+            def produce(folder: Path) -> None:
+                with self._conditions(folder, "slice", self.streams("slice"), budget) as conditions:
+                    with conditions.meter:
+                        model = make(conditions)
+                    _save(model, folder)
+
+            started = time.perf_counter()
+            made = self._get("slice", self.plan.slice_identity(identity, budget), produce)
+            shell.load_state_dict(load_file(made.path / MODEL))
+            outer.cost.seconds -= time.perf_counter() - started
+            return Cost(**made.read("cost.json"))
+
+        return kept
 
 
 def _retained(train: Split, request: Request) -> Split:

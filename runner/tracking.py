@@ -25,7 +25,7 @@ class WandbTracker(Tracker):
 
     def __init__(self, run: Any) -> None:
         self.run = run
-        for stage in ("pretrain", "unlearn", "repair", "reference"):
+        for stage in ("pretrain", "before", "unlearn", "repair", "reference"):
             run.define_metric(f"{stage}/epoch", hidden=True)
             run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
 

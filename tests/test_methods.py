@@ -50,7 +50,7 @@ def conditions_of(stages: Stages) -> Conditions:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_sees_what_it_declares_and_nothing_else(quick: Quick, method: str) -> None:
     stages = stages_of(quick(f"method={method}"))
-    access = stages.plan.method.access
+    access = stages.plan.method.sees()
     problem = stages.problem(stages.plan.method, stages.pretrain(), conditions_of(stages))
     rows = stages.request.rows
     assert (problem.forget is not None) == (Access.FORGET in access)

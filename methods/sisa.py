@@ -1,0 +1,183 @@
+"""SISA: train on shards apart from each other, retrain only those that a request hits.
+
+Idea: exact unlearning made cheaper: a row is in one shard, and a shard is trained slice by slice.
+Update rule: S models, each on its own shard, on slices 1…r for e = 2E/(R + 1) epochs for r = 1…R with
+the original's recipe, so that a shard costs E epochs of it; a checkpoint after every slice. Unlearning
+goes back to the checkpoint before the first slice that holds a forgotten row, and trains on without it.
+Needs: all rows, before the request; the retained rows of the shards that are hit, after it.
+Differs from the reference code: the optimizer is reset at every slice, since only then is a resumed
+shard what an uninterrupted one would be; shards can follow classes (`sharding: by_class`), so that a request
+for a class hits few. Checkpoints are kept by what they were trained on: a killed run goes on at its last
+slice, and the next request shares what it can. What is unlearned is an ensemble, and its accuracy before
+the request is a line of its own, since S models on N/S rows are worse than one on N.
+Reference: Bourtoule et al., Machine Unlearning, S&P 2021.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.errors import UserError
+from data.split import Split
+from data.streams import Streams
+from methods.base import Access, Facts, Method, Problem
+from methods.meter import Cost
+from methods.training import Conditions, fit
+
+
+class Aggregate(Enum):
+    """`mean` of the members' softmax; majority `vote` of their predictions, ties by the mean."""
+
+    mean = "mean"
+    vote = "vote"
+
+
+class Sharding(Enum):
+    """`uniform` at random, or `by_class`: in the order of labels, so that a class is in few shards."""
+
+    uniform = "uniform"
+    by_class = "by_class"
+
+
+class Ensemble(nn.Module):
+    """Members that answer together: (B, C, H, W) to (B, K) logarithms of probabilities."""
+
+    vote: Tensor
+
+    def __init__(self, members: list[nn.Module], vote: bool) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.register_buffer("vote", torch.tensor(vote))  # part of what the weights mean
+
+    def forward(self, images: Tensor) -> Tensor:
+        each = torch.stack([member(images).float().softmax(1) for member in self.members])
+        mean = each.mean(0)
+        if self.vote:
+            votes = F.one_hot(each.argmax(2), each.shape[2]).sum(0)
+            mean = (votes + mean) / (len(self.members) + 1)
+        return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+
+
+@dataclass(frozen=True)
+class Sisa(Method):
+    access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    shards: int
+    slices: int
+    aggregate: Aggregate
+    sharding: Sharding
+
+    def check_parameters(self, option: str) -> None:
+        for name in ("shards", "slices"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{option}.{name}={getattr(self, name)}: it must be at least 1")
+
+    def check(self, facts: Facts) -> None:
+        if self.shards * self.slices > facts.all:
+            raise UserError(
+                f"method.shards={self.shards} of method.slices={self.slices} are more than the "
+                f"{facts.all} training rows: set fewer"
+            )
+
+    def module(self, fresh: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
+        count = len({name.split(".")[1] for name in state if name.startswith("members.")})
+        return Ensemble([fresh() for _ in range(count)], vote=bool(state["vote"]))
+
+    def before(self, problem: Problem) -> nn.Module:
+        """The ensemble trained on all rows; its cost is that of all its slices."""
+        data = _all_rows(problem)
+        members = []
+        for number, shard in enumerate(self._shards(data, problem.conditions.streams)):
+            model, costs = self._train(problem, data, number, shard, len(shard))
+            problem.conditions.meter.add(*costs)
+            members.append(model)
+        return self._ensemble(members, problem)
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.retain is not None
+        retained = problem.retain.rows.cpu()
+        members, hit, retrained = [], 0, 0
+        shards = self._shards(_all_rows(problem), problem.conditions.streams)
+        for number, shard in enumerate(shards):
+            gone = [bool(torch.isin(rows, problem.forget_rows).any()) for rows in shard]
+            first = gone.index(True) if any(gone) else len(shard)
+            kept = [rows[torch.isin(rows, retained)] for rows in shard]
+            model, costs = self._train(problem, problem.retain, number, kept, first)
+            problem.conditions.meter.add(*costs[first:])  # what came before the request is paid
+            hit, retrained = hit + any(gone), retrained + len(costs[first:])
+            members.append(model)
+        problem.conditions.log({"shards_hit": hit, "slices_retrained": retrained})
+        if hit == len(shards) > 1:
+            logging.getLogger(__name__).warning("the request hits all %d shards of SISA", hit)
+        return self._ensemble(members, problem)
+
+    def _ensemble(self, members: list[nn.Module | None], problem: Problem) -> nn.Module:
+        trained = [member for member in members if member is not None]
+        ensemble = Ensemble(trained, vote=self.aggregate is Aggregate.vote)
+        return ensemble.to(problem.conditions.meter.device)
+
+    def _shards(self, data: Split, streams: Streams) -> list[list[Tensor]]:
+        """Each shard's slices of row numbers, whatever the request."""
+        rows = data.rows[torch.randperm(len(data), generator=streams("shards"))]
+        if self.sharding is Sharding.by_class:
+            labels = data.labels[torch.searchsorted(data.rows, rows)]
+            rows = rows[labels.argsort(stable=True)]
+        shards = []
+        for number, shard in enumerate(rows.cpu().tensor_split(self.shards)):
+            mixed = torch.randperm(len(shard), generator=streams(f"slices/{number}"))
+            shards.append(list(shard[mixed].tensor_split(self.slices)))
+        return shards
+
+    def _train(
+        self, problem: Problem, data: Split, number: int, slices: list[Tensor], first: int
+    ) -> tuple[nn.Module | None, list[Cost]]:
+        """A shard's model after its last slice, and what each slice cost; no model where no row is left.
+        The budget bounds the slices from `first` on, which are trained for the request."""
+        assert problem.kept is not None
+        meter = problem.conditions.meter
+        left = None if meter.budget is None else meter.budget - meter.cost.gradient_examples
+        epochs = max(1, round(2 * problem.recipe.epochs / (self.slices + 1)))
+        model: nn.Module | None = None
+        costs, seen = [], hashlib.sha256()
+        for r, rows in enumerate(slices):
+            part = _sorted(data.only(torch.cat(slices[: r + 1])))
+            new = _sorted(data.only(rows))
+            seen.update(torch.stack([new.rows, new.labels]).cpu().numpy().tobytes())
+            if not len(part):
+                costs.append(Cost())
+                continue
+            start = model
+            model = problem.fresh(Streams(problem.conditions.streams.seed, f"sisa/{number}"))
+            make = partial(_continue, start, model, part, epochs, f"sisa/{number}/{r}")
+            identity = {"shard": number, "slice": r, "epochs": epochs, "rows": seen.hexdigest()}
+            budget = None if r < first or left is None else left
+            costs.append(problem.kept(identity, make, model, budget))
+            left = None if left is None else left - (costs[-1].gradient_examples if r >= first else 0)
+        return model, costs
+
+
+def _all_rows(problem: Problem) -> Split:
+    """The rows as they were before the request, ascending."""
+    assert problem.forget is not None and problem.retain is not None
+    return _sorted(problem.retain.without(problem.forget.rows).joined(problem.forget))
+
+
+def _sorted(split: Split) -> Split:
+    return split.take(split.rows.argsort())
+
+
+def _continue(
+    start: nn.Module | None, model: nn.Module, part: Split, epochs: int, scope: str, given: Conditions
+) -> nn.Module:
+    """Trains on from the checkpoint before, or from the beginning, by the recipe."""
+    if start is not None:
+        model.load_state_dict(start.state_dict())
+    own = replace(given, streams=Streams(given.streams.seed, scope))
+    return fit(model, part, replace(given.recipe, epochs=epochs), own)
