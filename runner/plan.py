@@ -31,9 +31,9 @@ VERSIONS = {
     "request": 2,
     "pretrain": 1,
     "record": 1,
-    "unlearn": 1,
     "before": 1,
     "slice": 1,
+    "unlearn": 1,
     "repair": 1,
     "predict": 1,
 }
