@@ -155,7 +155,7 @@ class Stopwatch:
 def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Tensor]) -> None:
     """The last files of a record; where it was given up, only word of that."""
     if writer.lost:
-        for file in folder.glob("*.*"):
+        for file in filter(Path.is_file, folder.iterdir()):
             file.unlink()
         (folder / LOST).touch()
         return

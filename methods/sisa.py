@@ -7,9 +7,9 @@ goes back to the checkpoint before the first slice that holds a forgotten row, a
 Needs: all rows, before the request; the retained rows of the shards that are hit, after it.
 Differs from the reference code: the optimizer is reset at every slice, since only then is a resumed
 shard what an uninterrupted one would be; shards can follow classes (`sharding: by_class`), so that a
-request for a class hits few. Checkpoints are kept by what they were trained on: a killed run goes on at its last
-slice, and the next request shares what it can. What is unlearned is an ensemble, and its accuracy before
-the request is a line of its own, since S models on N/S rows are worse than one on N.
+request for a class hits few. Checkpoints are kept by what they were trained on: a killed run goes on at
+its last slice, and the next request shares what it can. What is unlearned is an ensemble, and its
+accuracy before the request is a line of its own, since S models on N/S rows are worse than one on N.
 Reference: Bourtoule et al., Machine Unlearning, S&P 2021.
 """
 

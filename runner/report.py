@@ -78,7 +78,10 @@ class Report:
         """Our numbers, and the paper's in brackets; the lines are those of its table, and ours."""
         from tabulate import tabulate
 
-        ours = {row.names["line"]: row for row in self.rows if "line" in row.names}
+        ours: dict[str, dict[str, tuple[str, str]]] = {}
+        for row in self.rows:
+            places = {role: (row.setting, row.cells.get(role, role)) for role in row.scores}
+            ours.setdefault(row.names.get("line", row.names["method"]), {}).update(places)
         lines = dict.fromkeys([line for line, _, _ in self.published] + sorted(ours))
         heads = list(dict.fromkeys((role, metric) for _, role, metric in self.published))
         numbers = cells[["value", "half_width"]]
@@ -89,8 +92,7 @@ class Report:
         for line in lines:
             texts = [line]
             for role, metric in heads:
-                row = ours.get(line)
-                index = row and (row.setting, row.cells.get(role, role), metric)
+                index = (*ours.get(line, {}).get(role, ("", "")), metric)
                 text = _cell((*found.get(index, (None, None)), 1), 1, False, False)
                 theirs = self.published.get((line, role, metric))
                 texts.append(text if theirs is None else f"{text} ({theirs:g})")

@@ -224,9 +224,8 @@ class Stages:
         """Lets a method work on a model, and writes what it makes into the folder."""
         scope = "repair" if role == "repair" else "unlearn"
         with self._conditions(folder, role, self.streams(scope), budget) as conditions:
-            problem = self.problem(method, start, conditions)
-            if role == "repair":
-                problem.model = self._load(start, self.plan.method)
+            maker = self.plan.method if role == "repair" else None
+            problem = self.problem(method, start, conditions, maker)
             problem.recording = recording
             with conditions.meter:
                 model = method.unlearn(problem)
@@ -328,13 +327,15 @@ class Stages:
         _write(folder / "cost.json", asdict(meter.cost))
         _write(folder / "curves.json", points)
 
-    def problem(self, method: Method, start: Artefact, conditions: Conditions) -> Problem:
-        """What the method may see, and nothing else."""
+    def problem(
+        self, method: Method, start: Artefact, conditions: Conditions, maker: Method | None = None
+    ) -> Problem:
+        """What the method may see, and nothing else; `maker` made the start, where it is no original."""
         train, request = self.dataset.train, self.request
         forget = train.only(request.rows) if Access.FORGET in method.sees() else None
         retain = _retained(train, request) if Access.RETAIN in method.sees() else None
         return Problem(
-            model=self._load(start),
+            model=self._load(start, maker),
             original=lambda: self._load(self.pretrain()),
             fresh=self._fresh,
             classes=self.dataset.classes,

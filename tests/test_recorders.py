@@ -1,21 +1,29 @@
 """Records of a training: watching changes nothing, records add up, what is not tracked is refused."""
 
+import errno
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from scipy.stats import hypergeom
 from torch.nn.utils import parameters_to_vector
 
 from data.errors import UserError
+from methods.entries import EntryFile, Writer
 from methods.meter import Meter
+from methods.per_sample_amnesiac import smallest
 from methods.recorders.batch_updates import UpdateRecord
+from methods.recorders.layerwise import Layerwise, Part
 from methods.recorders.per_sample import PerSample, SampleRecord, coefficients
 from methods.recording import Watched, share_of_batches_hit
-from methods.training import Conditions, train
+from methods.training import Conditions, Step, train
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
@@ -308,6 +316,315 @@ def test_the_rows_own_shares_keep_what_whole_batches_destroy(quick: Quick) -> No
         assert row.scores["unlearned"]["train_forget_accuracy"] < 0.1
         kept[method] = row.scores["unlearned"]["train_retain_accuracy"]
     assert kept["amnesiac"] < 0.3 and kept["per_sample_amnesiac"] > 0.7
+
+
+# Parts of updates
+
+LAYERS = ["recorder=[batch_updates,layerwise]", "training.epochs=2", "method=amnesiac_partial"]
+
+
+def both_totals(stages: Stages) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sums of all updates: whole, and what the layer-wise record kept of them."""
+    stages.pretrain()
+    whole = UpdateRecord.open(stages.record("batch_updates").path)
+    part = UpdateRecord.open(stages.record("layerwise").path, Part)
+    every = torch.ones(len(whole.rows), dtype=torch.bool)
+    assert torch.equal(whole.rows, part.rows)
+    return whole.total(every), part.total(every)
+
+
+@pytest.mark.parametrize("mask", ["fresh", "fixed", "magnitude"])
+def test_all_of_a_layer_is_the_update(quick: Quick, mask: str) -> None:
+    whole, part = both_totals(
+        stages_of(quick(*LAYERS, "recorder.layerwise.keep_first=1", f"recorder.layerwise.mask={mask}"))
+    )
+    assert torch.allclose(whole, part, atol=1e-7)
+
+
+def test_a_fixed_mask_keeps_the_same_numbers_of_every_update(quick: Quick) -> None:
+    options = ["recorder.layerwise.keep_first=0.25", "recorder.layerwise.mask=fixed"]
+    whole, part = both_totals(stages_of(quick(*LAYERS, *options)))
+    kept = part != 0
+    assert torch.allclose(part[kept], whole[kept], atol=1e-7)
+    assert kept.double().mean().item() == pytest.approx(0.25, abs=0.02)
+
+
+def test_fresh_masks_keep_their_share_of_everything(quick: Quick) -> None:
+    options = ["recorder.layerwise.keep_first=0.25", "training.epochs=20"]
+    whole, part = both_totals(stages_of(quick(*LAYERS, *options)))
+    assert (part != 0).double().mean() > 0.99, "80 updates leave no number out"
+    assert (part @ whole / (whole @ whole)).item() == pytest.approx(0.25, abs=0.05)
+
+
+def test_the_largest_numbers_weigh_more_than_random_ones(quick: Quick) -> None:
+    kept = {}
+    for mask in ("fixed", "magnitude"):
+        options = ["recorder.layerwise.keep_first=0.1", f"recorder.layerwise.mask={mask}"]
+        whole, part = both_totals(stages_of(quick(*LAYERS, *options)))
+        kept[mask] = ((whole - part).norm() / whole.norm()).item()
+    assert kept["magnitude"] < 0.8 * kept["fixed"]
+
+
+def test_the_kept_share_rises_from_the_first_layer_to_the_last(quick: Quick) -> None:
+    options = ["recorder.layerwise.keep_first=0.1", "recorder.layerwise.keep_last=0.7"]
+    stages = stages_of(quick(*LAYERS, *options))
+    (packing,) = [
+        recorder.packing(watched_by(stages, Path()))
+        for recorder in stages.plan.recorders.values()
+        if isinstance(recorder, Layerwise)
+    ]
+    assert isinstance(packing, Part)
+    assert packing.keeps == pytest.approx([0.1, 0.3, 0.5, 0.7])
+    sizes = zip(packing.kept, packing.keeps, packing.sizes, strict=True)
+    assert all(kept == max(1, round(keep * size)) for kept, keep, size in sizes)
+
+
+def test_amnesiac_partial_subtracts_the_kept_part_of_what_was_hit(quick: Quick) -> None:
+    stages = stages_of(quick(*LAYERS))
+    original = stages.pretrain()
+    record = UpdateRecord.open(stages.record("layerwise").path, Part)
+    expected = weights(stages, original) - record.total(record.hit(stages.request.rows))
+    assert torch.allclose(weights(stages, stages.unlearn(original)), expected, atol=1e-7)
+
+
+def test_checkpoints_hold_the_way_from_the_beginning_to_the_original(quick: Quick) -> None:
+    stages = stages_of(quick("recorder=[checkpoints]", "training.epochs=3"))
+    original = stages.pretrain()
+    folder = stages.record("checkpoints").path
+    states = [load_file(folder / f"epoch_{epoch}.safetensors") for epoch in range(4)]
+    final = load_file(original.path / MODEL)
+    assert all(torch.equal(states[3][name], final[name]) for name in final)
+    beginning = torch.cat([value.flatten() for value in states[0].values()])
+    assert beginning.sort().values.equal(weights(stages).sort().values), "in another order"
+    assert not any(torch.equal(a["0.weight"], b["0.weight"]) for a, b in pairwise(states))
+
+
+# Which rows
+
+
+def test_rows_of_a_file_are_tracked_and_no_others(quick: Quick, tmp_path: Path) -> None:
+    listed, asked = tmp_path / "tracked.txt", tmp_path / "rows.txt"
+    listed.write_text("3\n17\n40\n")
+    recorder = ["recorder=[per_sample]", f"recorder.per_sample.rows={listed}"]
+    for rows, refused in (("17\n40\n", False), ("17\n41\n", True)):
+        asked.write_text(rows)
+        request = ["scenario=given_rows", f"scenario.file={asked}", "method=per_sample_amnesiac"]
+        stages = stages_of(quick(*recorder, *request))
+        if refused:
+            with pytest.raises(UserError, match=r"row 41 is to be forgotten, but recorder\.per_sample"):
+                stages.unlearn(stages.pretrain())
+        else:
+            stages.unlearn(stages.pretrain())
+            found = load_file(stages.record("per_sample").path / "rows.safetensors")
+            assert found["tracked"].tolist() == [3, 17, 40] and len(found["rows"]) == 3
+
+
+def test_a_group_has_one_sum_for_all_its_rows(quick: Quick) -> None:
+    grouped = stages_of(quick(*SAMPLES, "recorder.per_sample.group_by=class"))
+    single = stages_of(quick(*SAMPLES))
+    rows = grouped.request.rows
+    a, b = shares_of(grouped, rows), shares_of(single, rows)
+    assert all((a[name] - b[name]).norm() <= 1e-5 * b[name].norm() for name in b)
+    size = grouped.record("per_sample").path / "0.sums.bin"
+    assert size.stat().st_size == 10 * 40 * 4, "ten classes, 4×9 weights and 4 biases"
+
+
+def test_a_part_of_a_group_is_refused(quick: Quick) -> None:
+    request = ["scenario=random", "scenario.fraction=0.1", "method=per_sample_amnesiac"]
+    stages = stages_of(quick(*SAMPLES, "recorder.per_sample.group_by=class", *request))
+    with pytest.raises(UserError, match="only a part of group"):
+        stages.pretrain()
+
+
+def test_groups_can_be_users_of_a_file(quick: Quick, tmp_path: Path) -> None:
+    users, asked = tmp_path / "users.txt", tmp_path / "rows.txt"
+    train = stages_of(quick()).dataset.train
+    of_user = torch.arange(int(train.rows.max()) + 1) % 7
+    users.write_text("\n".join(map(str, of_user.tolist())))
+    mine = train.rows[of_user[train.rows] == 2]
+    asked.write_text("\n".join(map(str, mine.tolist())))
+    request = ["scenario=given_rows", f"scenario.file={asked}"]
+    grouped = stages_of(quick(*SAMPLES, f"recorder.per_sample.group_by={users}", *request))
+    single = stages_of(quick(*SAMPLES, *request))
+    a, b = shares_of(grouped, mine), shares_of(single, mine)
+    assert all((a[name] - b[name]).norm() <= 1e-5 * b[name].norm() for name in b)
+
+
+# Masked sums, and Adam's own coefficient
+
+
+def test_a_whole_mask_is_the_dense_sum(quick: Quick) -> None:
+    rows = stages_of(quick()).request.rows
+    masked = shares_of(stages_of(quick(*SAMPLES, "recorder.per_sample.form=masked")), rows)
+    dense = shares_of(stages_of(quick(*SAMPLES, "recorder.per_sample.form=dense")), rows)
+    assert all(torch.allclose(masked[name], dense[name], atol=1e-7) for name in dense)
+
+
+def test_a_masked_sum_keeps_its_share_row_by_row(quick: Quick) -> None:
+    options = ["recorder.per_sample.form=masked", "recorder.per_sample.keep=0.25"]
+    stages = stages_of(quick(*SAMPLES, *options))
+    dense = stages_of(quick(*SAMPLES, "recorder.per_sample.form=dense"))
+    one = stages.request.rows[:1]
+    part, whole = (
+        torch.cat([share[name].flatten() for name in sorted(share)])
+        for share in (shares_of(stages, one), shares_of(dense, one))
+    )
+    kept = part != 0
+    assert torch.allclose(part[kept], whole[kept], atol=1e-8)
+    assert 0.1 < kept.double().mean() < 0.27, "a quarter of the numbers, some of which are zero"
+    folder = stages.record("per_sample").path
+    written = sum(file.stat().st_size for file in folder.glob("*.bin"))
+    assert stages.plan.recorders["per_sample"].bill(watched_by(stages, folder)) == written
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_preconditioned_shares_are_divided_by_adams_root_at_the_step(
+    quick: Quick, optimizer: str
+) -> None:
+    options = [
+        "recorder.per_sample.form=dense", "recorder.per_sample.attribution=preconditioned",
+        f"training.optimizer={optimizer}", "training.weight_decay=0.1", "training.lr=0.01",
+    ]  # fmt: skip
+    stages = stages_of(quick(*SAMPLES, *options))
+    rows = stages.request.rows
+    found = shares_of(stages, rows)
+    plan, split, streams = stages.plan, stages.dataset.train, stages.streams("pretrain")
+    model = plan.architecture.fresh(1, 8, 10, streams.number("init"))
+    conditions = Conditions(streams, Meter(torch.device("cpu")), lambda values: None, plan.recipe)
+    wanted = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    waiting: tuple[Step, dict[str, torch.Tensor]] | None = None
+
+    def settle() -> None:
+        """After the update, Adam's own state is the one that it divided by."""
+        if waiting is not None:
+            step, parts = waiting
+            for name, parameter in model.named_parameters():
+                state = step.optimizer.state[parameter]
+                root = (state["exp_avg_sq"] / (1 - 0.999 ** state["step"])).sqrt() + 1e-8
+                wanted[name] -= step.lr * parts[name] / root
+
+    for step in train(model, split, plan.recipe, conditions):
+        settle()
+        chosen = torch.isin(step.batch.rows, rows)
+        each = reference(model, step.batch.images, step.batch.labels)
+        waiting = step, {name: value[chosen].sum(0) for name, value in each.items()}
+    settle()
+    for name, value in wanted.items():
+        assert (found[name] - value).norm() <= 1e-4 * value.norm(), name
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["form=masked", "keep=0"], "keep=0.0: it must be above 0 and at most 1"),
+        (["form=masked", "keep=1.5"], "keep=1.5: it must be above 0 and at most 1"),
+        (["keep=0.5"], "set recorder.per_sample.form=masked"),
+        (["attribution=preconditioned"], "set recorder.per_sample.form=dense or masked"),
+        (["group_by=class", "form=factored"], "set recorder.per_sample.form=dense or masked"),
+        (["classes=[1]", "rows=x.npy"], "track classes or rows"),
+        (["rows=nowhere.npy"], "recorder.rows=nowhere.npy does not exist"),
+    ],
+)
+def test_records_that_make_no_sense_are_refused_at_once(options: list[str], words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        plan_of("recorder=[per_sample]", *(f"recorder.per_sample.{option}" for option in options))
+    assert words in str(refused.value)
+
+
+def test_a_share_to_keep_lies_between_nothing_and_all() -> None:
+    with pytest.raises(UserError, match=r"keep_first=0\.0: it must be above 0 and at most 1"):
+        plan_of("recorder=[layerwise]", "recorder.layerwise.keep_first=0")
+
+
+# How much to subtract
+
+
+@given(threshold=st.floats(0.001, 1000))
+def test_the_search_finds_the_smallest_strength_that_is_enough(threshold: float) -> None:
+    tried: list[float] = []
+
+    def reached(strength: float) -> bool:
+        tried.append(strength)
+        return strength >= threshold
+
+    found, evaluations = smallest(reached)
+    assert found >= threshold and evaluations == len(tried)
+    assert found - threshold <= max(1, 2 * threshold) / 32
+
+
+def test_auto_says_how_often_it_looked_and_reaches_its_target(quick: Quick) -> None:
+    learned = ["training.epochs=30", "training.lr=0.05", "recorder=[per_sample]"]
+    method = ["method=per_sample_amnesiac", "method.strength=auto", "method.target=0.2"]
+    row = run(quick(*learned, *method))
+    assert row is not None and row.scores["unlearned"]["train_forget_accuracy"] <= 0.2
+    stages = stages_of(quick(*learned, *method))
+    (point,) = stages.unlearn(stages.pretrain()).read("curves.json")
+    assert row.costs["unlearned"]["forward_examples"] == 20 * point["evaluations"] > 0
+
+
+def test_a_target_that_no_strength_reaches_is_told() -> None:
+    with pytest.raises(UserError, match="no strength up to 1024 reaches the target"):
+        smallest(lambda strength: False)
+
+
+# Disks
+
+
+def test_an_entry_that_was_altered_is_found_when_it_is_read_and_recorded_anew(quick: Quick) -> None:
+    """The store looks at the length of entries alone when it opens a record."""
+    request = ["recorder=[batch_updates]", "method=amnesiac"]
+    stages = stages_of(quick(*request))
+    stages.pretrain()
+    path = stages.record("batch_updates").path / "updates.entries"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    assert stages.record("batch_updates").damage() == "updates.entries differs from what was written"
+    again = stages_of(quick(*request))
+    with pytest.raises(UserError, match="set aside: run again, and it is made anew"):
+        again.unlearn(again.pretrain())
+    third = stages_of(quick(*request))
+    third.unlearn(third.pretrain())
+    assert path.read_bytes() == whole
+
+
+def full(*jobs: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("on_full", ["stop", "go_on"])
+def test_a_disk_that_fills_up_ends_the_record_and_the_training_if_asked(
+    quick: Quick, on_full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EntryFile, "append", full)
+    stages = stages_of(
+        quick("recorder=[batch_updates,checkpoints]", f"recorder.batch_updates.on_full={on_full}")
+    )
+    with pytest.raises(UserError, match=r"disk .* full|disk filled up"):
+        stages.pretrain()
+    kept = {artefact.stage for artefact in stages.store.artefacts()}
+    assert kept == ({"request"} if on_full == "stop" else {"request", "pretrain", "record"})
+    assert not stages.store.leftovers()
+    monkeypatch.undo()
+    again = stages_of(quick("recorder=[batch_updates,checkpoints]"))
+    again.pretrain()
+    assert len(UpdateRecord.open(again.record("batch_updates").path).rows) == 4
+
+
+def test_what_a_writer_fails_at_is_raised_where_it_was_asked_for() -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"), Writer(go_on=True) as writer:
+        writer.do(fail)
+
+
+def test_a_row_says_what_its_record_takes(quick: Quick) -> None:
+    row = run(quick("recorder=[batch_updates]", "method=amnesiac"))
+    assert row is not None
+    size = row.costs["unlearned"]["record_bytes"]
+    assert 4 * 4 * 1000 < size < 4 * 4 * 10000 + 100_000
+    assert row.costs["unlearned"]["record_seconds"] > 0
+    assert "record_bytes" not in row.costs["reference"]
 
 
 def test_the_exact_share_is_refused_where_there_is_none(quick: Quick) -> None:

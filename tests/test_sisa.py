@@ -1,0 +1,167 @@
+"""SISA: exact, local, resumable, and paid by the slice."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data.errors import UserError
+from methods.sisa import Ensemble, Sisa
+from runner.pipeline import run
+from runner.plan import Plan
+from runner.stages import MODEL, Stages
+from runner.store import Artefact, Store
+from tests.conftest import stages_of
+
+Quick = Callable[..., Plan]
+SHAPE = ["method.shards=4", "method.slices=2"]
+SISA = ["method=sisa", *SHAPE, "training.epochs=3", "training.batch_size=10"]
+
+
+def before(stages: Stages) -> Artefact:
+    made = stages.before(stages.plan.method)
+    assert made is not None
+    return made
+
+
+def count(plan: Plan, stage: str) -> int:
+    return sum(artefact.stage == stage for artefact in Store(plan.root / "store").artefacts())
+
+
+def one_row(folder: Path) -> list[str]:
+    file = folder / "rows.txt"
+    file.write_text("17\n")
+    return ["scenario=given_rows", f"scenario.file={file}"]
+
+
+def test_training_costs_what_the_recipe_costs(quick: Quick) -> None:
+    """e = 2E/(R + 1) epochs of slices 1…r, r = 1…R: E epochs of every shard, here 3 of 200 rows."""
+    stages = stages_of(quick(*SISA))
+    assert before(stages).read("cost.json")["gradient_examples"] == 3 * 200
+
+
+def test_one_row_retrains_one_shard_from_its_slice_on(quick: Quick, tmp_path: Path) -> None:
+    stages = stages_of(quick(*SISA, *one_row(tmp_path)))
+    kept, made = before(stages), stages.unlearn(stages.pretrain())
+    assert count(stages.plan, "slice") in (4 * 2 + 1, 4 * 2 + 2), "the first or the second slice is hit"
+    (point,) = [p for p in made.read("curves.json") if "shards_hit" in p]
+    assert point["shards_hit"] == 1 and point["slices_retrained"] in (1, 2)
+    a, b = load_file(kept.path / MODEL), load_file(made.path / MODEL)
+    changed = {name.split(".")[1] for name in a if not torch.equal(a[name], b[name])}
+    assert len(changed) == 1, "the members of the other shards are the same bits"
+    slices = {1: 2 * 49, 2: 2 * 24 + 2 * 49}
+    assert made.read("cost.json")["gradient_examples"] == slices[point["slices_retrained"]]
+
+
+def test_unlearning_is_training_without_the_rows(quick: Quick, tmp_path: Path) -> None:
+    """The forgotten row's pixels are changed: whoever has really forgotten it ends in the same bits."""
+    request = one_row(tmp_path)
+    clean = stages_of(quick(*SISA, *request))
+    poisoned = stages_of(quick(*SISA, *request, f"paths.root={tmp_path / 'poisoned'}"))
+    train = poisoned.dataset.train
+    train.images[train.rows == 17] = 0
+    a, b = (stages.unlearn(stages.pretrain()) for stages in (clean, poisoned))
+    assert a.checksum(MODEL) == b.checksum(MODEL)
+    assert before(clean).checksum(MODEL) != before(poisoned).checksum(MODEL)
+
+
+def test_a_cost_does_not_depend_on_what_was_kept(quick: Quick, tmp_path: Path) -> None:
+    request = one_row(tmp_path)
+    first = stages_of(quick(*SISA, *request))
+    before(first)
+    warm = first.unlearn(first.pretrain()).read("cost.json")
+    cold = stages_of(quick(*SISA, *request, f"paths.root={tmp_path / 'cold'}"))
+    assert (
+        cold.unlearn(cold.pretrain()).read("cost.json")["gradient_examples"] == warm["gradient_examples"]
+    )
+
+
+def test_a_killed_training_goes_on_at_its_last_slice(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import methods.sisa
+
+    steps = 0
+    whole = methods.sisa._continue
+
+    def killed(*arguments):  # type: ignore[no-untyped-def]
+        nonlocal steps
+        steps += 1
+        if steps > 5:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(methods.sisa, "_continue", killed)
+    plan = quick(*SISA)
+    with pytest.raises(KeyboardInterrupt):
+        before(stages_of(plan))
+    assert count(plan, "slice") == 5
+    monkeypatch.undo()
+    made = before(stages_of(plan))
+    assert count(plan, "slice") == 8
+    assert made.read("cost.json")["gradient_examples"] == 600
+
+
+def test_sharding_by_class_confines_a_request_for_a_class(quick: Quick) -> None:
+    hit = {}
+    for sharding in ("uniform", "by_class"):
+        stages = stages_of(quick(*SISA, f"method.sharding={sharding}", "method.shards=5"))
+        curves = stages.unlearn(stages.pretrain()).read("curves.json")
+        (hit[sharding],) = [point["shards_hit"] for point in curves if "shards_hit" in point]
+    assert hit == {"uniform": 5, "by_class": 1}
+
+
+def test_a_request_that_hits_all_shards_is_served_and_told(
+    quick: Quick, caplog: pytest.LogCaptureFixture
+) -> None:
+    stages = stages_of(quick(*SISA))
+    stages.unlearn(stages.pretrain())
+    assert "the request hits all 4 shards" in caplog.text
+
+
+def test_a_shard_that_loses_all_its_rows_leaves_the_ensemble(quick: Quick) -> None:
+    options = ["method.shards=10", "method.slices=1", "method.sharding=by_class"]
+    row = run(quick(*SISA, *options, "repair=epochs", "repair.epochs=1"))
+    assert row is not None and row.scores["unlearned"]["train_forget_accuracy"] == 0.0
+    stages = stages_of(quick(*SISA, *options))
+    state = load_file(stages.unlearn(stages.pretrain()).path / MODEL)
+    assert len({name.split(".")[1] for name in state if name.startswith("members")}) == 9
+
+
+def test_the_ensemble_before_the_request_is_a_line_of_its_own(quick: Quick) -> None:
+    row = run(quick(*SISA, "training.epochs=30", "training.lr=0.05"))
+    assert row is not None and {"original", "before", "unlearned", "reference"} == set(row.scores)
+    assert row.scores["before"]["train_forget_accuracy"] > 0.5
+    assert row.scores["unlearned"]["train_forget_accuracy"] == 0.0
+
+
+def test_more_shards_than_rows_are_refused_before_training(quick: Quick) -> None:
+    stages = stages_of(quick(*SISA, "method.shards=101"))
+    with pytest.raises(UserError, match=r"method\.shards=101 of method\.slices=2 are more than the 200"):
+        _ = stages.request
+    assert isinstance(stages.plan.method, Sisa)
+
+
+class Fixed(torch.nn.Module):
+    """Answers every image with the same probabilities."""
+
+    def __init__(self, *probabilities: float) -> None:
+        super().__init__()
+        self.logits = torch.tensor(probabilities).log()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(images), -1)
+
+
+def test_members_answer_by_mean_or_by_vote() -> None:
+    members = [Fixed(0.9, 0.05, 0.05), Fixed(0.4, 0.5, 0.1), Fixed(0.3, 0.6, 0.1)]
+    images = torch.zeros(2, 1, 8, 8)
+    mean = Ensemble(list(members), vote=False)(images).exp()
+    assert torch.allclose(mean[0], torch.tensor([1.6, 1.15, 0.25]) / 3)
+    vote = Ensemble(list(members), vote=True)(images).exp()
+    assert torch.allclose(vote[0], (torch.tensor([1.0, 2.0, 0.0]) + mean[0]) / 4)
+    assert mean.argmax(1).tolist() == [0, 0] and vote.argmax(1).tolist() == [1, 1]
+    tied = Ensemble(members[:2], vote=True)(images)
+    assert tied.argmax(1).tolist() == [0, 0], "ties go by the mean"
