@@ -52,10 +52,12 @@ class Budget:
 
 @dataclass
 class Evaluation:
-    """`reference`: the method whose model every score is compared with, or null. `batch_size`: rows
-    predicted at once. `metrics`: by name, each a component."""
+    """`reference`: the method whose model every score is compared with, or null. `train`: whether
+    training rows are predicted too. `batch_size`: rows predicted at once. `metrics`: by name, each a
+    component."""
 
     reference: Any = MISSING
+    train: bool = MISSING
     batch_size: int = MISSING
     metrics: dict[str, Any] = MISSING
 

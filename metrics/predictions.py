@@ -71,16 +71,17 @@ def predict(
 
 
 def by_part(
-    train: Sequence[Tensor], test: Sequence[Tensor], forget: Sequence[Tensor], target: int | None
+    splits: Mapping[str, Sequence[Tensor]], forget: Mapping[str, Tensor], target: int | None
 ) -> Predictions:
-    """Predictions of whole splits, each `(logits, labels, rows)`, cut into parts at the training and
-    test rows to forget."""
+    """Predictions of whole splits, each `(logits, labels, rows)` by name, cut into parts at the rows of
+    that split to forget. `test` must be among them."""
     logits, labels = {}, {}
-    for name, split, forgotten in (("train", train, forget[0]), ("test", test, forget[1])):
-        gone = torch.isin(split[2], forgotten)
+    for name, split in splits.items():
+        gone = torch.isin(split[2], forget[name])
         for part, mask in (("forget", gone), ("retain", ~gone)):
             if mask.any():
                 logits[f"{name}_{part}"] = split[0][mask]
                 labels[f"{name}_{part}"] = split[1][mask]
+    test = splits["test"]
     logits["test"], labels["test"] = test[0], test[1]
     return Predictions(logits, labels, classes=test[0].shape[1], target=target)

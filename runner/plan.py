@@ -35,7 +35,7 @@ VERSIONS = {
     "slice": 1,
     "unlearn": 1,
     "repair": 1,
-    "predict": 1,
+    "predict": 2,
 }
 
 
@@ -94,6 +94,7 @@ class Plan:
     budget: int | None
     reference: Method | None
     metrics: list[Metric]
+    evaluate_train: bool
     batch_size: int
     device: torch.device
     threads: int
@@ -132,6 +133,7 @@ class Plan:
             budget=cfg.budget.gradient_examples,
             reference=reference,
             metrics=[build(metrics[key], Metric, f"evaluation.metrics.{key}") for key in metrics],
+            evaluate_train=cfg.evaluation.train,
             batch_size=cfg.evaluation.batch_size,
             device=_device(cfg.device),
             threads=cfg.threads,
@@ -279,14 +281,15 @@ class Plan:
             return None
         return {**self.own_identity, "repair": {"stage": VERSIONS["repair"], **identity_of(self.repair)}}
 
-    def predict_identity(self, weights: str) -> Identity:
-        """Predictions belong to weights, whatever made them; `weights` is their checksum."""
+    def predict_identity(self, weights: str, split: str) -> Identity:
+        """Predictions of a split belong to weights, whatever made them; `weights` is their checksum."""
         return {
             "version": VERSIONS["predict"],
             "data": self.data_identity,
             "model": identity_of(self.architecture),
             "precision": self.recipe.precision.name,
             "weights": weights,
+            "split": split,
         }
 
     @property

@@ -64,14 +64,13 @@ class Results:
         """Puts the row in place of an earlier one of the same key, all or nothing. Matrices (by role
         and name) go to a file of their own, so that a thousand rows stay quick to read.
 
-        A row without a reference leaves one with a reference as it is: it says the same and less."""
+        A row that says the same and less (without the reference, or without the training rows) leaves
+        one that says more as it is."""
         path = self.root / row.name / f"{row.key}.json"
-        if "reference" not in row.scores and row.status == "done" and path.exists():
+        if row.status == "done" and path.exists():
             earlier = _read(path)
-            if (
-                "reference" in earlier.scores
-                and earlier.weights["unlearned"] == row.weights["unlearned"]
-            ):
+            same = earlier.weights.get("unlearned") == row.weights["unlearned"]
+            if same and _said(row) < _said(earlier):
                 return
         if any(matrices.values()):
             _write(self.root / row.name / "matrices" / f"{row.key}.json", matrices, indent=None)
@@ -110,6 +109,11 @@ def tidy(rows: list[Row]) -> "pd.DataFrame":
     columns = ["setting", "cell", "method", "seed", "metric", "value", "gap"]
     frame = pd.DataFrame(lines, columns=columns)
     return frame.drop_duplicates(["setting", "cell", "seed", "metric"], ignore_index=True)
+
+
+def _said(row: Row) -> set[tuple[str, str]]:
+    """Which numbers of which models a row holds."""
+    return {(role, name) for role, scores in row.scores.items() for name in scores}
 
 
 def _is_shared(row: Row) -> bool:

@@ -24,7 +24,7 @@ from methods.base import Access, Kept, Method, Problem
 from methods.entries import Damaged
 from methods.meter import Cost, Meter
 from methods.recording import LOST, Stopwatch, Watched, check_request
-from methods.training import Conditions, Diverged, curves, require_finite, train
+from methods.training import Conditions, Diverged, Precision, curves, require_finite, train
 from metrics.predictions import Predictions, by_part, predict
 from runner.plan import Plan
 from runner.progress import Bar
@@ -247,33 +247,33 @@ class Stages:
         return self._get("before", self.plan.before_identity(method), produce, "before")
 
     def predictions(self, made: Artefact, method: Method | None = None) -> Predictions:
-        """The logits of an artefact's model on all rows, cut into the parts of the request; `method`
-        made it, where it is not the original."""
+        """The logits of an artefact's model, cut into the parts of the request; `method` made it, where
+        it is not the original. Training rows are predicted only where the evaluation asks for them."""
+        splits = ("train", "test") if self.plan.evaluate_train else ("test",)
+        found = {name: self._predicted(made, method, name) for name in splits}
+        request = self.request
+        return by_part(found, {"train": request.rows, "test": request.test}, request.target)
+
+    def _predicted(
+        self, made: Artefact, method: Method | None, name: str
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, labels and rows of one whole split."""
 
         def produce(folder: Path) -> None:
-            model = self._load(made, method)
-            tensors: dict[str, Tensor] = {}
-            for name, split in (("train", self.dataset.train), ("test", self.dataset.test)):
-                with Bar(f"predict {name}") as bar:
-                    bar.expect(len(split))
-                    bf16 = self.plan.recipe.precision.name == "bf16"
-                    logits = predict(model, split, self.plan.batch_size, bf16, bar.advance)
-                if not logits.isfinite().all():
-                    raise Diverged(
-                        "the outputs are no longer finite: lower the learning rate, or set clip"
-                    )
-                tensors |= {f"{name}_logits": logits, f"{name}_labels": split.labels.cpu()}
-                tensors[f"{name}_rows"] = split.rows.cpu()
-            save_file(tensors, folder / TENSORS)
+            model, split = self._load(made, method), getattr(self.dataset, name)
+            with Bar(f"predict {name}") as bar:
+                bar.expect(len(split))
+                plan = self.plan
+                bf16 = plan.recipe.precision is Precision.bf16
+                logits = predict(model, split, plan.batch_size, bf16, bar.advance)
+            if not logits.isfinite().all():
+                raise Diverged("the outputs are no longer finite: lower the learning rate, or set clip")
+            found = {"logits": logits, "labels": split.labels.cpu(), "rows": split.rows.cpu()}
+            save_file(found, folder / TENSORS)
 
-        identity = self.plan.predict_identity(weights_of(made))
+        identity = self.plan.predict_identity(weights_of(made), name)
         tensors = load_file(self._get("predict", identity, produce).path / TENSORS)
-        train, test = (
-            tuple(tensors[f"{name}_{what}"] for what in ("logits", "labels", "rows"))
-            for name in ("train", "test")
-        )
-        request = self.request
-        return by_part(train, test, (request.rows, request.test), request.target)
+        return tensors["logits"], tensors["labels"], tensors["rows"]
 
     def streams(self, scope: str) -> Streams:
         assert self.plan.seed is not None

@@ -17,7 +17,11 @@ def logits(*classes: int, k: int = 3) -> torch.Tensor:
 def example(target: int | None = None) -> Predictions:
     train = (logits(0, 0, 1, 2, 2), torch.tensor([0, 1, 1, 2, 2]), torch.tensor([0, 1, 2, 3, 4]))
     test = (logits(0, 2, 2), torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
-    return by_part(train, test, (torch.tensor([1, 2]), torch.tensor([1])), target)
+    return by_part(
+        {"train": train, "test": test},
+        {"train": torch.tensor([1, 2]), "test": torch.tensor([1])},
+        target,
+    )
 
 
 def test_accuracies_by_part() -> None:
@@ -37,13 +41,19 @@ def test_relabelled_shares_count_predictions_of_the_new_class() -> None:
 
 def test_an_empty_part_has_no_score() -> None:
     train = (logits(0, 1), torch.tensor([0, 1]), torch.tensor([0, 1]))
-    parts = by_part(train, train, (torch.tensor([0]), torch.tensor([], dtype=torch.int64)), None)
+    parts = by_part(
+        {"train": train, "test": train},
+        {"train": torch.tensor([0]), "test": torch.tensor([], dtype=torch.int64)},
+        None,
+    )
     assert "test_forget_accuracy" not in Accuracy()(parts, None)
 
 
 def test_the_loss_of_knowing_nothing_is_the_log_of_the_number_of_classes() -> None:
     flat = (torch.zeros(4, 5), torch.tensor([0, 1, 2, 3]), torch.arange(4))
-    parts = by_part(flat, flat, (torch.tensor([0]), torch.tensor([0])), None)
+    parts = by_part(
+        {"train": flat, "test": flat}, {"train": torch.tensor([0]), "test": torch.tensor([0])}, None
+    )
     for loss in Loss()(parts, None).values():
         assert loss == pytest.approx(math.log(5))
 

@@ -50,9 +50,9 @@ def test_methods_and_scenarios_share_what_they_can(quick: Quick) -> None:
         )
         done(plan)
     # One original, one retrained reference; predictions of original, retrained and finetuned.
-    assert made(plan) == {"request": 1, "pretrain": 1, "unlearn": 3, "predict": 3}
+    assert made(plan) == {"request": 1, "pretrain": 1, "unlearn": 3, "predict": 6}
     done(quick("scenario.classes=[5]", "method=original"))
-    assert made(plan) == {"request": 2, "pretrain": 1, "unlearn": 5, "predict": 4}
+    assert made(plan) == {"request": 2, "pretrain": 1, "unlearn": 5, "predict": 8}
 
 
 def test_a_second_run_computes_nothing_and_writes_the_same_row(quick: Quick) -> None:
@@ -169,3 +169,12 @@ def test_a_repair_stops_where_the_original_stood(quick: Quick) -> None:
 def test_a_repair_spends_what_the_budget_leaves(quick: Quick) -> None:
     row = done(quick("method=random_labels", "repair=epochs", "budget.gradient_examples=300"))
     assert row.costs["repaired"]["gradient_examples"] <= 300
+
+
+def test_scores_of_the_test_rows_alone_leave_fuller_ones_as_they_are(quick: Quick) -> None:
+    few = done(quick("evaluation=test_only"))
+    assert "train_forget_accuracy" not in few.scores["unlearned"]
+    many = done(quick())
+    assert done(quick("evaluation=test_only")).scores["unlearned"] == few.scores["unlearned"]
+    (kept,) = Results(quick().root / "results").rows(few.name)
+    assert kept.scores == many.scores

@@ -61,7 +61,7 @@ class Form(Enum):
 
 
 class Kept(Enum):
-    """The factors' type on disk; sums are float32."""
+    """The factors' type on disk, and that in which gradients are computed for sums; sums are float32."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -187,7 +187,14 @@ class PerSample(Recorder):
         width = sum(place.size for place in places.values())
         count = len(tracked) if slots is None else int(slots.max()) + 1
         sums = {
-            n: _Sums(folder, n, layers[n], count, self._mask(watched.streams, n, shapes[n].parameters))
+            n: _Sums(
+                folder,
+                n,
+                layers[n],
+                count,
+                self._mask(watched.streams, n, shapes[n].parameters),
+                _TYPES[self.dtype],
+            )
             for n in layers
             if n not in factored
         }
@@ -340,12 +347,19 @@ def _places(factored: list[str], shapes: Mapping[str, Shape]) -> dict[tuple[str,
 
 
 class _Sums:
-    """The gradients of one layer, summed over the steps of every slot: a tracked row, or a group."""
+    """The gradients of one layer, computed in `dtype` and summed in float32 over the steps of every
+    slot: a tracked row, or a group."""
 
     def __init__(
-        self, folder: Path, name: str, layer: nn.Module, slots: int, mask: RandomMask | None
+        self,
+        folder: Path,
+        name: str,
+        layer: nn.Module,
+        slots: int,
+        mask: RandomMask | None,
+        dtype: torch.dtype,
     ) -> None:
-        self.layer, self.mask = layer, mask
+        self.layer, self.mask, self.dtype = layer, mask, dtype
         size = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
         kept = size if mask is None else mask.kept
         path = folder / f"{name}.sums.bin"
@@ -357,9 +371,10 @@ class _Sums:
 
     def adding(self, slots: Tensor, own: Factors, scale: Tensor) -> Callable[[], None]:
         """Computes the gradients now; what is returned adds them to the sums of their slots (n,)."""
-        whole = Factors(own.a.float(), own.b.float())  # mixed precision leaves them of two types
-        each = RULES[type(self.layer)].each(self.layer, whole)
-        flat = torch.cat([each[name].flatten(1) for name in _names(self.layer)], 1) * scale
+        rule = RULES[type(self.layer)]
+        dtype = self.dtype if rule.total is not None else torch.float32  # norms are cheap, and delicate
+        each = rule.each(self.layer, Factors(own.a.to(dtype), own.b.to(dtype)))
+        flat = torch.cat([each[name].flatten(1) for name in _names(self.layer)], 1).float() * scale
         if self.mask is not None:
             flat = torch.stack(
                 [row[self.mask.positions(n)] for row, n in zip(flat, slots.tolist(), strict=True)]
