@@ -86,6 +86,15 @@ class Table:
 
 
 @dataclass
+class Figure:
+    """What `python -m runner.figure` draws: every score or cost of `y` against `x`, which is a score, a
+    cost, or an option that the runs differ in."""
+
+    x: str = MISSING
+    y: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Run:
     """One run. `name`: the results folder; null for <dataset>_<model>_<scenario>. `reads`: the recorder
     whose record the method reads, where there are several of its kind; null for the first. `device`:
@@ -102,6 +111,7 @@ class Run:
     paths: Paths = field(default_factory=Paths)
     budget: Budget = field(default_factory=Budget)
     table: Table = field(default_factory=Table)
+    figure: Figure = field(default_factory=Figure)
     dataset: Any = MISSING
     model: Any = MISSING
     training: Any = MISSING

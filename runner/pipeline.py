@@ -11,7 +11,7 @@ from runner import seeding
 from runner.plan import Plan
 from runner.provenance import provenance
 from runner.results import Results, Row
-from runner.stages import Stages, cost_of, weights_of
+from runner.stages import Stages, cost_of, remarks, weights_of
 from runner.store import Artefact, Store, fingerprint
 from runner.tracking import flat, track
 
@@ -58,6 +58,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
         costs = {role: cost_of(model) for role, model in models.items()}
         if "repaired" in costs:
             costs["repaired"] = together(costs["unlearned"], costs["repaired"])
+        for role, model in models.items():
+            costs[role] |= remarks(model)
         record = plan.record_of(plan.method)
         if record is not None:
             for role in {"unlearned", "repaired"} & costs.keys():

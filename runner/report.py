@@ -54,16 +54,17 @@ class Report:
 
     def csv(self) -> str:
         """One line per cell: means, half-widths and n of value and gap, as full numbers."""
-        cells, labels = self._cells.reset_index(), self._labels
+        cells, labels = self.cells.reset_index(), self.labels
         lines = [labels[line] for line in zip(cells.pop("setting"), cells.pop("cell"), strict=True)]
         cells.insert(0, "line", lines)
         return str(cells.to_csv(index=False))
 
     def _text(self, style: str) -> str:
-        cells, labels = self._cells, self._labels
+        cells, labels = self.cells, self.labels
         present = [column for column in self.columns if column in cells.index.get_level_values(2)]
-        gaps = [column for column in present if column not in COSTS]
-        lines = self._lines()
+        with_gap = set(cells.index.get_level_values(2)[cells["gap"].notna()])
+        gaps = [column for column in present if column not in COSTS and column in with_gap]
+        lines = self.lines()
         parts = [_render(style, "", lines, labels, cells, present, "", self._expected(cells))]
         others = [line for line in lines if line[1] != "reference"]
         if cells["gap"].notna().any() and gaps:
@@ -104,7 +105,7 @@ class Report:
         return str(table)
 
     @cached_property
-    def _cells(self) -> "pd.DataFrame":
+    def cells(self) -> "pd.DataFrame":
         """(setting, cell, metric) → value, half_width, n, gap, gap_half_width, gap_n."""
         frame = tidy(self.rows)
         groups = frame.groupby(["setting", "cell", "metric"], sort=False)
@@ -117,11 +118,11 @@ class Report:
         gap.columns = ["gap", "gap_half_width", "gap_n"]
         return value.join(gap)
 
-    def _lines(self) -> list[tuple[str, str]]:
+    def lines(self) -> list[tuple[str, str]]:
         """(setting, cell) in the order of the table: original, methods by name, reference."""
-        labels = self._labels
+        labels = self.labels
         rank = {"original": 0, "reference": 2}
-        cells = list(dict.fromkeys(self._cells.droplevel("metric").index))
+        cells = list(dict.fromkeys(self.cells.droplevel("metric").index))
         settings = list(dict.fromkeys(setting for setting, _ in cells))
         return sorted(
             cells,
@@ -129,7 +130,7 @@ class Report:
         )
 
     @cached_property
-    def _labels(self) -> dict[tuple[str, str], str]:
+    def labels(self) -> dict[tuple[str, str], str]:
         """What each (setting, cell) is called: its method, and the options in which lines of the same
         method differ."""
         lines: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
@@ -165,7 +166,7 @@ class Report:
         remarks = []
         if n > 1:
             remarks.append(f"mean ± 95 % t-interval over {n} seeds; gaps are paired by seed")
-        labels = self._labels
+        labels = self.labels
         for row in self.rows:
             if row.status != "done":
                 label = labels[row.setting, row.cells["unlearned"]]

@@ -400,6 +400,12 @@ def cost_of(artefact: Artefact) -> dict[str, float]:
     return asdict(Cost(**artefact.read("cost.json")))
 
 
+def remarks(artefact: Artefact) -> dict[str, float]:
+    """What making the artefact logged once, and not epoch by epoch: where it stopped, what it found."""
+    points = [point for point in artefact.read("curves.json") if "epoch" not in point]
+    return {name: value for point in points for name, value in point.items()}
+
+
 def weights_of(artefact: Artefact) -> str:
     """The checksum of the artefact's weights."""
     return artefact.checksum(MODEL)
