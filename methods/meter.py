@@ -62,10 +62,8 @@ class Meter:
         """One shuffled and augmented pass for gradient steps; `streams` are those of `pass_streams`."""
         order, augment = streams
         for batch in split.batches(size, order, augment):
-            spent = self.cost.gradient_examples + len(batch.rows)
-            if self.budget is not None and spent > self.budget:
+            if not self.spend(len(batch.rows)):
                 return
-            self.cost.gradient_examples = spent
             yield batch
             self.progress.advance(len(batch.rows))
 
@@ -75,6 +73,15 @@ class Meter:
             self.cost.forward_examples += len(batch.rows)
             yield batch
             self.progress.advance(len(batch.rows))
+
+    def spend(self, rows: int) -> bool:
+        """Counts a gradient step on images that come from no split; false, and nothing counted, where
+        the budget does not reach so far."""
+        spent = self.cost.gradient_examples + rows
+        if self.budget is not None and spent > self.budget:
+            return False
+        self.cost.gradient_examples = spent
+        return True
 
     def __enter__(self) -> "Meter":
         self._memory = _Memory(self.device)
