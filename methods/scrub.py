@@ -59,11 +59,7 @@ class Scrub(Descent, Method):
 
     def check(self, facts: Facts) -> None:
         self.check_rows("method", facts.retain, "the retained part")
-        if self.forget_batch_size > facts.forget:
-            raise UserError(
-                f"method.forget_batch_size={self.forget_batch_size} is larger than the part to forget, "
-                f"which has {facts.forget} rows: set method.forget_batch_size={facts.forget} or less"
-            )
+        self.check_rows("method", facts.forget, "the part to forget", "forget_batch_size")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None

@@ -26,13 +26,17 @@ METHODS = options("method")
 
 @pytest.fixture
 def quick(quick: Quick) -> Quick:
-    """Quick plans whose method works in batches of 8, so that small parts fill one."""
+    """Quick plans whose method works in batches of 8, so that small parts fill one, and for at most
+    three epochs."""
 
     def plan(*overrides: str) -> Plan:
         named = [text.removeprefix("method=") for text in overrides if text.startswith("method=")]
         record = [text for name in named for text in needs_record(name)]
-        sizes = [f"method.{name}=8" for name in batch_sizes(quick(*record, *overrides).method)]
-        return quick(*sizes, *record, *overrides)
+        method = quick(*record, *overrides).method
+        smaller = [f"method.{name}=8" for name in batch_sizes(method)]
+        if getattr(method, "epochs", 0) > 3:
+            smaller.append("method.epochs=3")
+        return quick(*smaller, *record, *overrides)
 
     return plan
 
