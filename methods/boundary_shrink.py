@@ -5,7 +5,7 @@ the row would most easily be taken for.
 Update rule: x' = x + ε sign ∇_x CE(f_o(x), y), in pixels from 0 to 1 and clamped to them; ỹ = the
 likeliest class of f_o(x') other than y, once for every row; θ ← θ − η ∇CE on {(x, ỹ) : x ∈ D_f}, from
 θ_o (`bound` is ε).
-Needs: the forgotten rows.
+Needs: the forgotten rows. Of several forgotten classes, one may be the other's neighbour.
 Differs from the reference code: that takes the likeliest class even where the step did not leave y, and
 clamps normalised tensors as if they were pixels; it rounds x' to 256 levels, which is left out here.
 Reference: Chen et al., Boundary Unlearning, CVPR 2023.

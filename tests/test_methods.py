@@ -200,7 +200,9 @@ def test_retrain_differs_from_the_original_in_every_tensor(tmp_path, model: str)
     assert not [name for name in original if torch.equal(original[name], retrained[name])]
 
 
-@pytest.mark.parametrize("method", ["retrain", "finetune"])
+@pytest.mark.parametrize(
+    "method", ["retrain", "finetune", "l1_sparse", "unsir", "catastrophic_k", "exact_k"]
+)
 def test_poisoned_forget_rows_change_nothing(quick: Quick, method: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Whatever the forgotten rows hold, a method that may not see them gives the same bits."""
     clean = stages_of(quick(f"method={method}"))
