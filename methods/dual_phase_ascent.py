@@ -1,7 +1,8 @@
 """Dual-phase ascent: every epoch, climb the loss of the forgotten rows, then descend that of the rest.
 
 Idea: gradient ascent destroys; a pass over the retained rows after each pass of it repairs at once.
-Update rule: each epoch, over D_f: θ ← θ + αβ ∇CE; then over D_r: θ ← θ − α ∇CE; from θ_o.
+Update rule: each epoch, over D_f: θ ← θ + αβ ∇CE; then over D_r: θ ← θ − α ∇CE; from θ_o; α is
+the learning rate, β is `factor`.
 Needs: the forgotten and the retained rows.
 Differs from the paper: it leaves open whether the momentum is shared between the phases
 (`shared_momentum`) and names no weight decay (none here).
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.phases import check_factor, cross_entropy, forget_then_rehearse
-from methods.training import Descent
+from methods.phases import check_factor, forget_then_rehearse
+from methods.training import Descent, cross_entropy
 
 
 @dataclass(frozen=True)

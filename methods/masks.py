@@ -19,16 +19,13 @@ def only(model: nn.Module, optimizer: torch.optim.Optimizer, masks: Masks) -> It
     parameters = dict(model.named_parameters())
     start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
-    def zeroed(name: str, gradient: Tensor) -> Tensor:
-        return gradient * masks[name]
-
     @torch.no_grad()
     def put_back(*_: object) -> None:
         for name, parameter in parameters.items():
             parameter.copy_(torch.where(masks[name], parameter, start[name]))
 
     hooks = [
-        parameter.register_hook(lambda gradient, name=name: zeroed(name, gradient))
+        parameter.register_hook(lambda gradient, mask=masks[name]: gradient * mask)
         for name, parameter in parameters.items()
     ]
     hooks.append(optimizer.register_step_post_hook(put_back))

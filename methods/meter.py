@@ -75,8 +75,8 @@ class Meter:
             self.progress.advance(len(batch.rows))
 
     def spend(self, rows: int) -> bool:
-        """Counts a gradient step on images that come from no split; false, and nothing counted, where
-        the budget does not reach so far."""
+        """Counts a gradient step on so many images, wherever they come from; false, and nothing
+        counted, where the budget does not reach so far."""
         spent = self.cost.gradient_examples + rows
         if self.budget is not None and spent > self.budget:
             return False

@@ -1,18 +1,11 @@
 """Paper 003's two phases: every epoch a pass over the forgotten rows, then one over the retained."""
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from data.errors import UserError
-from data.split import Batch
 from methods.base import Problem
-from methods.training import BatchLoss, Descent, Phase, alternate
-
-
-def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """The mean cross-entropy with the batch's own labels, in nats."""
-    return F.cross_entropy(logits, batch.labels)
+from methods.training import BatchLoss, Descent, Phase, alternate, cross_entropy
 
 
 def forget_then_rehearse(

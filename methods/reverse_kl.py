@@ -5,6 +5,7 @@ teacher without it is the original minus that gain.
 Update rule: θ_s: `strengthen_epochs` more of ∇CE(D_f) from θ_o; teacher logits l_o − a·ReLU(l_s − l_o)
 (`strength` is a); θ ← θ − η ∇KL(p_θ ‖ p_teacher) on D_f, from θ_o.
 Needs: the forgotten rows.
+Where they are known perfectly there is nothing to gain, and nothing is forgotten.
 Differs from the paper: that unlearns sequences of a language model, word by word; here the K logits of a
 classifier stand for the vocabulary.
 Reference: Wang et al., RKLD, 2024 (arXiv 2406.01983), as paper 000 cites it.
@@ -20,7 +21,6 @@ from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
 from methods.distillation import Teacher, check_temperature, divergence
-from methods.phases import cross_entropy
 from methods.training import Descent, Phase, alternate
 
 
@@ -48,7 +48,7 @@ class ReverseKL(Descent, Method):
         forget, conditions = problem.forget, problem.conditions
         longer = replace(self, epochs=self.strengthen_epochs)
         pupil = problem.original()
-        strengthening = Phase(pupil, forget, longer, conditions, cross_entropy, name="strengthen")
+        strengthening = Phase(pupil, forget, longer, conditions, name="strengthen")
         alternate([strengthening], self.strengthen_epochs)
         strengthened, original = Teacher(pupil, conditions), Teacher(problem.original(), conditions)
 

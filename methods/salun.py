@@ -23,7 +23,6 @@ from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.masks import largest, only
 from methods.meter import pass_streams
-from methods.phases import cross_entropy
 from methods.random_labels import wrong_labels
 from methods.training import Descent, Phase
 from metrics.predictions import autocast
@@ -50,8 +49,8 @@ class SalUn(Descent, Method):
         rows = len(problem.forget) + self.epochs * (len(problem.forget) + len(rest))
         conditions.meter.progress.expect(rows)
         masks = largest(saliency(problem, self.batch_size), self.share)
-        forget = Phase(model, problem.forget, self, conditions, cross_entropy, name="forget")
-        retain = Phase(model, rest, self, conditions, cross_entropy, forget.optimizer, name="retain")
+        forget = Phase(model, problem.forget, self, conditions, name="forget")
+        retain = Phase(model, rest, self, conditions, optimizer=forget.optimizer, name="retain")
         labels = conditions.streams("labels")
         with only(model, forget.optimizer, masks):
             for epoch in range(self.epochs):

@@ -25,8 +25,7 @@ from data.errors import UserError
 from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
 from methods.distillation import Teacher, check_temperature, divergence
-from methods.phases import cross_entropy
-from methods.training import Conditions, Descent, Phase
+from methods.training import Conditions, Descent, Phase, cross_entropy
 from metrics.predictions import autocast
 
 

@@ -144,8 +144,13 @@ class Step:
     model: nn.Module
 
 
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """The mean cross-entropy with the batch's own labels, in nats."""
+    return F.cross_entropy(logits, batch.labels)
+
+
 class Phase:
-    """Passes over one split, where a training goes through several splits in turn.
+    """Passes over one split with one loss; a training may go through several phases in turn.
 
     Order, augmentation and the count of steps go on from pass to pass. An optimizer that is given may
     be shared with other phases (its momentum then is too); `factor` multiplies the learning rate of
@@ -158,7 +163,7 @@ class Phase:
         split: Split,
         descent: Descent,
         conditions: Conditions,
-        loss_function: BatchLoss,
+        loss_function: BatchLoss = cross_entropy,
         optimizer: torch.optim.Optimizer | None = None,
         factor: float = 1.0,
         name: str = "",

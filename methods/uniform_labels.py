@@ -2,7 +2,8 @@
 
 Idea: a target that says nothing, instead of a loss without bound to climb.
 Update rule: each epoch, over D_f: θ ← θ − αβ ∇CE(u, p_θ) with u = 1/K for every class; then over D_r:
-θ ← θ − α ∇CE; from θ_o. The forget loss is at least ln K, and ln K only where p_θ is uniform.
+θ ← θ − α ∇CE; from θ_o; α is the learning rate, β is `factor`. The forget loss is at least ln K, and
+ln K only where p_θ is uniform.
 Needs: the forgotten and the retained rows.
 Differs from the paper: as dual_phase_ascent. The paper reports that accuracy falls to 0.49 on every
 part, at a β 60 times smaller than its ascent's; this update rule gives no reason for that.

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
-from methods.phases import cross_entropy
 from methods.training import Descent, Phase, alternate
 from metrics.predictions import autocast
 
@@ -72,11 +71,11 @@ class Unsir(Descent, Method):
         sample = some_of_each(problem.retain, self.retain_per_class, conditions.streams("sample"))
         labels = torch.tensor(gone).repeat_interleave(self.noise_batch_size)
         impaired = with_noise(sample, noise, labels, self.noise_copies)
-        alternate([Phase(model, impaired, self, conditions, cross_entropy, name="impair")], self.epochs)
+        alternate([Phase(model, impaired, self, conditions, name="impair")], self.epochs)
         repair = replace(
             self, epochs=self.repair_epochs, batch_size=self.repair_batch_size, lr=self.repair_lr
         )
-        phase = Phase(model, sample, repair, conditions, cross_entropy, name="repair")
+        phase = Phase(model, sample, repair, conditions, name="repair")
         alternate([phase], self.repair_epochs)
         return model
 
