@@ -21,3 +21,7 @@ class Streams:
     def __call__(self, purpose: str) -> torch.Generator:
         """A new CPU generator at the start of the named stream (CPU: the same draws on every device)."""
         return torch.Generator().manual_seed(self.number(purpose))
+
+    def part(self, name: str) -> "Streams":
+        """The streams of a named part of this scope: independent of all others."""
+        return Streams(self.seed, f"{self.scope}/{name}")

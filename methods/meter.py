@@ -62,10 +62,8 @@ class Meter:
         """One shuffled and augmented pass for gradient steps; `streams` are those of `pass_streams`."""
         order, augment = streams
         for batch in split.batches(size, order, augment):
-            spent = self.cost.gradient_examples + len(batch.rows)
-            if self.budget is not None and spent > self.budget:
+            if not self.spend(len(batch.rows)):
                 return
-            self.cost.gradient_examples = spent
             yield batch
             self.progress.advance(len(batch.rows))
 
@@ -82,6 +80,15 @@ class Meter:
             self.cost.gradient_examples += cost.gradient_examples
             self.cost.forward_examples += cost.forward_examples
             self.cost.seconds += cost.seconds
+
+    def spend(self, rows: int) -> bool:
+        """Counts a gradient step on so many images, wherever they come from; false, and nothing
+        counted, where the budget does not reach so far."""
+        spent = self.cost.gradient_examples + rows
+        if self.budget is not None and spent > self.budget:
+            return False
+        self.cost.gradient_examples = spent
+        return True
 
     def __enter__(self) -> "Meter":
         self._memory = _Memory(self.device)

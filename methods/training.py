@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -18,7 +18,8 @@ from methods.meter import Meter, pass_streams
 from metrics.predictions import autocast
 
 Log = Callable[[Mapping[str, float]], None]
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # of logits and labels
+BatchLoss = Callable[[Tensor, Batch], Tensor]  # of logits and the batch that they are for
 
 # Losses are looked at for NaN once in so many steps: often enough to stop soon, rarely enough that a
 # GPU is not made to wait for the CPU at every step.
@@ -84,12 +85,13 @@ class Descent(Component):
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"{option}.clip={self.clip}: it must be above 0, or null")
 
-    def check_rows(self, option: str, rows: int, part: str) -> None:
-        """Raises UserError where not even one batch of the asked size can be drawn."""
-        if self.batch_size > rows:
+    def check_rows(self, option: str, rows: int, part: str, field: str = "batch_size") -> None:
+        """Raises UserError where not even one batch of the size in `field` can be drawn."""
+        size = getattr(self, field)
+        if size > rows:
             raise UserError(
-                f"{option}.batch_size={self.batch_size} is larger than {part}, which has {rows} "
-                f"rows: set {option}.batch_size={rows} or less"
+                f"{option}.{field}={size} is larger than {part}, which has {rows} "
+                f"rows: set {option}.{field}={rows} or less"
             )
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
@@ -143,6 +145,89 @@ class Step:
     optimizer: torch.optim.Optimizer
 
 
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """The mean cross-entropy with the batch's own labels, in nats."""
+    return F.cross_entropy(logits, batch.labels)
+
+
+class Phase:
+    """Passes over one split with one loss; a training may go through several phases in turn.
+
+    Order, augmentation and the count of steps go on from pass to pass. An optimizer that is given may
+    be shared with other phases (its momentum then is too); `factor` multiplies the learning rate of
+    this one. A named phase draws from streams of its own, and its curves carry its name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        split: Split,
+        descent: Descent,
+        conditions: Conditions,
+        loss_function: BatchLoss = cross_entropy,
+        optimizer: torch.optim.Optimizer | None = None,
+        factor: float = 1.0,
+        name: str = "",
+    ) -> None:
+        self.model = model
+        self.split = split
+        self.descent = descent
+        self.conditions = conditions
+        self.loss_function = loss_function
+        self.optimizer = optimizer or descent.optimizer_for(model)
+        self.factor = factor
+        self.name = name
+        self._forward = torch.compile(model) if conditions.recipe.compile else model
+        self._passes = pass_streams(conditions.streams.part(name) if name else conditions.streams)
+        self._number = 0
+
+    def steps(self, epoch: int) -> Iterator[Step]:
+        """One pass, pausing before each update. Raises Diverged, with epoch and step, when a loss is
+        NaN or infinite."""
+        conditions, descent = self.conditions, self.descent
+        steps_per_epoch = math.ceil(len(self.split) / descent.batch_size)
+        unchecked: list[Tensor] = []
+        self.model.train()
+        for batch in conditions.meter.batches(self.split, descent.batch_size, self._passes):
+            with autocast(conditions.bf16, batch.images.device):
+                logits = self._forward(batch.images)
+                loss = self.loss_function(logits.float(), batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            lr = self.factor * descent.rate(self._number, steps_per_epoch)
+            unchecked.append(loss.detach())
+            if len(unchecked) == CHECK_EVERY:
+                _require_finite(unchecked, epoch, self._number)
+            yield Step(
+                self._number,
+                epoch,
+                batch,
+                logits.detach(),
+                loss.detach(),
+                lr,
+                self.model,
+                self.optimizer,
+            )
+            if descent.clip is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), descent.clip)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            self._number += 1
+        _require_finite(unchecked, epoch, self._number - 1)
+
+    def run(self, epoch: int) -> None:
+        """One pass to its end, logging its curves."""
+        for _ in curves(self.steps(epoch), self._log):
+            pass
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        prefix = f"{self.name}_" if self.name else ""
+        self.conditions.log(
+            {key if key == "epoch" else prefix + key: value for key, value in values.items()}
+        )
+
+
 def train(
     model: nn.Module,
     split: Split,
@@ -155,33 +240,23 @@ def train(
     A consumer that stops early stops the training, before the update of the step it stopped at.
     Raises Diverged, with epoch and step, when a loss is NaN or infinite.
     """
-    forward = torch.compile(model) if conditions.recipe.compile else model
-    optimizer = descent.optimizer_for(model)
-    passes = pass_streams(conditions.streams)
-    steps_per_epoch = math.ceil(len(split) / descent.batch_size)
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        return loss_function(logits, batch.labels)
+
+    phase = Phase(model, split, descent, conditions, loss)
     conditions.meter.progress.expect(descent.epochs * len(split))
-    model.train()
-    number = 0
     for epoch in range(descent.epochs):
-        unchecked: list[Tensor] = []
-        for batch in conditions.meter.batches(split, descent.batch_size, passes):
-            with autocast(conditions.bf16, batch.images.device):
-                logits = forward(batch.images)
-                loss = loss_function(logits.float(), batch.labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            lr = descent.rate(number, steps_per_epoch)
-            unchecked.append(loss.detach())
-            if len(unchecked) == CHECK_EVERY:
-                _require_finite(unchecked, epoch, number)
-            yield Step(number, epoch, batch, logits.detach(), loss.detach(), lr, model, optimizer)
-            if descent.clip is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), descent.clip)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            optimizer.step()
-            number += 1
-        _require_finite(unchecked, epoch, number - 1)
+        yield from phase.steps(epoch)
+
+
+def alternate(phases: Sequence[Phase], epochs: int) -> None:
+    """One pass of each phase in turn, `epochs` times, with curves."""
+    rows = sum(len(phase.split) for phase in phases)
+    phases[0].conditions.meter.progress.expect(epochs * rows)
+    for epoch in range(epochs):
+        for phase in phases:
+            phase.run(epoch)
 
 
 def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:

@@ -43,6 +43,7 @@ def draw(report: Report, x: str, y: list[str]) -> "Figure":
         axes.set_ylabel(name.replace("_", " "))
         if min(places.values()) > 0 and max(places.values()) > WIDE * min(places.values()):
             axes.set_xscale("log")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return figure
 
 
@@ -69,15 +70,12 @@ def _panel(axes: "Axes", report: Report, places: dict[tuple[str, str], float], n
         if (*place, name) not in numbers:
             continue
         value, half = numbers[*place, name]
-        axes.errorbar(at, value, yerr=half if half == half else None, fmt="o", capsize=3)
-        axes.annotate(
-            report.labels[place], (at, value), xytext=(5, 4), textcoords="offset points", size=7
-        )
+        bar = half if half == half else None
+        axes.errorbar(at, value, yerr=bar, fmt="o", capsize=3, label=report.labels[place])
     for (setting, cell, metric), (value, _) in numbers.items():
         if metric == name and cell in SHARED:
-            axes.axhline(value, ls="--" if cell == "reference" else ":", color="grey", lw=1)
-            axes.annotate(report.labels[setting, cell], (1, value), xycoords=("axes fraction", "data"),
-                          ha="right", va="bottom", size=7, color="grey")  # fmt: skip
+            style = "--" if cell == "reference" else ":"
+            axes.axhline(value, ls=style, color="grey", lw=1, label=report.labels[setting, cell])
 
 
 def main(overrides: list[str]) -> None:

@@ -1,7 +1,7 @@
 """What every method must do, for every file in conf/method, and what each of the first five claims."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from data.errors import UserError
 from data.split import Dataset, Split
 from data.streams import Streams
-from methods.base import Access
+from methods.base import Access, Method
 from methods.meter import Meter
 from methods.random_labels import wrong_labels
 from methods.training import Conditions
@@ -26,15 +26,24 @@ METHODS = options("method")
 
 @pytest.fixture
 def quick(quick: Quick) -> Quick:
-    """Quick plans whose method works in batches of 8, so that small parts fill one."""
+    """Quick plans whose method works in batches of 8, so that small parts fill one, and for at most
+    three epochs."""
 
     def plan(*overrides: str) -> Plan:
         named = [text.removeprefix("method=") for text in overrides if text.startswith("method=")]
         record = [text for name in named for text in needs_record(name)]
-        has_batches = hasattr(quick(*record, *overrides).method, "batch_size")
-        return quick(*(["method.batch_size=8"] if has_batches else []), *record, *overrides)
+        method = quick(*record, *overrides).method
+        smaller = [f"method.{name}=8" for name in batch_sizes(method)]
+        if getattr(method, "epochs", 0) > 3:
+            smaller.append("method.epochs=3")
+        return quick(*smaller, *record, *overrides)
 
     return plan
+
+
+def batch_sizes(method: Method) -> list[str]:
+    """The fields that say how many rows a batch has."""
+    return [field.name for field in fields(method) if field.name.endswith("batch_size")]  # type: ignore[arg-type]
 
 
 def weights_of(stages: Stages) -> dict[str, torch.Tensor]:
@@ -95,6 +104,11 @@ def test_every_scenario_is_served_or_refused_as_the_catalogue_says(
     (tmp_path / "rows.txt").write_text("\n".join(map(str, range(10, 30))))
     rest = [f"scenario.file={tmp_path / 'rows.txt'}"] if scenario == "given_rows" else []
     stages = stages_of(quick(f"method={method}", f"scenario={scenario}", *rest))
+    serve_or_refuse(stages, method, scenario)
+
+
+def serve_or_refuse(stages: Stages, method: str, scenario: str) -> None:
+    """Serves what the catalogue lists, and refuses the rest before any training."""
     requests = catalogue()[method]["requests"]
     if requests == "any" or scenario in requests:
         weights_of(stages)
@@ -106,15 +120,14 @@ def test_every_scenario_is_served_or_refused_as_the_catalogue_says(
 
 @needs("cifar-100-python/train")
 @pytest.mark.parametrize("method", METHODS)
-def test_part_of_a_class_is_served(quick: Quick, method: str) -> None:
-    weights_of(
-        stages_of(
-            quick(
-                f"method={method}", "dataset=cifar20", "scenario=part_of_class", "data.limit=8",
-                "model.widths=[2,2]",
-            )
+def test_part_of_a_class_is_served_or_refused(quick: Quick, method: str) -> None:
+    stages = stages_of(
+        quick(
+            f"method={method}", "dataset=cifar20", "scenario=part_of_class", "data.limit=8",
+            "model.widths=[2,2]",
         )
     )  # fmt: skip
+    serve_or_refuse(stages, method, "part_of_class")
 
 
 @pytest.mark.parametrize("model", ["small_cnn", "resnet18", "vit"])
@@ -141,9 +154,9 @@ def test_every_model_and_precision_is_served(
 
 
 def _with_small_batches(plan: Plan):  # type: ignore[no-untyped-def]
-    smaller = {"batch_size": 7, "epochs": 1}
-    known = {key: value for key, value in smaller.items() if hasattr(plan.method, key)}
-    return replace(plan.method, **known)  # type: ignore[type-var]
+    smaller = dict.fromkeys(batch_sizes(plan.method), 7)
+    epochs = {"epochs": 1} if hasattr(plan.method, "epochs") else {}
+    return replace(plan.method, **smaller, **epochs)  # type: ignore[type-var]
 
 
 def test_a_batch_larger_than_a_part_is_refused_before_pretraining(quick: Quick) -> None:
@@ -187,7 +200,9 @@ def test_retrain_differs_from_the_original_in_every_tensor(tmp_path, model: str)
     assert not [name for name in original if torch.equal(original[name], retrained[name])]
 
 
-@pytest.mark.parametrize("method", ["retrain", "finetune"])
+@pytest.mark.parametrize(
+    "method", ["retrain", "finetune", "l1_sparse", "unsir", "catastrophic_k", "exact_k"]
+)
 def test_poisoned_forget_rows_change_nothing(quick: Quick, method: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Whatever the forgotten rows hold, a method that may not see them gives the same bits."""
     clean = stages_of(quick(f"method={method}"))

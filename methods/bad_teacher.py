@@ -1,0 +1,61 @@
+"""Bad teacher: on the forgotten rows imitate a random model, on the rest the original.
+
+Idea: an untrained network knows nothing of the forgotten rows; answer there as it does.
+Update rule: θ ← θ − η ∇KL(t ‖ p_θ) on D_f ∪ a random part of D_r, from θ_o; t = p_random on D_f,
+p_{θ_o} on the rest, both at temperature T.
+Needs: the forgotten rows and `retain_fraction` of the retained ones; neither's labels.
+Differs from the reference code: the divergence is the mean over rows and not over rows and classes
+(K times larger, and times T²), which matters to SGD and not to Adam; the incompetent teacher is the
+model's own architecture at its random start, not an ImageNet model with a new head.
+Reference: Chundawat et al., Can Bad Teaching Induce Forgetting?, AAAI 2023.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import UserError
+from data.split import Batch
+from methods.base import Access, Facts, Method, Problem
+from methods.distillation import Teacher, check_temperature, divergence
+from methods.training import Descent, Phase, alternate
+
+
+@dataclass(frozen=True)
+class BadTeacher(Descent, Method):
+    access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    retain_fraction: float
+    temperature: float
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        check_temperature(option, self.temperature)
+        if not 0 <= self.retain_fraction <= 1:
+            raise UserError(
+                f"{option}.retain_fraction={self.retain_fraction}: it must lie between 0 and 1"
+            )
+
+    def check(self, facts: Facts) -> None:
+        rest = facts.all - facts.forget
+        rows = facts.forget + round(self.retain_fraction * rest)
+        self.check_rows("method", rows, "what is trained on")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.forget is not None and problem.retain is not None
+        conditions, forget = problem.conditions, problem.forget
+        competent = Teacher(problem.original(), conditions)
+        incompetent = Teacher(problem.fresh(conditions.streams), conditions)
+
+        def imitation(logits: Tensor, batch: Batch) -> Tensor:
+            forgotten = torch.isin(batch.rows, forget.rows)[:, None]
+            target = torch.where(forgotten, incompetent(batch.images), competent(batch.images))
+            return divergence(target, logits, self.temperature)
+
+        rest = problem.retain.without(forget.rows)  # a request to relabel retains all rows
+        order = torch.randperm(len(rest), generator=conditions.streams("sample"))
+        chosen = order[: round(self.retain_fraction * len(rest))].to(rest.rows.device)
+        both = rest.take(chosen).joined(forget)
+        alternate([Phase(problem.model, both, self, conditions, imitation)], self.epochs)
+        return problem.model

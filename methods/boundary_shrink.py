@@ -1,0 +1,80 @@
+"""Boundary shrink: give the forgotten rows to the class across the nearest boundary.
+
+Idea: a step of the gradient's sign leads over the decision boundary; the class that lies there is what
+the row would most easily be taken for.
+Update rule: x' = x + ε sign ∇_x CE(f_o(x), y), in pixels from 0 to 1 and clamped to them; ỹ = the
+likeliest class of f_o(x') other than y, once for every row; θ ← θ − η ∇CE on {(x, ỹ) : x ∈ D_f}, from
+θ_o (`bound` is ε).
+Needs: the forgotten rows. Of several forgotten classes, one may be the other's neighbour.
+Differs from the reference code: that takes the likeliest class even where the step did not leave y, and
+clamps normalised tensors as if they were pixels; it rounds x' to 256 levels, which is left out here.
+Reference: Chen et al., Boundary Unlearning, CVPR 2023.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.errors import UserError
+from data.split import Batch, Pixels, Split
+from methods.base import Access, Facts, Method, Problem
+from methods.distillation import Teacher
+from methods.meter import pass_streams
+from methods.training import Descent, fit
+from metrics.predictions import autocast
+
+
+@dataclass(frozen=True)
+class BoundaryShrink(Descent, Method):
+    access: ClassVar[Access] = Access.FORGET
+    bound: float
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        if not 0 < self.bound <= 1:
+            raise UserError(f"{option}.bound={self.bound}: it must be above 0, and at most 1")
+
+    def check(self, facts: Facts) -> None:
+        self.check_rows("method", facts.forget, "the part to forget")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        across = nearest_classes(problem, self.bound, self.batch_size)
+        return fit(problem.model, across, self, problem.conditions)
+
+
+def nearest_classes(problem: Problem, bound: float, batch_size: int) -> Split:
+    """The forgotten rows under the labels of their nearest other classes; where the budget ends early,
+    those of them that were reached."""
+    assert problem.forget is not None
+    forget, conditions = problem.forget, problem.conditions
+    original = Teacher(problem.original(), conditions)
+    streams = pass_streams(conditions.streams.part("boundary"))
+    rows, found = [forget.rows[:0]], [forget.labels[:0]]
+    for batch in conditions.meter.batches(forget, batch_size, streams):
+        moved = stepped(original.model, batch, forget.pixels, bound, conditions.bf16)
+        own = F.one_hot(batch.labels, problem.classes).bool()
+        rows.append(batch.rows)
+        found.append(original(moved).masked_fill(own, -torch.inf).argmax(1))
+    order = torch.cat(rows).argsort()
+    reached = forget.only(torch.cat(rows))
+    labels = torch.empty_like(reached.labels)
+    labels[reached.rows.argsort()] = torch.cat(found)[order]
+    return reached.relabelled(labels)
+
+
+def stepped(model: nn.Module, batch: Batch, pixels: Pixels, bound: float, bf16: bool) -> Tensor:
+    """The images (B, C, H, W), normalised, after a step of `bound` (of the pixels' range) up the
+    loss."""
+    images = batch.images.detach().clone().requires_grad_()
+    with autocast(bf16, images.device):
+        logits = model(images).float()
+    (slope,) = torch.autograd.grad(F.cross_entropy(logits, batch.labels, reduction="sum"), images)
+    darkest, brightest = (
+        pixels.normalise(torch.full_like(images[:1, :, :1, :1], byte, dtype=torch.uint8))
+        for byte in (0, 255)
+    )
+    there = images.detach() + bound * (brightest - darkest) * slope.sign()
+    return there.clamp(darkest, brightest)

@@ -1,0 +1,38 @@
+"""CF-k: fine-tune the last k layers on the retained rows.
+
+Idea: catastrophic forgetting, confined to the layers that are most specific to the classes.
+Update rule: θ_k ← θ_k − η ∇CE(D_r) for the parameters of the last k layers that own any, from θ_o; all
+others keep their bits (`layers` is k).
+Needs: the retained rows.
+Differs from the reference code: that counts convolutions and linear layers, with the norms between them
+thrown in; here every layer that owns parameters counts.
+Reference: Goel et al., Towards Adversarial Evaluations of Inexact Machine Unlearning, 2022 (CF-k).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from methods.base import Access, Facts, Method, Problem
+from methods.layers import check_layers, last_layers, thaw_only
+from methods.training import Descent, fit
+
+
+@dataclass(frozen=True)
+class CatastrophicK(Descent, Method):
+    access: ClassVar[Access] = Access.RETAIN
+    layers: int
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        check_layers(option, self.layers)
+
+    def check(self, facts: Facts) -> None:
+        self.check_rows("method", facts.retain, "the retained part")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.retain is not None
+        thaw_only(problem.model, last_layers(problem.model, self.layers))
+        fit(problem.model, problem.retain, self, problem.conditions)
+        return problem.model.requires_grad_(True)

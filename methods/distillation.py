@@ -1,0 +1,39 @@
+"""Learning from another model's outputs: frozen teachers, and how far two outputs are apart."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.errors import UserError
+from methods.training import Conditions
+from metrics.predictions import autocast
+
+
+class Teacher:
+    """A model that is asked and never changes: images to (B, K) float32 logits, in evaluation mode,
+    without gradients. What it looks at is counted as forward examples."""
+
+    def __init__(self, model: nn.Module, conditions: Conditions) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.conditions = conditions
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        self.conditions.meter.cost.forward_examples += len(images)
+        with autocast(self.conditions.bf16, images.device):
+            logits: Tensor = self.model(images)
+        return logits.float()
+
+
+def divergence(target: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """T²·KL(p ‖ q) in nats, the mean over rows, of p = softmax(target / T) and q = softmax(logits / T);
+    T² keeps the size of gradients (Hinton et al. 2015). Both (B, K); a gradient flows into either."""
+    p = F.log_softmax(target / temperature, dim=1)
+    q = F.log_softmax(logits / temperature, dim=1)
+    return F.kl_div(q, p, reduction="batchmean", log_target=True) * temperature**2
+
+
+def check_temperature(option: str, temperature: float) -> None:
+    """Raises UserError where a softmax cannot be taken at this temperature."""
+    if not 0 < temperature < torch.inf:
+        raise UserError(f"{option}.temperature={temperature}: it must be above 0, and finite")

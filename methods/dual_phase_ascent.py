@@ -1,0 +1,43 @@
+"""Dual-phase ascent: every epoch, climb the loss of the forgotten rows, then descend that of the rest.
+
+Idea: gradient ascent destroys; a pass over the retained rows after each pass of it repairs at once.
+Update rule: each epoch, over D_f: θ ← θ + αβ ∇CE; then over D_r: θ ← θ − α ∇CE; from θ_o; α is
+the learning rate, β is `factor`.
+Needs: the forgotten and the retained rows.
+Differs from the paper: it leaves open whether the momentum is shared between the phases
+(`shared_momentum`) and names no weight decay (none here).
+Reference: paper 003 (Li), "Gradient Ascent": 45 epochs, α = 0.01, 0.001 from epoch 20, β = 0.3.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from data.split import Batch
+from methods.base import Access, Facts, Method, Problem
+from methods.phases import check_factor, forget_then_rehearse
+from methods.training import Descent, cross_entropy
+
+
+@dataclass(frozen=True)
+class DualPhaseAscent(Descent, Method):
+    access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    factor: float
+    shared_momentum: bool
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        check_factor(option, self.factor)
+
+    def check(self, facts: Facts) -> None:
+        self.check_rows("method", facts.forget, "the part to forget")
+        self.check_rows("method", facts.retain, "the retained part")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        return forget_then_rehearse(problem, self, ascent, self.factor, self.shared_momentum)
+
+
+def ascent(logits: Tensor, batch: Batch) -> Tensor:
+    """Negative cross-entropy: descending it climbs the loss."""
+    return -cross_entropy(logits, batch)

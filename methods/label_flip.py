@@ -1,0 +1,52 @@
+"""Label flip: teach wrong answers for the forgotten rows.
+
+Idea: overwrite what is known of the forgotten rows, and repair afterwards (`repair=`) what that breaks.
+Update rule: θ ← θ − η ∇CE on {(x, ỹ) : x ∈ D_f}, with D_r where `include_retain` says so, from θ_o;
+ỹ is drawn once, uniformly from the classes other than the row's own.
+Needs: the forgotten rows; the retained ones too with `include_retain`.
+Differs from the paper: it does not say whether the retained rows are shown while labels are flipped
+(`include_retain`), nor any number. As it says no more than "incorrect", a flipped label may be that of
+another forgotten class; `random_labels` draws none of those.
+Reference: paper 002 (Gogineni and Nadimi), "Label Flipping".
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from data.split import Split
+from methods.base import Access, Facts, Method, Problem
+from methods.training import Descent, fit
+
+
+@dataclass(frozen=True)
+class LabelFlip(Descent, Method):
+    access: ClassVar[Access] = Access.FORGET
+    include_retain: bool
+
+    def sees(self) -> Access:
+        return Access.FORGET | Access.RETAIN if self.include_retain else Access.FORGET
+
+    def check(self, facts: Facts) -> None:
+        rows, part = facts.forget, "the part to forget"
+        if self.include_retain:
+            rows, part = facts.all, "the training set"
+        self.check_rows("method", rows, part)
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        forget = problem.forget
+        assert forget is not None
+        wrong = flipped(forget, problem.classes, problem.conditions.streams("labels"))
+        shown = forget.relabelled(wrong)
+        if problem.retain is not None:
+            rest = problem.retain.without(forget.rows)  # a request to relabel retains all rows
+            shown = rest.joined(shown)
+        return fit(problem.model, shown, self, problem.conditions)
+
+
+def flipped(forget: Split, classes: int, rng: torch.Generator) -> Tensor:
+    """(F,) labels, each uniform over the classes other than the row's own."""
+    away = torch.randint(1, classes, (len(forget),), generator=rng).to(forget.labels.device)
+    return (forget.labels + away) % classes

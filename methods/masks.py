@@ -1,0 +1,48 @@
+"""Descent on some coordinates of the weights while the others keep their bits."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+Masks = Mapping[str, Tensor]  # by parameter name, of its shape, true where it may move
+
+
+@contextmanager
+def only(model: nn.Module, optimizer: torch.optim.Optimizer, masks: Masks) -> Iterator[None]:
+    """While it is open, the optimizer's steps move the masked coordinates alone.
+
+    Gradients are zero elsewhere, so that clipping measures what moves; but a zero gradient does not
+    hold a weight still under weight decay or momentum, so the others are put back after every step.
+    """
+    parameters = dict(model.named_parameters())
+    start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    @torch.no_grad()
+    def put_back(*_: object) -> None:
+        for name, parameter in parameters.items():
+            parameter.copy_(torch.where(masks[name], parameter, start[name]))
+
+    hooks = [
+        parameter.register_hook(lambda gradient, mask=masks[name]: gradient * mask)
+        for name, parameter in parameters.items()
+    ]
+    hooks.append(optimizer.register_step_post_hook(put_back))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def largest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Masks of the `share` (0 to 1) of all coordinates together that have the largest scores; of equal
+    scores the earlier ones."""
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    chosen[flat.sort(descending=True, stable=True).indices[: round(share * len(flat))]] = True
+    pieces = chosen.split([score.numel() for score in scores.values()])
+    return {
+        name: piece.view_as(score) for (name, score), piece in zip(scores.items(), pieces, strict=True)
+    }

@@ -1,0 +1,62 @@
+"""NegGrad+: climb the loss of the forgotten rows while descending that of the rest, in every step.
+
+Idea: gradient ascent held in check by rehearsal.
+Update rule: θ ← θ − η ∇[a CE(B_r) − (1 − a) CE(B_f)], from θ_o; B_r runs through D_r, B_f through D_f
+again and again (`retain_weight` is a).
+Needs: the forgotten and the retained rows.
+Differs from the reference code: what is climbed has no upper bound, and a small network can be lost
+within a few hundred steps, so the gradient's norm is clipped (`clip: null` restores theirs). The logged
+loss is CE(B_r) alone.
+Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023 (baseline "NegGrad+").
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import nn
+
+from data.errors import UserError
+from data.split import Batch
+from methods.base import Access, Facts, Method, Problem
+from methods.meter import pass_streams
+from methods.training import Descent, curves, train
+from metrics.predictions import autocast
+
+
+@dataclass(frozen=True)
+class NegativeGradientPlus(Descent, Method):
+    access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    retain_weight: float
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        if not 0 <= self.retain_weight <= 1:
+            raise UserError(f"{option}.retain_weight={self.retain_weight}: it must lie between 0 and 1")
+
+    def check(self, facts: Facts) -> None:
+        self.check_rows("method", facts.forget, "the part to forget")
+        self.check_rows("method", facts.retain, "the retained part")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.retain is not None
+        model, conditions = problem.model, problem.conditions
+        steps = train(model, problem.retain, self, conditions)
+        for _, batch in zip(curves(steps, conditions.log), self.forgotten(problem), strict=False):
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.retain_weight)
+            with autocast(conditions.bf16, batch.images.device):
+                logits = model(batch.images).float()
+            (-(1 - self.retain_weight) * F.cross_entropy(logits, batch.labels)).backward()
+        return model
+
+    def forgotten(self, problem: Problem) -> Iterator[Batch]:
+        """Batches of the forgotten rows, pass after pass, until the budget ends them."""
+        assert problem.forget is not None
+        streams = pass_streams(problem.conditions.streams.part("forget"))
+        meter, spent = problem.conditions.meter, -1
+        while spent < meter.cost.gradient_examples:  # else the last pass had nothing to give
+            spent = meter.cost.gradient_examples
+            yield from meter.batches(problem.forget, self.batch_size, streams)

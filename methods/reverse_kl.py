@@ -1,0 +1,61 @@
+"""Reverse KL: imitate a teacher from which the knowledge of the forgotten rows has been subtracted.
+
+Idea: what the outputs gain when the forgotten rows are trained on further is what is known of them; a
+teacher without it is the original minus that gain.
+Update rule: θ_s: `strengthen_epochs` more of ∇CE(D_f) from θ_o; teacher logits l_o − a·ReLU(l_s − l_o)
+(`strength` is a); θ ← θ − η ∇KL(p_θ ‖ p_teacher) on D_f, from θ_o.
+Needs: the forgotten rows.
+Where they are known perfectly there is nothing to gain, and nothing is forgotten.
+Differs from the paper: that unlearns sequences of a language model, word by word; here the K logits of a
+classifier stand for the vocabulary.
+Reference: Wang et al., RKLD, 2024 (arXiv 2406.01983), as paper 000 cites it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import UserError
+from data.split import Batch
+from methods.base import Access, Facts, Method, Problem
+from methods.distillation import Teacher, check_temperature, divergence
+from methods.training import Descent, Phase, alternate
+
+
+@dataclass(frozen=True)
+class ReverseKL(Descent, Method):
+    access: ClassVar[Access] = Access.FORGET
+    strengthen_epochs: int
+    strength: float
+    temperature: float
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        check_temperature(option, self.temperature)
+        for name in ("strengthen_epochs", "strength"):
+            if not 0 <= getattr(self, name) < torch.inf:
+                raise UserError(
+                    f"{option}.{name}={getattr(self, name)}: it must be 0 or more, and finite"
+                )
+
+    def check(self, facts: Facts) -> None:
+        self.check_rows("method", facts.forget, "the part to forget")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.forget is not None
+        forget, conditions = problem.forget, problem.conditions
+        longer = replace(self, epochs=self.strengthen_epochs)
+        pupil = problem.original()
+        strengthening = Phase(pupil, forget, longer, conditions, name="strengthen")
+        alternate([strengthening], self.strengthen_epochs)
+        strengthened, original = Teacher(pupil, conditions), Teacher(problem.original(), conditions)
+
+        def imitation(logits: Tensor, batch: Batch) -> Tensor:
+            known = original(batch.images)
+            gain = (strengthened(batch.images) - known).relu()
+            return divergence(logits, known - self.strength * gain, self.temperature)
+
+        alternate([Phase(problem.model, forget, self, conditions, imitation)], self.epochs)
+        return problem.model

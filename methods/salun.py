@@ -1,0 +1,79 @@
+"""SalUn: random labels, learned only by the weights that matter to the forgotten rows.
+
+Idea: saliency; a weight that the forgotten rows do not pull at need not move.
+Update rule: m_i = 1 for the `share` of all weights with the largest |Σ_{D_f} ∂CE/∂θ_i| at θ_o. Each
+epoch, over D_f with wrong labels drawn anew, then over D_r: θ ← θ − η m ⊙ ∇CE, from θ_o. Where m_i = 0
+the weight keeps its bits, whatever momentum and weight decay would do.
+Needs: the forgotten and the retained rows.
+Differs from the reference code: its labels may be the true one; here, as in the paper, they are not, nor
+any of a whole forgotten class. The sum runs over rows, not over the means of batches. Its masked weights
+were moved by weight decay until February 2026. Its CIFAR-100 path mixes both parts in one pass; this is
+its CIFAR-10 path.
+Reference: Fan et al., SalUn, ICLR 2024.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.errors import UserError
+from methods.base import Access, Facts, Method, Problem
+from methods.masks import largest, only
+from methods.meter import pass_streams
+from methods.random_labels import wrong_labels
+from methods.training import Descent, Phase
+from metrics.predictions import autocast
+
+
+@dataclass(frozen=True)
+class SalUn(Descent, Method):
+    access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    share: float
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        if not 0 < self.share <= 1:
+            raise UserError(f"{option}.share={self.share}: it must be above 0, and at most 1")
+
+    def check(self, facts: Facts) -> None:
+        self.check_rows("method", facts.forget, "the part to forget")
+        self.check_rows("method", facts.retain, "the retained part")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.forget is not None and problem.retain is not None
+        model, conditions = problem.model, problem.conditions
+        rest = problem.retain.without(problem.forget.rows)  # a request to relabel retains all rows
+        rows = len(problem.forget) + self.epochs * (len(problem.forget) + len(rest))
+        conditions.meter.progress.expect(rows)
+        masks = largest(saliency(problem, self.batch_size), self.share)
+        forget = Phase(model, problem.forget, self, conditions, name="forget")
+        retain = Phase(model, rest, self, conditions, optimizer=forget.optimizer, name="retain")
+        labels = conditions.streams("labels")
+        with only(model, forget.optimizer, masks):
+            for epoch in range(self.epochs):
+                wrong = wrong_labels(problem.forget, rest, problem.classes, labels)
+                forget.split = problem.forget.relabelled(wrong)
+                forget.run(epoch)
+                retain.run(epoch)
+        return model
+
+
+def saliency(problem: Problem, batch_size: int) -> dict[str, Tensor]:
+    """|Σ over the forgotten rows of the gradient of their loss|, by parameter, in evaluation mode."""
+    assert problem.forget is not None
+    model, conditions = problem.model.eval(), problem.conditions
+    model.zero_grad()
+    streams = pass_streams(conditions.streams.part("saliency"))
+    for batch in conditions.meter.batches(problem.forget, batch_size, streams):
+        with autocast(conditions.bf16, batch.images.device):
+            logits = model(batch.images).float()
+        F.cross_entropy(logits, batch.labels, reduction="sum").backward()
+    scores = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.abs()
+        for name, parameter in model.named_parameters()
+    }
+    model.zero_grad()
+    return scores

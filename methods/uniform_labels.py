@@ -1,0 +1,46 @@
+"""Uniform labels: teach that every class is equally likely for the forgotten rows.
+
+Idea: a target that says nothing, instead of a loss without bound to climb.
+Update rule: each epoch, over D_f: θ ← θ − αβ ∇CE(u, p_θ) with u = 1/K for every class; then over D_r:
+θ ← θ − α ∇CE; from θ_o; α is the learning rate, β is `factor`. The forget loss is at least ln K, and
+ln K only where p_θ is uniform.
+Needs: the forgotten and the retained rows.
+Differs from the paper: as dual_phase_ascent. The paper reports that accuracy falls to 0.49 on every
+part, at a β 60 times smaller than its ascent's; this update rule gives no reason for that.
+Reference: paper 003 (Li), "Data Modification": β = 0.005, the rest as its ascent.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.split import Batch
+from methods.base import Access, Facts, Method, Problem
+from methods.phases import check_factor, forget_then_rehearse
+from methods.training import Descent
+
+
+@dataclass(frozen=True)
+class UniformLabels(Descent, Method):
+    access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    factor: float
+    shared_momentum: bool
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        check_factor(option, self.factor)
+
+    def check(self, facts: Facts) -> None:
+        self.check_rows("method", facts.forget, "the part to forget")
+        self.check_rows("method", facts.retain, "the retained part")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        return forget_then_rehearse(problem, self, uniform, self.factor, self.shared_momentum)
+
+
+def uniform(logits: Tensor, batch: Batch) -> Tensor:
+    """The mean cross-entropy of (B, K) logits with the target 1/K for every class, in nats."""
+    return F.cross_entropy(logits, torch.full_like(logits, 1 / logits.shape[1]))
