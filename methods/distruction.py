@@ -106,8 +106,8 @@ class DiStruction(Method):
                 kl = divergence(q, p).item()
                 if not (kl < float("inf") and found.loss.isfinite()):
                     raise Diverged(
-                        f"the divergence became {kl} at step {number}: lower method.eta, or take "
-                        "method.step=proximal"
+                        f"the divergence became {kl} at step {number}: lower method.eta or "
+                        "method.pull_rate, raise method.penalty, or choose another method.objective"
                     )
                 shown = found.loss.item() / len(batch.rows)
                 conditions.log({"step": number, "kl": kl, "objective": shown})
