@@ -131,6 +131,7 @@ class Stages:
         """Pretrains into `folder`; each named recorder writes to its own."""
         plan, streams = self.plan, self.streams("pretrain")
         model, split = self._fresh(streams), self.dataset.train
+        torch.manual_seed(streams.number("dropout"))  # the same drops, recorded or not
         with self._conditions(folder, "pretrain", streams, budget=None) as conditions:
             with conditions.meter:
                 steps = train(model, split, plan.recipe, conditions)

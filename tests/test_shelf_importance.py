@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,7 @@ from methods.meter import Meter
 from methods.recorders.bayesian import deviation_of
 from methods.selective_finetune import SelectiveFinetune, classes_of, masks_of
 from methods.training import Conditions
+from models.architecture import Architecture
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
@@ -614,6 +615,23 @@ def test_the_preparation_leaves_other_records_as_they_are(quick: Quick, tmp_path
             assert other.read_bytes() == file.read_bytes()
     one_, other_ = (deviation_of(stages.record("bayesian").path) for stages in (both, turned))
     assert all(torch.equal(one_[name], other_[name]) for name in one_)
+
+
+@dataclass(frozen=True)
+class Dropping(Architecture):
+    """A network whose training draws random numbers."""
+
+    def build(self, channels: int, size: int, classes: int) -> nn.Module:
+        layers = [nn.Linear(channels * size * size, 16), nn.Dropout(0.5), nn.Linear(16, classes)]
+        return nn.Sequential(nn.Flatten(), *layers)
+
+
+def test_a_model_with_dropout_is_prepared_without_changing_a_bit(quick: Quick, tmp_path: Path) -> None:
+    dropping = Dropping(weights=None, sha256=None, input_size=None)
+    plain = stages_of(replace(quick(), architecture=dropping)).pretrain()
+    plan = quick("recorder=[bayesian]", f"paths.root={tmp_path / 'prepared'}")
+    prepared = stages_of(replace(plan, architecture=dropping)).pretrain()
+    assert prepared.checksum(MODEL) == plain.checksum(MODEL)
 
 
 @pytest.mark.parametrize(("field", "value"), [("samples", 0), ("initial", 0), ("epochs", 0)])
