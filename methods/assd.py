@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from methods.base import Access, Method, Problem
 from methods.dampening import check_dampening, dampen, measured
-from methods.importance import per_sample_fisher
+from methods.importance import Importance, per_sample_fisher
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class ASSD(Method):
         return problem.model
 
 
-def ratio_at(forget: dict[str, Tensor], everything: dict[str, Tensor], percentile: float) -> float:
+def ratio_at(forget: Importance, everything: Importance, percentile: float) -> float:
     """The percentile (0 to 100, nearest rank) of I_f/I_D over all weights; 0/0 counts as 0."""
-    ratios = torch.cat([(forget[name] / everything[name]).flatten() for name in forget])
-    ratios = ratios.nan_to_num(nan=0.0)
+    each = [(forget.mean(name) / everything.mean(name)).flatten() for name in forget.sums]
+    ratios = torch.cat(each).nan_to_num(nan=0.0)
     rank = max(1, math.ceil(percentile / 100 * len(ratios)))
     return float(ratios.kthvalue(rank).values)

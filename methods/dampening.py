@@ -3,17 +3,19 @@
 import logging
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data.errors import UserError
 from methods.base import Facts, Problem
-from methods.importance import Measure, ratio_bound
+from methods.importance import Importance, Measure, ratio_bound
+
+# A threshold is passed by more than rounding: where only rows to forget move a weight, its ratio is the
+# bound on all ratios, to the last bit or so.
+ROUNDING = 1e-12
 
 
-def measured(
-    problem: Problem, measure: Measure, size: int
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The mean importance of every weight to the part to forget, and to all rows.
+def measured(problem: Problem, measure: Measure, size: int) -> tuple[Importance, Importance]:
+    """The importance of every weight to the part to forget, and to all rows.
 
     All rows are those to forget and the rest, so their importance is put together from the two and no
     row is looked at twice. The rest goes class by class, as in SSD's code: the order decides what a
@@ -24,14 +26,14 @@ def measured(
     rest = rest.take(rest.labels.argsort(stable=True))
     forget = measure(problem.model, problem.forget, size, problem.conditions)
     everything = forget + measure(problem.model, rest, size, problem.conditions)
-    return forget.mean(), everything.mean()
+    return forget, everything
 
 
 @torch.no_grad()
 def dampen(
     model: nn.Module,
-    forget: dict[str, Tensor],
-    everything: dict[str, Tensor],
+    forget: Importance,
+    everything: Importance,
     alpha: float,
     dampening: float,
 ) -> float:
@@ -39,9 +41,10 @@ def dampen(
     Returns the share of the weights that were selected."""
     selected = total = 0
     for name, parameter in model.named_parameters():
-        chosen = forget[name] > alpha * everything[name]  # strictly: weights that matter to none stay
-        shrunk = (dampening * everything[name] / forget[name]).clamp(max=1)
-        parameter.mul_(torch.where(chosen, shrunk, 1.0))
+        own, all_ = forget.mean(name), everything.mean(name)
+        chosen = own > alpha * (1 + ROUNDING) * all_  # strictly: weights that matter to none stay
+        shrunk = (dampening * all_ / own).clamp(max=1)
+        parameter.mul_(torch.where(chosen, shrunk, 1.0).to(parameter))
         selected += int(chosen.sum())
         total += chosen.numel()
     return selected / total

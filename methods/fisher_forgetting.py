@@ -49,16 +49,14 @@ class FisherForgetting(Method):
         assert problem.retain is not None
         model, conditions = problem.model, problem.conditions
         with torch.enable_grad():
-            found = expected_fisher(
-                model, problem.retain, self.batch_size, conditions, problem.classes
-            ).mean()
+            found = expected_fisher(model, problem.retain, self.batch_size, conditions, problem.classes)
         _, head = head_of(model, problem.classes)
         gone = torch.ones(problem.classes, dtype=torch.bool)
         gone[problem.retain.labels.unique().cpu()] = False
         rng = conditions.streams("noise")
         for name, parameter in model.named_parameters():
             last = any(parameter is own for own in head.parameters())
-            variance = self.variance(found[name], last)
+            variance = self.variance(found.mean(name).to(parameter), last)
             if last:
                 parameter[gone] = 0
                 variance[gone] = self.gone_variance * self.boost

@@ -48,9 +48,10 @@ class Importance:
         together = {name: value + other.sums[name] for name, value in self.sums.items()}
         return Importance(together, self.count + other.count)
 
-    def mean(self) -> dict[str, Tensor]:
-        """Per row or batch; zero where nothing was measured."""
-        return {name: value / max(1, self.count) for name, value in self.sums.items()}
+    def mean(self, name: str) -> Tensor:
+        """Of one parameter, per row or batch, in float64: squares come close to float32's smallest
+        numbers. Zero where nothing was measured."""
+        return self.sums[name].double() / max(1, self.count)
 
 
 # Of a model, over a split, in batches of so many rows.
