@@ -142,8 +142,10 @@ def _adder(model: nn.Module) -> Iterator[Add]:
     """What adds the squared gradients of a batch to sums: by factors where every layer has them."""
     try:
         layers_of(model)
-    except UserError as reason:
-        logging.getLogger(__name__).warning("per-sample gradients go row by row: %s", reason)
+    except UserError:
+        logging.getLogger(__name__).warning(
+            "a layer of this model has no rule for per-sample gradients: its rows go one by one, slowly"
+        )
         yield _row_by_row(model)
         return
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

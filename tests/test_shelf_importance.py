@@ -177,7 +177,7 @@ def test_a_model_without_rules_goes_row_by_row_and_says_so(
     model, split = Mixing().eval(), digits.train.take(torch.arange(5))
     with caplog.at_level(logging.WARNING):
         found = per_sample_fisher(model, split, 3, conditions_of(plan_of()))
-    assert "row by row" in caplog.text
+    assert "one by one" in caplog.text
     batch = next(split.batches(5))
     wanted = squares_row_by_row(model, batch.images, batch.labels)
     assert all(close(found.sums[name], wanted[name], 1e-4) for name in wanted)
