@@ -35,11 +35,14 @@ class Rule:
     """How a kind of layer turns factors into gradients of its own parameters, by name.
 
     `each` keeps the samples apart, (B, *shape). `total` sums over them, at the price of one ordinary
-    weight gradient; None where there is no outer product to save.
+    weight gradient. `matrices` are the b (B, G, O, L) and a (B, G, I, L) whose product over the
+    positions L is each sample's weight gradient, G groups of (O, I). Both are None where there is no
+    outer product to save.
     """
 
     each: Callable[[Any, Factors], Gradients]
     total: Callable[[Any, Factors], Gradients] | None = None
+    matrices: Callable[[Any, Factors], tuple[Tensor, Tensor]] | None = None
 
 
 def _linear_total(layer: nn.Linear, factors: Factors) -> Gradients:
@@ -51,6 +54,12 @@ def _linear_each(layer: nn.Linear, factors: Factors) -> Gradients:
     a = factors.a.reshape(len(factors.a), -1, layer.in_features)
     b = factors.b.reshape(len(factors.b), -1, layer.out_features)
     return _with_bias(layer, b.transpose(1, 2) @ a, b.sum(1))
+
+
+def _linear_matrices(layer: nn.Linear, factors: Factors) -> tuple[Tensor, Tensor]:
+    a = factors.a.reshape(len(factors.a), 1, -1, layer.in_features)
+    b = factors.b.reshape(len(factors.b), 1, -1, layer.out_features)
+    return b.transpose(2, 3), a.transpose(2, 3)
 
 
 def _conv_total(layer: nn.Conv2d, factors: Factors) -> Gradients:
@@ -67,11 +76,15 @@ def _conv_total(layer: nn.Conv2d, factors: Factors) -> Gradients:
 
 
 def _conv_each(layer: nn.Conv2d, factors: Factors) -> Gradients:
+    b, columns = _conv_matrices(layer, factors)
+    weight = (b @ columns.transpose(2, 3)).reshape(len(b), *layer.weight.shape)
+    return _with_bias(layer, weight, factors.b.sum((2, 3)))
+
+
+def _conv_matrices(layer: nn.Conv2d, factors: Factors) -> tuple[Tensor, Tensor]:
     n, groups = len(factors.a), layer.groups
     columns = _columns(layer, factors).view(n, groups, -1, factors.b[0, 0].numel())
-    b = factors.b.reshape(n, groups, layer.out_channels // groups, -1)
-    weight = (b @ columns.transpose(2, 3)).reshape(n, *layer.weight.shape)
-    return _with_bias(layer, weight, factors.b.sum((2, 3)))
+    return factors.b.reshape(n, groups, layer.out_channels // groups, -1), columns
 
 
 def _columns(layer: nn.Conv2d, factors: Factors) -> Tensor:
@@ -103,8 +116,8 @@ def _layer_norm_each(layer: nn.LayerNorm, factors: Factors) -> Gradients:
 
 
 RULES: Mapping[type[nn.Module], Rule] = {
-    nn.Linear: Rule(_linear_each, _linear_total),
-    nn.Conv2d: Rule(_conv_each, _conv_total),
+    nn.Linear: Rule(_linear_each, _linear_total, _linear_matrices),
+    nn.Conv2d: Rule(_conv_each, _conv_total, _conv_matrices),
     nn.GroupNorm: Rule(_group_norm_each),
     nn.LayerNorm: Rule(_layer_norm_each),
     ClassToken: Rule(lambda layer, factors: {"token": factors.b[:, None, :1]}),

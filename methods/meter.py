@@ -58,14 +58,30 @@ class Meter:
         self.progress = progress or Quiet()
         self.cost = Cost()
 
-    def batches(self, split: Split, size: int, streams: tuple[torch.Generator, ...]) -> Iterator[Batch]:
-        """One shuffled and augmented pass for gradient steps; `streams` are those of `pass_streams`."""
+    def batches(
+        self, split: Split, size: int, streams: tuple[torch.Generator, ...], times: int = 1
+    ) -> Iterator[Batch]:
+        """One shuffled and augmented pass for gradient steps; `streams` are those of `pass_streams`.
+        `times`: how many gradients will be taken of each row."""
         order, augment = streams
-        for batch in split.batches(size, order, augment):
-            if not self.spend(len(batch.rows)):
+        return self._counted(split.batches(size, order, augment), times)
+
+    def probes(self, split: Split, size: int, times: int = 1) -> Iterator[Batch]:
+        """One pass in order, without augmentation, for gradients that move no weight; `times` of each
+        row."""
+        return self._counted(split.batches(size), times)
+
+    def _counted(self, batches: Iterator[Batch], times: int) -> Iterator[Batch]:
+        for batch in batches:
+            if not self.spend(times * len(batch.rows)):
                 return
             yield batch
             self.progress.advance(len(batch.rows))
+
+    def looked(self, rows: int) -> None:
+        """Counts forward passes over rows that were handed out before: another model's, or another
+        look at them."""
+        self.cost.forward_examples += rows
 
     def looks(self, split: Split, size: int) -> Iterator[Batch]:
         """One pass in order, without augmentation, for forward passes alone."""

@@ -160,6 +160,7 @@ class Stages:
         plan, streams = self.plan, self.streams("pretrain")
         model, split = self._fresh(streams), self.dataset.train
         watches = {name: Stopwatch() for name in recorders}
+        torch.manual_seed(streams.number("dropout"))  # the same drops, recorded or not
         with self._conditions(folder, "pretrain", streams, budget=None) as conditions:
             with conditions.meter:
                 steps = train(model, split, plan.recipe, conditions)

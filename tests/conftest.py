@@ -42,6 +42,12 @@ def needs_record(method: str) -> list[str]:
     return [] if records is None else [f"recorder=[{records.__module__.rsplit('.', 1)[-1]}]"]
 
 
+def needs_scenario(method: str) -> list[str]:
+    """A request that a method serves, as an override, where it does not serve every one."""
+    requests = catalogue()[method]["requests"]
+    return [] if requests == "any" else [f"scenario={requests.split(',')[0].strip('` ')}"]
+
+
 def catalogue() -> dict[str, dict[str, str]]:
     """The table of methods/README.md: a line per method, by the head of the column."""
     lines = (CONF.parent / "methods" / "README.md").read_text().splitlines()

@@ -18,7 +18,15 @@ from methods.random_labels import wrong_labels
 from methods.training import Conditions
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
-from tests.conftest import catalogue, needs, needs_record, options, plan_of, stages_of
+from tests.conftest import (
+    catalogue,
+    needs,
+    needs_record,
+    needs_scenario,
+    options,
+    plan_of,
+    stages_of,
+)
 
 Quick = Callable[..., Plan]
 METHODS = options("method")
@@ -26,12 +34,12 @@ METHODS = options("method")
 
 @pytest.fixture
 def quick(quick: Quick) -> Quick:
-    """Quick plans whose method works in batches of 8, so that small parts fill one, and for at most
-    three epochs."""
+    """Quick plans whose method works in batches of 8, so that small parts fill one, for at most three
+    epochs, on a request that it serves."""
 
     def plan(*overrides: str) -> Plan:
         named = [text.removeprefix("method=") for text in overrides if text.startswith("method=")]
-        record = [text for name in named for text in needs_record(name)]
+        record = [text for name in named for text in needs_record(name) + needs_scenario(name)]
         method = quick(*record, *overrides).method
         smaller = [f"method.{name}=8" for name in batch_sizes(method)]
         if getattr(method, "epochs", 0) > 3:
@@ -67,8 +75,11 @@ def test_a_method_sees_what_it_declares_and_nothing_else(quick: Quick, method: s
     if problem.forget is not None:
         assert torch.equal(problem.forget.rows, rows)
     if problem.retain is not None:
-        assert not torch.isin(problem.retain.rows, rows).any()
-        assert len(problem.retain) + len(rows) == len(stages.dataset.train)
+        relabelled = stages.request.target is not None
+        assert torch.isin(rows, problem.retain.rows).all() == relabelled
+        assert torch.isin(problem.retain.rows, rows).any() == relabelled
+        both = len(problem.retain) + (0 if relabelled else len(rows))
+        assert both == len(stages.dataset.train)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -147,7 +158,7 @@ def test_every_model_and_precision_is_served(
     plan = plan_of(
         f"method={method}", f"model={model}", *smaller.get(model, []), f"training.precision={precision}",
         "data.limit=7", "training.epochs=1", "training.batch_size=35", f"paths.root={tmp_path}",
-        "training.warmup=0", "threads=1", *needs_record(method),
+        "training.warmup=0", "threads=1", *needs_record(method), *needs_scenario(method),
     )  # fmt: skip
     plan = replace(plan, method=_with_small_batches(plan))
     assert all(value.isfinite().all() for value in weights_of(stages_of(plan)).values())

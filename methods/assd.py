@@ -1,0 +1,52 @@
+"""ASSD: selective dampening that chooses its own threshold.
+
+Idea: how many weights to dampen follows from how many rows there are to forget.
+Update rule: as SSD's, with α the percentile 100 − ln(1 + 100·|D_f|/|D|) of the ratio I_f,i / I_D,i
+over all weights: the highest ln(1 + 100·|D_f|/|D|) per cent are selected (2.4 % for a tenth of the
+rows).
+Needs: the forgotten and the retained rows, one gradient of each.
+Differs from the reference code: the Fisher information is per sample (see `methods.ssd`); the
+percentile is a weight's own ratio (nearest rank), and weights that matter to no row count with a ratio
+of 0.
+Reference: Schoepf et al., Parameter-Tuning-Free Data Entry Error Unlearning with Adaptive Selective
+Synaptic Dampening, 2024 (arXiv 2402.10098).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from methods.base import Access, Method, Problem
+from methods.dampening import check_dampening, dampen, measured
+from methods.importance import Importance, per_sample_fisher
+
+
+@dataclass(frozen=True)
+class ASSD(Method):
+    access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    dampening: float
+    batch_size: int
+
+    def check_parameters(self, option: str) -> None:
+        check_dampening(option, self.dampening, self.batch_size)
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.forget is not None and problem.retain is not None
+        rest = problem.retain.without(problem.forget.rows)
+        share = len(problem.forget) / (len(problem.forget) + len(rest))
+        forget, everything = measured(problem, per_sample_fisher, self.batch_size)
+        alpha = ratio_at(forget, everything, 100 - math.log1p(100 * share))
+        selected = dampen(problem.model, forget, everything, alpha, self.dampening)
+        problem.conditions.log({"alpha": alpha, "selected": selected})
+        return problem.model
+
+
+def ratio_at(forget: Importance, everything: Importance, percentile: float) -> float:
+    """The percentile (0 to 100, nearest rank) of I_f/I_D over all weights; 0/0 counts as 0."""
+    each = [(forget.mean(name) / everything.mean(name)).flatten() for name in forget.sums]
+    ratios = torch.cat(each).nan_to_num(nan=0.0)
+    rank = max(1, math.ceil(percentile / 100 * len(ratios)))
+    return float(ratios.kthvalue(rank).values)

@@ -1,0 +1,146 @@
+"""Distillation-guided: selective fine-tuning that imitates a small teacher of the new labels.
+
+Idea: a class's logit should not be pushed to zero, but to what a model says that never knew the class.
+Update rule: θ ← θ − η ∇[CE(relabelled rows) + λ_d·D + λ_m·E(f_s(x) − t_s(x))²] on the free coordinates
+of selective fine-tuning; t is a small network trained on the relabelled rows, s the class that goes.
+With temperature T, p = softmax(f/T), q = softmax(t/T): D is KL(p‖q) for `direction: paper`, T²·KL(q‖p)
+for `direction: code`. `distillation` is λ_d, `matching` λ_m.
+Needs: a request to relabel, with the relabelled rows and the forgotten ones.
+Differs from the paper/reference code: the paper writes the divergence one way and its code computes
+the other, times T²; both are here. The teacher has no dropout (its code's 0.1), as our small CNN has
+none; it sees the relabelled rows, as the code's, where the paper says full MNIST. Frozen coordinates
+keep every bit. The teacher's training is part of the method and counts as its cost.
+Reference: paper 000 (Nuralin and Bakridenov, Machine Unlearning, 2025), section 3.2.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.errors import UserError
+from methods.base import Access, Facts, Method, Problem
+from methods.frozen_rows import only
+from methods.selective_finetune import (
+    Importance,
+    check_share,
+    check_weight,
+    classes_of,
+    masks_of,
+    require_relabelling,
+)
+from methods.training import Conditions, Descent, Step, curves, train
+from models.small_cnn import SmallCNN
+
+
+class Direction(Enum):
+    paper = "paper"
+    code = "code"
+
+
+@dataclass(frozen=True)
+class DistillationGuided(Descent, Method):
+    """`teacher_epochs`, `teacher_widths` and `teacher_hidden` describe the teacher, a small CNN that
+    this descent trains."""
+
+    access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    importance: Importance
+    share: float
+    direction: Direction
+    temperature: float
+    distillation: float
+    matching: float
+    teacher_epochs: int
+    teacher_widths: list[int]
+    teacher_hidden: int
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        check_share(option, self.share)
+        for name in ("distillation", "matching", "teacher_epochs"):
+            check_weight(option, name, getattr(self, name))
+        if not 0 < self.temperature < torch.finfo(torch.float32).max:
+            raise UserError(f"{option}.temperature={self.temperature}: it must be above 0, and finite")
+        if len(self.teacher_widths) != 2 or min(*self.teacher_widths, self.teacher_hidden) < 1:
+            raise UserError(f"{option}.teacher_widths={self.teacher_widths}: give two, of 1 or more")
+
+    def check(self, facts: Facts) -> None:
+        require_relabelling(facts)
+        self.check_rows("method", facts.retain, "the training set")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.retain is not None
+        conditions = problem.conditions
+        pair = Beside(problem.model, self._teacher(problem))
+        source, _ = classes_of(problem)
+        divergence = DIVERGENCES[self.direction]
+
+        def loss(logits: Tensor, labels: Tensor) -> Tensor:
+            ours, theirs = logits.chunk(2, 1)
+            apart = divergence(ours, theirs, self.temperature)
+            matched = F.mse_loss(ours[:, source], theirs[:, source])
+            return F.cross_entropy(ours, labels) + self.distillation * apart + self.matching * matched
+
+        masks = masks_of(problem, self.importance, self.share, self.batch_size)
+        with only(problem.model, masks):
+            steps = train(pair, problem.retain, self, conditions, loss)
+            for _ in curves(_of_student(steps, conditions), conditions.log):
+                pass
+        return problem.model
+
+    def _teacher(self, problem: Problem) -> nn.Module:
+        """A small network of the relabelled rows, frozen."""
+        assert problem.retain is not None
+        channels, size = problem.retain.images.shape[1:3]
+        network = SmallCNN(None, None, None, self.teacher_widths, self.teacher_hidden)
+        seed = problem.conditions.streams.number("teacher")
+        teacher = network.fresh(channels, size, problem.classes, seed)
+        teacher = teacher.to(problem.retain.images.device)
+        descent = replace(self, epochs=self.teacher_epochs)
+        for _ in train(teacher, problem.retain, descent, problem.conditions):
+            pass
+        return teacher.requires_grad_(False)
+
+
+class Beside(nn.Module):
+    """The logits (B, 2K) of a student that learns and of a teacher that does not, side by side."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        super().__init__()
+        self.student, self.teacher = student, teacher
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([self.student(images), self.teacher(images)], 1)
+
+    def train(self, mode: bool = True) -> "Beside":
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+
+def _of_student(steps: Iterator[Step], conditions: Conditions) -> Iterator[Step]:
+    """The steps with the student's logits alone; counts the teacher's looks."""
+    for step in steps:
+        conditions.meter.looked(len(step.batch.rows))
+        yield replace(step, logits=step.logits.chunk(2, 1)[0])
+
+
+def _student_to_teacher(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """KL(student‖teacher), eq. 4."""
+    log_p, log_q = (F.log_softmax(logits / temperature, 1) for logits in (ours, theirs))
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def _teacher_to_student(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """T²·KL(teacher‖student)."""
+    return temperature**2 * _student_to_teacher(theirs, ours, temperature)
+
+
+DIVERGENCES: dict[Direction, Callable[[Tensor, Tensor, float], Tensor]] = {
+    Direction.paper: _student_to_teacher,
+    Direction.code: _teacher_to_student,
+}
