@@ -14,7 +14,7 @@ Reference: paper 004 (Marincione).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -34,8 +34,12 @@ DOUBLINGS, HALVINGS = 10, 5
 class PerSampleAmnesiac(Method):
     access: ClassVar[Access] = Access.NOTHING
     records: ClassVar[type[Recorder] | None] = PerSample
-    strength: float | str
+    strength: int | float | str
     target: float
+
+    def identity(self) -> dict[str, Any]:
+        strength = self.strength if isinstance(self.strength, str) else float(self.strength)
+        return super().identity() | {"strength": strength}
 
     def sees(self) -> Access:
         return Access.FORGET if self.strength == AUTO else Access.NOTHING

@@ -1,9 +1,12 @@
-"""What recording per-sample gradients costs: time of a step, numbers per row; beside torch's ways to
-per-sample gradients, measured on the same steps."""
+"""What recording per-sample gradients costs: time of a step, numbers per row, beside torch's ways to
+per-sample gradients on the same steps; how exact the record is, how soon a request is served from it,
+and how fast it is written."""
 
 import copy
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,9 +19,10 @@ from torch.nn.utils._per_sample_grad import call_for_per_sample_grads
 
 from data.split import Pixels, Split
 from data.streams import Streams
+from methods.entries import EntryFile, Writer
 from methods.factors import RULES, layers_of
 from methods.meter import Meter
-from methods.recorders.per_sample import PerSample, shapes_of
+from methods.recorders.per_sample import Kept, PerSample, SampleRecord, shapes_of
 from methods.recording import Watched
 from methods.training import Conditions, Recipe, train
 from models.architecture import Architecture
@@ -28,33 +32,115 @@ from runner.plan import build
 
 STEPS = 4
 
+# A request for one class of CIFAR-100: rows, and how often each was trained on.
+ROWS, EPOCHS = 500, 4
+
+# What the throughput of writing is measured on: entries of this size, so many at once.
+ENTRY, AT_ONCE, BLOCKS = 190_000, 128, 20
+
 
 def figures() -> Iterator[Figure]:
     torch.set_num_threads(2)
-    for name, channels, size, batch in (("small_cnn", 1, 28, 64), ("resnet18", 3, 32, 128)):
-        recipe4 = [f"training.batch_size={batch}", "training.epochs=4"]  # paper 004's epochs
-        cfg, _ = composed([f"model={name}", "recorder=[per_sample]", *recipe4])
-        model = build(cfg.model, Architecture, "model").fresh(channels, size, 10, 0)
-        recipe = build(cfg.training, Recipe, "training")
-        recorder = build(cfg.recorder.per_sample, PerSample, "recorder.per_sample")
-        split = noise(channels, size, batch * STEPS)
-        with tempfile.TemporaryDirectory() as folder:
-            plain, recorded = seconds(
-                partial(run, model, split, recipe, None, Path(folder)),
-                partial(run, model, split, recipe, recorder, Path(folder)),
-                repeats=5,
-            )
-        where = f"{name}, {size} px, batch {batch}"
-        each = "s per step"
-        yield Figure(f"{where}: recorded, all rows", recorded / STEPS, each, "plain step", plain / STEPS)
+    for name, channels, size, batch, repeats in (
+        ("small_cnn", 1, 28, 64, 7),
+        ("resnet18", 3, 32, 128, 5),
+        ("vit", 3, 32, 128, 1),
+    ):
+        yield from recorded_step(name, channels, size, batch, repeats)
+    yield from errors()
+    yield from serving()
+    yield from writing()
+
+
+def recorded_step(name: str, channels: int, size: int, batch: int, repeats: int) -> Iterator[Figure]:
+    """What a step takes with all rows recorded, and with one class of ten; and what vmap takes."""
+    model, recipe, every = parts(name, channels, size, batch)
+    split = noise(channels, size, batch * STEPS)
+    with tempfile.TemporaryDirectory() as folder:
+        plain, recorded, one = seconds(
+            partial(run, model, split, recipe, None, Path(folder)),
+            partial(run, model, split, recipe, every, Path(folder)),
+            partial(run, model, split, recipe, replace(every, classes=[3]), Path(folder)),
+            repeats=repeats,
+        )
+    where, each, plain = f"{name}, {size} px, batch {batch}", "s per step", plain / STEPS
+    yield Figure(f"{where}: recorded, all rows", recorded / STEPS, each, "plain step", plain)
+    yield Figure(f"{where}: recorded, one class of ten", one / STEPS, each, "plain step", plain)
+    if name != "vit":  # vmap falls back to a loop over samples there
         images, labels = split.pixels.normalise(split.images[:batch]), split.labels[:batch]
         (mapped,) = seconds(partial(by_vmap, model, images, labels), repeats=1)
-        yield Figure(f"{where}: vmap(grad)", mapped, each, "plain step", plain / STEPS)
+        yield Figure(f"{where}: vmap(grad)", mapped, each, "plain step", plain)
         (called,) = seconds(partial(by_call, copy.deepcopy(model), images, labels), repeats=1)
-        name_ = f"{where}: call_for_per_sample_grads"
-        yield Figure(name_, called, each, "plain step", plain / STEPS)
-        dense, kept = numbers(model, split.images[:1])
-        yield Figure(f"{where}: numbers per row and epoch", kept, "numbers", "dense gradient", dense)
+        yield Figure(f"{where}: call_for_per_sample_grads", called, each, "plain step", plain)
+    dense, kept = numbers(model, split.images[:1])
+    yield Figure(f"{where}: numbers per row and epoch", kept, "numbers", "dense gradient", dense)
+
+
+def parts(name: str, channels: int, size: int, batch: int) -> tuple[nn.Module, Recipe, PerSample]:
+    """A model, its recipe for paper 004's epochs, and the recorder, as configured."""
+    overrides = [f"training.batch_size={batch}", f"training.epochs={EPOCHS}", "training.clip=null"]
+    cfg, _ = composed([f"model={name}", "recorder=[per_sample]", "training.warmup=0", *overrides])
+    model = build(cfg.model, Architecture, "model").fresh(channels, size, 10, 0)
+    recipe = build(cfg.training, Recipe, "training")
+    return model, recipe, build(cfg.recorder.per_sample, PerSample, "recorder.per_sample")
+
+
+def errors() -> Iterator[Figure]:
+    """The share of a random third of one batch, from the record and from vmap."""
+    model, recipe, recorder = parts("small_cnn", 1, 28, 64)
+    split = noise(1, 28, 64)
+    chosen = torch.arange(0, 64, 3)
+    images, labels = split.pixels.normalise(split.images), split.labels
+    each = by_vmap(model, images, labels)
+    wanted = torch.cat([-recipe.lr * each[n][chosen].sum(0).flatten() / 64 for n in each])
+    for dtype, allowed in ((Kept.fp32, 1e-5), (Kept.bf16, 5e-3)):
+        with tempfile.TemporaryDirectory() as folder:
+            own = replace(recorder, dtype=dtype)
+            run(model, split, replace(recipe, epochs=1), own, Path(folder))
+            share = SampleRecord.open(Path(folder)).share(model, chosen)
+        found = torch.cat([share[name].flatten() for name in each])
+        error = ((found - wanted).norm() / wanted.norm()).item()
+        name = f"small_cnn: error of a sum over rows, {dtype.name}"
+        yield Figure(name, error, "of the norm", "allowed, against vmap(grad)", allowed)
+
+
+def serving() -> Iterator[Figure]:
+    """The share of 500 rows of 4 epochs from a record of ResNet-18, and its memory."""
+    model, recipe, recorder = parts("resnet18", 3, 32, 125)
+    split = noise(3, 32, ROWS)
+    with tempfile.TemporaryDirectory() as folder:
+        run(model, split, recipe, recorder, Path(folder), steps=None)
+        record = SampleRecord.open(Path(folder))
+        quarter, whole = Meter(torch.device("cpu")), Meter(torch.device("cpu"))
+        with quarter:
+            record.share(model, split.rows[: ROWS // 4])
+        with whole:
+            record.share(model, split.rows)
+    where = f"resnet18: {ROWS} rows × {EPOCHS} epochs from the record"
+    yield Figure(where, whole.cost.seconds, "s", "allowed", 5.0)
+    few, all_rows = quarter.cost.peak_bytes / 2**20, whole.cost.peak_bytes / 2**20
+    yield Figure(f"{where}, memory", all_rows, "MiB", "a quarter of the rows", few)
+
+
+def writing() -> Iterator[Figure]:
+    """Entries through the recorder's thread, and the same bytes by dd."""
+    block = torch.randint(256, (AT_ONCE, ENTRY), dtype=torch.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        target = f"of={folder}/dd"
+        command = ["dd", "if=/dev/zero", target, f"bs={block.numel()}", f"count={BLOCKS}"]
+
+        def ours() -> None:
+            with Writer(go_on=False) as writer:
+                file = EntryFile(Path(folder), "bench")
+                for _ in range(BLOCKS):
+                    writer.do(partial(file.append, block.clone()))
+                writer.do(file.close)
+
+        taken, dd = seconds(
+            ours, partial(subprocess.run, command, check=True, capture_output=True), repeats=3
+        )
+    size = BLOCKS * block.numel() / 2**20
+    yield Figure("writing a record", size / taken, "MiB/s", "dd", size / dd)
 
 
 def noise(channels: int, size: int, rows: int) -> Split:
@@ -65,24 +151,32 @@ def noise(channels: int, size: int, rows: int) -> Split:
 
 
 def run(
-    model: nn.Module, split: Split, recipe: Recipe, recorder: PerSample | None, folder: Path
+    model: nn.Module,
+    split: Split,
+    recipe: Recipe,
+    recorder: PerSample | None,
+    folder: Path,
+    steps: int | None = STEPS,
 ) -> None:
+    """So many steps of a training; all of it for None."""
     model = copy.deepcopy(model)
     meter = Meter(torch.device("cpu"))
     conditions = Conditions(Streams(0, "bench"), meter, lambda values: None, recipe)
-    steps = train(model, split, recipe, conditions)
+    training: Iterator[Step] = islice(train(model, split, recipe, conditions), steps)
     if recorder is not None:
-        steps = recorder.watch(steps, Watched(model, split, recipe, Streams(0, "record"), folder))
-    for _ in islice(steps, STEPS):
+        watched = Watched(model, split, recipe, Streams(0, "record"), folder)
+        training = recorder.watch(training, watched)
+    for _ in training:
         pass
 
 
-def by_vmap(model: nn.Module, images: Tensor, labels: Tensor) -> object:
+def by_vmap(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     def loss(parameters: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(model, parameters, (image[None],)), label[None])
 
     parameters = {name: value.detach() for name, value in model.named_parameters()}
-    return vmap(grad(loss), (None, 0, 0))(parameters, images, labels)
+    each: dict[str, Tensor] = vmap(grad(loss), (None, 0, 0))(parameters, images, labels)
+    return each
 
 
 def by_call(model: nn.Module, images: Tensor, labels: Tensor) -> None:
