@@ -65,6 +65,16 @@ def test_one_value_has_one_key() -> None:
     assert len({plan.key for plan in written}) == 1
 
 
+def test_a_strength_may_be_written_in_any_way() -> None:
+    record = ["method=per_sample_amnesiac", "recorder=[per_sample]"]
+    assert (
+        len({plan_of(*record, f"method.strength={text}").key for text in ("64", "64.0", "6.4e1")}) == 1
+    )
+    assert plan_of(*record, "method.strength=auto").key != plan_of(*record).key
+    with pytest.raises(UserError, match="set a number, or auto"):
+        plan_of(*record, "method.strength=much")
+
+
 def test_what_decides_nothing_is_not_in_the_key() -> None:
     plain = plan_of()
     other = plan_of(

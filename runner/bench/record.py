@@ -24,7 +24,7 @@ from methods.factors import RULES, layers_of
 from methods.meter import Meter
 from methods.recorders.per_sample import Kept, PerSample, SampleRecord, shapes_of
 from methods.recording import Watched
-from methods.training import Conditions, Recipe, train
+from methods.training import Conditions, Recipe, Step, train
 from models.architecture import Architecture
 from runner.bench import Figure, seconds
 from runner.compose import composed
@@ -136,9 +136,8 @@ def writing() -> Iterator[Figure]:
                     writer.do(partial(file.append, block.clone()))
                 writer.do(file.close)
 
-        taken, dd = seconds(
-            ours, partial(subprocess.run, command, check=True, capture_output=True), repeats=3
-        )
+        plain = partial(subprocess.run, command, check=True, capture_output=True)
+        taken, dd = seconds(ours, plain, repeats=3)
     size = BLOCKS * block.numel() / 2**20
     yield Figure("writing a record", size / taken, "MiB/s", "dd", size / dd)
 
