@@ -22,11 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import UserError
-from data.split import Batch, Split
-from methods.base import Access, Facts, Method, Problem
+from data.split import Batch
+from methods.base import Access, Facts, Method, Problem, accuracy
 from methods.distillation import Teacher, check_temperature, divergence
-from methods.training import Conditions, Descent, Phase, cross_entropy
-from metrics.predictions import autocast
+from methods.training import Descent, Phase, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Scrub(Descent, Method):
         for epoch, student in enumerate(self.students(problem)):
             if self.rewind_error is None:
                 continue
-            error = error_on(problem.forget, student, problem.conditions)
+            error = 1 - accuracy(student, problem.forget, problem.conditions)
             problem.conditions.log({"epoch": epoch + 1, "forget_error": error})
             if abs(error - self.rewind_error) <= closest:
                 closest, kept = abs(error - self.rewind_error), deepcopy(student)
@@ -99,14 +98,3 @@ class Scrub(Descent, Method):
                 forget.run(epoch)
             retain.run(epoch)
             yield problem.model
-
-
-@torch.no_grad()
-def error_on(split: Split, model: nn.Module, conditions: Conditions) -> float:
-    """The share of wrong answers, in evaluation mode."""
-    model.eval()
-    wrong = 0
-    for batch in conditions.meter.looks(split, 256):
-        with autocast(conditions.bf16, batch.images.device):
-            wrong += int((model(batch.images).argmax(1) != batch.labels).sum())
-    return wrong / len(split)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.split import Batch
 from data.streams import Streams
-from methods.base import Access, Problem
+from methods.base import Access, Problem, accuracy
 from methods.boundary_expand import narrow, widen
 from methods.boundary_shrink import nearest_classes, stepped
 from methods.distillation import Teacher, divergence
@@ -24,7 +24,6 @@ from methods.layers import last_layers
 from methods.masks import largest, only
 from methods.meter import Meter
 from methods.salun import saliency
-from methods.scrub import error_on
 from methods.training import Conditions, Phase, cross_entropy, fit
 from methods.uniform_labels import uniform
 from methods.unsir import some_of_each, with_noise
@@ -247,7 +246,7 @@ def test_rewinding_keeps_the_epoch_whose_error_is_closest(quick: Quick) -> None:
     assert problem.forget is not None
     epochs = []
     for student in method.students(problem):  # type: ignore[attr-defined]
-        epochs.append((error_on(problem.forget, student, problem.conditions), weights(student)))
+        epochs.append(((1 - accuracy(student, problem.forget, problem.conditions)), weights(student)))
     errors = [error for error, _ in epochs]
     assert len(set(errors)) > 1
     for wanted in set(errors):
@@ -483,9 +482,9 @@ def test_boundary_expand_returns_the_original_shape_and_forgets(quick: Quick) ->
     }
     problem, _ = problem_of(stages)
     assert problem.forget is not None
-    error = error_on(problem.forget, problem.model, problem.conditions)
+    error = 1 - accuracy(problem.model, problem.forget, problem.conditions)
     problem.model.load_state_dict(after)
-    assert error_on(problem.forget, problem.model, problem.conditions) > error
+    assert (1 - accuracy(problem.model, problem.forget, problem.conditions)) > error
 
 
 def test_an_output_appended_and_removed_leaves_no_trace() -> None:
@@ -624,9 +623,9 @@ def test_unsir_forgets_a_whole_class(quick: Quick) -> None:
     stages = unsir(quick, *trained)
     problem, _ = problem_of(stages)
     forget = stages.dataset.train.only(stages.request.rows)
-    assert error_on(forget, problem.model, problem.conditions) < 0.1
+    assert (1 - accuracy(problem.model, forget, problem.conditions)) < 0.1
     model = stages.plan.method.unlearn(problem)
-    assert error_on(forget, model, problem.conditions) > 0.5
+    assert (1 - accuracy(model, forget, problem.conditions)) > 0.5
 
 
 # Numbers that make no sense
