@@ -116,9 +116,20 @@ class Recorder(Component):
         bill = self.bill(watched)
         if bill > free:
             raise UserError(
-                f"{option} would write {bill / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free: "
+                f"{option} would write {_size(bill)}, but {_size(free)} are free: "
                 f"track fewer rows ({option}.classes=[…]) or store less ({self.smaller(option)})"
             )
+
+    def sheet(self, watched: Watched, option: str, asked: int) -> str:
+        """The cost sheet: bytes in all, per tracked row and free, and the share of batches that a
+        request for `asked` rows hits."""
+        bill, rows = self.bill(watched), max(1, len(self.tracked(watched.split)))
+        free = shutil.disk_usage(watched.folder).free
+        hit = share_of_batches_hit(len(watched.split), asked, watched.recipe.batch_size)
+        return (
+            f"{option}: {_size(bill)} expected, {_size(bill / rows)} per tracked row, {_size(free)} "
+            f"free; a request for {asked} rows hits {hit:.1%} of the batches"
+        )
 
     def smaller(self, option: str) -> str:
         """An override that makes the record smaller."""
@@ -126,6 +137,14 @@ class Recorder(Component):
 
     def writer(self) -> Writer:
         return Writer(go_on=self.on_full is OnFull.go_on)
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
 
 
 class Stopwatch:

@@ -168,6 +168,8 @@ class Stages:
                     recorder = plan.recorders[name]
                     watched = Watched(model, split, plan.recipe, self.streams("record"), place)
                     recorder.check(watched, f"recorder.{name}")
+                    asked = len(self.request.rows)
+                    self.store.say(recorder.sheet(watched, f"recorder.{name}", asked))
                     watch = watches[name]
                     steps = watch.counting(recorder.watch(watch.excluding(steps), watched))
                 for _ in curves(steps, conditions.log):

@@ -618,6 +618,17 @@ def test_what_a_writer_fails_at_is_raised_where_it_was_asked_for() -> None:
         writer.do(fail)
 
 
+def test_the_cost_sheet_comes_before_the_first_step(quick: Quick) -> None:
+    told: list[str] = []
+    plan = quick("recorder=[batch_updates,per_sample]")
+    stages = Stages(plan, Store(plan.root / "store", told.append), Tracker())
+    stages.pretrain()
+    updates, samples = told
+    assert "recorder.batch_updates: " in updates and " per tracked row, " in updates
+    assert "a request for 20 rows hits 100.0% of the batches" in updates
+    assert samples.endswith("2 of 4 layers as factors, the others as sums")
+
+
 def test_a_row_says_what_its_record_takes(quick: Quick) -> None:
     row = run(quick("recorder=[batch_updates]", "method=amnesiac"))
     assert row is not None

@@ -167,6 +167,14 @@ class PerSample(Recorder):
                 total += slots * max(1, round(self.keep * shape.parameters)) * 4
         return total
 
+    def sheet(self, watched: Watched, option: str, asked: int) -> str:
+        layers = layers_of(watched.model)
+        shapes = shapes_of(watched.model, watched.split.images[:1])
+        epochs = watched.recipe.epochs
+        factored = [n for n, layer in layers.items() if self._is_factored(layer, shapes[n], epochs)]
+        forms = f"{len(factored)} of {len(layers)} layers as factors, the others as sums"
+        return f"{super().sheet(watched, option, asked)}; {forms}"
+
     def _is_factored(self, layer: nn.Module, shape: Shape, epochs: int) -> bool:
         """Whether a layer is kept as factors; those without an outer product never are."""
         if RULES[type(layer)].total is None or self.group_by is not None:
