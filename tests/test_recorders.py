@@ -626,7 +626,7 @@ def test_the_cost_sheet_comes_before_the_first_step(quick: Quick) -> None:
     updates, samples = told
     assert "recorder.batch_updates: " in updates and " per tracked row, " in updates
     assert "a request for 20 rows hits 100.0% of the batches" in updates
-    assert samples.endswith("2 of 4 layers as factors, the others as sums")
+    assert samples.endswith("3 of 4 layers as factors, the others as sums")
 
 
 def test_a_row_says_what_its_record_takes(quick: Quick) -> None:
