@@ -1,4 +1,4 @@
-"""One run, top to bottom: pretrain → unlearn → retrain the reference → evaluate."""
+"""One run, top to bottom: pretrain → unlearn → repair → retrain the reference → evaluate."""
 
 import sys
 from collections.abc import Mapping, Sequence
