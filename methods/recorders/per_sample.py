@@ -266,7 +266,7 @@ class PerSample(Recorder):
         """What a layer's flat gradients are multiplied by: the coefficient of the step; where that is
         asked for, divided by Adam's root mean square at the update that follows."""
         if self.attribution is not Attribution.preconditioned:
-            return torch.tensor([share])
+            return torch.tensor(share)
         group = step.optimizer.param_groups[0]
         decay = group["weight_decay"] if isinstance(step.optimizer, torch.optim.Adam) else 0
         decay = 0 if isinstance(step.optimizer, torch.optim.AdamW) else decay
