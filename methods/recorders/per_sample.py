@@ -44,6 +44,10 @@ FACTORS = "factors"
 # Rows whose factors are in memory at once while a request is served.
 CHUNK = 256
 
+# Sums of fewer numbers are added for all rows of a batch at once: a loop over short ones keeps Python,
+# and with it the training, busy; one over long ones saves a copy.
+SHORT = 4096
+
 
 class Attribution(Enum):
     exact = "exact"
@@ -390,6 +394,9 @@ class _Sums:
         values = flat.cpu().numpy()
 
         def add() -> None:
+            if values.shape[1] < SHORT and len(slots.unique()) == len(slots):
+                self.stored[slots.numpy()] += values
+                return
             for slot, value in zip(slots.tolist(), values, strict=True):
                 self.stored[slot] += value
 

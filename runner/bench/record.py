@@ -30,10 +30,14 @@ from runner.bench import Figure, seconds
 from runner.compose import composed
 from runner.plan import build
 
-STEPS = 4
+# Batches of one timing, each trained on in every epoch: enough steps that opening and closing a record
+# is little beside them.
+BATCHES = 4
 
 # A request for one class of CIFAR-100: rows, and how often each was trained on.
 ROWS, EPOCHS = 500, 4
+
+STEPS = BATCHES * EPOCHS
 
 # What the throughput of writing is measured on: entries of this size, so many at once.
 ENTRY, AT_ONCE, BLOCKS = 190_000, 128, 20
@@ -55,7 +59,7 @@ def figures() -> Iterator[Figure]:
 def recorded_step(name: str, channels: int, size: int, batch: int, repeats: int) -> Iterator[Figure]:
     """What a step takes with all rows recorded, and with one class of ten; and what vmap takes."""
     model, recipe, every = parts(name, channels, size, batch)
-    split = noise(channels, size, batch * STEPS)
+    split = noise(channels, size, batch * BATCHES)
     with tempfile.TemporaryDirectory() as folder:
         plain, recorded, one = seconds(
             partial(run, model, split, recipe, None, Path(folder)),
