@@ -10,34 +10,16 @@ Reference: paper 003 (Li), "Gradient Ascent": 45 epochs, α = 0.01, 0.001 from e
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.split import Batch
-from methods.base import Access, Facts, Method, Problem
-from methods.phases import check_factor, forget_then_rehearse
-from methods.training import Descent, cross_entropy
+from methods.phases import TwoPhases
+from methods.training import cross_entropy
 
 
 @dataclass(frozen=True)
-class DualPhaseAscent(Descent, Method):
-    access: ClassVar[Access] = Access.FORGET | Access.RETAIN
-    factor: float
-    shared_momentum: bool
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        check_factor(option, self.factor)
-
-    def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
-        self.check_rows("method", facts.retain, "the retained part")
-
-    def unlearn(self, problem: Problem) -> nn.Module:
-        return forget_then_rehearse(problem, self, ascent, self.factor, self.shared_momentum)
-
-
-def ascent(logits: Tensor, batch: Batch) -> Tensor:
-    """Negative cross-entropy: descending it climbs the loss."""
-    return -cross_entropy(logits, batch)
+class DualPhaseAscent(TwoPhases):
+    def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Negative cross-entropy: descending it climbs the loss."""
+        return -cross_entropy(logits, batch)

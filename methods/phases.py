@@ -1,29 +1,45 @@
 """Paper 003's two phases: every epoch a pass over the forgotten rows, then one over the retained."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.errors import UserError
-from methods.base import Problem
-from methods.training import BatchLoss, Descent, Phase, alternate, cross_entropy
+from data.split import Batch
+from methods.base import Access, Facts, Method, Problem
+from methods.training import Descent, Phase, alternate, cross_entropy
 
 
-def forget_then_rehearse(
-    problem: Problem, descent: Descent, forget_loss: BatchLoss, factor: float, shared_momentum: bool
-) -> nn.Module:
-    """The model after `descent.epochs` of both phases. The forgetting one descends `forget_loss` at
-    `factor` times the learning rate; the other descends the cross-entropy. With `shared_momentum` one
-    optimizer serves both; else each has its own, with its own momentum."""
-    assert problem.forget is not None and problem.retain is not None
-    model, conditions = problem.model, problem.conditions
-    forget = Phase(model, problem.forget, descent, conditions, forget_loss, factor=factor, name="forget")
-    shared = forget.optimizer if shared_momentum else None
-    retain = Phase(model, problem.retain, descent, conditions, cross_entropy, shared, name="retain")
-    alternate([forget, retain], descent.epochs)
-    return model
+@dataclass(frozen=True)
+class TwoPhases(Descent, Method):
+    """The forgetting phase descends `forget_loss` at `factor` times the learning rate; the other
+    descends the cross-entropy. With `shared_momentum` one optimizer serves both; else each has its own,
+    with its own momentum."""
 
+    access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    factor: float
+    shared_momentum: bool
 
-def check_factor(option: str, factor: float) -> None:
-    """Raises UserError for a factor of the learning rate that turns it around, or is no number."""
-    if not 0 <= factor < torch.inf:
-        raise UserError(f"{option}.factor={factor}: it must be 0 or more, and finite")
+    def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """What is descended on the forgotten rows."""
+        raise NotImplementedError
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        if not 0 <= self.factor < torch.inf:
+            raise UserError(f"{option}.factor={self.factor}: it must be 0 or more, and finite")
+
+    def check(self, facts: Facts) -> None:
+        self.check_rows("method", facts.forget, "the part to forget")
+        self.check_rows("method", facts.retain, "the retained part")
+
+    def unlearn(self, problem: Problem) -> nn.Module:
+        assert problem.forget is not None and problem.retain is not None
+        model, conditions, loss = problem.model, problem.conditions, self.forget_loss
+        forget = Phase(model, problem.forget, self, conditions, loss, factor=self.factor, name="forget")
+        shared = forget.optimizer if self.shared_momentum else None
+        retain = Phase(model, problem.retain, self, conditions, cross_entropy, shared, name="retain")
+        alternate([forget, retain], self.epochs)
+        return model

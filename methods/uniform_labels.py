@@ -11,34 +11,19 @@ Reference: paper 003 (Li), "Data Modification": β = 0.005, the rest as its asce
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.split import Batch
-from methods.base import Access, Facts, Method, Problem
-from methods.phases import check_factor, forget_then_rehearse
-from methods.training import Descent
+from methods.phases import TwoPhases
 
 
 @dataclass(frozen=True)
-class UniformLabels(Descent, Method):
-    access: ClassVar[Access] = Access.FORGET | Access.RETAIN
-    factor: float
-    shared_momentum: bool
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        check_factor(option, self.factor)
-
-    def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
-        self.check_rows("method", facts.retain, "the retained part")
-
-    def unlearn(self, problem: Problem) -> nn.Module:
-        return forget_then_rehearse(problem, self, uniform, self.factor, self.shared_momentum)
+class UniformLabels(TwoPhases):
+    def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        return uniform(logits, batch)
 
 
 def uniform(logits: Tensor, batch: Batch) -> Tensor:

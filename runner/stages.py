@@ -103,15 +103,18 @@ class Stages:
     def record(self, name: str) -> Artefact:
         """What a recorder wrote during pretraining. Raises UserError where it cannot serve a request for
         the rows that are to be forgotten."""
-        identity = self.plan.record_identity(self.plan.recorders[name])
-        made = self._get("record", identity, self._recording(name, [], {}))
+        made = self._recorded(name)
         check_request(load_file(made.path / "rows.safetensors"), self.request.rows, f"recorder.{name}")
         return made
 
     def record_cost(self, name: str) -> dict[str, float]:
         """What a record takes: `record_bytes` on disk, and `record_seconds` of its training."""
-        made = self.record(name)
+        made = self._recorded(name)
         return {"record_bytes": made.size(), "record_seconds": made.read("cost.json")["seconds"]}
+
+    def _recorded(self, name: str) -> Artefact:
+        identity = self.plan.record_identity(self.plan.recorders[name])
+        return self._get("record", identity, self._recording(name, [], {}))
 
     def _record(self, names: list[str], folders: Mapping[str, Path]) -> None:
         """One training for all records that are named: each one's folder is made around the next
