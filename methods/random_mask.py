@@ -38,6 +38,10 @@ class RandomMask:
             start = self._streams.number(f"{self._purpose}/{number}") % self._size
         return self._order[start : start + self.kept]
 
+    def of_each(self, numbers: list[int], values: Tensor) -> Tensor:
+        """(n, kept) of the values (n, size), each row by its number."""
+        return torch.stack([row[self.positions(n)] for row, n in zip(values, numbers, strict=True)])
+
     @property
     def proof(self) -> list[int]:
         return self._order[:4].tolist()

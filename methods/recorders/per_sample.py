@@ -14,6 +14,7 @@ steps; `step` is −lr_t, for the optimizers that have no exact share; `precondi
 Reference: paper 004 (per-sample sums); the factored form and the coefficient are this project's.
 """
 
+import itertools
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -39,14 +40,12 @@ from methods.random_mask import Mask, RandomMask, check_keep
 from methods.recording import Recorder, Watched, close_record
 from methods.training import Optimizer, Recipe, Step
 
-FACTORS = "factors"
+FACTORS, SUMS = "factors", "sums.bin"
+
+Key = TypeVar("Key")
 
 # Rows whose factors are in memory at once while a request is served.
 CHUNK = 256
-
-# Sums of fewer numbers are added for all rows of a batch at once: a loop over short ones keeps Python,
-# and with it the training, busy; one over long ones saves a copy.
-SHORT = 4096
 
 
 class Attribution(Enum):
@@ -89,6 +88,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class PerSample(Recorder):
+    version: ClassVar[int] = 2  # 1 kept a file of sums for every layer
+
     dtype: Kept
     attribution: Attribution
     form: Form
@@ -195,21 +196,15 @@ class PerSample(Recorder):
         shares = coefficients(recipe, len(watched.split), self.attribution)
         shapes, layers = shapes_of(model, watched.split.images[:1]), layers_of(model)
         factored = [n for n in layers if self._is_factored(layers[n], shapes[n], recipe.epochs)]
-        places = _places(factored, shapes)
+        places = _places_of_factors(factored, shapes)
         width = sum(place.size for place in places.values())
-        count = len(tracked) if slots is None else int(slots.max()) + 1
-        sums = {
-            n: _Sums(
-                folder,
-                n,
-                layers[n],
-                count,
-                self._mask(watched.streams, n, shapes[n].parameters),
-                _TYPES[self.dtype],
-            )
-            for n in layers
-            if n not in factored
+        masks = {
+            n: self._mask(watched.streams, n, shapes[n].parameters) for n in layers if n not in factored
         }
+        kept = {n: shapes[n].parameters if mask is None else mask.kept for n, mask in masks.items()}
+        columns = _places({n: (count,) for n, count in kept.items()})
+        count = len(tracked) if slots is None else int(slots.max()) + 1
+        sums = _Sums(folder, count, sum(place.size for place in columns.values()))
         file = EntryFile(folder, FACTORS)
         rows: list[Tensor] = []
         numbers: list[Tensor] = []
@@ -224,21 +219,25 @@ class PerSample(Recorder):
                     slot = torch.searchsorted(tracked, found).cpu()
                     slot = slot if slots is None else slots[slot]
                     entries = torch.empty(len(found), width, dtype=_TYPES[self.dtype])
+                    added = torch.empty(len(found), sums.width)
                     for name, uses in taken.items():
                         (use,) = uses
                         own = Factors(use.a[where], use.b[where])
-                        if name in sums:
+                        if name in columns:
                             scale = self._scale(step, layers[name], shares.each[step.number])
-                            writer.do(sums[name].adding(slot, own, scale))
+                            each = self._flat(layers[name], own) * scale
+                            if (mask := masks[name]) is not None:
+                                each = mask.of_each(slot.tolist(), each)
+                            added[:, columns[name].numbers] = each
                             continue
                         for part, value in (("a", own.a), ("b", own.b)):
-                            place = places[name, part]
-                            entries[:, place.start : place.start + place.size] = value.flatten(1)
+                            entries[:, places[name, part].numbers] = value.flatten(1)
+                    if sums.width:
+                        writer.do(partial(sums.add, slot, added))
                     if width:
                         writer.do(partial(file.append, entries))
                 yield step
-            for total in sums.values():
-                writer.do(total.close)
+            writer.do(sums.close)
             writer.do(file.close)
         about = {
             "dtype": self.dtype.name,
@@ -246,7 +245,8 @@ class PerSample(Recorder):
             "keep": self.keep,
             "mask": self.mask.name,
             "streams": [watched.streams.seed, watched.streams.scope],
-            "proof": {name: sums[name].proof for name in sums},
+            "sums": kept,
+            "proof": {name: [] if mask is None else mask.proof for name, mask in masks.items()},
             "layers": {
                 n: {"a": shapes[n].a, "b": shapes[n].b, "factored": n in factored} for n in layers
             },
@@ -265,6 +265,15 @@ class PerSample(Recorder):
         if self.form is not Form.masked:
             return None
         return RandomMask(size, self.keep, self.mask, streams, f"mask/{layer}")
+
+    def _flat(self, layer: nn.Module, own: Factors) -> Tensor:
+        """(n, parameters) every row's gradient of a layer, computed in `dtype`; in float32 where that is
+        cheap, and delicate: in norms."""
+        rule = RULES[type(layer)]
+        dtype = torch.float32 if rule.total is None else _TYPES[self.dtype]
+        each = rule.each(layer, Factors(own.a.to(dtype), own.b.to(dtype)))
+        names = [name for name, _ in layer.named_parameters(recurse=False)]
+        return torch.cat([each[name].flatten(1) for name in names], 1).float()
 
     def _scale(self, step: Step, layer: nn.Module, share: float) -> Tensor:
         """What a layer's flat gradients are multiplied by: the coefficient of the step; where that is
@@ -337,7 +346,7 @@ def coefficients(recipe: Recipe, rows: int, attribution: Attribution) -> Shares:
 
 @dataclass(frozen=True)
 class Place:
-    """Where in an entry the numbers of a layer's factor lie."""
+    """Where in an entry, or in a row's sums, the numbers of this shape lie."""
 
     start: int
     shape: tuple[int, ...]
@@ -346,72 +355,49 @@ class Place:
     def size(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def numbers(self) -> slice:
+        return slice(self.start, self.start + self.size)
 
-def _places(factored: list[str], shapes: Mapping[str, Shape]) -> dict[tuple[str, str], Place]:
+
+def _places(shapes: Mapping[Key, tuple[int, ...]]) -> dict[Key, Place]:
+    """One behind the other."""
+    starts = itertools.accumulate(map(math.prod, shapes.values()), initial=0)
+    return {
+        key: Place(start, shape) for (key, shape), start in zip(shapes.items(), starts, strict=False)
+    }
+
+
+def _places_of_factors(factored: list[str], shapes: Mapping[str, Shape]) -> dict[tuple[str, str], Place]:
     """By layer and factor, in the order in which an entry holds them."""
-    found: dict[tuple[str, str], Place] = {}
-    start = 0
-    for name in factored:
-        for part, shape in (("a", shapes[name].a), ("b", shapes[name].b)):
-            found[name, part] = Place(start, shape)
-            start += math.prod(shape)
-    return found
+    both = {(n, part): getattr(shapes[n], part) for n in factored for part in ("a", "b")}
+    return _places(both)
 
 
 class _Sums:
-    """The gradients of one layer, computed in `dtype` and summed in float32 over the steps of every
-    slot: a tracked row, or a group."""
+    """Gradients summed in float32 over the steps of every slot, which is a tracked row or a group:
+    `width` numbers each, one layer's behind the other's."""
 
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        layer: nn.Module,
-        slots: int,
-        mask: RandomMask | None,
-        dtype: torch.dtype,
-    ) -> None:
-        self.layer, self.mask, self.dtype = layer, mask, dtype
-        size = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
-        kept = size if mask is None else mask.kept
-        path = folder / f"{name}.sums.bin"
-        with path.open("wb") as file:
-            file.truncate(4 * slots * kept)
-            if hasattr(os, "posix_fallocate"):  # a hole in a mapped file is a crash on a full disk
-                os.posix_fallocate(file.fileno(), 0, 4 * slots * kept)
-        self.stored = np.memmap(path, np.float32, "r+", shape=(slots, kept))
+    def __init__(self, folder: Path, slots: int, width: int) -> None:
+        self.width = width
+        self._file = (folder / SUMS).open("w+b", buffering=0)
+        self._file.truncate(4 * slots * width)
+        if hasattr(os, "posix_fallocate") and slots * width:
+            # A full disk is found now, not in the middle of training.
+            os.posix_fallocate(self._file.fileno(), 0, 4 * slots * width)
+        self._sum = np.empty(width, np.float32)
 
-    def adding(self, slots: Tensor, own: Factors, scale: Tensor) -> Callable[[], None]:
-        """Computes the gradients now; what is returned adds them to the sums of their slots (n,)."""
-        rule = RULES[type(self.layer)]
-        dtype = self.dtype if rule.total is not None else torch.float32  # norms are cheap, and delicate
-        each = rule.each(self.layer, Factors(own.a.to(dtype), own.b.to(dtype)))
-        flat = torch.cat([each[name].flatten(1) for name in _names(self.layer)], 1).float() * scale
-        if self.mask is not None:
-            flat = torch.stack(
-                [row[self.mask.positions(n)] for row, n in zip(flat, slots.tolist(), strict=True)]
-            )
-        values = flat.cpu().numpy()
-
-        def add() -> None:
-            if values.shape[1] < SHORT and len(slots.unique()) == len(slots):
-                self.stored[slots.numpy()] += values
-                return
-            for slot, value in zip(slots.tolist(), values, strict=True):
-                self.stored[slot] += value
-
-        return add
-
-    @property
-    def proof(self) -> list[int]:
-        return [] if self.mask is None else self.mask.proof
+    def add(self, slots: Tensor, values: Tensor) -> None:
+        """Adds (n, width) to the sums of their slots (n,)."""
+        for slot, value in zip(slots.tolist(), values.numpy(), strict=True):
+            # A mapping of the file would take a page fault for every page of a row.
+            place = slot * value.nbytes
+            os.preadv(self._file.fileno(), [self._sum.data], place)
+            self._sum += value
+            os.pwrite(self._file.fileno(), self._sum.data, place)
 
     def close(self) -> None:
-        self.stored.flush()
-
-
-def _names(layer: nn.Module) -> list[str]:
-    return [name for name, _ in layer.named_parameters(recurse=False)]
+        self._file.close()
 
 
 @dataclass(frozen=True)
@@ -460,7 +446,7 @@ class SampleRecord:
             name: Shape(tuple(layer["a"]), tuple(layer["b"]), 0)
             for name, layer in self.about["layers"].items()
         }
-        places = _places(factored, shapes)
+        places = _places_of_factors(factored, shapes)
         width = sum(place.size for place in places.values()) * dtype.itemsize
         stored = Entries.open(self.folder, FACTORS, width)
         total = {
@@ -473,9 +459,7 @@ class SampleRecord:
             for name in factored:
                 device = next(layers[name].parameters()).device
                 a, b = (
-                    block[:, place.start : place.start + place.size]
-                    .to(device, torch.float32)
-                    .view(len(chunk), *place.shape)
+                    block[:, place.numbers].to(device, torch.float32).view(len(chunk), *place.shape)
                     for place in (places[name, "a"], places[name, "b"])
                 )
                 share = self.shares[chunk].float().view(-1, *[1] * (b.dim() - 1)).to(device)
@@ -496,13 +480,13 @@ class SampleRecord:
             )
             if mask.proof != self.about["proof"][name]:
                 raise Damaged("the record's masks were drawn by another torch: record again")
-        kept = sum(sizes) if mask is None else mask.kept
-        path = self.folder / f"{name}.sums.bin"
+        columns = _places({other: (kept,) for other, kept in self.about["sums"].items()})
         count = int(self.slots.max()) + 1 if len(self.slots) else 0
-        stored = np.memmap(path, np.float32, "r", shape=(count, kept))
+        width = sum(place.size for place in columns.values())
+        stored = np.memmap(self.folder / SUMS, np.float32, "r", shape=(count, width))
         total = torch.zeros(sum(sizes), dtype=torch.float64)
         for chunk in slots.split(CHUNK):
-            values = torch.from_numpy(stored[chunk.numpy()]).double()
+            values = torch.from_numpy(stored[chunk.numpy(), columns[name].numbers]).double()
             if mask is None:
                 total += values.sum(0)
                 continue

@@ -22,7 +22,7 @@ from data.streams import Streams
 from methods.entries import EntryFile, Writer
 from methods.factors import RULES, layers_of
 from methods.meter import Meter
-from methods.recorders.per_sample import Kept, PerSample, SampleRecord, shapes_of
+from methods.recorders.per_sample import Form, Kept, PerSample, SampleRecord, shapes_of
 from methods.recording import Watched
 from methods.training import Conditions, Recipe, Step, train
 from models.architecture import Architecture
@@ -57,19 +57,28 @@ def figures() -> Iterator[Figure]:
 
 
 def recorded_step(name: str, channels: int, size: int, batch: int, repeats: int) -> Iterator[Figure]:
-    """What a step takes with all rows recorded, and with one class of ten; and what vmap takes."""
+    """What a step takes with all rows recorded, in the smallest form of each layer and in factors, and
+    with one class of ten; and what torch's own ways take."""
     model, recipe, every = parts(name, channels, size, batch)
     split = noise(channels, size, batch * BATCHES)
     with tempfile.TemporaryDirectory() as folder:
-        plain, recorded, one = seconds(
-            partial(run, model, split, recipe, None, Path(folder)),
-            partial(run, model, split, recipe, every, Path(folder)),
-            partial(run, model, split, recipe, replace(every, classes=[3]), Path(folder)),
+        plain, *recorded = seconds(
+            *(
+                partial(run, model, split, recipe, recorder, Path(folder))
+                for recorder in (
+                    None,
+                    every,
+                    replace(every, form=Form.factored),
+                    replace(every, classes=[3]),
+                )
+            ),
             repeats=repeats,
         )
     where, each, plain = f"{name}, {size} px, batch {batch}", "s per step", plain / STEPS
-    yield Figure(f"{where}: recorded, all rows", recorded / STEPS, each, "plain step", plain)
-    yield Figure(f"{where}: recorded, one class of ten", one / STEPS, each, "plain step", plain)
+    for which, taken in zip(
+        ("all rows", "all rows as factors", "one class of ten"), recorded, strict=True
+    ):
+        yield Figure(f"{where}: recorded, {which}", taken / STEPS, each, "plain step", plain)
     if name != "vit":  # vmap falls back to a loop over samples there
         images, labels = split.pixels.normalise(split.images[:batch]), split.labels[:batch]
         (mapped,) = seconds(partial(by_vmap, model, images, labels), repeats=1)
