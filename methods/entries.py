@@ -1,5 +1,4 @@
-"""Entries of one size on disk: appended by a thread of their own, memory-mapped and checked one by one
-when they are read."""
+"""Entries of one size on disk: appended by a thread of their own, read by number, each checked then."""
 
 import errno
 import io
@@ -22,12 +21,10 @@ from data.disk import ENTRIES, FULL
 from data.errors import UserError
 
 # Jobs that may wait for the disk before training does.
-PENDING = 8
+PENDING = 4
 
 # Bytes that are written at once, and the unit that writing past the page cache asks for.
 BLOCK, PAGE = 2**22, 4096
-
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class Damaged(UserError):
@@ -144,7 +141,7 @@ class Entries:
     """A file of entries of `width` bytes, read by number."""
 
     path: Path
-    stored: Bytes
+    width: int
     sums: "np.ndarray[Any, np.dtype[np.uint32]]"
 
     @staticmethod
@@ -154,16 +151,17 @@ class Entries:
         sums = np.load(_sums_of(path))
         if path.stat().st_size != len(sums) * width:
             raise Damaged(f"{path} does not hold the {len(sums)} entries that it should")
-        shape = (len(sums), width)
-        stored = np.memmap(path, np.uint8, "r", shape=shape) if len(sums) else np.empty(shape, np.uint8)
-        return Entries(path, stored, sums)
+        return Entries(path, width, sums)
 
     def read(self, numbers: Tensor, dtype: torch.dtype) -> Tensor:
         """The entries of these numbers (n,), each width / itemsize numbers. Raises Damaged where one is
         not what was written."""
         which = numbers.numpy()
-        block = self.stored[which]
-        found = np.fromiter(map(zlib.crc32, block), np.uint32, len(block))
+        block = np.empty((len(which), self.width), np.uint8)
+        with self.path.open("rb", buffering=0) as file:
+            for entry, number in zip(block, which.tolist(), strict=True):
+                os.preadv(file.fileno(), [entry.data], number * self.width)
+        found = np.fromiter((zlib.crc32(entry.data) for entry in block), np.uint32, len(block))
         if not np.array_equal(found, self.sums[which]):
             raise Damaged(f"{self.path} differs from what was written")
         return torch.from_numpy(block).view(dtype)
