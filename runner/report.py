@@ -8,7 +8,7 @@ runner may follow; `name`, `paths.root` and `table` are the ones that matter.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -131,8 +131,8 @@ class Report:
 
     @cached_property
     def labels(self) -> dict[tuple[str, str], str]:
-        """What each (setting, cell) is called: its method, and the options in which lines of the same
-        method differ."""
+        """What each (setting, cell) is called: its method, the choices in which lines of the same
+        method differ, and the options in which those of the same choices do."""
         lines: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
         for row in self.rows:
             options = {name: value for name, value in row.names.items() if name != "method"}
@@ -150,10 +150,11 @@ class Report:
         labels = {}
         for line, (method, options) in lines.items():
             alike = [other for name, other in lines.values() if name == method]
+            same = [other for other in alike if _choices(other) == _choices(options)]
             differing = [
                 f"{name.removeprefix('method.')}={_short(value)}"
                 for name, value in options.items()
-                if any(other.get(name) != value for other in alike)
+                if any(other.get(name) != value for other in (alike if _is_choice(name) else same))
             ]
             labels[line] = f"{method} ({', '.join(differing)})" if differing else method
         return labels
@@ -182,6 +183,14 @@ class Report:
         if absent and len(cells):
             remarks.append(f"no run has these columns: {', '.join(sorted(absent))}")
         return remarks
+
+
+def _is_choice(option: str) -> bool:
+    return "." not in option
+
+
+def _choices(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if _is_choice(name)}
 
 
 def _half_width(groups: "pd.DataFrame") -> Any:
