@@ -125,9 +125,14 @@ def test_tuned_numbers_are_found_and_the_command_line_beats_them() -> None:
     for path in tuned:
         pair, method = path.parent.name, path.stem
         dataset = next(d for d in options("dataset") if pair.startswith(d + "_"))
-        choice = [f"dataset={dataset}", f"model={pair[len(dataset) + 1 :]}", f"method={method}"]
-        assert plan_of(*choice).method != plan_of(f"method={method}").method
-        assert plan_of(*choice, "method.lr=0.123").method.lr == 0.123  # type: ignore[attr-defined]
+        usual_choice = [f"method={method}", *needs_record(method)]
+        choice = [f"dataset={dataset}", f"model={pair[len(dataset) + 1 :]}", *usual_choice]
+        default, found = plan_of(*usual_choice).method, plan_of(*choice).method
+        for option, value in OmegaConf.load(path).method.items():
+            usual = getattr(default, str(option))
+            assert getattr(found, str(option)) == value != usual
+            back = plan_of(*choice, f"method.{option}={usual}").method
+            assert getattr(back, str(option)) == usual
 
 
 @pytest.mark.parametrize(
