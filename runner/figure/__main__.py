@@ -17,7 +17,9 @@ def main(overrides: list[str]) -> None:
 
     cfg, names = composed(overrides)
     name, root = run_name(cfg.name, names), Path(cfg.paths.root)
-    drawings = {kind: build(cfg.figure[kind], Drawing, f"figure.{kind}") for kind in cfg.figure}
+    # a preset may set options of a figure that the command line did not choose
+    chosen = [kind for kind in cfg.figure if "_target_" in cfg.figure[kind]]
+    drawings = {kind: build(cfg.figure[kind], Drawing, f"figure.{kind}") for kind in chosen}
     runs = Runs(Report(Results(root / "results").rows(name), list(cfg.table.columns)), root)
     (root / "figures").mkdir(parents=True, exist_ok=True)
     for kind, drawing in drawings.items():

@@ -52,8 +52,8 @@ class Curves(Drawing):
         for name in self.y:
             if name not in logged:
                 raise UserError(
-                    f"figure.curves.y names {name}, which no run logged with {self.x}: of what was, "
-                    f"choose from {logged}, or set figure.curves.x, e.g. to step or epoch"
+                    f"figure.curves.y names {name}, which no run logged with {self.x}; there are: "
+                    f"{logged}; figure.curves.x may be another, such as epoch or step"
                 )
         frame = frame[frame["name"].isin(self.y)]
         if frame.duplicated(where).any():
