@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
-from runner.figure.drawing import Drawing, legend, panels, style_of
+from runner.figure.drawing import Drawing, legend, panels, styles
 from runner.figure.runs import Runs
 from runner.report import half_width
 
@@ -30,7 +30,7 @@ class Curves(Drawing):
             axes.locator_params(axis="x", integer=True)
             axes.set_xlabel(self.x.replace("_", " "))
             axes.set_ylabel(name.replace("_", " "))
-        legend(figure)
+        legend(figure, runs)
         return figure
 
     def _points(self, runs: Runs) -> "pd.DataFrame":
@@ -64,10 +64,11 @@ class Curves(Drawing):
 
 
 def _panel(axes: "Axes", runs: Runs, points: "pd.DataFrame") -> None:
+    look = styles(runs)
     for where, own in points.groupby(["setting", "cell"], sort=False):
         setting, cell = map(str, where)
         groups = own.groupby("at")["value"].agg(["mean", "std", "count"])
         at, mean, half = groups.index, groups["mean"], half_width(groups)
         label = runs.report.labels[setting, cell]
-        (curve,) = axes.plot(at, mean, label=label, **style_of(cell))
+        (curve,) = axes.plot(at, mean, label=label, **look[setting, cell])
         axes.fill_between(at, mean - half, mean + half, color=curve.get_color(), alpha=0.2, lw=0)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.component import Component
 from data.errors import UserError
-from runner.figure.runs import Runs
+from runner.figure.runs import Line, Runs
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -37,16 +37,20 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple["Figu
     return figure, grid[:count]
 
 
-def legend(figure: "Figure") -> None:
-    """One legend with every line of any panel once, on the right; the figure grows by its width."""
+def legend(figure: "Figure", runs: Runs) -> None:
+    """One legend of all panels, in the order of the table; the figure grows by its width."""
     found: dict[str, Artist] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
-    beside = figure.legend(found.values(), found, loc="outside right upper", fontsize="small")
+    names = [name for line in runs.models if (name := runs.report.labels[line]) in found]
+    handles = [found[name] for name in names]
+    beside = figure.legend(handles, names, loc="outside right upper", fontsize="small")
     figure.set_figwidth(figure.get_figwidth() + beside.get_window_extent().width / figure.dpi)
 
 
-def style_of(cell: str) -> dict[str, Any]:
-    """How a cell's line is drawn, where that is not for the panel to choose."""
-    return STYLES.get(cell, {})
+def styles(runs: Runs) -> dict[Line, dict[str, Any]]:
+    """How every line of the table is drawn, the same in all panels."""
+    own = [line for line in runs.models if line[1] not in STYLES]
+    found: dict[Line, dict[str, Any]] = {line: {"color": f"C{i}"} for i, line in enumerate(own)}
+    return {line: found.get(line) or STYLES[line[1]] for line in runs.models}

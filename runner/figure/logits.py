@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.errors import UserError
-from runner.figure.drawing import Drawing, legend, panels, style_of
+from runner.figure.drawing import Drawing, legend, panels, styles
 from runner.figure.runs import Line, Runs
 
 if TYPE_CHECKING:
@@ -38,13 +38,14 @@ class Logits(Drawing):
         for axes, label in zip(others, self.classes, strict=True):
             self._panel(axes, runs, {line: logits[:, label] for line, logits in found.items()})
             axes.set_xlabel(f"logit of class {label}")
-        legend(figure)
+        legend(figure, runs)
         return figure
 
     def _panel(self, axes: "Axes", runs: Runs, values: "dict[Line, NDArray[np.float32]]") -> None:
         together = np.concatenate(list(values.values()))
         edges = np.linspace(together.min(), together.max(), self.bins + 1)
+        look = styles(runs)
         for line, own in values.items():
             density, _ = np.histogram(own, edges, density=True)
-            axes.stairs(density, edges, label=runs.report.labels[line], **style_of(line[1]))
+            axes.stairs(density, edges, label=runs.report.labels[line], **look[line])
         axes.set_ylabel("density over the test set")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from runner.figure.drawing import Drawing, legend, panels, style_of
+from runner.figure.drawing import Drawing, legend, panels, styles
 from runner.figure.runs import Line, Runs
 from runner.report import Report
 from runner.results import SHARED
@@ -40,12 +40,12 @@ class Scores(Drawing):
             )
         figure, all_axes = panels(len(self.y), len(self.y), 5.2, 4)
         for axes, name in zip(all_axes, self.y, strict=True):
-            _panel(axes, runs.report, places, name)
+            _panel(axes, runs, places, name)
             axes.set_xlabel(self.x.replace("_", " "))
             axes.set_ylabel(name.replace("_", " "))
             if min(places.values()) > 0 and max(places.values()) > WIDE * min(places.values()):
                 axes.set_xscale("log")
-        legend(figure)
+        legend(figure, runs)
         return figure
 
 
@@ -65,16 +65,16 @@ def _places(report: Report, x: str) -> dict[Line, float]:
     return found
 
 
-def _panel(axes: "Axes", report: Report, places: dict[Line, float], name: str) -> None:
-    columns = report.cells[["value", "half_width"]]
+def _panel(axes: "Axes", runs: Runs, places: dict[Line, float], name: str) -> None:
+    columns = runs.report.cells[["value", "half_width"]]
     numbers: dict[Any, Any] = dict(zip(columns.index, columns.to_numpy(), strict=True))
+    labels, look = runs.report.labels, styles(runs)
     for place, at in sorted(places.items(), key=lambda item: item[1]):
         if (*place, name) not in numbers:
             continue
         value, half = numbers[*place, name]
         bar = half if half == half else None
-        axes.errorbar(at, value, yerr=bar, fmt="o", capsize=3, label=report.labels[place])
+        axes.errorbar(at, value, yerr=bar, fmt="o", capsize=3, label=labels[place], **look[place])
     for (setting, cell, metric), (value, _) in numbers.items():
         if metric == name and cell in SHARED:
-            label = report.labels[setting, cell]
-            axes.axhline(value, lw=1, label=label, **style_of(cell))
+            axes.axhline(value, lw=1, label=labels[setting, cell], **look[setting, cell])
