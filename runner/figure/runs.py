@@ -52,7 +52,10 @@ class Model:
         """A matrix that a metric made of it."""
         found = Results(self.root / "results").matrices(self.row).get(self.role, {})
         if name not in found:
-            raise UserError(f"{self._text} has no matrix {name}; there are: {sorted(found)}")
+            raise UserError(
+                f"{self._text} has no matrix {name}; there are: {sorted(found)}; choose one with "
+                f"figure.confusion.matrix=…, or run `{self._again}` again"
+            )
         return found[name]
 
     def _artefacts(self, stage: str) -> "list[Artefact]":
@@ -67,9 +70,14 @@ class Model:
     def _text(self) -> str:
         return f"the {self.role} model of row {self.row.name}/{self.row.key}"
 
+    @property
+    def _again(self) -> str:
+        return " ".join(["python -m runner", *self.row.overrides])
+
     def _gone(self, what: str) -> UserError:
-        again = " ".join(["python -m runner", *self.row.overrides])
-        return UserError(f"the {what} of {self._text} are no longer in the store: run `{again}` again")
+        return UserError(
+            f"the {what} of {self._text} are no longer in the store: run `{self._again}` again"
+        )
 
 
 @dataclass(frozen=True)
