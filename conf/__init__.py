@@ -86,15 +86,6 @@ class Table:
 
 
 @dataclass
-class Figure:
-    """What `python -m runner.figure` draws: every score or cost of `y` against `x`, which is a score, a
-    cost, or an option that the runs differ in."""
-
-    x: str = MISSING
-    y: list[str] = field(default_factory=list)
-
-
-@dataclass
 class Run:
     """One run. `name`: the results folder; null for <dataset>_<model>_<scenario>. `reads`: the recorder
     whose record the method reads, where there are several of its kind; null for the first. `device`:
@@ -111,7 +102,6 @@ class Run:
     paths: Paths = field(default_factory=Paths)
     budget: Budget = field(default_factory=Budget)
     table: Table = field(default_factory=Table)
-    figure: Figure = field(default_factory=Figure)
     dataset: Any = MISSING
     model: Any = MISSING
     training: Any = MISSING
@@ -121,6 +111,7 @@ class Run:
     repair: Any = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
+    figure: dict[str, Any] = field(default_factory=dict)
 
 
 ConfigStore.instance().store(name="run_schema", node=Run)

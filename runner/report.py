@@ -111,8 +111,8 @@ class Report:
         groups = frame.groupby(["setting", "cell", "metric"], sort=False)
         value = groups["value"].agg(["mean", "std", "count"])
         gap = groups["gap"].agg(["mean", "std", "count"])
-        value.insert(1, "half_width", _half_width(value))
-        gap.insert(1, "half_width", _half_width(gap))
+        value.insert(1, "half_width", half_width(value))
+        gap.insert(1, "half_width", half_width(gap))
         value = value.drop(columns="std").rename(columns={"mean": "value", "count": "n"})
         gap = gap.drop(columns="std").rename(columns={"mean": "", "count": "n"})
         gap.columns = ["gap", "gap_half_width", "gap_n"]
@@ -193,7 +193,7 @@ def _choices(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if _is_choice(name)}
 
 
-def _half_width(groups: "pd.DataFrame") -> Any:
+def half_width(groups: "pd.DataFrame") -> Any:
     """Half the 95 % Student interval of a mean: t₀.₉₇₅,ₙ₋₁ · s / √n; not a number for n = 1."""
     import numpy as np
     from scipy.special import stdtrit

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ class Results:
             if same and _said(row) < _said(earlier):
                 return
         if any(matrices.values()):
-            _write(self.root / row.name / "matrices" / f"{row.key}.json", matrices, indent=None)
+            _write(self._matrices(row), matrices, indent=None)
         _write(path, asdict(row), indent=1)
 
     def rows(self, name: str) -> list[Row]:
@@ -83,6 +83,24 @@ class Results:
             there = sorted(path.name for path in self.root.glob("*/"))
             raise UserError(f"no results are named {name} in {self.root}; there are: {there}")
         return sorted(found, key=lambda row: (row.seed or 0, row.key))
+
+    def matrices(self, row: Row) -> "dict[str, dict[str, Matrix]]":
+        """The matrices of a row, by role and name; none where they were not kept."""
+        path = self._matrices(row)
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def _matrices(self, row: Row) -> Path:
+        return self.root / row.name / "matrices" / f"{row.key}.json"
+
+
+def models(rows: list[Row]) -> Iterator[tuple[str, str, Row, str]]:
+    """Every model that was scored, as the line of the table that it belongs to (setting and cell), and
+    its row and role; those that many rows share come once for each."""
+    for row in rows:
+        again = _is_shared(row)
+        for role in row.scores:
+            if not (role == "unlearned" and again):
+                yield row.setting, row.cells.get(role, role), row, role
 
 
 def tidy(rows: list[Row]) -> "pd.DataFrame":
@@ -94,18 +112,12 @@ def tidy(rows: list[Row]) -> "pd.DataFrame":
     import pandas as pd
 
     lines = []
-    for row in rows:
-        again = _is_shared(row)
+    for setting, cell, row, role in models(rows):
         reference = row.scores.get("reference", {})
-        for role, scores in row.scores.items():
-            if role == "unlearned" and again:
-                continue
-            cell = row.cells.get(role, role)
-            method = SHARED.get(role, row.names["method"])
-            where = (row.setting, cell, method, row.seed)
-            for name, value in (*scores.items(), *row.costs[role].items()):
-                gap = value - reference[name] if name in reference else None
-                lines.append((*where, name, value, gap))
+        where = (setting, cell, SHARED.get(role, row.names["method"]), row.seed)
+        for name, value in (*row.scores[role].items(), *row.costs[role].items()):
+            gap = value - reference[name] if name in reference else None
+            lines.append((*where, name, value, gap))
     columns = ["setting", "cell", "method", "seed", "metric", "value", "gap"]
     frame = pd.DataFrame(lines, columns=columns)
     return frame.drop_duplicates(["setting", "cell", "seed", "metric"], ignore_index=True)

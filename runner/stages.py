@@ -35,6 +35,15 @@ from runner.tracking import Tracker
 MODEL = "model.safetensors"
 TENSORS = "tensors.safetensors"
 
+# The stage that makes the model of a role.
+STAGES = {
+    "original": "pretrain",
+    "before": "before",
+    "unlearned": "unlearn",
+    "repaired": "repair",
+    "reference": "unlearn",
+}
+
 
 class RecordLost(UserError):
     """A record was given up, and the training was not."""
@@ -406,15 +415,26 @@ def cost_of(artefact: Artefact) -> dict[str, float]:
     return asdict(Cost(**artefact.read("cost.json")))
 
 
+def curves_of(artefact: Artefact) -> list[dict[str, float]]:
+    """What making the artefact logged, point by point."""
+    points: list[dict[str, float]] = artefact.read("curves.json")
+    return points
+
+
 def remarks(artefact: Artefact) -> dict[str, float]:
     """What making the artefact logged once, and not epoch by epoch: where it stopped, what it found."""
-    points = [point for point in artefact.read("curves.json") if "epoch" not in point]
+    points = [point for point in curves_of(artefact) if "epoch" not in point]
     return {name: value for point in points for name, value in point.items()}
 
 
 def weights_of(artefact: Artefact) -> str:
     """The checksum of the artefact's weights."""
     return artefact.checksum(MODEL)
+
+
+def logits_of(artefact: Artefact) -> Tensor:
+    """(N, K) the logits that predictions of a split hold."""
+    return load_file(artefact.path / TENSORS)["logits"]
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

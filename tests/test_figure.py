@@ -1,62 +1,154 @@
-"""Figures draw the rows' own numbers; published numbers stand beside ours."""
+"""Figures draw what the rows hold and were made from; published numbers stand beside ours."""
 
 import csv
+import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data.errors import UserError
-from runner.figure import draw, main
+from runner.compose import composed
+from runner.figure.__main__ import main
+from runner.figure.confusion import Confusion
+from runner.figure.curves import Curves
+from runner.figure.drawing import Drawing
+from runner.figure.logits import Logits
+from runner.figure.runs import Runs
+from runner.figure.scores import Scores
 from runner.pipeline import run
-from runner.plan import Plan
+from runner.plan import Plan, build
 from runner.published import FOLDER, read
 from runner.report import Report
-from runner.results import Results, Row
-from tests.conftest import QUICK, options
+from runner.results import Results
+from tests.conftest import QUICK, options, plan_of
 
 Quick = Callable[..., Plan]
 
 
-@pytest.fixture
-def rows(quick: Quick) -> list[Row]:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A method on two requests, for two seeds."""
+    root = tmp_path_factory.mktemp("drawn")
     for seed in (0, 1):
         for fraction in (0.1, 0.3):
             scenario = ["scenario=random", f"scenario.fraction={fraction}"]
-            run(quick("method=random_labels", *scenario, f"seed={seed}", "name=drawn"))
-    return Results(quick().root / "results").rows("drawn")
+            own = ["method=random_labels", *scenario, f"seed={seed}", "name=drawn"]
+            run(plan_of(*QUICK, f"paths.root={root}", *own), own)
+    return Runs(Report(Results(root / "results").rows("drawn"), ["test_accuracy"]), root)
 
 
-def test_a_point_is_the_mean_over_seeds_at_its_cost(rows: list[Row]) -> None:
-    report = Report(rows, ["test_accuracy"])
-    (axes,) = draw(report, "gradient_examples", ["test_accuracy"]).axes
+def test_a_point_is_the_mean_over_seeds_at_its_cost(runs: Runs) -> None:
+    (axes,) = Scores("gradient_examples", ["test_accuracy"]).draw(runs).axes
     found = {tuple(point) for line in axes.containers for point in line.lines[0].get_xydata()}  # type: ignore[attr-defined]
     wanted = set()
-    for cell in {row.cells["unlearned"] for row in rows}:
-        mine = [row for row in rows if row.cells["unlearned"] == cell]
+    for cell in {row.cells["unlearned"] for row in runs.report.rows}:
+        mine = [row for row in runs.report.rows if row.cells["unlearned"] == cell]
         score = sum(row.scores["unlearned"]["test_accuracy"] for row in mine) / len(mine)
         wanted.add((mine[0].costs["unlearned"]["gradient_examples"], score))
     assert {(round(x), round(y, 9)) for x, y in found} == {(round(x), round(y, 9)) for x, y in wanted}
 
 
-def test_an_option_can_be_the_axis(rows: list[Row]) -> None:
-    (axes,) = draw(Report(rows, []), "scenario.fraction", ["test_accuracy"]).axes
+def test_an_option_can_be_the_axis(runs: Runs) -> None:
+    (axes,) = Scores("scenario.fraction", ["test_accuracy"]).draw(runs).axes
     at = {line.lines[0].get_xdata()[0] for line in axes.containers}  # type: ignore[attr-defined]
     assert at == {0.1, 0.3}
 
 
-def test_what_no_run_has_is_refused(rows: list[Row]) -> None:
-    report = Report(rows, [])
-    with pytest.raises(UserError, match=r"figure\.x=nothing is no number of any run"):
-        draw(report, "nothing", ["test_accuracy"])
-    with pytest.raises(UserError, match=r"figure\.y names nothing"):
-        draw(report, "seconds", ["nothing"])
+def test_a_curve_is_the_mean_over_seeds_of_what_was_logged(runs: Runs) -> None:
+    """The one of method=random_labels with fraction 0.1, and its 95 % interval."""
+    (axes,) = Curves("epoch", ["loss"]).draw(runs).axes
+    labels = {line.get_label(): line for line in axes.get_lines()}
+    label = next(text for text in labels if str(text).startswith("random_labels (scenario.fraction=0.1"))
+    rows = [row for row in runs.report.rows if row.parameters["scenario.fraction"] == 0.1]
+    logged = [
+        [point["loss"] for point in json.loads(file.read_text())]
+        for file in (runs.root / "store" / "unlearn" / row.key / "curves.json" for row in rows)
+    ]
+    assert len(rows) == 2 and np.ptp(logged, axis=0).min() > 0
+    assert labels[label].get_ydata() == pytest.approx(np.mean(logged, axis=0))
+    band = axes.collections[list(labels).index(label)].get_paths()[0].vertices  # type: ignore[union-attr]
+    # t₀.₉₇₅,₁ = 12.7062, and s / √2 of two values is half their distance
+    top = np.mean(logged, axis=0) + 12.7062 * np.ptp(logged, axis=0) / 2
+    assert np.asarray(band)[:, 1].max() == pytest.approx(top.max(), rel=1e-5)
 
 
-def test_the_command_writes_a_picture(rows: list[Row], quick: Quick) -> None:
-    main([*QUICK, f"paths.root={quick().root}", "name=drawn", "figure.y=[test_accuracy]"])
-    assert (quick().root / "figures" / "drawn.png").read_bytes().startswith(b"\x89PNG")
-    assert (quick().root / "figures" / "drawn.svg").exists()
+def test_a_matrix_is_summed_over_seeds_by_true_class(runs: Runs) -> None:
+    *panels, bar = Confusion("confusion").draw(runs).axes
+    assert len(panels) == 6 and bar.get_ylabel() == "share of the true class"
+    for axes, (setting, cell) in zip(panels, runs.report.lines(), strict=True):
+        shares = np.asarray(axes.images[0].get_array())
+        assert shares.sum(axis=1) == pytest.approx(1)
+        recalls = [
+            runs.report.cells["value"][setting, cell, f"class_{k}_accuracy"] for k in range(len(shares))
+        ]
+        assert np.diag(shares) == pytest.approx(recalls)
+
+
+def test_logits_are_those_of_the_line_for_all_seeds(runs: Runs) -> None:
+    every, third = Logits([3], 20).draw(runs).axes
+    assert third.get_xlabel() == "logit of class 3"
+    for axes in (every, third):
+        assert len(axes.patches) == 6
+        for histogram in axes.patches:
+            values, edges, _ = histogram.get_data()  # type: ignore[attr-defined]
+            assert len(values) == 20 and np.sum(values * np.diff(edges)) == pytest.approx(1)
+    line = runs.report.lines()[1]
+    values, edges, _ = third.patches[1].get_data()  # type: ignore[attr-defined]
+    own = np.concatenate([model.logits[:, 3].numpy() for model in runs.models[line]])
+    assert len(own) == 2 * len(runs.models[line][0].logits)
+    mean = np.sum(values * np.diff(edges) * (edges[1:] + edges[:-1]) / 2)
+    assert mean == pytest.approx(own.mean(), abs=float(edges[1] - edges[0]))
+
+
+@pytest.mark.parametrize(
+    ("drawing", "words"),
+    [
+        (Scores("nothing", ["test_accuracy"]), r"figure\.scores\.x=nothing is no number of any run"),
+        (Scores("seconds", ["nothing"]), r"figure\.scores\.y names nothing"),
+        (
+            Curves("epoch", ["kl"]),
+            r"figure\.curves\.y names kl.*there are: \['accuracy', 'loss', 'lr'\]",
+        ),
+        (Curves("step", ["loss"]), r"figure\.curves\.y names loss.*with step.*figure\.curves\.x may be"),
+        (Confusion("nothing"), r"no matrix nothing; there are: \['confusion'\]"),
+        (Logits([10], 20), r"figure\.logits\.classes names 10: choose from 0 to 9"),
+    ],
+)
+def test_what_no_run_has_is_refused(drawing: Drawing, words: str, runs: Runs) -> None:
+    with pytest.raises(UserError, match=words):
+        drawing.draw(runs)
+
+
+def test_what_was_pruned_is_named_with_the_command_that_makes_it_again(
+    runs: Runs, tmp_path: Path
+) -> None:
+    shutil.copytree(runs.root, tmp_path, dirs_exist_ok=True)
+    pruned = replace(runs, root=tmp_path)
+    for drawing, stage in ((Curves("epoch", ["loss"]), "unlearn"), (Logits([], 20), "predict")):
+        drawing.draw(pruned)
+        shutil.rmtree(tmp_path / "store" / stage)
+        with pytest.raises(UserError, match="no longer in the store: run `python -m runner method="):
+            drawing.draw(pruned)
+
+
+def test_the_command_writes_every_picture(runs: Runs) -> None:
+    kinds = options("figure")
+    figures = ["figure.scores.y=[test_accuracy]", f"figure=[{','.join(kinds)}]"]
+    main([*QUICK, f"paths.root={runs.root}", "name=drawn", *figures])
+    for kind in kinds:
+        picture = runs.root / "figures" / f"drawn_{kind}"
+        assert picture.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+        assert picture.with_suffix(".svg").exists()
+
+
+@pytest.mark.parametrize("preset", options("experiment"))
+def test_the_figures_of_every_preset_build(preset: str) -> None:
+    cfg, _ = composed([f"experiment={preset}"])
+    assert cfg.figure and all(build(cfg.figure[kind], Drawing, "figure") for kind in cfg.figure)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("paper*.csv")), ids=lambda path: path.stem)

@@ -1,0 +1,35 @@
+"""python -m runner.figure [option=value …]"""
+
+import sys
+from pathlib import Path
+
+from runner.edge import telling
+from runner.figure.drawing import Drawing
+from runner.figure.runs import Runs
+from runner.naming import run_name
+from runner.report import Report
+from runner.results import Results
+
+
+def main(overrides: list[str]) -> None:
+    from runner.compose import composed
+    from runner.plan import build
+
+    cfg, names = composed(overrides)
+    name, root = run_name(cfg.name, names), Path(cfg.paths.root)
+    # a preset may set options of a figure that the command line did not choose
+    chosen = [kind for kind in cfg.figure if "_target_" in cfg.figure[kind]]
+    drawings = {kind: build(cfg.figure[kind], Drawing, f"figure.{kind}") for kind in chosen}
+    runs = Runs(Report(Results(root / "results").rows(name), list(cfg.table.columns)), root)
+    (root / "figures").mkdir(parents=True, exist_ok=True)
+    for kind, drawing in drawings.items():
+        figure = drawing.draw(runs)
+        for suffix in ("png", "svg"):
+            path = root / "figures" / f"{name}_{kind}.{suffix}"
+            figure.savefig(path, dpi=150)
+            print(path)
+
+
+if __name__ == "__main__":
+    with telling():
+        main(sys.argv[1:])

@@ -1,0 +1,56 @@
+"""What a figure is: a component that draws the runs of a name."""
+
+from typing import TYPE_CHECKING, Any
+
+from data.component import Component
+from data.errors import UserError
+from runner.figure.runs import Line, Runs
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The models that methods are compared with.
+STYLES = {"original": {"color": "grey", "ls": ":"}, "reference": {"color": "grey", "ls": "--"}}
+
+
+class Drawing(Component):
+    """A kind of figure: a frozen dataclass whose fields say what it shows."""
+
+    def draw(self, runs: Runs) -> "Figure":
+        """Raises UserError where the runs have nothing of the kind."""
+        raise NotImplementedError
+
+
+def panels(count: int, columns: int, width: float, height: float) -> tuple["Figure", list["Axes"]]:
+    """An empty figure of so many panels, `columns` in a row; sizes are a panel's, in inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError('figures need matplotlib: pip install -e ".[figures]"') from error
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    grid = [axes for row in figure.subplots(rows, columns, squeeze=False) for axes in row]
+    for axes in grid[count:]:
+        axes.remove()
+    return figure, grid[:count]
+
+
+def legend(figure: "Figure", runs: Runs) -> None:
+    """One legend of all panels, in the order of the table; the figure grows by its width."""
+    found: dict[str, Artist] = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    names = [name for line in runs.models if (name := runs.report.labels[line]) in found]
+    handles = [found[name] for name in names]
+    beside = figure.legend(handles, names, loc="outside right upper", fontsize="small")
+    figure.set_figwidth(figure.get_figwidth() + beside.get_window_extent().width / figure.dpi)
+
+
+def styles(runs: Runs) -> dict[Line, dict[str, Any]]:
+    """How every line of the table is drawn, the same in all panels."""
+    own = [line for line in runs.models if line[1] not in STYLES]
+    found: dict[Line, dict[str, Any]] = {line: {"color": f"C{i}"} for i, line in enumerate(own)}
+    return {line: found.get(line) or STYLES[line[1]] for line in runs.models}
