@@ -17,9 +17,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
-from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import zero_to_one
 from methods.meter import pass_streams
 from methods.training import Descent, curves, train
 from metrics.predictions import autocast
@@ -32,8 +32,7 @@ class NegativeGradientPlus(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        if not 0 <= self.retain_weight <= 1:
-            raise UserError(f"{option}.retain_weight={self.retain_weight}: it must lie between 0 and 1")
+        zero_to_one(option, self, "retain_weight")
 
     def check(self, facts: Facts) -> None:
         self.check_rows("method", facts.forget, "the part to forget")

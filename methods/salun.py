@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import above_zero_to_one
 from methods.masks import largest, only
 from methods.meter import pass_streams
 from methods.random_labels import wrong_labels
@@ -35,8 +35,7 @@ class SalUn(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        if not 0 < self.share <= 1:
-            raise UserError(f"{option}.share={self.share}: it must be above 0, and at most 1")
+        above_zero_to_one(option, self, "share")
 
     def check(self, facts: Facts) -> None:
         self.check_rows("method", facts.forget, "the part to forget")

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem, accuracy
-from methods.distillation import Teacher, check_temperature, divergence
+from methods.bounds import above_zero, at_least_one, zero_or_more
+from methods.distillation import Teacher, divergence
 from methods.training import Descent, Phase, cross_entropy
 
 
@@ -40,16 +41,9 @@ class Scrub(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        check_temperature(option, self.temperature)
-        for name in ("ascent_epochs", "kl_weight", "ce_weight"):
-            if not 0 <= getattr(self, name) < torch.inf:
-                raise UserError(
-                    f"{option}.{name}={getattr(self, name)}: it must be 0 or more, and finite"
-                )
-        if self.forget_batch_size < 1:
-            raise UserError(
-                f"{option}.forget_batch_size={self.forget_batch_size}: it must be at least 1"
-            )
+        above_zero(option, self, "temperature")
+        zero_or_more(option, self, "ascent_epochs", "kl_weight", "ce_weight")
+        at_least_one(option, self, "forget_batch_size")
         if self.rewind_error is not None and not 0 <= self.rewind_error <= 1:
             raise UserError(
                 f"{option}.rewind_error={self.rewind_error}: it must lie between 0 and 1, or be null"
