@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero, zero_to_one
+from methods.bounds import above_zero, batch_fits, zero_to_one
 from methods.distillation import Teacher, divergence
 from methods.training import Descent, Phase, alternate
 
@@ -37,7 +37,7 @@ class BadTeacher(Descent, Method):
     def check(self, facts: Facts) -> None:
         rest = facts.all - facts.forget
         rows = facts.forget + round(self.retain_fraction * rest)
-        self.check_rows("method", rows, "what is trained on")
+        batch_fits("method", self, rows, "what is trained on")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from data.split import Batch, Pixels, Split
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero_to_one
+from methods.bounds import above_zero_to_one, batch_fits
 from methods.distillation import Teacher
 from methods.meter import pass_streams
 from methods.training import Descent, fit
@@ -37,7 +37,7 @@ class BoundaryShrink(Descent, Method):
         above_zero_to_one(option, self, "bound")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
+        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         across = nearest_classes(problem, self.bound, self.batch_size)

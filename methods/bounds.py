@@ -35,6 +35,18 @@ def above_zero_to_one(option: str, component: Component, *names: str) -> None:
     _refuse_unless(lambda value: 0 < value <= 1, "be above 0 and at most 1", option, component, names)
 
 
+def batch_fits(
+    option: str, component: Component, rows: int, part: str, name: str = "batch_size"
+) -> None:
+    """The part has rows for one batch at least."""
+    size = getattr(component, name)
+    if size > rows:
+        raise UserError(
+            f"{option}.{name}={size} is larger than {part}, which has {rows} "
+            f"rows: set {option}.{name}={rows} or less"
+        )
+
+
 def _refuse_unless(
     holds: Callable[[float], bool], must: str, option: str, component: Component, names: tuple[str, ...]
 ) -> None:

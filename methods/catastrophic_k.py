@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import at_least_one
+from methods.bounds import at_least_one, batch_fits
 from methods.layers import last_layers, thaw_only
 from methods.training import Descent, fit
 
@@ -30,7 +30,7 @@ class CatastrophicK(Descent, Method):
         at_least_one(option, self, "layers")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

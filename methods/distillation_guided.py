@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero, above_zero_to_one, zero_or_more
+from methods.bounds import above_zero, above_zero_to_one, batch_fits, zero_or_more
 from methods.frozen_rows import only
 from methods.selective_finetune import Importance, classes_of, masks_of, require_relabelling
 from methods.training import Conditions, Descent, Step, curves, train
@@ -62,7 +62,7 @@ class DistillationGuided(Descent, Method):
 
     def check(self, facts: Facts) -> None:
         require_relabelling(facts)
-        self.check_rows("method", facts.retain, "the training set")
+        batch_fits("method", self, facts.retain, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

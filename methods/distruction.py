@@ -28,10 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import at_least_one, zero_or_more, zero_to_one
+from methods.bounds import at_least_one, batch_fits, zero_or_more, zero_to_one
 from methods.gaussian import FLOOR, Gaussian, Moments, descended_deviation, divergence, moments, pull
 from methods.meter import pass_streams
 from methods.recorders.bayesian import Bayesian, deviation_of
@@ -74,11 +73,7 @@ class DiStruction(Method):
         zero_to_one(option, self, "penalty")
 
     def check(self, facts: Facts) -> None:
-        if self.batch_size > facts.forget:
-            raise UserError(
-                f"method.batch_size={self.batch_size} is larger than the part to forget, which has "
-                f"{facts.forget} rows: set method.batch_size={facts.forget} or less"
-            )
+        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.recording is not None

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from data.streams import Streams
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero, at_least_one
+from methods.bounds import above_zero, at_least_one, batch_fits
 from methods.heads import head_of
 from methods.training import Conditions, Descent, fit
 from metrics.predictions import autocast
@@ -48,7 +48,7 @@ class ForgettingLayers(Descent, Method):
         above_zero(option, self, "tau")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

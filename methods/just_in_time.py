@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero, at_least_one
+from methods.bounds import above_zero, at_least_one, batch_fits
 from methods.training import Descent, train
 
 
@@ -34,7 +34,7 @@ class JustInTime(Descent, Method):
         at_least_one(option, self, "samples")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
+        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None

@@ -16,7 +16,7 @@ from torch import nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import zero_or_more
+from methods.bounds import batch_fits, zero_or_more
 from methods.training import Descent, curves, train
 
 
@@ -35,7 +35,7 @@ class L1Sparse(Descent, Method):
             )
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def coefficient(self, epoch: int) -> float:
         """γ_t of an epoch (counted from 0)."""

@@ -19,7 +19,7 @@ from torch import nn
 
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import zero_to_one
+from methods.bounds import batch_fits, zero_to_one
 from methods.meter import pass_streams
 from methods.training import Descent, curves, train
 from metrics.predictions import autocast
@@ -35,8 +35,8 @@ class NegativeGradientPlus(Descent, Method):
         zero_to_one(option, self, "retain_weight")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.forget, "the part to forget")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

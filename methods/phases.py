@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import zero_or_more
+from methods.bounds import batch_fits, zero_or_more
 from methods.training import Descent, Phase, alternate, cross_entropy
 
 
@@ -30,8 +30,8 @@ class TwoPhases(Descent, Method):
         zero_or_more(option, self, "factor")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.forget, "the part to forget")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None

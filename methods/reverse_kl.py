@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero, zero_or_more
+from methods.bounds import above_zero, batch_fits, zero_or_more
 from methods.distillation import Teacher, divergence
 from methods.training import Descent, Phase, alternate
 
@@ -36,7 +36,7 @@ class ReverseKL(Descent, Method):
         zero_or_more(option, self, "strengthen_epochs", "strength")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
+        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None

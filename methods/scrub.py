@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem, accuracy
-from methods.bounds import above_zero, at_least_one, zero_or_more
+from methods.bounds import above_zero, at_least_one, batch_fits, zero_or_more
 from methods.distillation import Teacher, divergence
 from methods.training import Descent, Phase, cross_entropy
 
@@ -50,8 +50,8 @@ class Scrub(Descent, Method):
             )
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.retain, "the retained part")
-        self.check_rows("method", facts.forget, "the part to forget", "forget_batch_size")
+        batch_fits("method", self, facts.retain, "the retained part")
+        batch_fits("method", self, facts.forget, "the part to forget", "forget_batch_size")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None

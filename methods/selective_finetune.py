@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero_to_one, zero_or_more
+from methods.bounds import above_zero_to_one, batch_fits, zero_or_more
 from methods.frozen_rows import only
 from methods.heads import head_of, hidden_of
 from methods.training import Descent, curves, train
@@ -53,7 +53,7 @@ class SelectiveFinetune(Descent, Method):
 
     def check(self, facts: Facts) -> None:
         require_relabelling(facts)
-        self.check_rows("method", facts.retain, "the training set")
+        batch_fits("method", self, facts.retain, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

@@ -81,15 +81,6 @@ class Descent(Component):
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"{option}.clip={self.clip}: it must be above 0, or null")
 
-    def check_rows(self, option: str, rows: int, part: str, field: str = "batch_size") -> None:
-        """Raises UserError where not even one batch of the size in `field` can be drawn."""
-        size = getattr(self, field)
-        if size > rows:
-            raise UserError(
-                f"{option}.{field}={size} is larger than {part}, which has {rows} "
-                f"rows: set {option}.{field}={rows} or less"
-            )
-
     def rate(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step (counted from 0)."""
         epoch = step / steps_per_epoch

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import at_least_one, zero_or_more
+from methods.bounds import at_least_one, batch_fits, zero_or_more
 from methods.training import Descent, Phase, alternate
 from metrics.predictions import autocast
 
@@ -57,7 +57,7 @@ class Unsir(Descent, Method):
                 "method=unsir forgets whole classes, and this request leaves rows of every class: "
                 "choose scenario=whole_class, or another method"
             )
-        self.check_rows("method", facts.retain, "the retained part", "repair_batch_size")
+        batch_fits("method", self, facts.retain, "the retained part", "repair_batch_size")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None
