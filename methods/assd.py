@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from methods.base import Access, Method, Problem
-from methods.dampening import check_dampening, dampen, measured
+from methods.bounds import at_least_one, zero_or_more
+from methods.dampening import dampen, measured
 from methods.importance import Importance, per_sample_fisher
 
 
@@ -31,7 +32,8 @@ class ASSD(Method):
     batch_size: int
 
     def check_parameters(self, option: str) -> None:
-        check_dampening(option, self.dampening, self.batch_size)
+        zero_or_more(option, self, "dampening")
+        at_least_one(option, self, "batch_size")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None

@@ -16,10 +16,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.distillation import Teacher, check_temperature, divergence
+from methods.bounds import above_zero, batch_fits, zero_to_one
+from methods.distillation import Teacher, divergence
 from methods.training import Descent, Phase, alternate
 
 
@@ -31,16 +31,13 @@ class BadTeacher(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        check_temperature(option, self.temperature)
-        if not 0 <= self.retain_fraction <= 1:
-            raise UserError(
-                f"{option}.retain_fraction={self.retain_fraction}: it must lie between 0 and 1"
-            )
+        above_zero(option, self, "temperature")
+        zero_to_one(option, self, "retain_fraction")
 
     def check(self, facts: Facts) -> None:
         rest = facts.all - facts.forget
         rows = facts.forget + round(self.retain_fraction * rest)
-        self.check_rows("method", rows, "what is trained on")
+        batch_fits("method", self, rows, "what is trained on")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None

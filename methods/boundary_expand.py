@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import batch_fits
 from methods.training import Descent, fit
 
 
@@ -25,7 +26,7 @@ class BoundaryExpand(Descent, Method):
     access: ClassVar[Access] = Access.FORGET
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
+        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.errors import UserError
 from data.split import Batch, Pixels, Split
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import above_zero_to_one, batch_fits
 from methods.distillation import Teacher
 from methods.meter import pass_streams
 from methods.training import Descent, fit
@@ -34,11 +34,10 @@ class BoundaryShrink(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        if not 0 < self.bound <= 1:
-            raise UserError(f"{option}.bound={self.bound}: it must be above 0, and at most 1")
+        above_zero_to_one(option, self, "bound")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
+        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         across = nearest_classes(problem, self.bound, self.batch_size)

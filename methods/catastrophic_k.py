@@ -15,7 +15,8 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.layers import check_layers, last_layers, thaw_only
+from methods.bounds import at_least_one, batch_fits
+from methods.layers import last_layers, thaw_only
 from methods.training import Descent, fit
 
 
@@ -26,10 +27,10 @@ class CatastrophicK(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        check_layers(option, self.layers)
+        at_least_one(option, self, "layers")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

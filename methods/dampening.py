@@ -5,7 +5,6 @@ import logging
 import torch
 from torch import nn
 
-from data.errors import UserError
 from methods.base import Facts, Problem
 from methods.importance import Importance, Measure, ratio_bound
 
@@ -60,17 +59,3 @@ def warn_where_nothing_can_be_selected(alpha: float, facts: Facts, size: int | N
             "%.3g times as much to them as to all; set method.alpha below that",
             alpha, facts.forget, facts.all, unit, bound,
         )  # fmt: skip
-
-
-def check_dampening(option: str, dampening: float, batch_size: int) -> None:
-    """Raises UserError for numbers that dampen nothing, or take no batch."""
-    if not 0 <= dampening < torch.finfo(torch.float32).max:
-        raise UserError(f"{option}.dampening={dampening}: it must be 0 or more, and finite")
-    if batch_size < 1:
-        raise UserError(f"{option}.batch_size={batch_size}: it must be at least 1")
-
-
-def check_alpha(option: str, alpha: float) -> None:
-    """Raises UserError for a threshold that is no ratio."""
-    if not 0 <= alpha < torch.finfo(torch.float32).max:
-        raise UserError(f"{option}.alpha={alpha}: it must be 0 or more, and finite")

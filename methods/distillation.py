@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.errors import UserError
 from methods.training import Conditions
 from metrics.predictions import autocast
 
@@ -31,9 +30,3 @@ def divergence(target: Tensor, logits: Tensor, temperature: float) -> Tensor:
     p = F.log_softmax(target / temperature, dim=1)
     q = F.log_softmax(logits / temperature, dim=1)
     return F.kl_div(q, p, reduction="batchmean", log_target=True) * temperature**2
-
-
-def check_temperature(option: str, temperature: float) -> None:
-    """Raises UserError where a softmax cannot be taken at this temperature."""
-    if not 0 < temperature < torch.inf:
-        raise UserError(f"{option}.temperature={temperature}: it must be above 0, and finite")

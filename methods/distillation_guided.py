@@ -24,15 +24,9 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import above_zero, above_zero_to_one, batch_fits, zero_or_more
 from methods.frozen_rows import only
-from methods.selective_finetune import (
-    Importance,
-    check_share,
-    check_weight,
-    classes_of,
-    masks_of,
-    require_relabelling,
-)
+from methods.selective_finetune import Importance, classes_of, masks_of, require_relabelling
 from methods.training import Conditions, Descent, Step, curves, train
 from models.small_cnn import SmallCNN
 
@@ -60,17 +54,15 @@ class DistillationGuided(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        check_share(option, self.share)
-        for name in ("distillation", "matching", "teacher_epochs"):
-            check_weight(option, name, getattr(self, name))
-        if not 0 < self.temperature < torch.finfo(torch.float32).max:
-            raise UserError(f"{option}.temperature={self.temperature}: it must be above 0, and finite")
+        above_zero_to_one(option, self, "share")
+        zero_or_more(option, self, "distillation", "matching", "teacher_epochs")
+        above_zero(option, self, "temperature")
         if len(self.teacher_widths) != 2 or min(*self.teacher_widths, self.teacher_hidden) < 1:
             raise UserError(f"{option}.teacher_widths={self.teacher_widths}: give two, of 1 or more")
 
     def check(self, facts: Facts) -> None:
         require_relabelling(facts)
-        self.check_rows("method", facts.retain, "the training set")
+        batch_fits("method", self, facts.retain, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

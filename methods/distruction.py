@@ -28,9 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import at_least_one, batch_fits, zero_or_more, zero_to_one
 from methods.gaussian import FLOOR, Gaussian, Moments, descended_deviation, divergence, moments, pull
 from methods.meter import pass_streams
 from methods.recorders.bayesian import Bayesian, deviation_of
@@ -68,23 +68,12 @@ class DiStruction(Method):
     pull_rate: float
 
     def check_parameters(self, option: str) -> None:
-        for name in ("epochs", "eta", "pull_rate"):
-            if not 0 <= getattr(self, name) < torch.finfo(torch.float32).max:
-                raise UserError(
-                    f"{option}.{name}={getattr(self, name)}: it must be 0 or more, and finite"
-                )
-        for name in ("batch_size", "samples"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{option}.{name}={getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.penalty <= 1:
-            raise UserError(f"{option}.penalty={self.penalty}: it must lie between 0 and 1")
+        zero_or_more(option, self, "epochs", "eta", "pull_rate")
+        at_least_one(option, self, "batch_size", "samples")
+        zero_to_one(option, self, "penalty")
 
     def check(self, facts: Facts) -> None:
-        if self.batch_size > facts.forget:
-            raise UserError(
-                f"method.batch_size={self.batch_size} is larger than the part to forget, which has "
-                f"{facts.forget} rows: set method.batch_size={facts.forget} or less"
-            )
+        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.recording is not None

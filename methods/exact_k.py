@@ -10,33 +10,19 @@ Reference: Goel et al., Towards Adversarial Evaluations of Inexact Machine Unlea
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
-from methods.base import Access, Facts, Method, Problem
-from methods.layers import check_layers, last_layers, thaw_only
-from methods.training import Descent, fit
+from methods.base import Problem
+from methods.catastrophic_k import CatastrophicK
+from methods.layers import last_layers
 
 
 @dataclass(frozen=True)
-class ExactK(Descent, Method):
-    access: ClassVar[Access] = Access.RETAIN
-    layers: int
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        check_layers(option, self.layers)
-
-    def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.retain, "the retained part")
-
+class ExactK(CatastrophicK):
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         layers = last_layers(problem.model, self.layers)
         fresh = last_layers(problem.fresh(problem.conditions.streams), self.layers)
         for layer, new in zip(layers, fresh, strict=True):
             layer.load_state_dict(new.state_dict())
-        thaw_only(problem.model, layers)
-        fit(problem.model, problem.retain, self, problem.conditions)
-        return problem.model.requires_grad_(True)
+        return super().unlearn(problem)

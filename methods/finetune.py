@@ -15,6 +15,7 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import batch_fits
 from methods.training import Descent, fit
 
 
@@ -23,7 +24,7 @@ class Finetune(Descent, Method):
     access: ClassVar[Access] = Access.RETAIN
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

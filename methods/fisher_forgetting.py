@@ -19,8 +19,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
 from methods.base import Access, Method, Problem
+from methods.bounds import at_least_one, zero_or_more
 from methods.heads import head_of
 from methods.importance import expected_fisher
 
@@ -36,13 +36,8 @@ class FisherForgetting(Method):
     batch_size: int
 
     def check_parameters(self, option: str) -> None:
-        for name in ("alpha", "cap", "head_cap", "boost", "gone_variance"):
-            if not 0 <= getattr(self, name) < torch.finfo(torch.float32).max:
-                raise UserError(
-                    f"{option}.{name}={getattr(self, name)}: it must be 0 or more, and finite"
-                )
-        if self.batch_size < 1:
-            raise UserError(f"{option}.batch_size={self.batch_size}: it must be at least 1")
+        zero_or_more(option, self, "alpha", "cap", "head_cap", "boost", "gone_variance")
+        at_least_one(option, self, "batch_size")
 
     @torch.no_grad()
     def unlearn(self, problem: Problem) -> nn.Module:

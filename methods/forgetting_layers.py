@@ -21,9 +21,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
 from data.streams import Streams
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import above_zero, at_least_one, batch_fits
 from methods.heads import head_of
 from methods.training import Conditions, Descent, fit
 from metrics.predictions import autocast
@@ -44,13 +44,11 @@ class ForgettingLayers(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        if self.rounds < 1:
-            raise UserError(f"{option}.rounds={self.rounds}: it must be at least 1")
-        if not 0 < self.tau < torch.finfo(torch.float32).max:
-            raise UserError(f"{option}.tau={self.tau}: it must be above 0, and finite")
+        at_least_one(option, self, "rounds")
+        above_zero(option, self, "tau")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

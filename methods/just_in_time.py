@@ -17,8 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import above_zero, at_least_one, batch_fits
 from methods.training import Descent, train
 
 
@@ -30,13 +30,11 @@ class JustInTime(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        if not 0 < self.noise < torch.finfo(torch.float32).max:
-            raise UserError(f"{option}.noise={self.noise}: it must be above 0, and finite")
-        if self.samples < 1:
-            raise UserError(f"{option}.samples={self.samples}: it must be at least 1")
+        above_zero(option, self, "noise")
+        at_least_one(option, self, "samples")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
+        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None

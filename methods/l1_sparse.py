@@ -12,11 +12,11 @@ Reference: Jia et al., Model Sparsity Can Simplify Machine Unlearning, NeurIPS 2
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import batch_fits, zero_or_more
 from methods.training import Descent, curves, train
 
 
@@ -28,15 +28,14 @@ class L1Sparse(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        if not 0 <= self.strength < torch.inf:
-            raise UserError(f"{option}.strength={self.strength}: it must be 0 or more, and finite")
+        zero_or_more(option, self, "strength")
         if not 0 <= self.free_epochs <= self.epochs:
             raise UserError(
                 f"{option}.free_epochs={self.free_epochs}: it must lie between 0 and {option}.epochs"
             )
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def coefficient(self, epoch: int) -> float:
         """γ_t of an epoch (counted from 0)."""

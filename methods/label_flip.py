@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from data.split import Split
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import batch_fits
 from methods.training import Descent, fit
 
 
@@ -33,7 +34,7 @@ class LabelFlip(Descent, Method):
         rows, part = facts.forget, "the part to forget"
         if self.include_retain:
             rows, part = facts.all, "the training set"
-        self.check_rows("method", rows, part)
+        batch_fits("method", self, rows, part)
 
     def unlearn(self, problem: Problem) -> nn.Module:
         forget = problem.forget

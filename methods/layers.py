@@ -23,9 +23,3 @@ def thaw_only(model: nn.Module, layers: list[nn.Module]) -> None:
     for layer in layers:
         for parameter in layer.parameters(recurse=False):
             parameter.requires_grad_(True)
-
-
-def check_layers(option: str, k: int) -> None:
-    """Raises UserError for a number of layers that leaves nothing to train."""
-    if k < 1:
-        raise UserError(f"{option}.layers={k}: it must be at least 1")

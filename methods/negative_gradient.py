@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import batch_fits
 from methods.training import Descent, curves, train
 
 # Batches over which the loss is averaged, at most: a single batch's is heavy-tailed.
@@ -33,7 +34,7 @@ class NegativeGradient(Descent, Method):
     stop_loss: float | None
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
+        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None

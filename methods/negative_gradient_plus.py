@@ -17,9 +17,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
-from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import batch_fits, zero_to_one
 from methods.meter import pass_streams
 from methods.training import Descent, curves, train
 from metrics.predictions import autocast
@@ -32,12 +32,11 @@ class NegativeGradientPlus(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        if not 0 <= self.retain_weight <= 1:
-            raise UserError(f"{option}.retain_weight={self.retain_weight}: it must lie between 0 and 1")
+        zero_to_one(option, self, "retain_weight")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.forget, "the part to forget")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

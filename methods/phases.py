@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import batch_fits, zero_or_more
 from methods.training import Descent, Phase, alternate, cross_entropy
 
 
@@ -28,12 +27,11 @@ class TwoPhases(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        if not 0 <= self.factor < torch.inf:
-            raise UserError(f"{option}.factor={self.factor}: it must be 0 or more, and finite")
+        zero_or_more(option, self, "factor")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.forget, "the part to forget")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None

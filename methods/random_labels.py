@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from data.split import Split
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import batch_fits
 from methods.training import Descent, fit
 
 
@@ -25,7 +26,7 @@ class RandomLabels(Descent, Method):
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.all, "the training set")
+        batch_fits("method", self, facts.all, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None

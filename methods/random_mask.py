@@ -5,7 +5,6 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from data.errors import UserError
 from data.streams import Streams
 
 
@@ -45,9 +44,3 @@ class RandomMask:
     @property
     def proof(self) -> list[int]:
         return self._order[:4].tolist()
-
-
-def check_keep(option: str, keep: float) -> None:
-    """Raises UserError where `keep` is no share of the numbers to keep."""
-    if not 0 < keep <= 1:
-        raise UserError(f"{option}={keep}: it must be above 0 and at most 1")

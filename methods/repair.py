@@ -14,6 +14,7 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem, accuracy
+from methods.bounds import batch_fits
 from methods.training import Descent, curves, train
 
 # Batches over which accuracy is averaged to tell whether the model has recovered.
@@ -26,7 +27,7 @@ class Repair(Descent, Method):
     recovered: float | None
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("repair", facts.retain, "the retained part")
+        batch_fits("repair", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

@@ -16,6 +16,7 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import batch_fits
 from methods.training import fit
 
 
@@ -24,7 +25,7 @@ class Retrain(Method):
     access: ClassVar[Access] = Access.RETAIN
 
     def check(self, facts: Facts) -> None:
-        facts.recipe.check_rows("training", facts.retain, "the retained part")
+        batch_fits("training", facts.recipe, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

@@ -14,13 +14,12 @@ Reference: Wang et al., RKLD, 2024 (arXiv 2406.01983), as paper 000 cites it.
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.distillation import Teacher, check_temperature, divergence
+from methods.bounds import above_zero, batch_fits, zero_or_more
+from methods.distillation import Teacher, divergence
 from methods.training import Descent, Phase, alternate
 
 
@@ -33,15 +32,11 @@ class ReverseKL(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        check_temperature(option, self.temperature)
-        for name in ("strengthen_epochs", "strength"):
-            if not 0 <= getattr(self, name) < torch.inf:
-                raise UserError(
-                    f"{option}.{name}={getattr(self, name)}: it must be 0 or more, and finite"
-                )
+        above_zero(option, self, "temperature")
+        zero_or_more(option, self, "strengthen_epochs", "strength")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
+        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None

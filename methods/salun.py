@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import above_zero_to_one, batch_fits
 from methods.masks import largest, only
 from methods.meter import pass_streams
 from methods.random_labels import wrong_labels
@@ -35,12 +35,11 @@ class SalUn(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        if not 0 < self.share <= 1:
-            raise UserError(f"{option}.share={self.share}: it must be above 0, and at most 1")
+        above_zero_to_one(option, self, "share")
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.forget, "the part to forget")
-        self.check_rows("method", facts.retain, "the retained part")
+        batch_fits("method", self, facts.forget, "the part to forget")
+        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None

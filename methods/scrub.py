@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem, accuracy
-from methods.distillation import Teacher, check_temperature, divergence
+from methods.bounds import above_zero, at_least_one, batch_fits, zero_or_more
+from methods.distillation import Teacher, divergence
 from methods.training import Descent, Phase, cross_entropy
 
 
@@ -40,24 +41,17 @@ class Scrub(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        check_temperature(option, self.temperature)
-        for name in ("ascent_epochs", "kl_weight", "ce_weight"):
-            if not 0 <= getattr(self, name) < torch.inf:
-                raise UserError(
-                    f"{option}.{name}={getattr(self, name)}: it must be 0 or more, and finite"
-                )
-        if self.forget_batch_size < 1:
-            raise UserError(
-                f"{option}.forget_batch_size={self.forget_batch_size}: it must be at least 1"
-            )
+        above_zero(option, self, "temperature")
+        zero_or_more(option, self, "ascent_epochs", "kl_weight", "ce_weight")
+        at_least_one(option, self, "forget_batch_size")
         if self.rewind_error is not None and not 0 <= self.rewind_error <= 1:
             raise UserError(
                 f"{option}.rewind_error={self.rewind_error}: it must lie between 0 and 1, or be null"
             )
 
     def check(self, facts: Facts) -> None:
-        self.check_rows("method", facts.retain, "the retained part")
-        self.check_rows("method", facts.forget, "the part to forget", "forget_batch_size")
+        batch_fits("method", self, facts.retain, "the retained part")
+        batch_fits("method", self, facts.forget, "the part to forget", "forget_batch_size")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None

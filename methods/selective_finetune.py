@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import above_zero_to_one, batch_fits, zero_or_more
 from methods.frozen_rows import only
 from methods.heads import head_of, hidden_of
 from methods.training import Descent, curves, train
@@ -47,12 +48,12 @@ class SelectiveFinetune(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        check_share(option, self.share)
-        check_weight(option, "penalty", self.penalty)
+        above_zero_to_one(option, self, "share")
+        zero_or_more(option, self, "penalty")
 
     def check(self, facts: Facts) -> None:
         require_relabelling(facts)
-        self.check_rows("method", facts.retain, "the training set")
+        batch_fits("method", self, facts.retain, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None
@@ -67,18 +68,6 @@ class SelectiveFinetune(Descent, Method):
             for _ in curves(steps, problem.conditions.log):
                 pass
         return problem.model
-
-
-def check_share(option: str, share: float) -> None:
-    """Raises UserError for a part that is none, or more than all."""
-    if not 0 < share <= 1:
-        raise UserError(f"{option}.share={share}: it must be above 0, and at most 1")
-
-
-def check_weight(option: str, name: str, weight: float) -> None:
-    """Raises UserError for a negative or infinite weight of a loss."""
-    if not 0 <= weight < torch.finfo(torch.float32).max:
-        raise UserError(f"{option}.{name}={weight}: it must be 0 or more, and finite")
 
 
 def require_relabelling(facts: Facts) -> None:

@@ -29,6 +29,7 @@ from data.errors import UserError
 from data.split import Split
 from data.streams import Streams
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import at_least_one
 from methods.meter import Cost
 from methods.training import Conditions, fit
 
@@ -75,9 +76,7 @@ class Sisa(Method):
     sharding: Sharding
 
     def check_parameters(self, option: str) -> None:
-        for name in ("shards", "slices"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{option}.{name}={getattr(self, name)}: it must be at least 1")
+        at_least_one(option, self, "shards", "slices")
 
     def check(self, facts: Facts) -> None:
         if self.shards * self.slices > facts.all:

@@ -21,13 +21,8 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.dampening import (
-    check_alpha,
-    check_dampening,
-    dampen,
-    measured,
-    warn_where_nothing_can_be_selected,
-)
+from methods.bounds import at_least_one, zero_or_more
+from methods.dampening import dampen, measured, warn_where_nothing_can_be_selected
 from methods.importance import batch_fisher, per_sample_fisher
 
 
@@ -50,8 +45,8 @@ class SSD(Method):
     batch_size: int
 
     def check_parameters(self, option: str) -> None:
-        check_alpha(option, self.alpha)
-        check_dampening(option, self.dampening, self.batch_size)
+        zero_or_more(option, self, "alpha", "dampening")
+        at_least_one(option, self, "batch_size")
 
     def check(self, facts: Facts) -> None:
         size = self.batch_size if self.fisher is Fisher.batch else None

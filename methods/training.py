@@ -14,6 +14,7 @@ from data.component import Component
 from data.errors import UserError
 from data.split import Batch, Split
 from data.streams import Streams
+from methods.bounds import at_least_one, zero_or_more
 from methods.meter import Meter, pass_streams
 from metrics.predictions import autocast
 
@@ -75,24 +76,10 @@ class Descent(Component):
 
     def check_parameters(self, option: str) -> None:
         """Raises UserError for numbers that describe no descent; `option` is where they were set."""
-        for name in ("epochs", "lr", "momentum", "weight_decay", "gamma", "warmup"):
-            if not 0 <= getattr(self, name) < torch.finfo(torch.float32).max:
-                raise UserError(
-                    f"{option}.{name}={getattr(self, name)}: it must be 0 or more, and finite"
-                )
-        if self.batch_size < 1:
-            raise UserError(f"{option}.batch_size={self.batch_size}: it must be at least 1")
+        zero_or_more(option, self, "epochs", "lr", "momentum", "weight_decay", "gamma", "warmup")
+        at_least_one(option, self, "batch_size")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"{option}.clip={self.clip}: it must be above 0, or null")
-
-    def check_rows(self, option: str, rows: int, part: str, field: str = "batch_size") -> None:
-        """Raises UserError where not even one batch of the size in `field` can be drawn."""
-        size = getattr(self, field)
-        if size > rows:
-            raise UserError(
-                f"{option}.{field}={size} is larger than {part}, which has {rows} "
-                f"rows: set {option}.{field}={rows} or less"
-            )
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step (counted from 0)."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
+from methods.bounds import at_least_one, batch_fits, zero_or_more
 from methods.training import Descent, Phase, alternate
 from metrics.predictions import autocast
 
@@ -45,14 +46,10 @@ class Unsir(Descent, Method):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        for name in ("noise_batch_size", "noise_copies", "retain_per_class", "repair_batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{option}.{name}={getattr(self, name)}: it must be at least 1")
-        for name in ("noise_steps", "noise_lr", "noise_penalty", "repair_epochs", "repair_lr"):
-            if not 0 <= getattr(self, name) < torch.inf:
-                raise UserError(
-                    f"{option}.{name}={getattr(self, name)}: it must be 0 or more, and finite"
-                )
+        sizes = ("noise_batch_size", "noise_copies", "retain_per_class", "repair_batch_size")
+        at_least_one(option, self, *sizes)
+        others = ("noise_steps", "noise_lr", "noise_penalty", "repair_epochs", "repair_lr")
+        zero_or_more(option, self, *others)
 
     def check(self, facts: Facts) -> None:
         if not facts.gone:
@@ -60,7 +57,7 @@ class Unsir(Descent, Method):
                 "method=unsir forgets whole classes, and this request leaves rows of every class: "
                 "choose scenario=whole_class, or another method"
             )
-        self.check_rows("method", facts.retain, "the retained part", "repair_batch_size")
+        batch_fits("method", self, facts.retain, "the retained part", "repair_batch_size")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

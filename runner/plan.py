@@ -16,6 +16,7 @@ from data.errors import UserError
 from data.requests import Scenario
 from data.sources import Source
 from methods.base import Facts, Method
+from methods.bounds import batch_fits
 from methods.recording import Recorder
 from methods.training import Recipe
 from metrics.predictions import Metric
@@ -198,7 +199,7 @@ class Plan:
         """Raises UserError where a training, the method or the reference cannot work with what the
         request selects: the fields of `Facts` that it decides."""
         facts = Facts(**found, classes=self.source.classes, recipe=self.recipe)
-        self.recipe.check_rows("training", facts.all, "the training set")
+        batch_fits("training", self.recipe, facts.all, "the training set")
         for method in (self.method, self.repair, self.reference):
             if method is not None:
                 method.check(facts)

@@ -644,6 +644,7 @@ def test_unsir_forgets_a_whole_class(quick: Quick) -> None:
         ("method=salun method.share=0", "method.share=0"),
         ("method=negative_gradient_plus method.retain_weight=2", "method.retain_weight=2"),
         ("method=l1_sparse method.strength=-1", "method.strength=-1"),
+        ("method=l1_sparse method.strength=3.5e38", "method.strength=3.5e+38"),
         ("method=l1_sparse method.free_epochs=11", "method.free_epochs=11"),
         ("method=boundary_shrink method.bound=0", "method.bound=0"),
         ("method=reverse_kl method.strength=inf", "method.strength=inf"),

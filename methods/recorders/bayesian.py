@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data.errors import UserError
 from data.split import Batch
+from methods.bounds import above_zero, at_least_one
 from methods.gaussian import Gaussian, descended_deviation, moments
 from methods.recording import Recorder, Watched, close_record
 from methods.training import Diverged, Precision, Step
@@ -50,11 +50,8 @@ class Bayesian(Recorder):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        for name in ("epochs", "batch_size", "samples"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{option}.{name}={getattr(self, name)}: it must be at least 1")
-        if not 0 < self.initial < torch.finfo(torch.float32).max:
-            raise UserError(f"{option}.initial={self.initial}: it must be above 0, and finite")
+        at_least_one(option, self, "epochs", "batch_size", "samples")
+        above_zero(option, self, "initial")
 
     def bill(self, watched: Watched) -> int:
         return watched.parameters * 4

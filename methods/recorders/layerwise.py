@@ -19,8 +19,9 @@ from torch import Tensor
 
 from data.errors import UserError
 from data.streams import Streams
+from methods.bounds import above_zero_to_one
 from methods.entries import Damaged
-from methods.random_mask import Mask, RandomMask, check_keep
+from methods.random_mask import Mask, RandomMask
 from methods.recorders.batch_updates import TYPES, Packing, Stored, UpdateRecorder
 from methods.recording import Watched
 
@@ -42,8 +43,7 @@ class Layerwise(UpdateRecorder):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        check_keep(f"{option}.keep_first", self.keep_first)
-        check_keep(f"{option}.keep_last", self.keep_last)
+        above_zero_to_one(option, self, "keep_first", "keep_last")
 
     def packing(self, watched: Watched) -> Packing:
         modules = watched.model.modules()

@@ -34,9 +34,10 @@ from data.errors import UserError
 from data.row_file import content, read_numbers
 from data.split import Split
 from data.streams import Streams
+from methods.bounds import above_zero_to_one
 from methods.entries import Damaged, Entries, EntryFile
 from methods.factors import RULES, Capture, Factors, Gradients, layers_of
-from methods.random_mask import Mask, RandomMask, check_keep
+from methods.random_mask import Mask, RandomMask
 from methods.recording import Recorder, Watched, close_record
 from methods.training import Optimizer, Recipe, Step
 
@@ -110,7 +111,7 @@ class PerSample(Recorder):
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        check_keep(f"{option}.keep", self.keep)
+        above_zero_to_one(option, self, "keep")
         if self.keep < 1 and self.form is not Form.masked:
             raise UserError(f"{option}.keep={self.keep} is for masked sums: set {option}.form=masked")
         summed = self.form in (Form.dense, Form.masked) or self.group_by is not None

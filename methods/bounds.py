@@ -1,0 +1,56 @@
+"""Bounds of parameters: what lies outside is refused by its name, before any work.
+
+Each takes where the component was set, the component, and the names of the fields that it bounds.
+Finite is what float32 can hold, since these numbers are multiplied into float32 tensors.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from data.component import Component
+from data.errors import UserError
+
+LARGEST = torch.finfo(torch.float32).max
+
+
+def at_least_one(option: str, component: Component, *names: str) -> None:
+    _refuse_unless(lambda value: value >= 1, "be at least 1", option, component, names)
+
+
+def zero_or_more(option: str, component: Component, *names: str) -> None:
+    within = "be 0 or more, and finite"
+    _refuse_unless(lambda value: 0 <= value < LARGEST, within, option, component, names)
+
+
+def above_zero(option: str, component: Component, *names: str) -> None:
+    _refuse_unless(lambda value: 0 < value < LARGEST, "be above 0, and finite", option, component, names)
+
+
+def zero_to_one(option: str, component: Component, *names: str) -> None:
+    _refuse_unless(lambda value: 0 <= value <= 1, "lie between 0 and 1", option, component, names)
+
+
+def above_zero_to_one(option: str, component: Component, *names: str) -> None:
+    _refuse_unless(lambda value: 0 < value <= 1, "be above 0 and at most 1", option, component, names)
+
+
+def batch_fits(
+    option: str, component: Component, rows: int, part: str, name: str = "batch_size"
+) -> None:
+    """The part has rows for one batch at least."""
+    size = getattr(component, name)
+    if size > rows:
+        raise UserError(
+            f"{option}.{name}={size} is larger than {part}, which has {rows} "
+            f"rows: set {option}.{name}={rows} or less"
+        )
+
+
+def _refuse_unless(
+    holds: Callable[[float], bool], must: str, option: str, component: Component, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        value = getattr(component, name)
+        if not holds(value):
+            raise UserError(f"{option}.{name}={value}: it must {must}")
