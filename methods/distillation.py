@@ -14,6 +14,7 @@ class Teacher:
 
     def __init__(self, model: nn.Module, conditions: Conditions) -> None:
         self.model = model.eval().requires_grad_(False)
+        self.model.zero_grad()  # gradients left from its training are a copy's memory
         self.conditions = conditions
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ def only(model: nn.Module, optimizer: torch.optim.Optimizer, masks: Masks) -> It
             parameter.copy_(torch.where(masks[name], parameter, start[name]))
 
     hooks = [
-        parameter.register_hook(lambda gradient, mask=masks[name]: gradient * mask)
+        parameter.register_post_accumulate_grad_hook(partial(_mask_gradient, masks[name]))
         for name, parameter in parameters.items()
     ]
     hooks.append(optimizer.register_step_post_hook(put_back))
@@ -36,12 +37,21 @@ def only(model: nn.Module, optimizer: torch.optim.Optimizer, masks: Masks) -> It
             hook.remove()
 
 
+def _mask_gradient(mask: Tensor, parameter: Tensor) -> None:
+    """In place, where a hook on the gradient on its way would leave two more copies of it."""
+    assert parameter.grad is not None
+    parameter.grad.mul_(mask)
+
+
 def largest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """Masks of the `share` (0 to 1) of all coordinates together that have the largest scores; of equal
     scores the earlier ones."""
     flat = torch.cat([score.flatten() for score in scores.values()])
-    chosen = torch.zeros_like(flat, dtype=torch.bool)
-    chosen[flat.sort(descending=True, stable=True).indices[: round(share * len(flat))]] = True
+    wanted = round(share * len(flat))
+    least = flat.kthvalue(min(len(flat), len(flat) - wanted + 1)).values  # no sort: fewer copies
+    chosen = flat > least
+    equal = (flat == least).nonzero()[:, 0]
+    chosen[equal[: wanted - int(chosen.sum())]] = True
     pieces = chosen.split([score.numel() for score in scores.values()])
     return {
         name: piece.view_as(score) for (name, score), piece in zip(scores.items(), pieces, strict=True)

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from data.split import Batch
+from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import above_zero, batch_fits, zero_or_more
 from methods.distillation import Teacher, divergence
@@ -41,11 +41,8 @@ class ReverseKL(Descent, Method):
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None
         forget, conditions = problem.forget, problem.conditions
-        longer = replace(self, epochs=self.strengthen_epochs)
-        pupil = problem.original()
-        strengthening = Phase(pupil, forget, longer, conditions, name="strengthen")
-        alternate([strengthening], self.strengthen_epochs)
-        strengthened, original = Teacher(pupil, conditions), Teacher(problem.original(), conditions)
+        strengthened = Teacher(self.strengthened(problem, forget), conditions)
+        original = Teacher(problem.original(), conditions)
 
         def imitation(logits: Tensor, batch: Batch) -> Tensor:
             known = original(batch.images)
@@ -54,3 +51,11 @@ class ReverseKL(Descent, Method):
 
         alternate([Phase(problem.model, forget, self, conditions, imitation)], self.epochs)
         return problem.model
+
+    def strengthened(self, problem: Problem, forget: Split) -> nn.Module:
+        """The original after further epochs on the forgotten rows."""
+        longer = replace(self, epochs=self.strengthen_epochs)
+        model = problem.original()
+        phase = Phase(model, forget, longer, problem.conditions, name="strengthen")
+        alternate([phase], self.strengthen_epochs)
+        return model

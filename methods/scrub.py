@@ -62,7 +62,11 @@ class Scrub(Descent, Method):
             error = 1 - accuracy(student, problem.forget, problem.conditions)
             problem.conditions.log({"epoch": epoch + 1, "forget_error": error})
             if abs(error - self.rewind_error) <= closest:
-                closest, kept = abs(error - self.rewind_error), deepcopy(student)
+                closest = abs(error - self.rewind_error)
+                if kept is student:
+                    kept = deepcopy(student)
+                else:  # no second copy beside the first
+                    kept.load_state_dict(student.state_dict())
         return kept
 
     def students(self, problem: Problem) -> Iterator[nn.Module]:

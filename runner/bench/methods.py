@@ -1,18 +1,25 @@
-"""Per-sample Fisher information of a split, beside an ordinary pass of forward and backward over the
-same rows without optimizer steps, and beside the loop of batches of one."""
+"""The methods that descend, beside the plain loop of the same passes, and the copies of the model that
+they hold; per-sample Fisher information of a split, beside an ordinary pass of forward and backward
+over the same rows without optimizer steps, and beside the loop of batches of one."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from data.split import Split
 from data.streams import Streams
+from methods.base import Method, Problem
 from methods.importance import per_sample_fisher
+from methods.layers import last_layers, thaw_only
 from methods.meter import Meter
-from methods.training import Conditions, Recipe
+from methods.training import Conditions, Descent, Recipe
 from models.architecture import Architecture
 from runner.bench import Figure, seconds
 from runner.bench.record import noise
@@ -21,9 +28,162 @@ from runner.plan import build
 
 FEW = 8  # rows of the slow loop
 
+# Batches of the part to forget and of the retained part.
+FORGET, RETAIN = 5, 20
+
+# Copies of the model that a method may hold beyond what its plain loop does: the model that is trained,
+# its gradients and the optimizer's state.
+ALLOWED = 2
+
+
+@dataclass(frozen=True)
+class Steps:
+    """So many steps in a row. Each takes `gradients` forward and backward passes over a batch, and
+    `looks` forward passes of other models; without `moves` the weights stay where they are."""
+
+    number: int
+    gradients: int = 1
+    looks: int = 0
+    moves: bool = True
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a method with these options amounts to, on the parts above: its steps, what it does to the
+    gradients before an update, and how many layers it trains, from the last; None for all."""
+
+    options: list[str]
+    steps: list[Steps]
+    change: Callable[[nn.Module], None] = lambda model: None
+    layers: int | None = None
+
+
+def shrink(model: nn.Module) -> None:
+    """Adds the gradient of an l1 penalty."""
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad.add_(parameter.detach().sign(), alpha=1e-4)
+
+
+def mask(model: nn.Module) -> None:
+    """Leaves about half of the gradient."""
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad.mul_(parameter.detach() > 0)
+
+
+WORKS = {
+    "finetune": Work(["epochs=1"], [Steps(RETAIN)]),
+    "random_labels": Work(["epochs=1"], [Steps(FORGET + RETAIN)]),
+    "negative_gradient": Work(["epochs=4", "stop_loss=1e9"], [Steps(4 * FORGET)]),
+    "label_flip": Work(["epochs=4"], [Steps(4 * FORGET)]),
+    "bad_teacher": Work(
+        ["epochs=2", "retain_fraction=0.25"], [Steps(2 * (FORGET + RETAIN // 4), looks=2)]
+    ),
+    "scrub": Work(
+        ["epochs=1", "ascent_epochs=1", "forget_batch_size=${method.batch_size}"],
+        [Steps(FORGET + RETAIN, looks=1)],
+    ),
+    "salun": Work(["epochs=1"], [Steps(FORGET, moves=False), Steps(FORGET + RETAIN)], mask),
+    "negative_gradient_plus": Work(["epochs=1"], [Steps(RETAIN, gradients=2)]),
+    "l1_sparse": Work(["epochs=1"], [Steps(RETAIN)], shrink),
+    "boundary_expand": Work(["epochs=4"], [Steps(4 * FORGET)]),
+    "reverse_kl": Work(["epochs=3", "strengthen_epochs=1"], [Steps(FORGET), Steps(3 * FORGET, looks=2)]),
+    "dual_phase_ascent": Work(["epochs=1"], [Steps(FORGET + RETAIN)]),
+    "uniform_labels": Work(["epochs=1"], [Steps(FORGET + RETAIN)]),
+    "catastrophic_k": Work(["epochs=2"], [Steps(2 * RETAIN)], layers=2),
+    "exact_k": Work(["epochs=2"], [Steps(2 * RETAIN)], layers=2),
+}
+
 
 def figures() -> Iterator[Figure]:
     torch.set_num_threads(2)
+    for name, work in WORKS.items():
+        yield from beside_its_loop(name, work)
+    yield from fisher()
+
+
+def beside_its_loop(name: str, work: Work) -> Iterator[Figure]:
+    trial = Trial(name, work, 64)
+    ours, plain = seconds(trial.ours, trial.plain)
+    where = f"{name}, small_cnn, 28 px"
+    yield Figure(f"{where}, batch 64", ours, "s", "plain loop of the same passes", plain)
+    few = Trial(name, work, 2)  # so few rows that nearly all memory is weights
+    extra = (peak(few.ours) - peak(few.plain)) / few.size
+    yield Figure(f"{where}: extra copies of the model at the peak", extra, "copies", "allowed", ALLOWED)
+
+
+class Trial:
+    """A method with a work's options, and the plain loop that does the work, on noise."""
+
+    def __init__(self, name: str, work: Work, batch: int) -> None:
+        options = [f"method.{option}" for option in [f"batch_size={batch}", *work.options]]
+        cfg, _ = composed([f"method={name}", "model=small_cnn", *options])
+        self.method = build(cfg.method, Method, "method")
+        self.recipe = build(cfg.training, Recipe, "training")
+        self.fresh = partial(build(cfg.model, Architecture, "model").fresh, 1, 28, 10)
+        self.model = self.fresh(0)
+        self.split = noise(1, 28, batch * (FORGET + RETAIN))
+        self.images = self.split.pixels.normalise(self.split.images)
+        self.work, self.batch = work, batch
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        return sum(parameter.nbytes for parameter in self.model.parameters())
+
+    def ours(self) -> None:
+        meter = Meter(torch.device("cpu"))
+        forget = self.split.take(torch.arange(self.batch * FORGET))
+        self.method.unlearn(
+            Problem(
+                model=copy.deepcopy(self.model),
+                original=partial(copy.deepcopy, self.model),
+                fresh=lambda streams: self.fresh(streams.number("fresh")),
+                classes=10,
+                conditions=Conditions(Streams(0, "bench"), meter, lambda values: None, self.recipe),
+                forget=forget,
+                retain=self.split.without(forget.rows),
+            )
+        )
+
+    def plain(self) -> None:
+        assert isinstance(self.method, Descent)
+        model = copy.deepcopy(self.model)
+        if self.work.layers is not None:
+            thaw_only(model, last_layers(model, self.work.layers))
+        optimizer = self.method.optimizer_for(model)
+        for steps in self.work.steps:
+            for _ in range(steps.number):
+                optimizer.zero_grad()
+                for _ in range(steps.gradients):
+                    rows = torch.randint(len(self.split), (self.batch,))
+                    images, target = self.images[rows], self.split.labels[rows]
+                    with torch.no_grad():
+                        seen = [model(images) for _ in range(steps.looks)]
+                    if seen:
+                        target = sum(seen).softmax(1)
+                    F.cross_entropy(model(images), target).backward()
+                if not steps.moves:
+                    continue
+                self.work.change(model)
+                if self.method.clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), self.method.clip)
+                optimizer.step()
+
+
+def peak(body: Callable[[], None]) -> int:
+    """The most bytes that a body's tensors take at once, temporary ones of torch's own included."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        body()
+    assert profiler.profiler is not None
+    events = profiler.profiler.kineto_results.events()
+    # what is freed is counted below zero
+    taken: list[int] = [event.nbytes() for event in events if event.name() == "[memory]"]
+    return max(accumulate(taken))
+
+
+def fisher() -> Iterator[Figure]:
     for overrides, rows, batch in (
         (["model=resnet18"], 128, 128),
         (["model=resnet18", "model.stem=cifar"], 32, 32),
