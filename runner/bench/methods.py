@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from data.split import Split
 from data.streams import Streams
-from methods.base import Method, Problem
+from methods.base import Access, Method, Problem
 from methods.importance import per_sample_fisher
 from methods.layers import last_layers, thaw_only
 from methods.meter import Meter
@@ -142,8 +142,8 @@ class Trial:
                 fresh=lambda streams: self.fresh(streams.number("fresh")),
                 classes=10,
                 conditions=Conditions(Streams(0, "bench"), meter, lambda values: None, self.recipe),
-                forget=forget,
-                retain=self.split.without(forget.rows),
+                forget=forget if Access.FORGET in self.method.sees() else None,
+                retain=self.split.without(forget.rows) if Access.RETAIN in self.method.sees() else None,
             )
         )
 
