@@ -315,7 +315,7 @@ class Stages:
         artefact = self.store.get(stage, identity, watched)
         self.used.append(artefact)
         if not made_now and (artefact.path / "curves.json").exists():
-            for point in artefact.read("curves.json"):
+            for point in curves_of(artefact):
                 self.tracker.curve(role or stage, point)
         return artefact
 
