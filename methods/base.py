@@ -33,8 +33,8 @@ class Access(Flag):
 class Facts:
     """What is known of a request before any work: how many training rows there are in `all`, how many
     a method would be given to forget and to retain, the number of classes, the original's recipe, the
-    classes of which nothing is retained (`gone`: the whole classes of a request), and whether the
-    request is to relabel."""
+    classes of which nothing is retained (`gone`: the whole classes of a request), whether the request is
+    to relabel, and the layers of the model, without numbers (`outline`)."""
 
     all: int
     forget: int
@@ -43,6 +43,7 @@ class Facts:
     relabels: bool
     classes: int
     recipe: Recipe
+    outline: Callable[[], nn.Module]
 
 
 class Kept(Protocol):

@@ -31,6 +31,7 @@ class CatastrophicK(Descent, Method):
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.retain, "the retained part")
+        last_layers(facts.outline(), self.layers)
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None

@@ -41,13 +41,21 @@ class Architecture(Component):
         """A new model on the CPU: initialised from `seed` alone, or holding the file's weights."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPU's
-            try:
-                model = self.build(channels, self.input_size or size, classes)
-            except (ValueError, RuntimeError, ZeroDivisionError) as error:
-                raise UserError(f"no such model can be built ({error}): check model.*") from error
+            model = self._built(channels, size, classes)
         if self.weights is not None:
             _fill(model, Path(self.weights), self._read(Path(self.weights)))
         return model if self.input_size is None else Resized(model, self.input_size)
+
+    def outline(self, channels: int, size: int, classes: int) -> nn.Module:
+        """The layers and shapes of a model without its numbers, on torch's meta device."""
+        with torch.device("meta"):
+            return self._built(channels, size, classes)
+
+    def _built(self, channels: int, size: int, classes: int) -> nn.Module:
+        try:
+            return self.build(channels, self.input_size or size, classes)
+        except (ValueError, RuntimeError, ZeroDivisionError) as error:
+            raise UserError(f"no such model can be built ({error}): check model.*") from error
 
     def _read(self, path: Path) -> bytes:
         """The file of weights, checked: it may change while a run goes on."""

@@ -9,6 +9,7 @@ import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from torch import nn
 
 from conf import Tracking, Until
 from data.component import Component, identity_of
@@ -198,11 +199,15 @@ class Plan:
     def check_request(self, found: Mapping[str, Any]) -> None:
         """Raises UserError where a training, the method or the reference cannot work with what the
         request selects: the fields of `Facts` that it decides."""
-        facts = Facts(**found, classes=self.source.classes, recipe=self.recipe)
+        facts = Facts(**found, classes=self.source.classes, recipe=self.recipe, outline=self._outline)
         batch_fits("training", self.recipe, facts.all, "the training set")
         for method in (self.method, self.repair, self.reference):
             if method is not None:
                 method.check(facts)
+
+    def _outline(self) -> nn.Module:
+        source = self.source
+        return self.architecture.outline(source.channels, source.size, source.classes)
 
     def without_seed(self) -> "Plan":
         """The plan that all seeds of one table cell share."""

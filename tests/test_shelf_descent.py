@@ -27,6 +27,7 @@ from methods.salun import saliency
 from methods.training import Conditions, Phase, cross_entropy, fit
 from methods.uniform_labels import uniform
 from methods.unsir import some_of_each, with_noise
+from runner.pipeline import run
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
 from tests.conftest import plan_of, stages_of
@@ -556,10 +557,12 @@ def test_eu_k_of_all_layers_is_retraining(quick: Quick) -> None:
     assert same(unlearned(every), unlearned(stages_of(quick("method=retrain"))))
 
 
-def test_more_layers_than_there_are_are_refused(quick: Quick) -> None:
-    stages = stages_of(quick("method=exact_k", "method.layers=5"))
+@pytest.mark.parametrize("method", ["catastrophic_k", "exact_k"])
+def test_more_layers_than_there_are_are_refused_before_pretraining(quick: Quick, method: str) -> None:
+    plan = quick(f"method={method}", "method.layers=5")
     with pytest.raises(UserError, match=r"method\.layers=4 or less"):
-        unlearned(stages)
+        run(plan)
+    assert not list(plan.root.glob("store/pretrain/*"))
 
 
 def test_layers_are_those_that_own_parameters() -> None:
