@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import above_zero, above_zero_to_one, batch_fits, zero_or_more
-from methods.frozen_rows import only
+from methods.masks import only
 from methods.selective_finetune import Importance, classes_of, masks_of, require_relabelling
 from methods.training import Conditions, Descent, Step, curves, train
 from models.small_cnn import SmallCNN

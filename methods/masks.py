@@ -1,46 +1,55 @@
-"""Descent on some coordinates of the weights while the others keep their bits."""
+"""Training some coordinates of some parameters, while all others keep every bit.
+
+A gradient that is set to zero does not hold a weight: weight decay moves it, and so does momentum.
+Here the weight that the model uses is put together from the fixed one and a free one, so that whatever
+an optimizer does to the free one's other coordinates is never read, and clipping measures what moves.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
 Masks = Mapping[str, Tensor]  # by parameter name, of its shape, true where it may move
 
 
+class Partly(nn.Module):
+    """`free` where the mask is true, the fixed values elsewhere."""
+
+    def __init__(self, mask: Tensor, fixed: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.register_buffer("fixed", fixed)
+
+    def forward(self, free: Tensor) -> Tensor:
+        return torch.where(self.mask, free, self.fixed)  # type: ignore[arg-type]
+
+
 @contextmanager
-def only(model: nn.Module, optimizer: torch.optim.Optimizer, masks: Masks) -> Iterator[None]:
-    """While it is open, the optimizer's steps move the masked coordinates alone.
-
-    Gradients are zero elsewhere, so that clipping measures what moves; but a zero gradient does not
-    hold a weight still under weight decay or momentum, so the others are put back after every step.
-    """
-    parameters = dict(model.named_parameters())
-    start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-
-    @torch.no_grad()
-    def put_back(*_: object) -> None:
-        for name, parameter in parameters.items():
-            parameter.copy_(torch.where(masks[name], parameter, start[name]))
-
-    hooks = [
-        parameter.register_post_accumulate_grad_hook(partial(_mask_gradient, masks[name]))
-        for name, parameter in parameters.items()
-    ]
-    hooks.append(optimizer.register_step_post_hook(put_back))
+def only(model: nn.Module, masks: Masks) -> Iterator[None]:
+    """While the body trains the model, nothing moves but the coordinates that are true in `masks`;
+    a parameter that has none stays. An optimizer is made inside."""
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    model.requires_grad_(False)
+    places = {name: _place(model, name) for name in masks}
+    for name, (layer, own) in places.items():
+        parameter = getattr(layer, own)
+        register_parametrization(layer, own, Partly(masks[name], parameter.detach().clone()))
+        parameter.requires_grad_()
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for layer, own in places.values():
+            remove_parametrizations(layer, own)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(wanted[name])
 
 
-def _mask_gradient(mask: Tensor, parameter: Tensor) -> None:
-    """In place, where a hook on the gradient on its way would leave two more copies of it."""
-    assert parameter.grad is not None
-    parameter.grad.mul_(mask)
+def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    layer, _, own = name.rpartition(".")
+    return model.get_submodule(layer), own
 
 
 def largest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

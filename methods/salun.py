@@ -48,10 +48,10 @@ class SalUn(Descent, Method):
         rows = len(problem.forget) + self.epochs * (len(problem.forget) + len(rest))
         conditions.meter.progress.expect(rows)
         masks = largest(saliency(problem, self.batch_size), self.share)
-        forget = Phase(model, problem.forget, self, conditions, name="forget")
-        retain = Phase(model, rest, self, conditions, optimizer=forget.optimizer, name="retain")
         labels = conditions.streams("labels")
-        with only(model, forget.optimizer, masks):
+        with only(model, masks):
+            forget = Phase(model, problem.forget, self, conditions, name="forget")
+            retain = Phase(model, rest, self, conditions, optimizer=forget.optimizer, name="retain")
             for epoch in range(self.epochs):
                 wrong = wrong_labels(problem.forget, rest, problem.classes, labels)
                 forget.split = problem.forget.relabelled(wrong)

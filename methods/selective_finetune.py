@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import above_zero_to_one, batch_fits, zero_or_more
-from methods.frozen_rows import only
 from methods.heads import head_of, hidden_of
+from methods.masks import only
 from methods.training import Descent, curves, train
 from metrics.predictions import autocast
 

@@ -26,7 +26,6 @@ from methods.distruction import DiStruction, Step, Unlearning, explicit, proxima
 from methods.factors import Capture, Factors
 from methods.fisher_forgetting import FisherForgetting
 from methods.forgetting_layers import activity_on_forgotten, fade
-from methods.frozen_rows import only
 from methods.gaussian import Gaussian, Moments, descended_deviation, divergence, moments, pull
 from methods.heads import head_of, hidden_of
 from methods.importance import (
@@ -39,6 +38,7 @@ from methods.importance import (
     squares_of_layer,
 )
 from methods.just_in_time import Steepness
+from methods.masks import only
 from methods.meter import Meter
 from methods.recorders.bayesian import deviation_of
 from methods.selective_finetune import SelectiveFinetune, classes_of, masks_of
