@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,13 @@ class Architecture(Component):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPU's
             model = self._built(channels, size, classes)
         if self.weights is not None:
-            _fill(model, Path(self.weights), self._read(Path(self.weights)))
+            path = Path(self.weights)
+            _fill(model, path, self.renamed(_weights(path, self._read(path))))
         return model if self.input_size is None else Resized(model, self.input_size)
+
+    def renamed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A file's weights by the names of this module, where other libraries name them otherwise."""
+        return weights
 
     def outline(self, channels: int, size: int, classes: int) -> nn.Module:
         """The layers and shapes of a model without its numbers, on torch's meta device."""
@@ -75,7 +81,7 @@ class Architecture(Component):
         return {key: value for key, value in vars(self).items() if key != "weights"}
 
 
-def _fill(model: nn.Module, path: Path, content: bytes) -> None:
+def _weights(path: Path, content: bytes) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             weights = load(content)
@@ -86,6 +92,10 @@ def _fill(model: nn.Module, path: Path, content: bytes) -> None:
     except Exception as error:  # both readers raise many kinds
         reason = str(error).splitlines()[0]
         raise UserError(f"model.weights={path} is no safetensors or state dict ({reason})") from error
+    return weights
+
+
+def _fill(model: nn.Module, path: Path, weights: Mapping[str, Tensor]) -> None:
     wanted = model.state_dict()
     for name in sorted(wanted.keys() | weights.keys()):
         have = tuple(weights[name].shape) if name in weights else "absent"

@@ -24,13 +24,6 @@ class Depth(Enum):
     resnet50 = "resnet50"
 
 
-class Size(Enum):
-    """The vision transformers of Dosovitskiy et al. 2021, as torchvision calls them."""
-
-    vit_b_16 = "vit_b_16"
-    vit_l_16 = "vit_l_16"
-
-
 @dataclass(frozen=True)
 class ResNet(Architecture):
     """A ResNet in which GroupNorm with `groups` groups stands for BatchNorm, which couples samples."""
@@ -73,23 +66,5 @@ class AlexNet(Architecture):
         model = alexnet(num_classes=classes)
         if channels != 3:
             model.features[0] = nn.Conv2d(channels, 64, 11, 4, 2)
-        module: nn.Module = model
-        return module
-
-
-@dataclass(frozen=True)
-class LargeViT(Architecture):
-    """torchvision's ViT-B/16 or ViT-L/16; its inputs' sides are multiples of 16 pixels."""
-
-    variant: Size
-
-    def build(self, channels: int, size: int, classes: int) -> nn.Module:
-        import torchvision
-
-        if size % 16:
-            raise UserError(f"{size} is no multiple of the patch, 16: set model.input_size")
-        model = getattr(torchvision.models, self.variant.value)(image_size=size, num_classes=classes)
-        if channels != 3:
-            model.conv_proj = nn.Conv2d(channels, model.hidden_dim, 16, 16)
         module: nn.Module = model
         return module

@@ -1,6 +1,8 @@
-"""A small vision transformer for 32-pixel images, built from plain linear layers."""
+"""Vision transformers, built from plain linear layers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +18,11 @@ class ViT(Architecture):
 
     `patch` pixels a side per token, `dim` features, `depth` blocks of `heads` heads, a hidden layer
     of four times `dim`. Queries, keys and values come from one `nn.Linear`, so that whatever looks
-    at a model's layers sees them.
+    at a model's layers sees them; torchvision's `MultiheadAttention` hides them. Weights may be
+    torchvision's (ViT-B/16, ViT-L/16): the same function under other names.
     """
+
+    version: ClassVar[int] = 2  # 1 had 1e-5 in its norms
 
     patch: int
     dim: int
@@ -31,6 +36,38 @@ class ViT(Architecture):
             raise UserError(f"model.heads={self.heads} does not divide model.dim={self.dim}")
         return VisionTransformer(self, channels, size, classes)
 
+    def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {_ours(name): value for name, value in weights.items()}
+
+
+# torchvision's names of parameters, and ours; its files call the hidden layers otherwise than its code.
+_TORCHVISIONS = {
+    "conv_proj.": "embed.",
+    "encoder.pos_embedding": "positions.table",
+    "encoder.layers.encoder_layer_": "blocks.",
+    "ln_1.": "norm1.",
+    "self_attention.in_proj_": "qkv.",
+    "self_attention.out_proj.": "out.",
+    "ln_2.": "norm2.",
+    "mlp.linear_1.": "mlp.0.",
+    "mlp.linear_2.": "mlp.2.",
+    "mlp.3.": "mlp.2.",
+    "encoder.ln.": "norm.",
+    "heads.head.": "head.",
+}
+
+
+def _ours(name: str) -> str:
+    if name == "class_token":
+        return "class_token.token"
+    for theirs, ours in _TORCHVISIONS.items():
+        name = name.replace(theirs, ours)
+    return name
+
+
+# That of the paper's own code and of the published weights; torch's is ten times as large.
+EPSILON = 1e-6
+
 
 class VisionTransformer(nn.Module):
     def __init__(self, shape: ViT, channels: int, size: int, classes: int) -> None:
@@ -40,7 +77,7 @@ class VisionTransformer(nn.Module):
         self.class_token = ClassToken(shape.dim)
         self.positions = Positions(tokens + 1, shape.dim)
         self.blocks = nn.Sequential(*(Block(shape.dim, shape.heads) for _ in range(shape.depth)))
-        self.norm = nn.LayerNorm(shape.dim)
+        self.norm = nn.LayerNorm(shape.dim, EPSILON)
         self.head = nn.Linear(shape.dim, classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -77,10 +114,10 @@ class Block(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = nn.LayerNorm(dim, EPSILON)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim, EPSILON)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
