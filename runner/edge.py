@@ -25,6 +25,10 @@ def telling() -> Iterator[None]:
         if full:
             raise
         sys.exit(f"error: {sentence(error)}")
+    except ValueError as error:
+        if full or not str(error).startswith("Config group override"):
+            raise
+        sys.exit("error: a group of options cannot be set to null: leave it out with ~<group>")
     except KeyboardInterrupt:
         sys.exit("interrupted: what was finished is kept, the same command goes on from there")
 

@@ -13,7 +13,7 @@ def choices(hydra: Any) -> dict[str, str]:
     return {
         str(group): str(name)
         for group, name in chosen.items()
-        if "/" not in str(group) and name is not None and name != "null"
+        if "/" not in str(group) and name not in (None, "null", "none")
     }
 
 

@@ -187,6 +187,7 @@ def told(
     [
         (["typo=1"], "Could not override 'typo'"),
         (["method=nope"], "Could not find 'method/nope'"),
+        (["recorder=null"], "leave it out with ~<group>"),
         (["method.lr=fast"], "method.lr"),
         (["seed=x"], "could not be converted to Integer"),
         (["scenario.classes=[12]"], "classes 0 to 9"),
