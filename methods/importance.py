@@ -7,7 +7,7 @@ not depend on the order of the rows or on the batch size, up to rounding.
 Per-sample squares come from the factors of `methods.factors`, Σᵢ Gᵢ² with Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ: for one
 position l they are Σᵢ bᵢ² ⊗ aᵢ², an ordinary product; for few, the sum over pairs of positions Σₗₘ
 (bₗ∘bₘ) ⊗ (aₗ∘aₘ) is one too; for many, each Gᵢ is made and squared, a few at a time. A model with a
-layer that has no rule (torchvision's ViTs) goes row by row, which is much slower; a warning says so.
+layer that has no rule goes row by row, which is much slower; a warning says so.
 """
 
 import logging
