@@ -39,6 +39,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
             if plan.until is not Until.end:
                 return None
             models = {"original": original}
+            predictions = {"original": stages.predictions(original)}
+            _tell_if_untrained(predictions["original"])
             before = stages.before(plan.method)
             if before is not None:
                 models["before"] = before
@@ -48,9 +50,9 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
             if plan.reference is not None:
                 models["reference"] = stages.reference(plan.reference, original)
             makers = dict.fromkeys(OWN, plan.method) | {"reference": plan.reference}
-            predictions = {
-                role: stages.predictions(model, makers.get(role)) for role, model in models.items()
-            }
+            for role, model in models.items():
+                if role not in predictions:
+                    predictions[role] = stages.predictions(model, makers.get(role))
         except Diverged as error:
             results.write(_row(plan, overrides, stages, {}, status="diverged", error=str(error)), {})
             raise
@@ -92,6 +94,15 @@ def together(first: Mapping[str, float], then: Mapping[str, float]) -> dict[str,
 
 def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
+
+
+def _tell_if_untrained(predictions: Predictions) -> None:
+    """A network that has collapsed gives every row the same class, and its losses stay finite."""
+    if len(predictions.logits["test"].argmax(1).unique()) == 1:
+        say(
+            "the original gives every test row the same class, so there is nothing to forget: lower "
+            "training.lr, or raise training.warmup or training.epochs"
+        )
 
 
 def _row(

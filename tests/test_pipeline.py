@@ -127,6 +127,15 @@ def test_a_last_step_that_blows_up_is_a_divergence(quick: Quick, rate: str) -> N
     assert row.status == "diverged"
 
 
+def test_an_original_that_learned_nothing_is_told_of(
+    quick: Quick, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done(quick("training.epochs=5"))
+    assert capsys.readouterr().err == ""
+    done(quick("training.epochs=5", "training.lr=1"))  # too much: all rows become one class
+    assert "every test row the same class" in capsys.readouterr().err
+
+
 def test_confusion_matrices_lie_beside_the_rows(quick: Quick) -> None:
     plan = quick()
     row = done(plan)
