@@ -51,7 +51,7 @@ class WholeClass(Scenario):
         return {"classes": sorted(set(self.classes))}
 
     def check(self, source: Source) -> None:
-        _check_classes("scenario.classes", self.classes, source.classes)
+        check_classes("scenario.classes", self.classes, source.classes)
         if len(set(self.classes)) == source.classes:
             raise UserError("scenario.classes names every class: nothing would be retained")
 
@@ -78,7 +78,7 @@ class PartOfClass(Scenario):
             raise UserError(
                 "scenario=part_of_class needs a data set with fine labels: use dataset=cifar20"
             )
-        _check_classes("scenario.classes", self.classes, source.fine_classes)
+        check_classes("scenario.classes", self.classes, source.fine_classes)
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
         train, test = dataset.train.fine, dataset.test.fine
@@ -157,8 +157,8 @@ class Relabel(Scenario):
     target: int
 
     def check(self, source: Source) -> None:
-        _check_classes("scenario.source", [self.source], source.classes)
-        _check_classes("scenario.target", [self.target], source.classes)
+        check_classes("scenario.source", [self.source], source.classes)
+        check_classes("scenario.target", [self.target], source.classes)
         if self.source == self.target:
             raise UserError("scenario.source and scenario.target are the same class")
 
@@ -187,9 +187,9 @@ def _request(
     )
 
 
-def _check_classes(option: str, asked: list[int], classes: int) -> None:
+def check_classes(option: str, asked: list[int], classes: int) -> None:
     if not asked:
-        raise UserError(f"{option} is empty: nothing would be forgotten")
+        raise UserError(f"{option} is empty, so that nothing would be forgotten: name a class")
     for label in asked:
         if not 0 <= label < classes:
             raise UserError(

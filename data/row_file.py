@@ -29,7 +29,7 @@ def read_rows(file: str, option: str) -> Rows:
 
 def read_numbers(file: str, option: str) -> Rows:
     """The listed numbers in their order. Raises UserError where the file holds anything else."""
-    path = Path(file)
+    path = Path(file).expanduser()
     readers = {".npy": _npy, ".csv": _csv, ".txt": _txt}
     if path.suffix not in readers:
         raise UserError(f"{option}={path}: write the rows as .npy, .csv or .txt")
@@ -37,7 +37,7 @@ def read_numbers(file: str, option: str) -> Rows:
         raise UserError(f"{option}={path} does not exist")
     try:
         return readers[path.suffix](path)
-    except (ValueError, OverflowError, EOFError, OSError, csv.Error) as error:
+    except Exception as error:  # a damaged .npy raises many kinds
         raise UserError(
             f"{option}={path} is no list of row numbers ({error}); "
             "write one non-negative integer a line, or a one-dimensional integer .npy"
@@ -60,15 +60,15 @@ def _npy(path: Path) -> Rows:
 
 
 def _csv(path: Path) -> Rows:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # as spreadsheets write it
         lines = [line for line in csv.reader(file) if line]
     if any(len(line) > 1 for line in lines):
         raise ValueError("it has several columns")
     cells = [line[0] for line in lines]
-    if cells and not cells[0].strip().lstrip("-").isdigit():
+    if cells and any(map(str.isalpha, cells[0])):
         cells = cells[1:]  # a header
     return np.array([int(cell) for cell in cells], dtype=np.int64)
 
 
 def _txt(path: Path) -> Rows:
-    return np.array([int(word) for word in path.read_text().split()], dtype=np.int64)
+    return np.array([int(word) for word in path.read_text(encoding="utf-8-sig").split()], dtype=np.int64)

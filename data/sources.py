@@ -5,6 +5,7 @@ is enough to refuse an impossible request at once.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,8 @@ class Source(Component):
                 raise UserError(
                     f"dataset.{name} has {len(numbers)} numbers for {self.channels} channels"
                 )
+        if not all(map(math.isfinite, [*self.mean, *self.std])):
+            raise UserError("dataset.mean and dataset.std must be finite")
         if min(self.std) <= 0 or self.crop < 0:
             raise UserError("dataset.std must be above 0, and dataset.crop not below")
 

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from data.errors import UserError
 from data.split import Split
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import batch_fits
@@ -40,9 +41,15 @@ class RandomLabels(Descent, Method):
 
 def wrong_labels(forget: Split, retain: Split, classes: int, rng: torch.Generator) -> Tensor:
     """(F,) labels, each uniform over the classes other than the row's own; classes of which nothing
-    is retained are left out too, since no label may lead back to what is being forgotten."""
+    is retained are left out too, since no label may lead back to what is being forgotten. Raises
+    UserError where a row has none left."""
     allowed = torch.zeros(classes)
     allowed[retain.labels.unique().cpu()] = 1
     weights = allowed.repeat(len(forget), 1)
     weights[torch.arange(len(forget)), forget.labels.cpu()] = 0
+    if not weights.any(1).all():
+        raise UserError(
+            "only rows of one class are retained, and some of its own cannot be given a wrong label: "
+            "retain rows of another class"
+        )
     return torch.multinomial(weights, 1, generator=rng)[:, 0]

@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem, accuracy
-from methods.bounds import batch_fits
+from methods.bounds import batch_fits, zero_to_one
 from methods.training import Descent, curves, train
 
 # Batches over which accuracy is averaged to tell whether the model has recovered.
@@ -25,6 +25,11 @@ WINDOW = 32
 class Repair(Descent, Method):
     access: ClassVar[Access] = Access.RETAIN
     recovered: float | None
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        if self.recovered is not None:
+            zero_to_one(option, self, "recovered")
 
     def check(self, facts: Facts) -> None:
         batch_fits("repair", self, facts.retain, "the retained part")

@@ -34,7 +34,12 @@ class Architecture(Component):
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises UserError where the file of weights is missing or is not the one asked for."""
+        """Raises UserError for sizes below 1, and where the file of weights is missing or is not the one
+        asked for."""
+        for name, value in vars(self).items():
+            sizes = value if isinstance(value, list) else [value]
+            if any(isinstance(size, int) and size < 1 for size in sizes):
+                raise UserError(f"model.{name}={value}: sizes must be at least 1")
         if self.weights is not None:
             self._read(Path(self.weights))
 
@@ -45,7 +50,10 @@ class Architecture(Component):
             model = self._built(channels, size, classes)
         if self.weights is not None:
             path = Path(self.weights)
-            _fill(model, path, self.renamed(_weights(path, self._read(path))))
+            found = _weights(path, self._read(path))
+            if self.input_size is not None:  # as a store holds it
+                found = {name.removeprefix("model."): value for name, value in found.items()}
+            _fill(model, path, self.renamed(found))
         return model if self.input_size is None else Resized(model, self.input_size)
 
     def renamed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from data.errors import UserError
 from models.architecture import Architecture
 
 
@@ -21,6 +22,8 @@ class SmallCNN(Architecture):
     def build(self, channels: int, size: int, classes: int) -> nn.Module:
         first, second = self.widths
         side = (size - 4) // 2
+        if side < 1:
+            raise UserError(f"small_cnn needs 6 pixels a side, not {size}: set model.input_size")
         return nn.Sequential(
             nn.Conv2d(channels, first, 3),
             nn.ReLU(),

@@ -14,7 +14,7 @@ from torch import nn
 from conf import Tracking, Until
 from data.component import Component, identity_of
 from data.errors import UserError
-from data.requests import Scenario
+from data.requests import Scenario, check_classes
 from data.sources import Source
 from methods.base import Facts, Method
 from methods.bounds import batch_fits
@@ -23,6 +23,7 @@ from methods.training import Recipe
 from metrics.predictions import Metric
 from models.architecture import Architecture
 from runner.naming import run_name
+from runner.published import read
 from runner.store import Identity, fingerprint
 
 Part = TypeVar("Part", bound=Component)
@@ -71,6 +72,9 @@ def build(node: Any, kind: type[Part], option: str) -> Part:
         raise UserError(f"{option}.{missing} is not set: add {option}.{missing}=…") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{option}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    for name, value in vars(part).items():  # OmegaConf lets them into lists of numbers
+        if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+            raise UserError(f"{option}.{name}={value}: write one list of single values")
     assert isinstance(part, kind)
     return part
 
@@ -114,6 +118,10 @@ class Plan:
         reference = None
         if cfg.evaluation.reference is not None:
             reference = build(cfg.evaluation.reference, Method, "evaluation.reference")
+        if cfg.table.published is not None:
+            read(cfg.table.published)  # refuses an unknown one now and not after the sweep
+        if cfg.table.seeds is not None and cfg.table.seeds < 1:
+            raise UserError(f"table.seeds={cfg.table.seeds}: it must be at least 1")
         tracking = OmegaConf.to_object(cfg.tracking)
         assert isinstance(tracking, Tracking)
         plan = Plan(
@@ -127,7 +135,9 @@ class Plan:
             recipe=build(cfg.training, Recipe, "training"),
             scenario=build(cfg.scenario, Scenario, "scenario"),
             recorders={
-                name: build(cfg.recorder[name], Recorder, f"recorder.{name}") for name in cfg.recorder
+                name: build(cfg.recorder[name], Recorder, f"recorder.{name}")
+                for name in cfg.recorder
+                if "_target_" in cfg.recorder[name]  # a preset may set options of others
             },
             reads=cfg.reads,
             method=build(cfg.method, Method, "method"),
@@ -167,25 +177,30 @@ class Plan:
                 )
         self.source.check()
         self.recipe.check_parameters("training")
-        self.method.check_parameters("method")
+        self._check_method("method", self.method)
         if self.repair is not None:
-            self.repair.check_parameters("repair")
+            self._check_method("repair", self.repair)
+        if self.reference is not None:
+            self._check_method("evaluation.reference", self.reference)
         for name, recorder in self.recorders.items():
             recorder.check_parameters(f"recorder.{name}")
+            if recorder.classes is not None:
+                check_classes(f"recorder.{name}.classes", recorder.classes, self.source.classes)
         self.scenario.check(self.source)
         self.architecture.check()
-        wanted = self.method.records
-        read = self.record_of(self.method)
-        if wanted is not None and read is None:
-            name = wanted.__module__.rsplit(".", 1)[-1]
-            raise UserError(
-                f"method={self.names['method']} reads a record of the training: add recorder={name}"
-            )
-        if self.reads is not None and self.reads != read:
+        read_by_method = self.record_of(self.method)
+        if self.reads is not None and self.reads != read_by_method:
             raise UserError(
                 f"reads={self.reads} is no record that method={self.names['method']} reads: set "
-                f"reads={'null' if read is None else read}"
+                f"reads={'null' if read_by_method is None else read_by_method}"
             )
+
+    def _check_method(self, option: str, method: Method) -> None:
+        method.check_parameters(option)
+        if method.records is not None and self.record_of(method) is None:
+            name = method.records.__module__.rsplit(".", 1)[-1]
+            chosen = self.names.get(option, type(method).__name__)
+            raise UserError(f"{option}={chosen} reads a record of the training: add recorder=[{name}]")
 
     def record_of(self, method: Method) -> str | None:
         """The name of the recorder whose record the method reads; None where it reads none, or none

@@ -8,8 +8,8 @@ runner may follow; `name`, `paths.root` and `table` are the ones that matter.
 """
 
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
-from data.errors import UserError
 from runner.naming import run_name
 from runner.published import Published, read
 from runner.results import SHARED, Results, Row, tidy
@@ -299,19 +298,23 @@ class TableAfterSweep(Callback):
 
     def on_multirun_end(self, config: "DictConfig", **kwargs: Any) -> None:
         from conf import Until
+        from runner.edge import sentence
         from runner.job import FAILURE, NAME
 
         folder = Path(config.hydra.sweep.dir)
         names = sorted({path.read_text() for path in folder.glob(f"*/{NAME}")})
         failed = sorted(folder.glob(f"*/{FAILURE}"))
-        try:
-            for name in names if config.until is Until.end else []:
-                with suppress(UserError):  # no row was written: every job failed, and has said why
-                    show(config, name)
-        finally:
-            if failed:
-                # Hydra turns an exception of a callback into a warning, and lets an exit pass
-                sys.exit(f"error: {len(failed)} runs of the sweep failed, as told above")
+        wrong = [f"{len(failed)} runs of the sweep failed, as told above"] if failed else []
+        for name in names if config.until is Until.end else []:
+            if not any((Path(config.paths.root) / "results" / name).glob("*.json")):
+                continue  # every job failed, and has said why
+            try:
+                show(config, name)
+            except Exception as error:
+                wrong.append(sentence(error) or traceback.format_exc())
+        if wrong:
+            # Hydra turns an exception of a callback into a warning, and lets an exit pass
+            sys.exit("error: " + "\n".join(wrong))
 
 
 def main(overrides: list[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,12 +66,13 @@ class Results:
         and name) go to a file of their own, so that a thousand rows stay quick to read.
 
         A row that says the same and less (without the reference, or without the training rows) leaves
-        one that says more as it is."""
+        one that says more as it is; so does one of a run that diverged, in whatever else it made."""
         path = self.root / row.name / f"{row.key}.json"
-        if row.status == "done" and path.exists():
+        if path.exists():
             earlier = _read(path)
-            same = earlier.weights.get("unlearned") == row.weights["unlearned"]
-            if same and _said(row) < _said(earlier):
+            same = earlier.weights.get("unlearned") == row.weights.get("unlearned")
+            less = row.status != "done" or (same and _said(row) < _said(earlier))
+            if earlier.status == "done" and less:
                 return
         if any(matrices.values()):
             _write(self._matrices(row), matrices, indent=None)
@@ -87,7 +89,11 @@ class Results:
     def matrices(self, row: Row) -> "dict[str, dict[str, Matrix]]":
         """The matrices of a row, by role and name; none where they were not kept."""
         path = self._matrices(row)
-        return json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        with _naming(path):
+            found: dict[str, dict[str, Matrix]] = json.loads(path.read_text())
+        return found
 
     def _matrices(self, row: Row) -> Path:
         return self.root / row.name / "matrices" / f"{row.key}.json"
@@ -138,8 +144,15 @@ def _is_shared(row: Row) -> bool:
 
 
 def _read(path: Path) -> Row:
-    try:
+    """Raises UserError where the file holds no row."""
+    with _naming(path):
         return Row(**json.loads(path.read_text()))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and run again") from error
 

@@ -71,6 +71,8 @@ class Artefact:
             expected = self.read("checksums.json")
         except (FileNotFoundError, ValueError):
             return "checksums.json is missing or torn"
+        if not isinstance(expected, dict):
+            return "checksums.json is torn"
         for name, checksum in expected.items():
             file = self.path / name
             if not file.is_file():
@@ -279,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("list", help="every artefact: size, age, what it was made from (default)")
     commands.add_parser("verify", help="check every file; exit 1 where one is damaged")
     prune = commands.add_parser("prune", help="delete artefacts; scratch of killed runs always goes")
-    prune.add_argument("--older-than", type=float, metavar="DAYS", help="not used for so many days")
+    prune.add_argument("--older-than", type=_days, metavar="DAYS", help="not used for so many days")
     prune.add_argument(
         "--unused", action="store_true", help="no result was made from it, and none of today's runs"
     )
@@ -291,6 +293,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "prune":
         return _prune(store, options.root / "results", options)
     return _list(store)
+
+
+def _days(text: str) -> float:
+    if not float(text) >= 0:
+        raise ValueError(text)
+    return float(text)
 
 
 def _list(store: Store) -> int:
@@ -331,14 +339,21 @@ def _unwanted(store: Store, results: Path, options: Any) -> list[Artefact]:
     day may belong to a run that has no result yet: it stays, unless an age is given."""
     if options.older_than is None and not options.unused:
         return []
-    rows = [json.loads(path.read_text()) for path in results.glob("*/*.json")] if options.unused else []
-    used = {f"{stage}/{key}" for row in rows for stage, key in row["artefacts"]}
+    rows = results.glob("*/*.json") if options.unused else []
+    used = {f"{stage}/{key}" for row in rows for stage, key in _artefacts_of(row)}
     age = 1 if options.older_than is None else options.older_than
     return [
         artefact
         for artefact in store.artefacts()
         if _age(artefact.path) > age and f"{artefact.stage}/{artefact.key}" not in used
     ]
+
+
+def _artefacts_of(row: Path) -> list[tuple[str, str]]:
+    try:
+        return [(stage, key) for stage, key in json.loads(row.read_text())["artefacts"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{row} is damaged: delete it, or nothing can be told to be unused") from error
 
 
 def summary(artefact: Artefact) -> str:

@@ -83,9 +83,10 @@ def track(plan: Plan) -> Iterator[Tracker]:
             dir=plan.root,
             settings=wandb.Settings(silent=True, console="off"),
         )
-    except wandb.Error as error:
+    except (wandb.Error, ValueError) as error:  # a word in WANDB_MODE that is no mode is a ValueError
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[:3])
         raise UserError(
-            f"W&B refused ({error}); run `wandb login`, or set tracking.mode=offline or tracking=off"
+            f"W&B refused ({reason}); run `wandb login`, or set tracking.mode=offline or tracking=off"
         ) from error
     done = False
     try:

@@ -114,6 +114,8 @@ def test_logits_are_those_of_the_line_for_all_seeds(runs: Runs) -> None:
             r"figure\.curves\.y names kl.*there are: \['accuracy', 'loss', 'lr'\]",
         ),
         (Curves("step", ["loss"]), r"figure\.curves\.y names loss.*with step.*figure\.curves\.x may be"),
+        (Scores("seconds", []), "the figure has no panel"),
+        (Logits([], 0), r"figure\.logits\.bins=0"),
         (Confusion("nothing"), r"no matrix nothing; there are: \['confusion'\]"),
         (Logits([10], 20), r"figure\.logits\.classes names 10: choose from 0 to 9"),
     ],

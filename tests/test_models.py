@@ -124,6 +124,15 @@ def test_weights_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:
         with_weights(path).fresh(1, 8, 20, 0)
 
 
+def test_what_a_resized_model_is_stored_as_can_be_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    resized = architecture("small_cnn", "model.input_size=12")
+    weights = resized.fresh(1, 8, 10, 0).state_dict()
+    save_file(weights, path)
+    given = replace(with_weights(path), input_size=12).fresh(1, 8, 10, 9).state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in given.items())
+
+
 def test_weights_with_another_checksum_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(architecture("small_cnn").fresh(1, 8, 10, 0).state_dict(), path)
@@ -159,8 +168,8 @@ def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
         (["model=alexnet", "model.input_size=null"], "needs 63 pixels"),
         (["model=vit_b_16", "model.input_size=50"], "does not divide the image size"),
         (["model.widths=[32]"], "check model.*"),
-        (["model=vit", "model.patch=0"], "check model.*"),
-        (["model=resnet18", "model.groups=0"], "check model.*"),
+        (["model=vit", "model.patch=0"], "model.patch=0: sizes must be at least 1"),
+        (["model=resnet18", "model.groups=0"], "model.groups=0: sizes must be at least 1"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(overrides: list[str], words: str) -> None:

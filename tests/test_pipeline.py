@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -115,6 +116,14 @@ def test_divergence_is_a_result(quick: Quick) -> None:
     (row,) = Results(plan.root / "results").rows(plan.name)
     assert row.status == "diverged" and row.error and "lower the learning rate" in row.error
     assert made(plan)["pretrain"] == 1 and "unlearn" not in made(plan)
+
+
+def test_a_run_that_diverges_leaves_the_row_of_one_that_did_not(quick: Quick) -> None:
+    """The same run, but for what was asked beside it: another recorder, or a reference that blows up."""
+    plan = quick("evaluation=quick")
+    row, results = done(plan), Results(plan.root / "results")
+    results.write(replace(row, status="diverged", scores={}, costs={}, weights={}), {})
+    assert [kept.status for kept in results.rows(plan.name)] == ["done"]
 
 
 @pytest.mark.parametrize("rate", ["1e38", "1e30"])

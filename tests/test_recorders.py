@@ -155,7 +155,7 @@ def test_rows_that_are_not_tracked_are_refused_before_training(quick: Quick) -> 
 
 
 def test_a_method_without_its_record_is_refused_at_once() -> None:
-    with pytest.raises(UserError, match="add recorder=batch_updates"):
+    with pytest.raises(UserError, match=r"add recorder=\[batch_updates\]"):
         plan_of("method=amnesiac")
 
 
@@ -331,6 +331,17 @@ def both_totals(stages: Stages) -> tuple[torch.Tensor, torch.Tensor]:
     every = torch.ones(len(whole.rows), dtype=torch.bool)
     assert torch.equal(whole.rows, part.rows)
     return whole.total(every), part.total(every)
+
+
+def test_entries_of_any_length_are_read_out_of_one_block() -> None:
+    """Seven numbers of six bytes: the second entry begins at no multiple of four."""
+    part = Part([7], [1.0], "magnitude", "bf16", 0, "test")
+    updates = torch.arange(21.0).view(3, 7)
+    block = torch.stack([part.pack(number, update) for number, update in enumerate(updates)])
+    total = torch.zeros(7)
+    for number, entry in enumerate(block):
+        part.add(total, number, entry)
+    assert torch.equal(total, updates.sum(0))
 
 
 @pytest.mark.parametrize("mask", ["fresh", "fixed", "magnitude"])

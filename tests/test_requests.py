@@ -53,6 +53,15 @@ def test_given_rows_are_read_from_any_of_three_formats(
     assert request.rows.tolist() == sorted(listed)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "txt"])
+def test_a_spreadsheets_mark_at_the_beginning_is_no_row(
+    digits: Dataset, tmp_path: Path, suffix: str
+) -> None:
+    file = tmp_path / f"rows.{suffix}"
+    file.write_text("5\n6\n7\n", encoding="utf-8-sig")
+    assert select(digits, "scenario=given_rows", f"scenario.file={file}").rows.tolist() == [5, 6, 7]
+
+
 def test_given_rows_are_the_same_request_wherever_the_file_lies(tmp_path: Path) -> None:
     plans = []
     for name, text in (("a.txt", "1\n5\n"), ("b.csv", "5\n1\n"), ("c.txt", "1\n6\n")):

@@ -65,7 +65,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     assert store.get("stage", SOME, write).damage() is None
 
 
-@pytest.mark.parametrize("damage", ["altered", "truncated", "missing", "no checksums"])
+@pytest.mark.parametrize("damage", ["altered", "truncated", "missing", "no checksums", "no object"])
 def test_a_damaged_artefact_is_named_set_aside_and_made_again(tmp_path: Path, damage: str) -> None:
     made = Store(tmp_path).get("stage", SOME, write)
     file = made.path / "a.txt"
@@ -74,6 +74,7 @@ def test_a_damaged_artefact_is_named_set_aside_and_made_again(tmp_path: Path, da
         "truncated": lambda: file.write_text("hell"),
         "missing": file.unlink,
         "no checksums": (made.path / "checksums.json").unlink,
+        "no object": lambda: (made.path / "checksums.json").write_text("[]"),
     }[damage]()
     said: list[str] = []
     again = Store(tmp_path, said.append).get("stage", SOME, write)
@@ -233,6 +234,10 @@ def test_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "would delete" in shown(capsys, *root, "prune", "--dry-run")[1] and scratch.exists()
     assert shown(capsys, *root, "prune")[0] == 0
     assert not scratch.exists() and elsewhere.exists() and unused.path.exists()
+    (tmp_path / "results" / "x" / "torn.json").write_text("{")
+    with pytest.raises(UserError, match=r"torn\.json is damaged"):
+        shown(capsys, *root, "prune", "--unused")
+    (tmp_path / "results" / "x" / "torn.json").unlink()
     shown(capsys, *root, "prune", "--unused")
     assert unused.path.exists(), "used a moment ago, perhaps by a run without a result yet"
     os.utime(unused.path, (0, 0))

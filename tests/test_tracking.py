@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
+from data.errors import UserError
 from methods.training import Diverged
 from runner.pipeline import run
 from runner.plan import Plan
@@ -145,6 +146,16 @@ def test_the_salt_changes_the_id_and_off_writes_nothing(quick: Quick) -> None:
     assert len({written_to(path).run.run_id for path in files(quick().root)}) == 2
     run(quick("seed=5"))
     assert len(files(quick().root)) == 2
+
+
+def test_a_mode_that_is_none_is_refused_before_work(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "off")
+    plan = quick(*ON)
+    with pytest.raises(UserError, match=r"W&B refused .* or tracking=off"):
+        run(plan)
+    assert not (plan.root / "store").exists()
 
 
 def test_the_environment_chooses_the_mode(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,7 @@ class Part:
         if self.mask is not Choice.magnitude:
             where, values = self._drawn(number), entry
         else:
+            entry = entry.clone()  # in a block of entries it may begin at an odd byte
             index, values = entry.split([4 * sum(self.kept), len(entry) - 4 * sum(self.kept)])
             where = index.view(torch.int32).long()
         total[where] += values.view(self.dtype).to(total.dtype)

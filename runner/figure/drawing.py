@@ -24,7 +24,10 @@ class Drawing(Component):
 
 
 def panels(count: int, columns: int, width: float, height: float) -> tuple["Figure", list["Axes"]]:
-    """An empty figure of so many panels, `columns` in a row; sizes are a panel's, in inches."""
+    """An empty figure of so many panels, `columns` in a row; sizes are a panel's, in inches. Raises
+    UserError where there is nothing to show."""
+    if not count:
+        raise UserError("the figure has no panel: name what it shows with figure.<kind>.y=[…]")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -28,6 +28,8 @@ class Logits(Drawing):
             line: np.concatenate([model.logits.numpy() for model in models])
             for line, models in runs.models.items()
         }
+        if self.bins < 1:
+            raise UserError(f"figure.logits.bins={self.bins}: it must be at least 1")
         known = min(logits.shape[1] for logits in found.values())
         for label in self.classes:
             if not 0 <= label < known:

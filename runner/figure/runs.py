@@ -59,12 +59,13 @@ class Model:
         return found[name]
 
     def _artefacts(self, stage: str) -> "list[Artefact]":
-        """What is still stored of a stage that the row used."""
+        """What is still stored, and whole, of a stage that the row used."""
         from runner.store import Artefact
 
         folder = self.root / "store" / stage
         used = [key for name, key in self.row.artefacts if name == stage]
-        return [Artefact(stage, key, folder / key) for key in used if (folder / key).is_dir()]
+        found = [Artefact(stage, key, folder / key) for key in used if (folder / key).is_dir()]
+        return [made for made in found if made.damage(thorough=False) is None]
 
     @property
     def _text(self) -> str:
