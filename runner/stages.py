@@ -24,7 +24,7 @@ from methods.base import Access, Kept, Method, Problem
 from methods.entries import Damaged
 from methods.meter import Cost, Meter
 from methods.recording import LOST, Stopwatch, Watched, check_request
-from methods.training import Conditions, Diverged, Precision, curves, require_finite, train
+from methods.training import Conditions, Diverged, Precision, Step, curves, require_finite, train
 from metrics.predictions import Predictions, by_part, predict
 from runner.plan import Plan
 from runner.progress import Bar
@@ -155,9 +155,13 @@ class Stages:
 
     def _train_recorded(self, folders: Mapping[str, Path]) -> None:
         with TemporaryDirectory(prefix=".training-", dir=next(iter(folders.values()))) as scratch:
-            self._train(Path(scratch), folders)
-            identity = self.plan.pretrain_identity
-            made = self._get("pretrain", identity, lambda folder: _copy(Path(scratch), folder))
+            try:
+                self._train(Path(scratch), folders)
+            except BaseException:
+                if (Path(scratch) / MODEL).exists():  # trained to the end, whatever became of a record
+                    self._keep_trained(Path(scratch))
+                raise
+            made = self._keep_trained(Path(scratch))
             same = _weights(Path(scratch)), _weights(made.path)
         if any(not torch.equal(same[0][name], same[1][name]) for name in same[0]):
             threads = made.read("provenance.json")["threads"]
@@ -165,6 +169,9 @@ class Stages:
                 "the recorded training did not end in the weights of the stored original, which was "
                 f"made with threads={threads}: use the same, on the same device"
             )
+
+    def _keep_trained(self, scratch: Path) -> Artefact:
+        return self._get("pretrain", self.plan.pretrain_identity, lambda folder: _copy(scratch, folder))
 
     def _train(self, folder: Path, recorders: Mapping[str, Path] = MappingProxyType({})) -> None:
         """Pretrains into `folder`; each named recorder writes to its own. What recording took is the
@@ -175,7 +182,8 @@ class Stages:
         torch.manual_seed(streams.number("dropout"))  # the same drops, recorded or not
         with self._conditions(folder, "pretrain", streams, budget=None) as conditions:
             with conditions.meter:
-                steps = train(model, split, plan.recipe, conditions)
+                steps = curves(train(model, split, plan.recipe, conditions), conditions.log)
+                steps = _then(steps, lambda: _save(model, folder))
                 for name, place in recorders.items():
                     recorder = plan.recorders[name]
                     watched = Watched(model, split, plan.recipe, self.streams("record"), place)
@@ -184,12 +192,11 @@ class Stages:
                     self.store.say(recorder.sheet(watched, f"recorder.{name}", asked))
                     watch = watches[name]
                     steps = watch.counting(recorder.watch(watch.excluding(steps), watched))
-                for _ in curves(steps, conditions.log):
+                for _ in steps:
                     pass
             for name, place in recorders.items():
                 conditions.meter.cost.seconds -= watches[name].seconds
                 _write(place / "cost.json", {"seconds": watches[name].seconds})
-            _save(model, folder)
 
     def unlearn(self, original: Artefact) -> Artefact:
         """The model that the run's method makes of the original, within the budget."""
@@ -339,8 +346,9 @@ class Stages:
                 yield Conditions(streams, meter, log, self.plan.recipe)
             except Diverged as error:
                 raise Diverged(f"{stage}: {error}") from error
-        _write(folder / "cost.json", asdict(meter.cost))
-        _write(folder / "curves.json", points)
+            finally:
+                _write(folder / "cost.json", asdict(meter.cost))
+                _write(folder / "curves.json", points)
 
     def problem(
         self, method: Method, start: Artefact, conditions: Conditions, maker: Method | None = None
@@ -439,6 +447,11 @@ def logits_of(artefact: Artefact) -> Tensor:
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / MODEL)
+
+
+def _then(steps: Iterator[Step], finish: Callable[[], None]) -> Iterator[Step]:
+    yield from steps
+    finish()
 
 
 def _copy(source: Path, folder: Path) -> None:

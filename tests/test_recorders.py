@@ -23,10 +23,10 @@ from methods.recorders.batch_updates import UpdateRecord
 from methods.recorders.layerwise import Layerwise, Part
 from methods.recorders.per_sample import PerSample, SampleRecord, coefficients
 from methods.recording import Watched, share_of_batches_hit
-from methods.training import Conditions, Step, train
+from methods.training import Conditions, Diverged, Step, train
 from runner.pipeline import run
 from runner.plan import Plan
-from runner.stages import MODEL, Stages
+from runner.stages import MODEL, Stages, curves_of
 from runner.store import Artefact, Store
 from runner.tracking import Tracker
 from tests.conftest import options, plan_of, stages_of
@@ -607,9 +607,8 @@ def test_a_disk_that_fills_up_ends_the_record_and_the_training_if_asked(
     quick: Quick, on_full: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(EntryFile, "append", full)
-    stages = stages_of(
-        quick("recorder=[batch_updates,checkpoints]", f"recorder.batch_updates.on_full={on_full}")
-    )
+    several = ["recorder=[batch_updates,checkpoints]", "training.epochs=3"]
+    stages = stages_of(quick(*several, f"recorder.batch_updates.on_full={on_full}"))
     with pytest.raises(UserError, match=r"disk .* full|disk filled up"):
         stages.pretrain()
     kept = {artefact.stage for artefact in stages.store.artefacts()}
@@ -619,6 +618,17 @@ def test_a_disk_that_fills_up_ends_the_record_and_the_training_if_asked(
     again = stages_of(quick("recorder=[batch_updates,checkpoints]"))
     again.pretrain()
     assert len(UpdateRecord.open(again.record("batch_updates").path).rows) == 4
+
+
+def test_a_training_that_ended_is_kept_when_a_record_of_it_fails_later(quick: Quick) -> None:
+    """The Bayesian record begins after the last step."""
+    stages = stages_of(quick("recorder=[bayesian]", "recorder.bayesian.initial=1e30"))
+    with pytest.raises(Diverged):
+        stages.pretrain()
+    assert {artefact.stage for artefact in stages.store.artefacts()} == {"request", "pretrain"}
+    plain = stages_of(quick())
+    assert plain.pretrain().read("cost.json")["gradient_examples"] == 200
+    assert len(curves_of(plain.pretrain())) == 1
 
 
 def test_what_a_writer_fails_at_is_raised_where_it_was_asked_for() -> None:
