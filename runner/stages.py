@@ -154,6 +154,7 @@ class Stages:
         return produce
 
     def _train_recorded(self, folders: Mapping[str, Path]) -> None:
+        self._require_the_originals_conditions()
         with TemporaryDirectory(prefix=".training-", dir=next(iter(folders.values()))) as scratch:
             try:
                 self._train(Path(scratch), folders)
@@ -169,6 +170,20 @@ class Stages:
                 "the recorded training did not end in the weights of the stored original, which was "
                 f"made with threads={threads}: use the same, on the same device"
             )
+
+    def _require_the_originals_conditions(self) -> None:
+        """Raises UserError where a stored original was made otherwise than this run would record it."""
+        identity = self.plan.pretrain_identity
+        if not self.store.has("pretrain", identity):
+            return
+        stored = self._get("pretrain", identity, self._train).read("provenance.json")
+        here = provenance(self.plan.device, self.plan.threads)
+        for option in ("threads", "device"):
+            if stored[option] != here[option]:
+                raise UserError(
+                    f"the stored original was made with {option}={stored[option]}, and its training is "
+                    f"recorded with the same: set {option}, here {here[option]}, or another paths.root"
+                )
 
     def _keep_trained(self, scratch: Path) -> Artefact:
         return self._get("pretrain", self.plan.pretrain_identity, lambda folder: _copy(scratch, folder))

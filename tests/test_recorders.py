@@ -125,8 +125,15 @@ def test_a_record_can_be_made_after_the_original_and_belongs_to_it(quick: Quick)
     assert len([a for a in Store(stages.plan.root / "store").artefacts() if a.stage == "pretrain"]) == 1
 
 
+def test_a_record_with_other_threads_than_the_originals_is_refused_before_training(quick: Quick) -> None:
+    stages_of(quick("training.epochs=2")).pretrain()
+    stages = stages_of(quick(*RECORD, "threads=2"))
+    with pytest.raises(UserError, match="made with threads=1"):
+        stages.pretrain()
+
+
 def test_a_record_that_belongs_to_other_weights_is_refused(quick: Quick) -> None:
-    """As where the original was made with another thread count or on another device."""
+    """As where the original was made by another release of torch."""
     stages = stages_of(quick("training.epochs=2"))
     made = stages.pretrain()
     other = stages_of(quick("training.epochs=2", "seed=1")).pretrain()
