@@ -134,7 +134,9 @@ class Report:
         method differ, and the options in which those of the same choices do."""
         lines: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
         for row in self.rows:
-            options = {name: value for name, value in row.names.items() if name != "method"}
+            options = {
+                name: value for name, value in row.names.items() if name not in ("method", "line")
+            }
             options |= {_option(name): value for name, value in row.parameters.items()}
             shared = {name: value for name, value in options.items() if not _is_own(name)}
             for role, method in SHARED.items():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,16 @@ def test_settings_are_told_apart_in_every_line() -> None:
     found = {line for line, _ in cells(Report(rows, COLUMNS))}
     methods = ("original", "finetune", "retrain")
     assert found == {f"{method} (training.lr={lr})" for method in methods for lr in (0.1, 0.2)}
+
+
+def test_the_names_of_lines_are_no_part_of_what_they_share() -> None:
+    rows = []
+    for model in (models := ("resnet18", "vit")):
+        made = row("amnesiac", 0, 0.1, setting=model)
+        rows.append(replace(made, names={**made.names, "model": model, "line": f"{model}_amnesiac"}))
+    lines = {line for line, _ in cells(Report(rows, COLUMNS))}
+    shared = {f"{name} (model={model})" for name in ("original", "retrain") for model in models}
+    assert lines == shared | {f"{model}_amnesiac" for model in models}
 
 
 def test_a_retraining_that_was_cut_short_is_a_line_of_its_own() -> None:
