@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 
 from runner.naming import run_name
 from runner.published import Published, read
-from runner.results import SHARED, Results, Row, tidy
+from runner.results import SHARED, Results, Row, shared_role, tidy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +81,8 @@ class Report:
         ours: dict[str, dict[str, tuple[str, str]]] = {}
         for row in self.rows:
             places = {role: (row.setting, row.cells.get(role, role)) for role in row.scores}
+            if (again := shared_role(row)) is not None:
+                places["unlearned"] = (row.setting, again)
             ours.setdefault(row.names.get("line", row.names["method"]), {}).update(places)
         lines = dict.fromkeys([line for line, _, _ in self.published] + sorted(ours))
         heads = list(dict.fromkeys((role, metric) for _, role, metric in self.published))

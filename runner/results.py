@@ -103,7 +103,7 @@ def models(rows: list[Row]) -> Iterator[tuple[str, str, Row, str]]:
     """Every model that was scored, as the line of the table that it belongs to (setting and cell), and
     its row and role; those that many rows share come once for each."""
     for row in rows:
-        again = _is_shared(row)
+        again = shared_role(row)
         for role in row.scores:
             if not (role == "unlearned" and again):
                 yield row.setting, row.cells.get(role, role), row, role
@@ -134,13 +134,13 @@ def _said(row: Row) -> set[tuple[str, str]]:
     return {(role, name) for role, scores in row.scores.items() for name in scores}
 
 
-def _is_shared(row: Row) -> bool:
-    """Whether the run's own model is its original or reference over again, as method=original's is."""
-    return any(
-        row.names["method"] == method and row.weights.get(role) == row.weights.get("unlearned")
-        for role, method in SHARED.items()
-        if role in row.weights
-    )
+def shared_role(row: Row) -> str | None:
+    """The role of which the run's own model is the same over again, as method=original's is; or None."""
+    for role, method in SHARED.items():
+        same = role in row.weights and row.weights[role] == row.weights.get("unlearned")
+        if same and row.names["method"] == method:
+            return role
+    return None
 
 
 def _read(path: Path) -> Row:

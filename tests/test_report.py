@@ -136,6 +136,14 @@ def test_the_names_of_lines_are_no_part_of_what_they_share() -> None:
     assert lines == shared | {f"{model}_amnesiac" for model in models}
 
 
+def test_a_published_retraining_stands_beside_the_reference() -> None:
+    """The line of method=retrain is the reference of all, and has no cell of its own."""
+    made = row("retrain", 0, 0.5)
+    published = {("retrain", "unlearned", "test_accuracy"): 0.79}
+    text = Report([made], COLUMNS, published=published).markdown()
+    assert "| retrain" in text and "0.500 (0.79)" in text
+
+
 def test_a_retraining_that_was_cut_short_is_a_line_of_its_own() -> None:
     whole, short = row("retrain", 0, 0.5), row("retrain", 0, 0.4, budget=10)
     short.weights = {**short.weights, "unlearned": "another"}
