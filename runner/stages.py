@@ -176,7 +176,7 @@ class Stages:
         identity = self.plan.pretrain_identity
         if not self.store.has("pretrain", identity):
             return
-        stored = self._get("pretrain", identity, self._train).read("provenance.json")
+        stored = json.loads((self.store.path("pretrain", identity) / "provenance.json").read_text())
         here = provenance(self.plan.device, self.plan.threads)
         for option in ("threads", "device"):
             if stored[option] != here[option]:
