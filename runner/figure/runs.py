@@ -1,5 +1,6 @@
 """The runs of a name: their table, and what is kept of every model in it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,14 +59,14 @@ class Model:
             )
         return found[name]
 
-    def _artefacts(self, stage: str) -> "list[Artefact]":
+    def _artefacts(self, stage: str) -> "Iterator[Artefact]":
         """What is still stored, and whole, of a stage that the row used."""
         from runner.store import Artefact
 
-        folder = self.root / "store" / stage
-        used = [key for name, key in self.row.artefacts if name == stage]
-        found = [Artefact(stage, key, folder / key) for key in used if (folder / key).is_dir()]
-        return [made for made in found if made.damage(thorough=False) is None]
+        for name, key in self.row.artefacts:
+            made = Artefact(stage, key, self.root / "store" / stage / key)
+            if name == stage and made.damage(thorough=False) is None:
+                yield made
 
     @property
     def _text(self) -> str:
