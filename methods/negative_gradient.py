@@ -6,7 +6,7 @@ or the epochs are over; `stop_loss` sets another bound, in nats. The loss is the
 the last batches: as many as make a pass, at most 32.
 Needs: the forgotten rows.
 Differs from the papers: they stop after fixed epochs and often collapse; the loss has no upper
-bound, so a bound is part of the method here. `stop_loss: .inf` restores theirs. The step it stopped
+bound, so a bound is part of the method here. `stop_loss=inf` restores theirs. The step it stopped
 at is logged, and the loss.
 Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021; Golatkar et al., CVPR 2020 (NegGrad).
 """
@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import batch_fits
 from methods.training import Descent, curves, train
@@ -32,6 +33,12 @@ class NegativeGradient(Descent, Method):
     access: ClassVar[Access] = Access.FORGET
     version: ClassVar[int] = 2  # 1 stopped at the loss of a single batch
     stop_loss: float | None
+
+    def check_parameters(self, option: str) -> None:
+        super().check_parameters(option)
+        if self.stop_loss is not None and not self.stop_loss > 0:
+            must = "it must be above 0 (inf for no bound), or null"
+            raise UserError(f"{option}.stop_loss={self.stop_loss}: {must}")
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.forget, "the part to forget")

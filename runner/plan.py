@@ -200,7 +200,11 @@ class Plan:
         if method.records is not None and self.record_of(method) is None:
             name = method.records.__module__.rsplit(".", 1)[-1]
             chosen = self.names.get(option, type(method).__name__)
-            raise UserError(f"{option}={chosen} reads a record of the training: add recorder=[{name}]")
+            cure = f"add recorder=[{name}]"
+            if option == "method" and self.reads is not None:
+                cure = f"reads={self.reads} is none: name the experiment= whose line this is, or {cure}"
+                cure += " and set reads=null"
+            raise UserError(f"{option}={chosen} reads a record of the training: {cure}")
 
     def record_of(self, method: Method) -> str | None:
         """The name of the recorder whose record the method reads; None where it reads none, or none

@@ -155,6 +155,8 @@ def test_tuned_numbers_are_found_and_the_command_line_beats_them() -> None:
         (["training.momentum=-1"], "training.momentum=-1"),
         (["training.lr=nan"], "training.lr=nan"),
         (["training.clip=-1"], "training.clip=-1"),
+        (["method=negative_gradient", "method.stop_loss=nan"], "method.stop_loss=nan"),
+        (["line=factored"], "name the experiment= whose line this is"),
         (["dataset.mean=[0.1,0.2]"], "dataset.mean has 2 numbers for 1 channels"),
     ],
 )
