@@ -1,9 +1,11 @@
 """Per-sample gradients: what each tracked row has added to the weights, at any later time.
 
 Idea: keep the factors of every layer's gradient (see `methods.factors`) instead of the gradient itself.
-Record: for each layer the smaller of two forms. *Factored*: inputs and output gradients of every tracked
-row at each of its steps, E·(|a| + |b|) numbers a row. *Dense*: one gradient per row, summed over its
-steps, |W| numbers a row. The sum over any rows comes back as one weight gradient per layer and chunk.
+Record: for each layer the form that takes fewer bytes. *Factored*: inputs and output gradients of
+every tracked row at each of its steps, E·(|a| + |b|) numbers a row, in `dtype`; in int8 each input and
+gradient of a row is scaled by its own largest number. *Dense*: one gradient per row, summed over its
+steps, |W| numbers a row in float32. The sum over any rows comes back as one weight gradient per layer
+and chunk.
 Two more forms on request: *masked*, a random share `keep` of the dense sums (paper 004's), and, with
 `group_by`, one dense sum per group (`class`, or a file that gives every training row a group number),
 G·M numbers however many rows there are.
@@ -56,7 +58,7 @@ class Attribution(Enum):
 
 
 class Form(Enum):
-    """`auto` takes the smaller of factored and dense for each layer."""
+    """`auto` takes for each layer what is smaller on disk, factored or dense."""
 
     auto = "auto"
     factored = "factored"
@@ -65,13 +67,15 @@ class Form(Enum):
 
 
 class Kept(Enum):
-    """The factors' type on disk, and that in which gradients are computed for sums; sums are float32."""
+    """The factors' type on disk. Gradients for sums are computed in bf16 but for fp32, and summed in
+    float32."""
 
     fp32 = "fp32"
     bf16 = "bf16"
+    int8 = "int8"
 
 
-_TYPES = {Kept.fp32: torch.float32, Kept.bf16: torch.bfloat16}
+_TYPES = {Kept.fp32: torch.float32, Kept.bf16: torch.bfloat16, Kept.int8: torch.int8}
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class PerSample(Recorder):
-    version: ClassVar[int] = 2  # 1 kept a file of sums for every layer
+    version: ClassVar[int] = 3  # 1 kept a file of sums for every layer, 2 compared numbers, not bytes
 
     dtype: Kept
     attribution: Attribution
@@ -167,8 +171,7 @@ class PerSample(Recorder):
         shapes = shapes_of(watched.model, watched.split.images[:1])
         for layer, shape in zip(layers_of(watched.model).values(), shapes.values(), strict=True):
             if self._is_factored(layer, shape, epochs):
-                size = epochs * shape.factors * _TYPES[self.dtype].itemsize
-                total += len(index["tracked"]) * size
+                total += len(index["tracked"]) * epochs * self._bytes(shape)
             else:
                 total += slots * max(1, round(self.keep * shape.parameters)) * 4
         return total
@@ -181,11 +184,15 @@ class PerSample(Recorder):
         forms = f"{len(factored)} of {len(layers)} layers as factors, the others as sums"
         return f"{super().sheet(watched, option, asked)}; {forms}"
 
+    def _bytes(self, shape: Shape) -> int:
+        """Of one row's factors at one of its steps."""
+        return shape.factors * _TYPES[self.dtype].itemsize
+
     def _is_factored(self, layer: nn.Module, shape: Shape, epochs: int) -> bool:
         """Whether a layer is kept as factors; those without an outer product never are."""
         if RULES[type(layer)].total is None or self.group_by is not None:
             return False
-        smaller = epochs * shape.factors < shape.parameters
+        smaller = epochs * self._bytes(shape) < shape.parameters * 4
         return {Form.auto: smaller, Form.factored: True}.get(self.form, False)
 
     def watch(self, steps: Iterator[Step], watched: Watched) -> Iterator[Step]:
@@ -209,6 +216,7 @@ class PerSample(Recorder):
         file = EntryFile(folder, FACTORS)
         rows: list[Tensor] = []
         numbers: list[Tensor] = []
+        scales: list[Tensor] = []
         with Capture(model) as capture, self.writer() as writer:
             for step in steps:
                 taken = capture.take()
@@ -221,6 +229,7 @@ class PerSample(Recorder):
                     slot = slot if slots is None else slots[slot]
                     entries = torch.empty(len(found), width, dtype=_TYPES[self.dtype])
                     added = torch.empty(len(found), sums.width)
+                    largest: list[Tensor] = []
                     for name, uses in taken.items():
                         (use,) = uses
                         own = Factors(use.a[where], use.b[where])
@@ -231,8 +240,13 @@ class PerSample(Recorder):
                                 each = mask.of_each(slot.tolist(), each)
                             added[:, columns[name].numbers] = each
                             continue
-                        for part, value in (("a", own.a), ("b", own.b)):
-                            entries[:, places[name, part].numbers] = value.flatten(1)
+                        for part, value in (("a", own.a.flatten(1)), ("b", own.b.flatten(1))):
+                            if self.dtype is Kept.int8:
+                                value, scale = _in_eight_bits(value)
+                                largest.append(scale.cpu())
+                            entries[:, places[name, part].numbers] = value
+                    if largest:
+                        scales.append(torch.stack(largest, 1))
                     if sums.width:
                         writer.do(partial(sums.add, slot, added))
                     if width:
@@ -256,6 +270,7 @@ class PerSample(Recorder):
         entries_of = {
             **index,
             **({} if slots is None else {"slots": slots}),
+            **({"scales": torch.cat(scales)} if scales else {}),
             "rows": torch.cat(rows) if rows else none,
             "steps": torch.cat(numbers) if numbers else none,
             "shares": torch.tensor(shares.each, dtype=torch.float64),
@@ -271,7 +286,8 @@ class PerSample(Recorder):
         """(n, parameters) every row's gradient of a layer, computed in `dtype`; in float32 where that is
         cheap, and delicate: in norms."""
         rule = RULES[type(layer)]
-        dtype = torch.float32 if rule.total is None else _TYPES[self.dtype]
+        exact = rule.total is None or self.dtype is Kept.fp32
+        dtype = torch.float32 if exact else torch.bfloat16
         each = rule.each(layer, Factors(own.a.to(dtype), own.b.to(dtype)))
         names = [name for name, _ in layer.named_parameters(recurse=False)]
         return torch.cat([each[name].flatten(1) for name in names], 1).float()
@@ -369,10 +385,24 @@ def _places(shapes: Mapping[Key, tuple[int, ...]]) -> dict[Key, Place]:
     }
 
 
+def _in_eight_bits(values: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, m) numbers as whole ones from −127 to 127, and (n,) what to multiply each row by."""
+    scale = torch.linalg.vector_norm(values, torch.inf, dim=1).float() / 127
+    return (values / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round(), scale
+
+
 def _places_of_factors(factored: list[str], shapes: Mapping[str, Shape]) -> dict[tuple[str, str], Place]:
     """By layer and factor, in the order in which an entry holds them."""
     both = {(n, part): getattr(shapes[n], part) for n in factored for part in ("a", "b")}
     return _places(both)
+
+
+def _factor(block: Tensor, place: Place, scale: Tensor | None, device: torch.device) -> Tensor:
+    """(n, *shape) in float32: what lies at this place of n entries."""
+    values = block[:, place.numbers].to(device, torch.float32)
+    if scale is not None:
+        values *= scale.to(device)[:, None]
+    return values.view(len(block), *place.shape)
 
 
 class _Sums:
@@ -410,6 +440,7 @@ class SampleRecord:
     slots: Tensor  # (tracked,) which of the sums each tracked row is in
     rows: Tensor  # (entries,) which row each entry of the factored file is of
     shares: Tensor  # (entries,) the coefficient of the entry's step
+    scales: Tensor | None  # (entries, factors) what each is multiplied by, in int8
     about: Mapping[str, Any]
 
     @staticmethod
@@ -418,7 +449,8 @@ class SampleRecord:
         stored = load_file(folder / "rows.safetensors")
         tracked, shares = stored["tracked"], stored["shares"][stored["steps"]]
         slots = stored.get("slots", torch.arange(len(tracked)))
-        return SampleRecord(folder, tracked, slots, stored["rows"], shares, about)
+        scales = stored.get("scales")
+        return SampleRecord(folder, tracked, slots, stored["rows"], shares, scales, about)
 
     @property
     def beginning(self) -> float:
@@ -457,11 +489,13 @@ class SampleRecord:
         }
         for chunk in entries.split(CHUNK):
             block = stored.read(chunk, dtype)
+            scales = [None] * len(places) if self.scales is None else self.scales[chunk].T
+            scale_of = dict(zip(places, scales, strict=True))
             for name in factored:
                 device = next(layers[name].parameters()).device
                 a, b = (
-                    block[:, place.numbers].to(device, torch.float32).view(len(chunk), *place.shape)
-                    for place in (places[name, "a"], places[name, "b"])
+                    _factor(block, places[name, part], scale_of[name, part], device)
+                    for part in ("a", "b")
                 )
                 share = self.shares[chunk].float().view(-1, *[1] * (b.dim() - 1)).to(device)
                 rule = RULES[type(layers[name])].total

@@ -107,7 +107,7 @@ def errors() -> Iterator[Figure]:
     images, labels = split.pixels.normalise(split.images), split.labels
     each = by_vmap(model, images, labels)
     wanted = torch.cat([-recipe.lr * each[n][chosen].sum(0).flatten() / 64 for n in each])
-    for dtype, allowed in ((Kept.fp32, 1e-5), (Kept.bf16, 5e-3)):
+    for dtype, allowed in ((Kept.fp32, 1e-5), (Kept.bf16, 5e-3), (Kept.int8, 2e-2)):
         with tempfile.TemporaryDirectory() as folder:
             own = replace(recorder, dtype=dtype)
             run(model, split, replace(recipe, epochs=1), own, Path(folder))
