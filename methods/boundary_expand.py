@@ -3,7 +3,8 @@
 Idea: an extra, (K+1)-th output attracts the forgotten rows; without it their answers are what is left.
 Update rule: append an output to the last layer, its weights at random; θ ← θ − η ∇CE on
 {(x, K+1) : x ∈ D_f}, from θ_o; remove the output.
-Needs: the forgotten rows.
+Needs: the forgotten rows; a request for half of the classes, whose answers would mostly be each
+other, is refused.
 Differs from the reference code: one published version never removes the output and finds the last layer
 by a width written into it; here it is the last linear layer, and the result has the original's shape.
 Reference: Chen et al., Boundary Unlearning, CVPR 2023.
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import batch_fits
+from methods.bounds import batch_fits, most_classes_stay
 from methods.training import Descent, fit
 
 
@@ -27,6 +28,7 @@ class BoundaryExpand(Descent, Method):
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.forget, "the part to forget")
+        most_classes_stay(facts.classes, facts.gone)
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None

@@ -5,7 +5,8 @@ the row would most easily be taken for.
 Update rule: x' = x + ε sign ∇_x CE(f_o(x), y), in pixels from 0 to 1 and clamped to them; ỹ = the
 likeliest class of f_o(x') other than y, once for every row; θ ← θ − η ∇CE on {(x, ỹ) : x ∈ D_f}, from
 θ_o (`bound` is ε).
-Needs: the forgotten rows. Of several forgotten classes, one may be the other's neighbour.
+Needs: the forgotten rows. Of several forgotten classes, one may be the other's neighbour; a request
+for half of the classes is refused.
 Differs from the reference code: that takes the likeliest class even where the step did not leave y, and
 clamps normalised tensors as if they were pixels; it rounds x' to 256 levels, which is left out here.
 Reference: Chen et al., Boundary Unlearning, CVPR 2023.
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from data.split import Batch, Pixels, Split
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero_to_one, batch_fits
+from methods.bounds import above_zero_to_one, batch_fits, most_classes_stay
 from methods.distillation import Teacher
 from methods.meter import pass_streams
 from methods.training import Descent, fit
@@ -38,6 +39,7 @@ class BoundaryShrink(Descent, Method):
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.forget, "the part to forget")
+        most_classes_stay(facts.classes, facts.gone)
 
     def unlearn(self, problem: Problem) -> nn.Module:
         across = nearest_classes(problem, self.bound, self.batch_size)

@@ -47,6 +47,15 @@ def batch_fits(
         )
 
 
+def most_classes_stay(classes: int, gone: list[int]) -> None:
+    """Fewer than half of the classes go: for methods that leave their rows to the others."""
+    if 2 * len(gone) >= classes:
+        raise UserError(
+            f"the request takes {len(gone)} of {classes} classes, and this method leaves their rows to "
+            "the classes around them: forget fewer than half, or choose another method"
+        )
+
+
 def _refuse_unless(
     holds: Callable[[float], bool], must: str, option: str, component: Component, names: tuple[str, ...]
 ) -> None:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import above_zero_to_one, batch_fits
 from methods.masks import largest, only
@@ -40,6 +41,12 @@ class SalUn(Descent, Method):
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.forget, "the part to forget")
         batch_fits("method", self, facts.retain, "the retained part")
+        weights = sum(parameter.numel() for parameter in facts.outline().parameters())
+        if round(self.share * weights) == 0:
+            raise UserError(
+                f"method.share={self.share} frees none of the {weights} weights: raise it above "
+                f"{1 / weights:.1g}"
+            )
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.forget is not None and problem.retain is not None

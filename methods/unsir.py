@@ -1,12 +1,14 @@
 """UNSIR: teach noise under the forgotten class's name, then repair.
 
 Idea: images that raise the loss of a class as far as they can, learned as that class, overwrite it; the
-class's own images are never looked at.
+class's own images are not needed.
 Update rule: for every whole forgotten class c, from random images n: `noise_steps` steps of Adam up
 CE(f_o(n), c) − λ·mean‖n‖² (`noise_penalty` is λ); impair: θ ← θ − η ∇CE on `noise_copies` of them,
 labelled c, and up to `retain_per_class` retained rows of every class; repair: θ ← θ − η' ∇CE on those
 rows.
-Needs: retained rows, and the names of whole classes; undefined for other requests, which are refused.
+Needs: retained rows, and the names of whole classes; other requests are refused, as noise under the name
+of a class that stays would overwrite it all. In a request to relabel the old class goes, and its images
+are retained ones under the new label.
 Differs from the reference code: the noise steps leave nothing behind. There they add to the model's
 gradients, so that the first step of impairing is a sum of all of them and spoils Adam's averages, and
 run in training mode. Its first version labels all noise as class 0, and takes three channels only.

@@ -562,6 +562,29 @@ def test_more_layers_than_there_are_are_refused_before_pretraining(quick: Quick,
     assert not list(plan.root.glob("store/pretrain/*"))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["method=salun", "method.share=1e-6", "method.batch_size=8"], "frees none of the"),
+        (
+            ["method=boundary_shrink", "scenario.classes=[0,1,2,3,4]", "method.batch_size=8"],
+            "forget fewer than half",
+        ),
+        (
+            ["method=boundary_expand", "scenario.classes=[0,1,2,3,4]", "method.batch_size=8"],
+            "forget fewer than half",
+        ),
+    ],
+)
+def test_what_a_method_cannot_serve_is_refused_before_pretraining(
+    quick: Quick, overrides: list[str], words: str
+) -> None:
+    plan = quick(*overrides)
+    with pytest.raises(UserError, match=words):
+        run(plan)
+    assert not list(plan.root.glob("store/pretrain/*"))
+
+
 def test_layers_are_those_that_own_parameters() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.GroupNorm(1, 2), nn.Flatten(), nn.Linear(2, 2))
     assert last_layers(model, 2) == [model[2], model[4]]
