@@ -2,7 +2,8 @@
 
 Idea: overwrite what is known of the forgotten rows, and repair afterwards (`repair=`) what that breaks.
 Update rule: θ ← θ − η ∇CE on {(x, ỹ) : x ∈ D_f}, with D_r where `include_retain` says so, from θ_o;
-ỹ is drawn once, uniformly from the classes other than the row's own.
+ỹ is drawn once, uniformly from the classes other than the row's own. With `keep_first` and `keep_last`
+(`label_flip_partial`) an update moves a share of each layer only, see `methods.partial_descent`.
 Needs: the forgotten rows; the retained ones too with `include_retain`.
 Differs from the paper: it does not say whether the retained rows are shown while labels are flipped
 (`include_retain`), nor any number. As it says no more than "incorrect", a flipped label may be that of
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 from data.split import Split
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import batch_fits
-from methods.training import Descent, fit
+from methods.partial_descent import PartialDescent
+from methods.training import curves, train
 
 
 @dataclass(frozen=True)
-class LabelFlip(Descent, Method):
+class LabelFlip(PartialDescent, Method):
     access: ClassVar[Access] = Access.FORGET
     include_retain: bool
 
@@ -44,7 +46,11 @@ class LabelFlip(Descent, Method):
         if problem.retain is not None:
             rest = problem.retain.without(forget.rows)  # a request to relabel retains all rows
             shown = rest.joined(shown)
-        return fit(problem.model, shown, self, problem.conditions)
+        model, conditions = problem.model, problem.conditions
+        steps = train(model, shown, self, conditions)
+        for _ in curves(self.partly(steps, model, conditions.streams), conditions.log):
+            pass
+        return model
 
 
 def flipped(forget: Split, classes: int, rng: torch.Generator) -> Tensor:

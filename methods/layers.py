@@ -5,16 +5,27 @@ from torch import nn
 from data.errors import UserError
 
 
+def owners(model: nn.Module) -> list[nn.Module]:
+    """The modules that own parameters, in the order in which the model defines them."""
+    return [module for module in model.modules() if list(module.parameters(recurse=False))]
+
+
+def rising(first: float, last: float, layers: int) -> list[float]:
+    """A share for each of so many layers, from the first one's to the last one's in equal steps."""
+    rise = (last - first) / max(1, layers - 1)
+    return [first + rise * layer for layer in range(layers)]
+
+
 def last_layers(model: nn.Module, k: int) -> list[nn.Module]:
     """The last `k` modules that own parameters, in the order in which the model defines its layers.
     Raises UserError where it has fewer."""
-    owners = [module for module in model.modules() if list(module.parameters(recurse=False))]
-    if k > len(owners):
+    found = owners(model)
+    if k > len(found):
         raise UserError(
-            f"method.layers={k}, but the model has {len(owners)} layers with parameters: "
-            f"set method.layers={len(owners)} or less"
+            f"method.layers={k}, but the model has {len(found)} layers with parameters: "
+            f"set method.layers={len(found)} or less"
         )
-    return owners[len(owners) - k :]
+    return found[len(found) - k :]
 
 
 def thaw_only(model: nn.Module, layers: list[nn.Module]) -> None:

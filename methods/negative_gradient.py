@@ -4,6 +4,8 @@ Idea: undo learning by gradient ascent.
 Update rule: θ ← θ + η ∇CE(D_f), from θ_o, until the loss reaches ln K (the loss of knowing nothing)
 or the epochs are over; `stop_loss` sets another bound, in nats. The loss is the mean over the rows of
 the last batches: as many as make a pass, at most 32.
+With `keep_first` and `keep_last` (`negative_gradient_partial`) an update moves a share of each layer
+only, see `methods.partial_descent`.
 Needs: the forgotten rows.
 Differs from the papers: they stop after fixed epochs and often collapse; the loss has no upper
 bound, so a bound is part of the method here. `stop_loss=inf` restores theirs. The step it stopped
@@ -22,14 +24,15 @@ from torch import Tensor, nn
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import batch_fits
-from methods.training import Descent, curves, train
+from methods.partial_descent import PartialDescent
+from methods.training import curves, train
 
 # Batches over which the loss is averaged, at most: a single batch's is heavy-tailed.
 WINDOW = 32
 
 
 @dataclass(frozen=True)
-class NegativeGradient(Descent, Method):
+class NegativeGradient(PartialDescent, Method):
     access: ClassVar[Access] = Access.FORGET
     version: ClassVar[int] = 2  # 1 stopped at the loss of a single batch
     stop_loss: float | None
@@ -50,7 +53,8 @@ class NegativeGradient(Descent, Method):
         window = min(WINDOW, math.ceil(len(problem.forget) / self.batch_size))
         recent: deque[tuple[float, int]] = deque(maxlen=window)  # loss and rows of a batch
         steps = train(problem.model, problem.forget, self, problem.conditions, ascent)
-        for step in curves(steps, log):
+        partly = self.partly(steps, problem.model, problem.conditions.streams)
+        for step in curves(partly, log):
             recent.append((-step.loss.item(), len(step.batch.rows)))
             loss = sum(mean * rows for mean, rows in recent) / sum(rows for _, rows in recent)
             if len(recent) == window and loss >= bound:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import get_class
-from omegaconf import OmegaConf
 
 import conf
 from data.split import Dataset
@@ -37,8 +36,7 @@ def options(group: str) -> list[str]:
 
 def needs_record(method: str) -> list[str]:
     """The recorder that a method of conf/method reads, as an override."""
-    target = OmegaConf.load(CONF / "method" / f"{method}.yaml")._target_
-    records = get_class(target).records
+    records = get_class(composed([f"method={method}"])[0].method._target_).records
     return [] if records is None else [f"recorder=[{records.__module__.rsplit('.', 1)[-1]}]"]
 
 

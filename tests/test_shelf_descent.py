@@ -327,6 +327,35 @@ def test_flipped_labels_are_any_but_the_own(quick: Quick) -> None:
     assert (threes[threes > 0] - 1000 / 9).abs().max() < 45  # four standard deviations
 
 
+@pytest.mark.parametrize("method", ["label_flip", "negative_gradient"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_partial_update_moves_its_share_of_each_layer_and_no_other_bit(
+    quick: Quick, method: str, optimizer: str
+) -> None:
+    """One step: a tenth of the first layer, rising to all of the last; momentum and decay included."""
+    unbounded = ["method.stop_loss=inf"] if method == "negative_gradient" else []
+    stages = stages_of(
+        quick(
+            f"method={method}_partial", f"method.optimizer={optimizer}", "method.batch_size=20",
+            *unbounded, "method.epochs=1", "method.weight_decay=0.1", "method.lr=0.01",
+            "method.keep_first=0.1", "method.keep_last=1",
+        )
+    )  # fmt: skip
+    before, after = original(stages), unlearned(stages)
+    moved = [(before[f"{layer}.weight"] != after[f"{layer}.weight"]).double() for layer in (0, 2, 6, 8)]
+    for number, (expected, layer) in enumerate(zip((0.1, 0.4, 0.7, 1.0), moved, strict=True)):
+        spread = 4 * math.sqrt(expected * (1 - expected) / layer.numel())
+        assert abs(layer.mean().item() - expected) <= spread + 1e-9, number
+
+
+@pytest.mark.parametrize("method", ["label_flip", "negative_gradient"])
+def test_a_partial_update_of_everything_is_the_whole_one(quick: Quick, method: str) -> None:
+    options = ["method.batch_size=8", "method.epochs=2"]
+    all_of_it = ["method.keep_first=1", "method.keep_last=0.9999999999"]  # no draw is above it
+    plain = unlearned(stages_of(quick(f"method={method}", *options)))
+    assert same(plain, unlearned(stages_of(quick(f"method={method}_partial", *options, *all_of_it))))
+
+
 @pytest.mark.parametrize(
     ("include", "access", "rows"),
     [("false", Access.FORGET, FORGET), ("true", Access.FORGET | Access.RETAIN, FORGET + RETAIN)],

@@ -21,6 +21,7 @@ from data.errors import UserError
 from data.streams import Streams
 from methods.bounds import above_zero_to_one
 from methods.entries import Damaged
+from methods.layers import owners, rising
 from methods.random_mask import Mask, RandomMask
 from methods.recorders.batch_updates import TYPES, Packing, Stored, UpdateRecorder
 from methods.recording import Watched
@@ -46,13 +47,11 @@ class Layerwise(UpdateRecorder):
         above_zero_to_one(option, self, "keep_first", "keep_last")
 
     def packing(self, watched: Watched) -> Packing:
-        modules = watched.model.modules()
-        own = [sum(p.numel() for p in module.parameters(recurse=False)) for module in modules]
-        sizes = [size for size in own if size]
+        layers = owners(watched.model)
+        sizes = [sum(p.numel() for p in layer.parameters(recurse=False)) for layer in layers]
         if sum(sizes) != watched.parameters:
             raise UserError("a parameter is used by two layers: record batch_updates instead")
-        rise = (self.keep_last - self.keep_first) / max(1, len(sizes) - 1)
-        keeps = [self.keep_first + rise * layer for layer in range(len(sizes))]
+        keeps = rising(self.keep_first, self.keep_last, len(sizes))
         streams = watched.streams
         return Part(sizes, keeps, self.mask.name, self.dtype.name, streams.seed, streams.scope)
 
