@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.disk import ENTRIES, FULL
+from data.disk import ENTRIES, says_full
 from data.errors import UserError
 
 # Jobs that may wait for the disk before training does.
@@ -36,10 +36,12 @@ class Writer:
     numpy: torch's operations in a second thread would compete with training for its threads.
 
     What a job raises is raised by the next `do`, or at the end; but a full disk, where `go_on` says so,
-    only ends the record: `lost` is set, and nothing more is written.
+    only ends the record: `lost` is set, nothing more is written, and what `folder` held is given back to
+    the disk at once, since the training still has to be stored.
     """
 
-    def __init__(self, go_on: bool) -> None:
+    def __init__(self, folder: Path, go_on: bool) -> None:
+        self.folder = folder
         self.go_on = go_on
         self.lost = False
         self._error: BaseException | None = None
@@ -71,13 +73,17 @@ class Writer:
                 continue
             try:
                 job()
-            except OSError as error:
-                if self.go_on and error.errno in FULL:
+            except BaseException as error:
+                if self.go_on and says_full(error):
                     self.lost = True
+                    self._give_back()
                 else:
                     self._error = error
-            except BaseException as error:
-                self._error = error
+
+    def _give_back(self) -> None:
+        for file in filter(Path.is_file, self.folder.iterdir()):
+            os.truncate(file, 0)  # one that is still open would keep its blocks
+            file.unlink()
 
     def _raise(self) -> None:
         if self._error is not None:

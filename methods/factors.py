@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from data.errors import UserError
+from methods.layers import refuse_batch_norm
 from models.vit import ClassToken, Positions
 
 
@@ -128,13 +129,12 @@ RULES: Mapping[type[nn.Module], Rule] = {
 
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     """The modules that own parameters, by name. Raises UserError, naming the layer, where one couples
-    samples or is of a kind without a rule."""
-    found = {}
+    samples or is of a kind without a rule, and where two own the same parameter."""
+    refuse_batch_norm(model)
+    found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if not list(module.parameters(recurse=False)):
             continue
-        if isinstance(module, nn.modules.batchnorm._NormBase):
-            raise UserError(f"{name} is a BatchNorm, which couples samples: use GroupNorm in its place")
         odd = isinstance(module, nn.Conv2d) and (
             module.padding_mode != "zeros" or isinstance(module.padding, str)
         )
@@ -144,6 +144,12 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
                 "no rule: choose another model, or record batch updates"
             )
         found[name] = module
+    own = sum(p.numel() for module in found.values() for p in module.parameters(recurse=False))
+    if own != sum(parameter.numel() for parameter in model.parameters()):
+        raise UserError(
+            "two layers share a parameter, whose per-sample gradients have no rule: choose another "
+            "model, or record batch updates"
+        )
     return found
 
 

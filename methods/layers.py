@@ -10,6 +10,13 @@ def owners(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if list(module.parameters(recurse=False))]
 
 
+def refuse_batch_norm(model: nn.Module) -> None:
+    """Raises UserError, naming the layer, where one couples the samples of a batch."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            raise UserError(f"{name} is a BatchNorm, which couples samples: use GroupNorm in its place")
+
+
 def rising(first: float, last: float, layers: int) -> list[float]:
     """A share for each of so many layers, from the first one's to the last one's in equal steps."""
     rise = (last - first) / max(1, layers - 1)

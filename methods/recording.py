@@ -7,7 +7,7 @@ Several recorders can watch one training.
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -24,10 +24,14 @@ from data.row_file import content, read_rows
 from data.split import Split
 from data.streams import Streams
 from methods.entries import Writer
+from methods.layers import refuse_batch_norm
 from methods.training import Recipe, Step
 
 # What a recording that gave up leaves in its folder.
 LOST = "lost"
+
+# What every record has: which rows it can serve, and what it takes to read it, written last.
+ROWS, ABOUT = "rows.safetensors", "about.json"
 
 
 class OnFull(Enum):
@@ -82,7 +86,7 @@ class Recorder(Component):
         if self.classes is not None and self.rows is not None:
             raise UserError(f"{option}: track classes or rows, and set the other to null")
         if self.rows is not None:
-            _ = self._listed
+            read_rows(self.rows, f"{option}.rows")
 
     def tracked(self, split: Split) -> Tensor:
         """(T,) the rows that can be asked for later, ascending."""
@@ -111,14 +115,8 @@ class Recorder(Component):
         raise NotImplementedError
 
     def check(self, watched: Watched, option: str) -> None:
-        """Raises UserError where the record cannot fit on its disk, before training."""
-        free = shutil.disk_usage(watched.folder).free
-        bill = self.bill(watched)
-        if bill > free:
-            raise UserError(
-                f"{option} would write {_size(bill)}, but {_size(free)} are free: "
-                f"track fewer rows ({option}.classes=[…]) or store less ({self.smaller(option)})"
-            )
+        """Raises UserError where this training cannot be recorded."""
+        refuse_batch_norm(watched.model)
 
     def sheet(self, watched: Watched, option: str, asked: int) -> str:
         """The cost sheet: bytes in all, per tracked row and free, and the share of batches that a
@@ -132,11 +130,23 @@ class Recorder(Component):
         )
 
     def smaller(self, option: str) -> str:
-        """An override that makes the record smaller."""
-        return f"{option}.dtype=bf16"
+        """What makes the record smaller, in words, with its overrides."""
+        return f"track fewer rows ({option}.classes=[…]) or store less ({option}.dtype=bf16)"
 
-    def writer(self) -> Writer:
-        return Writer(go_on=self.on_full is OnFull.go_on)
+    def writer(self, folder: Path) -> Writer:
+        return Writer(folder, go_on=self.on_full is OnFull.go_on)
+
+
+def require_space(recorders: Mapping[str, Recorder], watched: Mapping[str, Watched]) -> None:
+    """Raises UserError where the records of a training, by option, do not fit on their disk together."""
+    bills = {option: recorder.bill(watched[option]) for option, recorder in recorders.items()}
+    free = min((shutil.disk_usage(each.folder).free for each in watched.values()), default=0)
+    if sum(bills.values()) > free:
+        largest = max(bills, key=lambda option: bills[option])
+        raise UserError(
+            f"{' and '.join(bills)} would write {_size(sum(bills.values()))}, but {_size(free)} are "
+            f"free: {recorders[largest].smaller(largest)}"
+        )
 
 
 def _size(size: float) -> str:
@@ -174,12 +184,10 @@ class Stopwatch:
 def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Tensor]) -> None:
     """The last files of a record; where it was given up, only word of that."""
     if writer.lost:
-        for file in filter(Path.is_file, folder.iterdir()):
-            file.unlink()
         (folder / LOST).touch()
         return
-    (folder / "about.json").write_text(about)
-    save_file(tensors, folder / "rows.safetensors")
+    save_file(tensors, folder / ROWS)
+    (folder / ABOUT).write_text(about)
 
 
 def check_request(index: dict[str, Tensor], rows: Tensor, option: str) -> None:

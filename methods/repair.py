@@ -2,28 +2,30 @@
 
 Idea: what a method has damaged can be learned again from what may still be seen.
 Update rule: θ ← θ − η ∇CE(D_r), from θ_u; for `epochs`, or until it is as good as the original was:
-until the accuracy on the last batches is within `recovered` of the original's on D_r.
+until it is within `recovered` of the original's accuracy on D_r. It is looked at every 32 batches, on
+their rows, as the original was: in evaluation mode and without augmentation.
 Needs: the retained rows.
 Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021; papers 002 and 004 (4 epochs).
 """
 
-from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from methods.base import Access, Facts, Method, Problem, accuracy
 from methods.bounds import batch_fits, zero_to_one
 from methods.training import Descent, curves, train
 
-# Batches over which accuracy is averaged to tell whether the model has recovered.
+# Batches after which, and on whose rows, accuracy is looked at to tell whether the model has recovered.
 WINDOW = 32
 
 
 @dataclass(frozen=True)
 class Repair(Descent, Method):
     access: ClassVar[Access] = Access.RETAIN
+    version: ClassVar[int] = 2  # 1 compared augmented batches in training mode with clean rows
     recovered: float | None
 
     def check_parameters(self, option: str) -> None:
@@ -36,18 +38,20 @@ class Repair(Descent, Method):
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None
-        log = problem.conditions.log
+        retain, conditions = problem.retain, problem.conditions
         goal = None
         if self.recovered is not None:
-            original = accuracy(problem.original(), problem.retain, problem.conditions)
-            goal = original - self.recovered
-        recent: deque[float] = deque(maxlen=WINDOW)
-        steps = train(problem.model, problem.retain, self, problem.conditions)
-        for step in curves(steps, log):
+            goal = accuracy(problem.original(), retain, conditions) - self.recovered
+        rows: list[Tensor] = []
+        for step in curves(train(problem.model, retain, self, conditions), conditions.log):
             if goal is None:
                 continue
-            recent.append((step.logits.argmax(1) == step.batch.labels).float().mean().item())
-            if len(recent) == WINDOW and sum(recent) / WINDOW >= goal:
-                log({"recovered_at_step": step.number, "goal": goal})
+            rows.append(step.batch.rows)
+            if len(rows) < WINDOW:
+                continue
+            if accuracy(problem.model, retain.only(torch.cat(rows)), conditions) >= goal:
+                conditions.log({"recovered_at_step": step.number, "goal": goal})
                 break
+            problem.model.train()
+            rows.clear()
         return problem.model

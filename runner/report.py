@@ -29,6 +29,9 @@ COSTS = {
     "gradient_examples", "forward_examples", "seconds", "peak_bytes", "record_bytes", "record_seconds"
 }  # fmt: skip
 
+# Shown of every method that reads a record, whatever else is: what the record takes, and unlearning.
+OF_RECORDS = ("record_bytes", "record_seconds", "seconds")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -60,7 +63,10 @@ class Report:
 
     def _text(self, style: str) -> str:
         cells, labels = self.cells, self.labels
-        present = [column for column in self.columns if column in cells.index.get_level_values(2)]
+        found = set(cells.index.get_level_values(2))
+        recorded = OF_RECORDS if "record_bytes" in found else ()
+        wanted = dict.fromkeys([*self.columns, *recorded])
+        present = [column for column in wanted if column in found]
         with_gap = set(cells.index.get_level_values(2)[cells["gap"].notna()])
         gaps = [column for column in present if column not in COSTS and column in with_gap]
         lines = self.lines()

@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,17 +23,18 @@ from data.streams import Streams
 from methods.base import Access, Kept, Method, Problem
 from methods.entries import Damaged
 from methods.meter import Cost, Meter
-from methods.recording import LOST, Stopwatch, Watched, check_request
+from methods.recording import ABOUT, LOST, ROWS, Stopwatch, Watched, check_request, require_space
 from methods.training import Conditions, Diverged, Precision, Step, curves, require_finite, train
 from metrics.predictions import Predictions, by_part, predict
 from runner.plan import Plan
 from runner.progress import Bar
 from runner.provenance import provenance
-from runner.store import Artefact, Store
+from runner.store import Artefact, Store, fingerprint
 from runner.tracking import Tracker
 
 MODEL = "model.safetensors"
 TENSORS = "tensors.safetensors"
+ORIGINAL = "original.json"  # in a record: whose training it is of
 
 # The stage that makes the model of a role.
 STAGES = {
@@ -47,6 +48,10 @@ STAGES = {
 
 class RecordLost(UserError):
     """A record was given up, and the training was not."""
+
+
+class MadeElsewhere(Exception):
+    """Another process has made one of several records: nothing was trained here for the others."""
 
 
 @dataclass
@@ -99,21 +104,29 @@ class Stages:
     def pretrain(self) -> Artefact:
         """The original: a fresh model trained on all rows, watched by every recorder whose record is
         not there yet."""
-        while missing := [
-            name
-            for name, recorder in self.plan.recorders.items()
-            if not self.store.has("record", self.plan.record_identity(recorder))
-        ]:
-            self._record(missing, {})
+        while missing := self._missing():
+            with suppress(MadeElsewhere):
+                self._record(missing, {})
             if self._lost:
                 raise self._lost[0]
         return self._get("pretrain", self.plan.pretrain_identity, self._train)
+
+    def _missing(self) -> list[str]:
+        """A recorder for every record that is not there yet: one, where several would write the same,
+        and in an order that all processes share, so that none waits for one that waits for it."""
+        recorders = self.plan.recorders
+        names = {fingerprint(self.plan.record_identity(r)): name for name, r in recorders.items()}
+        return [
+            names[key]
+            for key in sorted(names)
+            if not self.store.has("record", self.plan.record_identity(recorders[names[key]]))
+        ]
 
     def record(self, name: str) -> Artefact:
         """What a recorder wrote during pretraining. Raises UserError where it cannot serve a request for
         the rows that are to be forgotten."""
         made = self._recorded(name)
-        check_request(load_file(made.path / "rows.safetensors"), self.request.rows, f"recorder.{name}")
+        check_request(load_file(made.path / ROWS), self.request.rows, f"recorder.{name}")
         return made
 
     def record_cost(self, name: str) -> dict[str, float]:
@@ -145,6 +158,8 @@ class Stages:
     ) -> Callable[[Path], None]:
         def produce(folder: Path) -> None:
             self._record(others, {**folders, name: folder})
+            if not any((folder / end).exists() for end in (ABOUT, LOST)):
+                raise MadeElsewhere
             if (folder / LOST).exists():
                 raise RecordLost(
                     f"recorder.{name}: the disk filled up, and the training went on without the record: "
@@ -163,6 +178,8 @@ class Stages:
                     self._keep_trained(Path(scratch))
                 raise
             made = self._keep_trained(Path(scratch))
+            for folder in folders.values():
+                _write(folder / ORIGINAL, {"weights": weights_of(made)})
             same = _weights(Path(scratch)), _weights(made.path)
         if any(not torch.equal(same[0][name], same[1][name]) for name in same[0]):
             threads = made.read("provenance.json")["threads"]
@@ -199,14 +216,22 @@ class Stages:
             with conditions.meter:
                 steps = curves(train(model, split, plan.recipe, conditions), conditions.log)
                 steps = _then(steps, lambda: _save(model, folder))
-                for name, place in recorders.items():
-                    recorder = plan.recorders[name]
-                    watched = Watched(model, split, plan.recipe, self.streams("record"), place)
-                    recorder.check(watched, f"recorder.{name}")
-                    asked = len(self.request.rows)
-                    self.store.say(recorder.sheet(watched, f"recorder.{name}", asked))
-                    watch = watches[name]
-                    steps = watch.counting(recorder.watch(watch.excluding(steps), watched))
+                asked = len(self.request.rows)
+                watched = {
+                    name: Watched(model, split, plan.recipe, self.streams("record"), recorders[name])
+                    for name in plan.recorders
+                    if name in recorders
+                }
+                for name, each in watched.items():
+                    plan.recorders[name].check(each, f"recorder.{name}")
+                    self.store.say(plan.recorders[name].sheet(each, f"recorder.{name}", asked))
+                require_space(
+                    {f"recorder.{name}": plan.recorders[name] for name in watched},
+                    {f"recorder.{name}": each for name, each in watched.items()},
+                )
+                for name, each in watched.items():
+                    watch, recorder = watches[name], plan.recorders[name]
+                    steps = watch.counting(recorder.watch(watch.excluding(steps), each))
                 for _ in steps:
                     pass
             for name, place in recorders.items():
@@ -238,6 +263,12 @@ class Stages:
         name = self.plan.record_of(method)
         record = None if name is None else self.record(name)
         recording = None if record is None else record.path
+        if record is not None and record.read(ORIGINAL)["weights"] != weights_of(original):
+            self.store.set_aside(record)
+            raise UserError(
+                f"recorder.{name} is of a training that ended in other weights than the stored "
+                "original: it is set aside: run again, and it is made anew"
+            )
 
         def produce(folder: Path) -> None:
             try:

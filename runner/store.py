@@ -23,7 +23,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from data.disk import ENTRIES, FULL
+from data.disk import ENTRIES, says_full
 from data.errors import UserError
 
 Identity = Mapping[str, Any]
@@ -87,6 +87,8 @@ class Artefact:
                 return f"{name} is not as long as it was"
             if thorough and not _intact(file):
                 return f"{name} differs from what was written"
+        if fingerprint(self.read("identity.json")) != self.key:
+            return "identity.json is another artefact's"
         return None
 
 
@@ -237,19 +239,14 @@ def _telling_about_disks(root: Path) -> Iterator[None]:
     """Turns what disks refuse into sentences."""
     try:
         yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise _full(root) from error
-        if error.errno in REFUSED and str(error.filename or "").startswith(str(root)):
-            raise UserError(f"cannot write {root} ({error.strerror}): set paths.root=…") from error
-        raise
     except Exception as error:
-        # safetensors reports what the system said as text alone
-        if type(error).__name__ == "SafetensorError" and any(
-            os.strerror(number) in str(error) for number in FULL
-        ):
+        if says_full(error):
             raise _full(root) from error
-        raise
+        if not (isinstance(error, OSError) and error.errno in REFUSED):
+            raise
+        if not str(error.filename or "").startswith(str(root)):
+            raise
+        raise UserError(f"cannot write {root} ({error.strerror}): set paths.root=…") from error
 
 
 def _full(root: Path) -> UserError:

@@ -1,6 +1,7 @@
 """Small real runs: everything here works on scikit-learn's digits, with a small network."""
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,28 @@ def quick(tmp_path: Path) -> Callable[..., Plan]:
 def digits() -> Dataset:
     plan = plan_of("dataset=digits")
     return plan.source.load(plan.data_root, False)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a file system of so many MiB, where this machine lets us; it is gone after the test."""
+    mounted = []
+
+    def mount(size: int) -> Path:
+        place = tmp_path / f"disk{len(mounted)}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(place)]
+        try:
+            if subprocess.run(command, capture_output=True).returncode:
+                pytest.skip("needs the right to mount a file system")
+        except OSError:
+            pytest.skip("needs the mount command")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.fixture(autouse=True)

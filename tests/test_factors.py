@@ -143,6 +143,15 @@ def test_every_model(name: str, overrides: list[str]) -> None:
 def test_batch_norm_is_refused_by_name() -> None:
     with pytest.raises(UserError, match="1 is a BatchNorm, which couples samples: use GroupNorm"):
         Capture(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)))
+    with pytest.raises(UserError, match="1 is a BatchNorm"):
+        Capture(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2, affine=False)))
+
+
+def test_a_parameter_of_two_layers_is_refused() -> None:
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    with pytest.raises(UserError, match="two layers share a parameter"):
+        Capture(tied)
 
 
 def test_a_layer_without_a_rule_is_refused_by_name() -> None:

@@ -1,7 +1,9 @@
 """Records of a training: watching changes nothing, records add up, what is not tracked is refused."""
 
 import errno
+import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -26,7 +28,7 @@ from methods.recording import Watched, share_of_batches_hit
 from methods.training import Conditions, Diverged, Step, train
 from runner.pipeline import run
 from runner.plan import Plan
-from runner.stages import MODEL, Stages, curves_of
+from runner.stages import MODEL, MadeElsewhere, Stages, curves_of
 from runner.store import Artefact, Store
 from runner.tracking import Tracker
 from tests.conftest import options, plan_of, stages_of
@@ -137,10 +139,27 @@ def test_a_record_that_belongs_to_other_weights_is_refused(quick: Quick) -> None
     stages = stages_of(quick("training.epochs=2"))
     made = stages.pretrain()
     other = stages_of(quick("training.epochs=2", "seed=1")).pretrain()
-    for file in other.path.iterdir():
-        (made.path / file.name).write_bytes(file.read_bytes())
+    put_weights_of(other, made)
     with pytest.raises(UserError, match="did not end in the weights of the stored original"):
         stages_of(quick(*RECORD)).pretrain()
+
+
+def put_weights_of(other: Artefact, made: Artefact) -> None:
+    """As if `made` had ended in the weights of `other`."""
+    (made.path / MODEL).write_bytes((other.path / MODEL).read_bytes())
+    sums = made.read("checksums.json") | {MODEL: other.checksum(MODEL)}
+    (made.path / "checksums.json").write_text(json.dumps(sums))
+
+
+def test_a_record_is_not_used_with_another_original(quick: Quick) -> None:
+    """As where the original was deleted and made again on another machine."""
+    amnesiac = [*RECORD, "method=amnesiac"]
+    stages = stages_of(quick(*amnesiac))
+    stages.pretrain()
+    put_weights_of(stages_of(quick("training.epochs=2", "seed=1")).pretrain(), stages.pretrain())
+    again = stages_of(quick(*amnesiac))
+    with pytest.raises(UserError, match=r"recorder\.batch_updates .* other weights .* is set aside"):
+        again.unlearn(again.pretrain())
 
 
 def test_an_altered_record_is_made_again(quick: Quick) -> None:
@@ -546,7 +565,7 @@ def test_preconditioned_shares_are_divided_by_adams_root_at_the_step(
         (["attribution=preconditioned"], "set recorder.per_sample.form=dense or masked"),
         (["group_by=class", "form=factored"], "set recorder.per_sample.form=dense or masked"),
         (["classes=[1]", "rows=x.npy"], "track classes or rows"),
-        (["rows=nowhere.npy"], "recorder.rows=nowhere.npy does not exist"),
+        (["rows=nowhere.npy"], "recorder.per_sample.rows=nowhere.npy does not exist"),
     ],
 )
 def test_records_that_make_no_sense_are_refused_at_once(options: list[str], words: str) -> None:
@@ -644,12 +663,80 @@ def test_a_training_that_ended_is_kept_when_a_record_of_it_fails_later(quick: Qu
     assert len(curves_of(plain.pretrain())) == 1
 
 
-def test_what_a_writer_fails_at_is_raised_where_it_was_asked_for() -> None:
+def test_what_a_writer_fails_at_is_raised_where_it_was_asked_for(tmp_path: Path) -> None:
     def fail() -> None:
         raise ValueError("no")
 
-    with pytest.raises(ValueError, match="no"), Writer(go_on=True) as writer:
+    with pytest.raises(ValueError, match="no"), Writer(tmp_path, go_on=True) as writer:
         writer.do(fail)
+
+
+class Filling(Tracker):
+    """Another program, which leaves so many bytes of a disk after the first epoch."""
+
+    def __init__(self, disk: Path, left: int) -> None:
+        self.disk, self.left = disk, left
+
+    def curve(self, stage: str, point: Mapping[str, float]) -> None:
+        if not (self.disk / "filler").exists():
+            size = shutil.disk_usage(self.disk).free - self.left
+            (self.disk / "filler").write_bytes(bytes(size))
+
+
+@pytest.mark.parametrize("recorder", ["batch_updates", "checkpoints"])
+def test_the_training_outlives_a_disk_that_is_really_full(
+    quick: Quick, small_disk: Callable[[int], Path], recorder: str
+) -> None:
+    """What the record held makes room for the model."""
+    root = small_disk(24)
+    options = [f"recorder=[{recorder}]", f"recorder.{recorder}.on_full=go_on", "model.hidden=256"]
+    plan = quick(*options, "training.epochs=8", "training.batch_size=40", f"paths.root={root}")
+    stages = Stages(plan, Store(root / "store"), Filling(root, 200_000))
+    with pytest.raises(UserError, match="the disk filled up, and the training went on"):
+        stages.pretrain()
+    assert {artefact.stage for artefact in stages.store.artefacts()} == {"request", "pretrain"}
+
+
+def test_records_that_fit_one_by_one_and_not_together_are_refused(
+    quick: Quick, small_disk: Callable[[int], Path]
+) -> None:
+    several = ["recorder=[batch_updates,layerwise]", "recorder.layerwise.keep_first=1"]
+    updates = ["recorder.layerwise.keep_last=1", "training.epochs=8", "model.hidden=256"]
+    plan = quick(*several, *updates, f"paths.root={small_disk(2)}")
+    stages = stages_of(plan)
+    with pytest.raises(UserError, match=r"recorder\.batch_updates and recorder\.layerwise would write"):
+        stages.pretrain()
+    assert not list(plan.root.glob("store/pretrain/*"))
+
+
+def test_a_record_that_another_process_made_meanwhile_leaves_no_empty_one(quick: Quick) -> None:
+    """What was missing when this run looked is there when its turn comes."""
+    stages = stages_of(quick("recorder=[batch_updates,checkpoints]"))
+    first, second = stages._missing()
+    stages_of(quick(f"recorder=[{second}]")).pretrain()
+    with pytest.raises(MadeElsewhere):
+        stages._record([first, second], {})
+    assert {a.stage for a in stages.store.artefacts()} == {"request", "record", "pretrain"}
+    assert stages._missing() == [first]
+    stages.pretrain()
+    assert stages.record(first).read("about.json")
+
+
+def test_records_are_locked_in_one_order_by_all(quick: Quick) -> None:
+    one = stages_of(quick("recorder=[batch_updates,checkpoints]"))
+    other = stages_of(quick("recorder=[checkpoints,batch_updates]"))
+    assert one._missing() == other._missing()
+
+
+def test_the_share_of_batches_is_of_all_batches_whatever_is_tracked(quick: Quick) -> None:
+    """With batches of 4, some hold no row of the class."""
+    found = []
+    for tracked in ("null", "[3]"):
+        record = ["recorder=[batch_updates]", f"recorder.batch_updates.classes={tracked}"]
+        row = run(quick(*record, "method=amnesiac", "training.batch_size=4"))
+        assert row is not None
+        found.append(row.costs["unlearned"]["batches_hit"])
+    assert found[0] == found[1] < 1
 
 
 def test_the_cost_sheet_comes_before_the_first_step(quick: Quick) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from safetensors.torch import load_file
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from methods.entries import Entries, EntryFile
-from methods.recording import Recorder, Watched, close_record, share_of_batches_hit
+from methods.recording import ABOUT, ROWS, Recorder, Watched, close_record, share_of_batches_hit
 from methods.training import Step
 
 UPDATES = "updates"
@@ -78,6 +78,8 @@ class Whole:
 class UpdateRecorder(Recorder):
     """Keeps something of every update; what, is its packing."""
 
+    version: ClassVar[int] = 2  # 1 did not count the steps
+
     def packing(self, watched: Watched) -> Packing:
         raise NotImplementedError
 
@@ -99,10 +101,11 @@ class UpdateRecorder(Recorder):
                 entry = packing.pack(len(members) - 1, update.cpu())
                 writer.do(partial(file.append, entry[None]))
 
-        with self.writer() as writer:
+        with self.writer(watched.folder) as writer:
+            taken = 0
             for step in steps:
                 close_step()
-                before = None
+                before, taken = None, taken + 1
                 if torch.isin(step.batch.rows, tracked).any() and not writer.lost:
                     before = parameters_to_vector(watched.model.parameters()).detach().clone()
                     members.append(step.batch.rows.cpu())
@@ -114,7 +117,8 @@ class UpdateRecorder(Recorder):
         for line, batch in zip(rows, members, strict=True):
             line[: len(batch)] = batch
         about = json.dumps(packing.about())
-        close_record(writer, watched.folder, about, {"rows": rows, "tracked": tracked.cpu()})
+        index = {"rows": rows, "tracked": tracked.cpu(), "steps": torch.tensor(taken)}
+        close_record(writer, watched.folder, about, index)
 
 
 @dataclass(frozen=True)
@@ -136,16 +140,17 @@ class UpdateRecord:
     rows: Tensor  # (U, B) rows of each update's batch, −1 where the batch was smaller
     packing: Packing
     parameters: int
+    steps: int  # of the whole training, kept or not
 
     @staticmethod
     def open(folder: Path, unpacker: Unpacker = Whole) -> "UpdateRecord":
         """Raises Damaged where the files do not belong together."""
-        about = json.loads((folder / "about.json").read_text())
-        rows = load_file(folder / "rows.safetensors")["rows"]
+        about = json.loads((folder / ABOUT).read_text())
+        index = load_file(folder / ROWS)
         packing = unpacker(**about)
-        return UpdateRecord(
-            Entries.open(folder, UPDATES, packing.width), rows, packing, about["parameters"]
-        )
+        entries = Entries.open(folder, UPDATES, packing.width)
+        steps = int(index["steps"])
+        return UpdateRecord(entries, index["rows"], packing, about["parameters"], steps)
 
     def hit(self, rows: Tensor) -> Tensor:
         """(U,) which updates' batches hold any of these rows."""

@@ -57,13 +57,13 @@ class Bayesian(Recorder):
         return watched.parameters * 4
 
     def smaller(self, option: str) -> str:
-        return "model=…"
+        return "choose a smaller model (model=…)"
 
     def watch(self, steps: Iterator[Step], watched: Watched) -> Iterator[Step]:
         yield from steps
         deviation = self.deviation(watched)
         found = {name: value.cpu().contiguous() for name, value in deviation.items()}
-        with self.writer() as writer:
+        with self.writer(watched.folder) as writer:
             writer.do(partial(save_file, found, watched.folder / DEVIATION))
         about = json.dumps({"gradient_examples": self.samples * self.epochs * len(watched.split)})
         close_record(writer, watched.folder, about, self.index(watched.split))

@@ -24,10 +24,10 @@ class Checkpoints(Recorder):
         return 4 * watched.parameters * (watched.recipe.epochs + 1)
 
     def smaller(self, option: str) -> str:
-        return "training.epochs=…"
+        return "train for fewer epochs (training.epochs=…)"
 
     def watch(self, steps: Iterator[Step], watched: Watched) -> Iterator[Step]:
-        with self.writer() as writer:
+        with self.writer(watched.folder) as writer:
             saved = 0
             for step in steps:
                 if step.epoch == saved:

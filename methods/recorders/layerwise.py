@@ -46,6 +46,10 @@ class Layerwise(UpdateRecorder):
         super().check_parameters(option)
         above_zero_to_one(option, self, "keep_first", "keep_last")
 
+    def smaller(self, option: str) -> str:
+        kept = f"{option}.keep_last=0.1, {option}.dtype=bf16"
+        return f"track fewer rows ({option}.classes=[…]) or store less ({kept})"
+
     def packing(self, watched: Watched) -> Packing:
         layers = owners(watched.model)
         sizes = [sum(p.numel() for p in layer.parameters(recurse=False)) for layer in layers]

@@ -40,7 +40,7 @@ from methods.bounds import above_zero_to_one
 from methods.entries import Damaged, Entries, EntryFile
 from methods.factors import RULES, Capture, Factors, Gradients, layers_of
 from methods.random_mask import Mask, RandomMask
-from methods.recording import Recorder, Watched, close_record
+from methods.recording import ABOUT, ROWS, Recorder, Watched, close_record
 from methods.training import Optimizer, Recipe, Step
 
 FACTORS, SUMS = "factors", "sums.bin"
@@ -126,7 +126,7 @@ class PerSample(Recorder):
         if self.group_by is not None and self.form is Form.factored:
             raise UserError(f"{option}.group_by keeps sums: set {option}.form=dense or masked")
         if self.group_by not in (None, "class"):
-            _ = self._listed_groups
+            read_numbers(self.group_by, f"{option}.group_by")
 
     def check(self, watched: Watched, option: str) -> None:
         recipe = watched.recipe
@@ -188,6 +188,10 @@ class PerSample(Recorder):
         """Of one row's factors at one of its steps."""
         return shape.factors * _TYPES[self.dtype].itemsize
 
+    def smaller(self, option: str) -> str:
+        kept = f"{option}.form=masked with {option}.keep=0.01, or {option}.dtype=int8 for factors"
+        return f"track fewer rows ({option}.classes=[…]) or store less ({kept})"
+
     def _is_factored(self, layer: nn.Module, shape: Shape, epochs: int) -> bool:
         """Whether a layer is kept as factors; those without an outer product never are."""
         if RULES[type(layer)].total is None or self.group_by is not None:
@@ -217,7 +221,8 @@ class PerSample(Recorder):
         rows: list[Tensor] = []
         numbers: list[Tensor] = []
         scales: list[Tensor] = []
-        with Capture(model) as capture, self.writer() as writer:
+        with Capture(model) as capture, self.writer(folder) as writer:
+            writer.do(sums.open)
             for step in steps:
                 taken = capture.take()
                 where = slice(None) if every else torch.isin(step.batch.rows, tracked).nonzero()[:, 0]
@@ -411,12 +416,15 @@ class _Sums:
 
     def __init__(self, folder: Path, slots: int, width: int) -> None:
         self.width = width
-        self._file = (folder / SUMS).open("w+b", buffering=0)
-        self._file.truncate(4 * slots * width)
-        if hasattr(os, "posix_fallocate") and slots * width:
-            # A full disk is found now, not in the middle of training.
-            os.posix_fallocate(self._file.fileno(), 0, 4 * slots * width)
+        self._path, self._size = folder / SUMS, 4 * slots * width
         self._sum = np.empty(width, np.float32)
+
+    def open(self) -> None:
+        self._file = self._path.open("w+b", buffering=0)
+        self._file.truncate(self._size)
+        if hasattr(os, "posix_fallocate") and self._size:
+            # A full disk is found now, not in the middle of training.
+            os.posix_fallocate(self._file.fileno(), 0, self._size)
 
     def add(self, slots: Tensor, values: Tensor) -> None:
         """Adds (n, width) to the sums of their slots (n,)."""
@@ -445,8 +453,8 @@ class SampleRecord:
 
     @staticmethod
     def open(folder: Path) -> "SampleRecord":
-        about = json.loads((folder / "about.json").read_text())
-        stored = load_file(folder / "rows.safetensors")
+        about = json.loads((folder / ABOUT).read_text())
+        stored = load_file(folder / ROWS)
         tracked, shares = stored["tracked"], stored["shares"][stored["steps"]]
         slots = stored.get("slots", torch.arange(len(tracked)))
         scales = stored.get("scales")

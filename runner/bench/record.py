@@ -152,7 +152,7 @@ def writing() -> Iterator[Figure]:
         command = ["dd", "if=/dev/zero", target, f"bs={block.numel()}", f"count={BLOCKS}"]
 
         def ours() -> None:
-            with Writer(go_on=False) as writer:
+            with Writer(Path(folder), go_on=False) as writer:
                 file = EntryFile(Path(folder), "bench")
                 for _ in range(BLOCKS):
                     writer.do(partial(file.append, block.clone()))
