@@ -7,6 +7,7 @@ prints the table and writes it as Markdown, CSV and LaTeX to <paths.root>/tables
 runner may follow; `name`, `paths.root` and `table` are the ones that matter.
 """
 
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -126,15 +127,17 @@ class Report:
         return value.join(gap)
 
     def lines(self) -> list[tuple[str, str]]:
-        """(setting, cell) in the order of the table: original, methods by name, reference."""
+        """(setting, cell) in the order of the table: settings as their originals are called, and in each
+        the original, methods by name, the reference; numbers in names by their size."""
         labels = self.labels
         rank = {"original": 0, "reference": 2}
-        cells = list(dict.fromkeys(self.cells.droplevel("metric").index))
-        settings = list(dict.fromkeys(setting for setting, _ in cells))
-        return sorted(
-            cells,
-            key=lambda line: (settings.index(line[0]), rank.get(line[1], 1), labels[line]),
-        )
+
+        def place(line: tuple[str, str]) -> Any:
+            setting, cell = line
+            shared = _by_size(labels[setting, "original"])
+            return shared, setting, rank.get(cell, 1), _by_size(labels[line])
+
+        return sorted(set(self.cells.droplevel("metric").index), key=place)
 
     @cached_property
     def labels(self) -> dict[tuple[str, str], str]:
@@ -192,6 +195,12 @@ class Report:
         if absent and len(cells):
             remarks.append(f"no run has these columns: {', '.join(sorted(absent))}")
         return remarks
+
+
+def _by_size(label: str) -> list[str | float]:
+    """Words and numbers in turn, for sorting."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+    return [float(part) if number % 2 else part for number, part in enumerate(parts)]
 
 
 def _is_choice(option: str) -> bool:

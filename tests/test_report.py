@@ -88,6 +88,28 @@ def test_lines_are_the_original_the_methods_and_the_reference() -> None:
     assert order == sorted(order)
 
 
+def test_lines_and_settings_stand_by_the_size_of_their_numbers() -> None:
+    counts = (100, 30, 3)
+    rows = [
+        row("finetune", 0, 0.1, setting=str(count), **{"method.lr": lr, "request.scenario.count": count})
+        for lr in (0.01, 0.002)
+        for count in counts
+    ]
+    text = Report(rows, COLUMNS).terminal().split("gap")[0].splitlines()
+    found = [line.split("(")[1].split(")")[0] for line in text if line.startswith("finetune")]
+    assert found == [
+        f"lr={lr}, request.scenario.count={n}" for n in (3, 30, 100) for lr in (0.002, 0.01)
+    ]
+
+
+def test_what_a_record_takes_is_shown_unasked() -> None:
+    plain, recorded = row("finetune", 0, 0.1), row("amnesiac", 0, 0.2)
+    costs = recorded.costs | {"unlearned": {"record_bytes": 5e6, "record_seconds": 2.0, "seconds": 1.0}}
+    assert "record" not in Report([plain], COLUMNS).terminal()
+    text = Report([plain, replace(recorded, costs=costs)], COLUMNS).terminal()
+    assert "5,000,000" in text and "2.000" in text
+
+
 def test_short_cells_say_how_many_seeds_they_have() -> None:
     rows = [row("finetune", 0, 0.2), row("finetune", 1, 0.2), row("random_labels", 0, 0.4)]
     text = Report(rows, COLUMNS).terminal()
