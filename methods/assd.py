@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import numpy as np
 from torch import nn
 
 from methods.base import Access, Method, Problem
@@ -48,7 +48,11 @@ class ASSD(Method):
 
 def ratio_at(forget: Importance, everything: Importance, percentile: float) -> float:
     """The percentile (0 to 100, nearest rank) of I_f/I_D over all weights; 0/0 counts as 0."""
-    each = [(forget.mean(name) / everything.mean(name)).flatten() for name in forget.sums]
-    ratios = torch.cat(each).nan_to_num(nan=0.0)
+    ratios, filled = np.empty(sum(value.numel() for value in forget.sums.values())), 0
+    for name in forget.sums:
+        for own, all_ in zip(forget.pieces(name), everything.pieces(name), strict=True):
+            ratios[filled : filled + len(own)] = (own / all_).nan_to_num(nan=0.0).cpu()
+            filled += len(own)
     rank = max(1, math.ceil(percentile / 100 * len(ratios)))
-    return float(ratios.kthvalue(rank).values)
+    ratios.partition(rank - 1)  # in place: torch would make copies
+    return float(ratios[rank - 1])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from methods.base import Facts, Problem
-from methods.importance import Importance, Measure, ratio_bound
+from methods.importance import PIECE, Importance, Measure, ratio_bound
 
 # A threshold is passed by more than rounding: where only rows to forget move a weight, its ratio is the
 # bound on all ratios, to the last bit or so.
@@ -24,8 +24,8 @@ def measured(problem: Problem, measure: Measure, size: int) -> tuple[Importance,
     rest = problem.retain.without(problem.forget.rows)  # a request to relabel retains all rows
     rest = rest.take(rest.labels.argsort(stable=True))
     forget = measure(problem.model, problem.forget, size, problem.conditions)
-    everything = forget + measure(problem.model, rest, size, problem.conditions)
-    return forget, everything
+    rest_alone = measure(problem.model, rest, size, problem.conditions)
+    return forget, rest_alone.joined(forget)
 
 
 @torch.no_grad()
@@ -40,12 +40,13 @@ def dampen(
     Returns the share of the weights that were selected."""
     selected = total = 0
     for name, parameter in model.named_parameters():
-        own, all_ = forget.mean(name), everything.mean(name)
-        chosen = own > alpha * (1 + ROUNDING) * all_  # strictly: weights that matter to none stay
-        shrunk = (dampening * all_ / own).clamp(max=1)
-        parameter.mul_(torch.where(chosen, shrunk, 1.0).to(parameter))
-        selected += int(chosen.sum())
-        total += chosen.numel()
+        weights = parameter.view(-1).split(PIECE)
+        for part, own, all_ in zip(weights, forget.pieces(name), everything.pieces(name), strict=True):
+            chosen = own > alpha * (1 + ROUNDING) * all_  # strictly: weights that matter to none stay
+            shrunk = (dampening * all_ / own).clamp(max=1)
+            part.mul_(torch.where(chosen, shrunk, 1.0).to(part))
+            selected += int(chosen.sum())
+            total += chosen.numel()
     return selected / total
 
 

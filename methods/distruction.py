@@ -81,7 +81,8 @@ class DiStruction(Method):
         objective = _OBJECTIVES[self.objective](problem)
         recorded = deviation_of(problem.recording)
         mean = {name: value.detach().clone() for name, value in model.named_parameters()}
-        p = q = Gaussian(mean, {name: recorded[name].to(mean[name].device) for name in mean})
+        p = Gaussian(mean, {name: recorded[name].to(mean[name].device) for name in mean})
+        q = p.copy()
         passes, noise = pass_streams(conditions.streams), conditions.streams("noise")
         conditions.meter.progress.expect(self.epochs * len(problem.forget))
         number = 0
@@ -91,7 +92,8 @@ class DiStruction(Method):
             ):
                 loss = _Loss(model, batch.images, objective(batch), conditions.bf16)
                 found = moments(model, q, loss, self.samples, noise)
-                q = _STEPS[self.step](self, q, p, found.times(1 - self.penalty))
+                found.scale(1 - self.penalty)
+                _STEPS[self.step](self, q, p, found)
                 kl = divergence(q, p).item()
                 if not (kl < float("inf") and found.loss.isfinite()):
                     raise Diverged(
@@ -101,6 +103,7 @@ class DiStruction(Method):
                 shown = found.loss.item() / len(batch.rows)
                 conditions.log({"step": number, "kl": kl, "objective": shown})
                 number += 1
+                del found  # two copies of the model, which the next batch makes again
         q.put_mean(model)
         return model
 
@@ -120,44 +123,41 @@ class _Loss:
         return self.objective(logits.float())
 
 
-def proximal(method: DiStruction, q: Gaussian, p: Gaussian, found: Moments) -> Gaussian:
-    """The minimum of KL(q'‖q) + λ·KL(q'‖p) + the linearised objective."""
+def proximal(method: DiStruction, q: Gaussian, p: Gaussian, found: Moments) -> None:
+    """Moves q to the minimum of KL(q'‖q) + λ·KL(q'‖p) + the linearised objective."""
     kappa = method.penalty
 
-    def step(name: str) -> tuple[Tensor, Tensor]:
+    def step(
+        mean: Tensor, deviation: Tensor, around: Tensor, recorded: Tensor, g: Tensor, h: Tensor
+    ) -> tuple[Tensor, Tensor]:
         # A and H in units of 1/σ² and 1/σ: the numbers stay near 1
-        variance = q.deviation[name].square()
-        held = kappa * variance / p.deviation[name].square()
-        mean = q.mean[name] + (
-            held * (p.mean[name] - q.mean[name]) - method.eta * variance * found.gradient[name]
-        ) / (1 + held)
-        half = q.deviation[name] * found.product[name] / 2
+        variance = deviation.square()
+        held = kappa * variance / recorded.square()
+        moved = mean + (held * (around - mean) - method.eta * variance * g) / (1 + held)
+        half = deviation * h / 2
         spread = ((1 + held) * (1 + kappa)).sqrt()
         root = torch.hypot(half, spread)
         # (root − half)/(1 + held), without the difference of near numbers for half > 0
         factor = torch.where(half > 0, (1 + kappa) / (root + half), (root - half) / (1 + held))
-        return mean, q.deviation[name] * factor
+        return moved, deviation * factor
 
-    return q.replaced(step)
+    q.move(step, p.mean, p.deviation, found.gradient, found.product)
 
 
-def explicit(method: DiStruction, q: Gaussian, p: Gaussian, found: Moments) -> Gaussian:
-    """A step of Bayesian gradient descent, then one down the gradient of λ·KL(q‖p)."""
+def explicit(method: DiStruction, q: Gaussian, p: Gaussian, found: Moments) -> None:
+    """Moves q by a step of Bayesian gradient descent, then by one down the gradient of λ·KL(q‖p)."""
 
-    def descend(name: str) -> tuple[Tensor, Tensor]:
-        variance = q.deviation[name].square()
-        mean = q.mean[name] - method.eta * variance * found.gradient[name]
-        return mean, descended_deviation(q.deviation[name], found.product[name])
-
-    descended = q.replaced(descend)
     rate = method.pull_rate * method.penalty
 
-    def retreat(name: str) -> tuple[Tensor, Tensor]:
-        of_mean, of_deviation = pull(descended, p, name)
-        deviation = descended.deviation[name] - rate * of_deviation
-        return descended.mean[name] - rate * of_mean, deviation.clamp(min=FLOOR)
+    def step(
+        mean: Tensor, deviation: Tensor, around: Tensor, recorded: Tensor, g: Tensor, h: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        mean = mean - method.eta * deviation.square() * g
+        deviation = descended_deviation(deviation, h)
+        of_mean, of_deviation = pull(mean, deviation, around, recorded)
+        return mean - rate * of_mean, (deviation - rate * of_deviation).clamp(min=FLOOR)
 
-    return descended.replaced(retreat)
+    q.move(step, p.mean, p.deviation, found.gradient, found.product)
 
 
 def _entropy(problem: Problem) -> Objective:

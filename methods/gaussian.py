@@ -6,7 +6,7 @@ has a term inside the root that belongs outside, and whose ∂KL/∂μ has the w
 Reference: Zeno et al., Task Agnostic Continual Learning Using Online Variational Bayes, 2018.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,15 @@ Tensors = Mapping[str, Tensor]
 FLOOR = 1e-12
 
 
+# Numbers that formulas work on at once: their intermediate results are no copies of the model.
+PIECE = 2**18
+
+
+def pieces(name: str, *parts: Tensors) -> Iterator[tuple[Tensor, ...]]:
+    """Flat views of the same numbers of a name in all parts."""
+    yield from zip(*(part[name].view(-1).split(PIECE) for part in parts), strict=True)
+
+
 @dataclass(frozen=True)
 class Gaussian:
     """A distribution of the weights: `mean` and `deviation` by parameter name."""
@@ -25,13 +34,20 @@ class Gaussian:
     mean: Tensors
     deviation: Tensors
 
-    def replaced(self, step: Callable[[str], tuple[Tensor, Tensor]]) -> "Gaussian":
-        """The distribution whose mean and deviation `step` gives for every name."""
-        found = {name: step(name) for name in self.mean}
-        return Gaussian(
-            {name: mean for name, (mean, _) in found.items()},
-            {name: deviation for name, (_, deviation) in found.items()},
+    def copy(self) -> "Gaussian":
+        both = (
+            {name: value.clone() for name, value in part.items()} for part in (self.mean, self.deviation)
         )
+        return Gaussian(*both)
+
+    def move(self, step: Callable[..., tuple[Tensor, Tensor]], *others: Tensors) -> None:
+        """Puts in the place of mean and deviation what `step` makes of them and of the same numbers of
+        `others`, number by number; it is given some at a time."""
+        for name in self.mean:
+            for mean, deviation, *rest in pieces(name, self.mean, self.deviation, *others):
+                moved = step(mean, deviation, *rest)
+                mean.copy_(moved[0])
+                deviation.copy_(moved[1])
 
     def put_mean(self, model: nn.Module) -> None:
         """Sets the model's weights to the mean."""
@@ -48,10 +64,10 @@ class Moments:
     product: Tensors
     loss: Tensor
 
-    def times(self, weight: float) -> "Moments":
-        """The moments of the loss times `weight`; `loss` is still told as it is."""
-        gradient = {name: weight * value for name, value in self.gradient.items()}
-        return Moments(gradient, {n: weight * value for n, value in self.product.items()}, self.loss)
+    def scale(self, weight: float) -> None:
+        """Makes them the moments of the loss times `weight`; `loss` is still told as it is."""
+        for value in (*self.gradient.values(), *self.product.values()):
+            value.mul_(weight)
 
 
 def moments(
@@ -85,7 +101,7 @@ def _sample(parameters: Mapping[str, nn.Parameter], q: Gaussian, rng: torch.Gene
     }
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(torch.addcmul(q.mean[name], q.deviation[name], noise[name]))
+            parameter.copy_(q.mean[name]).addcmul_(q.deviation[name], noise[name])
     return noise
 
 
@@ -102,14 +118,16 @@ def descended_deviation(deviation: Tensor, product: Tensor) -> Tensor:
 def divergence(q: Gaussian, p: Gaussian) -> Tensor:
     """KL(q‖p), summed over all weights; 0 if and only if they are equal."""
     total = torch.zeros((), dtype=torch.float64)
-    for name, mean in q.mean.items():
-        squared = (q.deviation[name] / p.deviation[name]).square()
-        moved = ((mean - p.mean[name]) / p.deviation[name]).square()
-        total = total.to(mean.device) + (moved + squared - 1 - squared.log()).sum() / 2
+    for name in q.mean:
+        both = pieces(name, q.mean, q.deviation, p.mean, p.deviation)
+        for mean, deviation, around, held in both:
+            squared = (deviation / held).square()
+            moved = ((mean - around) / held).square()
+            total = total.to(mean.device) + (moved + squared - 1 - squared.log()).sum() / 2
     return total
 
 
-def pull(q: Gaussian, p: Gaussian, name: str) -> tuple[Tensor, Tensor]:
-    """∂KL(q‖p)/∂μ_q = (μ_q − μ_p)/σ_p² and ∂KL(q‖p)/∂σ_q = σ_q/σ_p² − 1/σ_q, of one parameter."""
-    variance, deviation = p.deviation[name].square(), q.deviation[name]
-    return (q.mean[name] - p.mean[name]) / variance, deviation / variance - 1 / deviation
+def pull(mean: Tensor, deviation: Tensor, around: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
+    """∂KL(q‖p)/∂μ_q = (μ_q − μ_p)/σ_p² and ∂KL(q‖p)/∂σ_q = σ_q/σ_p² − 1/σ_q, for q = N(mean, deviation²)
+    and p = N(around, held²)."""
+    return (mean - around) / held.square(), deviation / held.square() - 1 / deviation

@@ -32,6 +32,9 @@ RowLoss = Callable[[Tensor, Tensor], Tensor]
 # Numbers that may be in memory at once for one layer's squares: a CPU's last-level cache.
 CHUNK = 2**22
 
+# Numbers of a parameter that are in memory at once in float64.
+PIECE = 2**18
+
 # Up to this many pairs of positions a product over pairs is cheaper than making each gradient: it
 # multiplies more and moves less.
 PAIRS = 45
@@ -44,14 +47,21 @@ class Importance:
     sums: Mapping[str, Tensor]
     count: int
 
-    def __add__(self, other: "Importance") -> "Importance":
-        together = {name: value + other.sums[name] for name, value in self.sums.items()}
-        return Importance(together, self.count + other.count)
+    def joined(self, other: "Importance") -> "Importance":
+        """Of both parts; the other's sums are added to these, which it takes over."""
+        for name, value in self.sums.items():
+            value += other.sums[name]
+        return Importance(self.sums, self.count + other.count)
 
     def mean(self, name: str) -> Tensor:
-        """Of one parameter, per row or batch, in float64: squares come close to float32's smallest
-        numbers. Zero where nothing was measured."""
-        return self.sums[name].double() / max(1, self.count)
+        """Of one parameter, per row or batch. Zero where nothing was measured."""
+        return self.sums[name] / max(1, self.count)
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """The mean of one parameter, flat, some numbers after the others, in float64: squares come close
+        to float32's smallest numbers."""
+        for piece in self.sums[name].flatten().split(PIECE):
+            yield piece.double() / max(1, self.count)
 
 
 # Of a model, over a split, in batches of so many rows.

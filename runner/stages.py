@@ -216,7 +216,6 @@ class Stages:
             with conditions.meter:
                 steps = curves(train(model, split, plan.recipe, conditions), conditions.log)
                 steps = _then(steps, lambda: _save(model, folder))
-                asked = len(self.request.rows)
                 watched = {
                     name: Watched(model, split, plan.recipe, self.streams("record"), recorders[name])
                     for name in plan.recorders
@@ -224,6 +223,7 @@ class Stages:
                 }
                 for name, each in watched.items():
                     plan.recorders[name].check(each, f"recorder.{name}")
+                    asked = len(self.request.rows)  # known by now: finding out draws numbers
                     self.store.say(plan.recorders[name].sheet(each, f"recorder.{name}", asked))
                 require_space(
                     {f"recorder.{name}": plan.recorders[name] for name in watched},

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -19,6 +22,7 @@ from methods.base import Access, Method, Problem
 from methods.importance import per_sample_fisher
 from methods.layers import last_layers, thaw_only
 from methods.meter import Meter
+from methods.recorders.bayesian import DEVIATION, Bayesian
 from methods.training import Conditions, Descent, Recipe
 from models.architecture import Architecture
 from runner.bench import Figure, seconds
@@ -27,6 +31,7 @@ from runner.compose import composed
 from runner.plan import build
 
 FEW = 8  # rows of the slow loop
+SMALL = 2  # rows of a batch so small that nearly all memory is weights
 
 # Batches of the part to forget and of the retained part.
 FORGET, RETAIN = 5, 20
@@ -95,11 +100,23 @@ WORKS = {
     "exact_k": Work(["epochs=2"], [Steps(2 * RETAIN)], layers=2),
 }
 
+# Of methods that take no steps of descent: copies that their definition needs beyond those. DiStruction
+# has two distributions of the weights, a mean and a deviation each, and two moments of the loss.
+NEEDED = {
+    "ssd": 0,
+    "lfssd": 0,
+    "assd": 0,
+    "fisher_forgetting": 0,
+    "just_in_time": 0,
+    "distruction": 6,
+}
+
 
 def figures() -> Iterator[Figure]:
     torch.set_num_threads(2)
     for name, work in WORKS.items():
         yield from beside_its_loop(name, work)
+    yield from without_descent()
     yield from fisher()
 
 
@@ -108,9 +125,21 @@ def beside_its_loop(name: str, work: Work) -> Iterator[Figure]:
     ours, plain = seconds(trial.ours, trial.plain)
     where = f"{name}, small_cnn, 28 px"
     yield Figure(f"{where}, batch 64", ours, "s", "plain loop of the same passes", plain)
-    few = Trial(name, work, 2)  # so few rows that nearly all memory is weights
-    extra = (peak(few.ours) - peak(few.plain)) / few.size
-    yield Figure(f"{where}: extra copies of the model at the peak", extra, "copies", "allowed", ALLOWED)
+    few = Trial(name, work, SMALL)
+    yield copies(name, peak(few.ours) - peak(few.plain), few.size, ALLOWED)
+
+
+def copies(name: str, more: int, size: int, allowed: int) -> Figure:
+    what = f"{name}, small_cnn, 28 px: extra copies of the model at the peak"
+    return Figure(what, more / size, "copies", "allowed", allowed)
+
+
+def without_descent() -> Iterator[Figure]:
+    """What methods hold that take no steps of descent, beyond the plain loop of fine-tuning."""
+    plain = peak(Trial("finetune", WORKS["finetune"], SMALL).plain)
+    for name, needed in NEEDED.items():
+        trial = Trial(name, Work([], []), SMALL)
+        yield copies(name, peak(trial.ours) - plain, trial.size, ALLOWED + needed)
 
 
 class Trial:
@@ -133,6 +162,14 @@ class Trial:
         return sum(parameter.nbytes for parameter in self.model.parameters())
 
     def ours(self) -> None:
+        with TemporaryDirectory() as folder:
+            if self.method.records is Bayesian:
+                deviation = {n: torch.full_like(p, 0.01) for n, p in self.model.named_parameters()}
+                save_file(deviation, Path(folder) / DEVIATION)
+                del deviation
+            self.unlearn(Path(folder))
+
+    def unlearn(self, recording: Path) -> None:
         meter = Meter(torch.device("cpu"))
         forget = self.split.take(torch.arange(self.batch * FORGET))
         self.method.unlearn(
@@ -144,6 +181,7 @@ class Trial:
                 conditions=Conditions(Streams(0, "bench"), meter, lambda values: None, self.recipe),
                 forget=forget if Access.FORGET in self.method.sees() else None,
                 retain=self.split.without(forget.rows) if Access.RETAIN in self.method.sees() else None,
+                recording=recording,
             )
         )
 
