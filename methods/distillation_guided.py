@@ -27,7 +27,7 @@ from methods.base import Access, Facts, Method, Problem
 from methods.bounds import above_zero, above_zero_to_one, batch_fits, zero_or_more
 from methods.masks import only
 from methods.selective_finetune import Importance, classes_of, masks_of, require_relabelling
-from methods.training import Conditions, Descent, Step, curves, train
+from methods.training import Conditions, Descent, Step, curves, named, train
 from models.small_cnn import SmallCNN
 
 
@@ -92,8 +92,9 @@ class DistillationGuided(Descent, Method):
         seed = problem.conditions.streams.number("teacher")
         teacher = network.fresh(channels, size, problem.classes, seed)
         teacher = teacher.to(problem.retain.images.device)
-        descent = replace(self, epochs=self.teacher_epochs)
-        for _ in train(teacher, problem.retain, descent, problem.conditions):
+        descent, conditions = replace(self, epochs=self.teacher_epochs), problem.conditions
+        steps = train(teacher, problem.retain, descent, conditions)
+        for _ in curves(steps, named(conditions.log, "teacher")):
             pass
         return teacher.requires_grad_(False)
 

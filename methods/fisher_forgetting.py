@@ -6,6 +6,7 @@ Update rule: θᵢ ← θᵢ + √vᵢ·ε with v = α·min(1/(F + 1e-8), cap), 
 y)/∂θᵢ)²; v is averaged over the inputs (dimension 1) and multiplied by `boost` for one-dimensional
 tensors and the last layer, whose cap is `head_cap`. The last layer's rows of classes that are gone are
 drawn around 0 with the variance `gone_variance`, times `boost` as well. `alpha` is α.
+The root mean square of the noise is logged.
 Needs: the retained rows, one gradient per class of each.
 Differs from the reference code: the gradients come from factors, whole batches at a time, where that
 takes batches of one; the last layer is the last linear layer, and not every tensor whose first
@@ -13,6 +14,7 @@ dimension happens to be the number of classes. Which classes are gone is read fr
 Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,6 +51,7 @@ class FisherForgetting(Method):
         gone = torch.ones(problem.classes, dtype=torch.bool)
         gone[problem.retain.labels.unique().cpu()] = False
         rng = conditions.streams("noise")
+        total, weights = 0.0, 0
         for name, parameter in model.named_parameters():
             last = any(parameter is own for own in head.parameters())
             variance = self.variance(found.mean(name).to(parameter), last)
@@ -57,6 +60,9 @@ class FisherForgetting(Method):
                 variance[gone] = self.gone_variance * self.boost
             noise = torch.randn(parameter.shape, generator=rng).to(parameter.device)
             parameter.addcmul_(variance.sqrt(), noise)
+            total += variance.sum().item()
+            weights += variance.numel()
+        conditions.log({"noise": math.sqrt(total / weights)})
         return model
 
     def variance(self, fisher: Tensor, last: bool) -> Tensor:

@@ -205,14 +205,8 @@ class Phase:
 
     def run(self, epoch: int) -> None:
         """One pass to its end, logging its curves."""
-        for _ in curves(self.steps(epoch), self._log):
+        for _ in curves(self.steps(epoch), named(self.conditions.log, self.name)):
             pass
-
-    def _log(self, values: Mapping[str, float]) -> None:
-        prefix = f"{self.name}_" if self.name else ""
-        self.conditions.log(
-            {key if key == "epoch" else prefix + key: value for key, value in values.items()}
-        )
 
 
 def train(
@@ -262,6 +256,16 @@ def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:
         yield step
     if last is not None:
         _log_epoch(last, totals, rows, log)
+
+
+def named(log: Log, name: str) -> Log:
+    """Where curves go that carry a name."""
+    prefix = f"{name}_" if name else ""
+
+    def told(values: Mapping[str, float]) -> None:
+        log({key if key == "epoch" else prefix + key: value for key, value in values.items()})
+
+    return told
 
 
 def fit(

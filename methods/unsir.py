@@ -103,9 +103,11 @@ class Unsir(Descent, Method):
             with autocast(conditions.bf16, images.device):
                 logits = model(images).float()
             size = images.square().sum((1, 2, 3)).mean()
-            loss = self.noise_penalty * size - F.cross_entropy(logits, labels)
-            (images.grad,) = torch.autograd.grad(loss, images)
+            raised = F.cross_entropy(logits, labels)
+            (images.grad,) = torch.autograd.grad(self.noise_penalty * size - raised, images)
             optimizer.step()
+        if self.noise_steps:
+            conditions.log({"noise_loss": raised.item()})
 
 
 @dataclass(frozen=True, eq=False)

@@ -107,6 +107,22 @@ def test_the_budget_is_kept(quick: Quick, method: str) -> None:
     assert made.read("cost.json")["gradient_examples"] <= 50
 
 
+SEES = {
+    Access.NOTHING: ("nothing", "a record"),
+    Access.FORGET: ("forgotten rows",),
+    Access.RETAIN: ("retained rows",),
+    Access.FORGET | Access.RETAIN: ("both",),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_catalogue_says_what_a_method_sees(quick: Quick, method: str) -> None:
+    found = quick(f"method={method}").method
+    said = catalogue()[method]["sees"]
+    assert said.startswith(SEES[found.sees()])
+    assert ("a record" in said) == (found.records is not None)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("scenario", ["whole_class", "random", "given_rows", "relabel"])
 def test_every_scenario_is_served_or_refused_as_the_catalogue_says(
