@@ -2,8 +2,7 @@
 
 Idea: overwrite what is known of the forgotten rows, and repair afterwards (`repair=`) what that breaks.
 Update rule: θ ← θ − η ∇CE on {(x, ỹ) : x ∈ D_f}, with D_r where `include_retain` says so, from θ_o;
-ỹ is drawn once, uniformly from the classes other than the row's own. With `keep_first` and `keep_last`
-(`label_flip_partial`) an update moves a share of each layer only, see `methods.partial_descent`.
+ỹ is drawn once, uniformly from the classes other than the row's own.
 Needs: the forgotten rows; the retained ones too with `include_retain`.
 Differs from the paper: it does not say whether the retained rows are shown while labels are flipped
 (`include_retain`), nor any number. As it says no more than "incorrect", a flipped label may be that of
@@ -11,6 +10,7 @@ another forgotten class; `random_labels` draws none of those.
 Reference: paper 002 (Gogineni and Nadimi), "Label Flipping".
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from data.split import Split
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import batch_fits
-from methods.partial_descent import PartialDescent
-from methods.training import curves, train
+from methods.training import Descent, Step, curves, train
 
 
 @dataclass(frozen=True)
-class LabelFlip(PartialDescent, Method):
+class LabelFlip(Descent, Method):
     access: ClassVar[Access] = Access.FORGET
     include_retain: bool
 
@@ -48,9 +47,13 @@ class LabelFlip(PartialDescent, Method):
             shown = rest.joined(shown)
         model, conditions = problem.model, problem.conditions
         steps = train(model, shown, self, conditions)
-        for _ in curves(self.partly(steps, model, conditions.streams), conditions.log):
+        for _ in curves(self.updating(steps, problem), conditions.log):
             pass
         return model
+
+    def updating(self, steps: Iterator[Step], problem: Problem) -> Iterator[Step]:
+        """The steps, where a variant may change their updates."""
+        return steps
 
 
 def flipped(forget: Split, classes: int, rng: torch.Generator) -> Tensor:

@@ -4,8 +4,6 @@ Idea: undo learning by gradient ascent.
 Update rule: θ ← θ + η ∇CE(D_f), from θ_o, until the loss reaches ln K (the loss of knowing nothing)
 or the epochs are over; `stop_loss` sets another bound, in nats. The loss is the mean over the rows of
 the last batches: as many as make a pass, at most 32.
-With `keep_first` and `keep_last` (`negative_gradient_partial`) an update moves a share of each layer
-only, see `methods.partial_descent`.
 Needs: the forgotten rows.
 Differs from the papers: they stop after fixed epochs and often collapse; the loss has no upper
 bound, so a bound is part of the method here. `stop_loss=inf` restores theirs. The step it stopped
@@ -15,6 +13,7 @@ Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021; Golatkar et al.,
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,15 +23,14 @@ from torch import Tensor, nn
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import batch_fits
-from methods.partial_descent import PartialDescent
-from methods.training import curves, train
+from methods.training import Descent, Step, curves, train
 
 # Batches over which the loss is averaged, at most: a single batch's is heavy-tailed.
 WINDOW = 32
 
 
 @dataclass(frozen=True)
-class NegativeGradient(PartialDescent, Method):
+class NegativeGradient(Descent, Method):
     access: ClassVar[Access] = Access.FORGET
     version: ClassVar[int] = 2  # 1 stopped at the loss of a single batch
     stop_loss: float | None
@@ -53,14 +51,17 @@ class NegativeGradient(PartialDescent, Method):
         window = min(WINDOW, math.ceil(len(problem.forget) / self.batch_size))
         recent: deque[tuple[float, int]] = deque(maxlen=window)  # loss and rows of a batch
         steps = train(problem.model, problem.forget, self, problem.conditions, ascent)
-        partly = self.partly(steps, problem.model, problem.conditions.streams)
-        for step in curves(partly, log):
+        for step in curves(self.updating(steps, problem), log):
             recent.append((-step.loss.item(), len(step.batch.rows)))
             loss = sum(mean * rows for mean, rows in recent) / sum(rows for _, rows in recent)
             if len(recent) == window and loss >= bound:
                 log({"stopped_at_step": step.number, "forget_loss": loss})
                 break
         return problem.model
+
+    def updating(self, steps: Iterator[Step], problem: Problem) -> Iterator[Step]:
+        """The steps, where a variant may change their updates."""
+        return steps
 
 
 def ascent(logits: Tensor, labels: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Update rule: θ ← θ + P_l ⊙ Δ, Δ what the optimizer would have done to layer l, P_l drawn anew for every
 update, each number true with the layer's share. Layer l of L, counted from the input, has the share
 k_first + (k_last − k_first)·l/(L − 1). What stays keeps every bit; the optimizer's averages see all
-gradients. 1 and 1 is plain descent.
+gradients.
 Reference: paper 002 (Gogineni & Nadimi 2024), whose layer-wise variants of label flipping and of
 gradient ascent update a fraction of each layer; it gives no schedule.
 """
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
-from data.streams import Streams
+from methods.base import Problem
 from methods.bounds import above_zero_to_one
 from methods.layers import owners, rising
 from methods.training import Descent, Step
@@ -30,14 +29,11 @@ class PartialDescent(Descent):
         super().check_parameters(option)
         above_zero_to_one(option, self, "keep_first", "keep_last")
 
-    def partly(self, steps: Iterator[Step], model: nn.Module, streams: Streams) -> Iterator[Step]:
+    def updating(self, steps: Iterator[Step], problem: Problem) -> Iterator[Step]:
         """Passes the steps on; the updates between them move the chosen numbers alone."""
-        if self.keep_first == self.keep_last == 1:
-            yield from steps
-            return
-        layers = [list(layer.parameters(recurse=False)) for layer in owners(model)]
+        layers = [list(layer.parameters(recurse=False)) for layer in owners(problem.model)]
         shares = rising(self.keep_first, self.keep_last, len(layers))
-        rng = streams("partial")
+        rng = problem.conditions.streams("partial")
         before: list[list[torch.Tensor]] = []
 
         def note(*_: Any) -> None:
