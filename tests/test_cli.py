@@ -18,7 +18,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def runner(*arguments: str, quick: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "runner", *arguments, *(QUICK if quick else [])]
+    multirun = arguments[:1] if arguments[:1] == ("-m",) else ()
+    later = arguments[len(multirun) :]  # what a test asks for overrides what is quick
+    command = [sys.executable, "-m", "runner", *multirun, *(QUICK if quick else []), *later]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}
     )
@@ -117,14 +119,31 @@ def test_the_report_renders_what_is_stored(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.15, 0.4, 0.8])
-def test_a_kill_at_any_moment_changes_no_digit(tmp_path: Path, seconds: float) -> None:
+RECORDED = ["recorder=[batch_updates,per_sample]", "method=per_sample_amnesiac", "method.strength=1"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "seconds", "options"),
+    [
+        ("", 0.0, []),
+        ("", 0.15, []),
+        ("", 0.4, []),
+        ("", 0.8, []),
+        ("record", 0.0, RECORDED),
+        ("record", 0.3, RECORDED),
+        ("slice", 0.05, ["method=sisa"]),
+    ],
+)
+def test_a_kill_at_any_moment_changes_no_digit(
+    tmp_path: Path, stage: str, seconds: float, options: list[str]
+) -> None:
+    """So many seconds after the first work on a stage."""
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-    longer = ["training.epochs=40"]
+    longer = ["training.epochs=40", *options]
     command = [sys.executable, "-m", "runner", *QUICK, *longer, f"paths.root={killed}"]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not (killed / "store").exists() and time.monotonic() < deadline:
+    while not (killed / "store" / stage).exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGKILL)
