@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from methods.importance import PIECE
+
 Tensors = Mapping[str, Tensor]
 
 # The smallest standard deviation a step may leave: 1/σ² and its products stay finite in float32.
 FLOOR = 1e-12
-
-
-# Numbers that formulas work on at once: their intermediate results are no copies of the model.
-PIECE = 2**18
 
 
 def pieces(name: str, *parts: Tensors) -> Iterator[tuple[Tensor, ...]]:

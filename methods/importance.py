@@ -32,7 +32,7 @@ RowLoss = Callable[[Tensor, Tensor], Tensor]
 # Numbers that may be in memory at once for one layer's squares: a CPU's last-level cache.
 CHUNK = 2**22
 
-# Numbers of a parameter that are in memory at once in float64.
+# Numbers of a parameter that formulas work on at once: their intermediate results are no copies of it.
 PIECE = 2**18
 
 # Up to this many pairs of positions a product over pairs is cheaper than making each gradient: it
