@@ -10,7 +10,6 @@ another forgotten class; `random_labels` draws none of those.
 Reference: paper 002 (Gogineni and Nadimi), "Label Flipping".
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from data.split import Split
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import batch_fits
-from methods.training import Descent, Step, curves, train
+from methods.training import Descent, curves, train
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,9 @@ class LabelFlip(Descent, Method):
             shown = rest.joined(shown)
         model, conditions = problem.model, problem.conditions
         steps = train(model, shown, self, conditions)
-        for _ in curves(self.updating(steps, problem), conditions.log):
+        for _ in curves(self.updating(steps, model, conditions.streams), conditions.log):
             pass
         return model
-
-    def updating(self, steps: Iterator[Step], problem: Problem) -> Iterator[Step]:
-        """The steps, where a variant may change their updates."""
-        return steps
 
 
 def flipped(forget: Split, classes: int, rng: torch.Generator) -> Tensor:

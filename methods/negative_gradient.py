@@ -13,7 +13,6 @@ Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021; Golatkar et al.,
 
 import math
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import batch_fits
-from methods.training import Descent, Step, curves, train
+from methods.training import Descent, curves, train
 
 # Batches over which the loss is averaged, at most: a single batch's is heavy-tailed.
 WINDOW = 32
@@ -51,17 +50,14 @@ class NegativeGradient(Descent, Method):
         window = min(WINDOW, math.ceil(len(problem.forget) / self.batch_size))
         recent: deque[tuple[float, int]] = deque(maxlen=window)  # loss and rows of a batch
         steps = train(problem.model, problem.forget, self, problem.conditions, ascent)
-        for step in curves(self.updating(steps, problem), log):
+        updating = self.updating(steps, problem.model, problem.conditions.streams)
+        for step in curves(updating, log):
             recent.append((-step.loss.item(), len(step.batch.rows)))
             loss = sum(mean * rows for mean, rows in recent) / sum(rows for _, rows in recent)
             if len(recent) == window and loss >= bound:
                 log({"stopped_at_step": step.number, "forget_loss": loss})
                 break
         return problem.model
-
-    def updating(self, steps: Iterator[Step], problem: Problem) -> Iterator[Step]:
-        """The steps, where a variant may change their updates."""
-        return steps
 
 
 def ascent(logits: Tensor, labels: Tensor) -> Tensor:

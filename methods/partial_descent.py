@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
-from methods.base import Problem
+from data.streams import Streams
 from methods.bounds import above_zero_to_one
 from methods.layers import owners, rising
 from methods.training import Descent, Step
@@ -29,11 +30,11 @@ class PartialDescent(Descent):
         super().check_parameters(option)
         above_zero_to_one(option, self, "keep_first", "keep_last")
 
-    def updating(self, steps: Iterator[Step], problem: Problem) -> Iterator[Step]:
+    def updating(self, steps: Iterator[Step], model: nn.Module, streams: Streams) -> Iterator[Step]:
         """Passes the steps on; the updates between them move the chosen numbers alone."""
-        layers = [list(layer.parameters(recurse=False)) for layer in owners(problem.model)]
+        layers = [list(layer.parameters(recurse=False)) for layer in owners(model)]
         shares = rising(self.keep_first, self.keep_last, len(layers))
-        rng = problem.conditions.streams("partial")
+        rng = streams("partial")
         before: list[list[torch.Tensor]] = []
 
         def note(*_: Any) -> None:

@@ -88,6 +88,10 @@ class Descent(Component):
             return self.lr * min(1.0, (step + 1) / (self.warmup * steps_per_epoch))
         return self.lr * _SCHEDULES[self.schedule](self, epoch)
 
+    def updating(self, steps: "Iterator[Step]", model: nn.Module, streams: Streams) -> "Iterator[Step]":
+        """The steps, where a variant may change their updates."""
+        return steps
+
     def optimizer_for(self, model: nn.Module) -> torch.optim.Optimizer:
         return _OPTIMIZERS[self.optimizer](self, [p for p in model.parameters() if p.requires_grad])
 
