@@ -33,7 +33,7 @@ Part = TypeVar("Part", bound=Component)
 VERSIONS = {
     "request": 2,
     "pretrain": 1,
-    "record": 1,
+    "record": 2,  # 1 did not say whose training it is of
     "before": 1,
     "slice": 1,
     "unlearn": 1,
