@@ -8,6 +8,7 @@ import queue
 import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -76,7 +77,8 @@ class Writer:
             except BaseException as error:
                 if self.go_on and says_full(error):
                     self.lost = True
-                    self._give_back()
+                    with suppress(OSError):  # the thread must live: training waits for its queue
+                        self._give_back()
                 else:
                     self._error = error
 

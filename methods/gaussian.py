@@ -99,7 +99,7 @@ def _sample(parameters: Mapping[str, nn.Parameter], q: Gaussian, rng: torch.Gene
     }
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(q.mean[name]).addcmul_(q.deviation[name], noise[name])
+            torch.addcmul(q.mean[name], q.deviation[name], noise[name], out=parameter)
     return noise
 
 

@@ -62,10 +62,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
             costs["repaired"] = together(costs["unlearned"], costs["repaired"])
         for role, model in models.items():
             costs[role] |= remarks(model)
-        record = plan.record_of(plan.method)
-        if record is not None:
-            for role in {"unlearned", "repaired"} & costs.keys():
-                costs[role] |= stages.record_cost(record)
+        for role in {"unlearned", "repaired"} & costs.keys():
+            costs[role] |= paid_before(plan, stages, costs)
         plain = {role: numbers(found) for role, found in scores.items()}
         row = _row(plan, overrides, stages, models, status="done", scores=plain, costs=costs)
         results.write(row, {role: matrices(found) for role, found in scores.items()})
@@ -82,6 +80,17 @@ def score(plan: Plan, predictions: Mapping[str, Predictions]) -> dict[str, Score
         }
         for role, model in predictions.items()
     }
+
+
+def paid_before(
+    plan: Plan, stages: Stages, costs: Mapping[str, Mapping[str, float]]
+) -> Mapping[str, float]:
+    """What the method's model owes to work done before the request: a record of the training, or
+    trainings that were kept."""
+    record = plan.record_of(plan.method)
+    if record is not None:
+        return stages.record_cost(record)
+    return {name: value for name, value in costs.get("before", {}).items() if name == "record_bytes"}
 
 
 def together(first: Mapping[str, float], then: Mapping[str, float]) -> dict[str, float]:

@@ -34,7 +34,7 @@ VERSIONS = {
     "request": 2,
     "pretrain": 1,
     "record": 2,  # 1 did not say whose training it is of
-    "before": 1,
+    "before": 2,  # 1 did not say what it keeps
     "slice": 1,
     "unlearn": 1,
     "repair": 1,

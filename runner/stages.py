@@ -300,16 +300,20 @@ class Stages:
             _save(model, folder)
 
     def before(self, method: Method) -> Artefact | None:
-        """The model that a method would have had before the request, where that is not the original."""
+        """The model that a method would have had before the request, where that is not the original.
+        What it keeps for requests is logged as `record_bytes`."""
         if type(method).before is Method.before:
             return None
 
         def produce(folder: Path) -> None:
+            others = len(self.used)
             with self._conditions(folder, "before", self.streams("unlearn"), None) as conditions:
                 problem = self.problem(method, self.pretrain(), conditions)
                 with conditions.meter:
                     model = method.before(problem)
                 assert model is not None
+                kept = sum(made.size() for made in self.used[others:] if made.stage == "slice")
+                conditions.log({"record_bytes": kept})
                 _save(model, folder)
 
         return self._get("before", self.plan.before_identity(method), produce, "before")

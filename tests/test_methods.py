@@ -15,7 +15,7 @@ from data.streams import Streams
 from methods.base import Access, Method
 from methods.meter import Meter
 from methods.random_labels import wrong_labels
-from methods.training import Conditions
+from methods.training import Conditions, Descent
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
 from tests.conftest import (
@@ -252,17 +252,16 @@ def test_poisoned_forget_rows_change_nothing(quick: Quick, method: str, tmp_path
 
 
 def test_finetune_without_anything_to_forget_is_training(quick: Quick) -> None:
-    """Its steps are the training loop's, from the original's weights."""
-    from methods.training import fit
-
+    """By the original's recipe, from the weights that it began with, it ends in the original's bits."""
     stages = stages_of(quick())
-    original, method = stages.pretrain(), stages.plan.method
-    a, b = (stages.problem(method, original, conditions_of(stages)) for _ in range(2))
-    a.retain = b.retain = stages.dataset.train
-    unlearned = method.unlearn(a)
-    trained = fit(b.model, stages.dataset.train, method, b.conditions)  # type: ignore[arg-type]
-    for one, other in zip(unlearned.parameters(), trained.parameters(), strict=True):
-        assert torch.equal(one, other)
+    original, streams = stages.pretrain(), stages.streams("pretrain")
+    recipe = {field.name: getattr(stages.plan.recipe, field.name) for field in fields(Descent)}
+    method = replace(stages.plan.method, **recipe)
+    problem = stages.problem(method, original, replace(conditions_of(stages), streams=streams))
+    problem.model, problem.retain = problem.fresh(streams), stages.dataset.train
+    finetuned = method.unlearn(problem).state_dict()
+    for name, trained in load_file(original.path / MODEL).items():
+        assert torch.equal(finetuned[name], trained)
 
 
 def forget_loss(stages: Stages, weights: dict[str, torch.Tensor]) -> float:

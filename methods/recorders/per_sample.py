@@ -470,13 +470,7 @@ class SampleRecord:
         not grow with the number of rows. Raises Damaged where an entry is not what was written."""
         layers = layers_of(model)
         total = self._factored(layers, torch.isin(self.rows, rows.cpu()).nonzero()[:, 0])
-        found = self.slots[torch.isin(self.tracked, rows.cpu())].unique()
-        for name, layer in layers.items():
-            if not self.about["layers"][name]["factored"]:
-                total |= {
-                    f"{name}.{own}": value for own, value in self._summed(name, layer, found).items()
-                }
-        return total
+        return total | self._summed(layers, self.slots[torch.isin(self.tracked, rows.cpu())].unique())
 
     def _factored(self, layers: Mapping[str, nn.Module], entries: Tensor) -> Gradients:
         factored = [name for name in layers if self.about["layers"][name]["factored"]]
@@ -512,31 +506,47 @@ class SampleRecord:
                     total[f"{name}.{own}"] += value.detach()
         return total
 
-    def _summed(self, name: str, layer: nn.Module, slots: Tensor) -> Gradients:
-        parameters = dict(layer.named_parameters(recurse=False))
-        sizes = [value.numel() for value in parameters.values()]
-        mask = None
-        if self.about["proof"][name]:
-            streams = Streams(*self.about["streams"])
-            mask = RandomMask(
-                sum(sizes), self.about["keep"], Mask[self.about["mask"]], streams, f"mask/{name}"
-            )
-            if mask.proof != self.about["proof"][name]:
-                raise Damaged("the record's masks were drawn by another torch: record again")
-        columns = _places({other: (kept,) for other, kept in self.about["sums"].items()})
-        count = int(self.slots.max()) + 1 if len(self.slots) else 0
-        width = sum(place.size for place in columns.values())
-        stored = np.memmap(self.folder / SUMS, np.float32, "r", shape=(count, width))
-        total = torch.zeros(sum(sizes), dtype=torch.float64)
-        for chunk in slots.split(CHUNK):
-            values = torch.from_numpy(stored[chunk.numpy(), columns[name].numbers]).double()
-            if mask is None:
-                total += values.sum(0)
-                continue
-            for slot, value in zip(chunk.tolist(), values, strict=True):
-                total[mask.positions(slot)] += value
-        parts = total.float().split(sizes)
+    def _summed(self, layers: Mapping[str, nn.Module], slots: Tensor) -> Gradients:
+        columns = _places({name: (kept,) for name, kept in self.about["sums"].items()})
+        masks = {name: self._mask(name, layers[name]) for name in columns}
+        totals = {name: _flat(layers[name]).double().zero_() for name in columns}
+        row = np.empty(sum(place.size for place in columns.values()), np.float32)
+        with (self.folder / SUMS).open("rb", buffering=0) as file:
+            for slot in slots.tolist():
+                os.preadv(file.fileno(), [row.data], slot * row.nbytes)
+                values = torch.from_numpy(row)
+                for name, place in columns.items():
+                    mask = masks[name]
+                    where = slice(None) if mask is None else mask.positions(slot)
+                    totals[name][where] += values[place.numbers]
         return {
-            own: part.view_as(value).to(value.device)
-            for (own, value), part in zip(parameters.items(), parts, strict=True)
+            f"{name}.{own}": value
+            for name, total in totals.items()
+            for own, value in _as_parameters(layers[name], total.float()).items()
         }
+
+    def _mask(self, name: str, layer: nn.Module) -> RandomMask | None:
+        """The mask that a layer's sums were drawn with."""
+        if not self.about["proof"][name]:
+            return None
+        size, streams = len(_flat(layer)), Streams(*self.about["streams"])
+        mask = RandomMask(size, self.about["keep"], Mask[self.about["mask"]], streams, f"mask/{name}")
+        if mask.proof != self.about["proof"][name]:
+            raise Damaged("the record's masks were drawn by another torch: record again")
+        return mask
+
+
+def _flat(layer: nn.Module) -> Tensor:
+    """(parameters,) on the CPU, what a layer owns, one behind the other."""
+    own = layer.parameters(recurse=False)
+    return torch.cat([parameter.detach().cpu().flatten() for parameter in own])
+
+
+def _as_parameters(layer: nn.Module, flat: Tensor) -> Gradients:
+    """Numbers (parameters,) in the shapes of what a layer owns, on its device, by name."""
+    named = dict(layer.named_parameters(recurse=False))
+    parts = flat.split([parameter.numel() for parameter in named.values()])
+    return {
+        own: part.view_as(value).to(value.device)
+        for (own, value), part in zip(named.items(), parts, strict=True)
+    }

@@ -44,23 +44,26 @@ ALLOWED = 2
 @dataclass(frozen=True)
 class Steps:
     """So many steps in a row. Each takes `gradients` forward and backward passes over a batch, and
-    `looks` forward passes of other models; without `moves` the weights stay where they are."""
+    `looks` forward passes alone; without `moves` the weights stay where they are. `layers` is how many
+    are trained, from the last; None for all."""
 
     number: int
     gradients: int = 1
     looks: int = 0
     moves: bool = True
+    layers: int | None = None
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a method with these options amounts to, on the parts above: its steps, what it does to the
-    gradients before an update, and how many layers it trains, from the last; None for all."""
+    """What a method with these options amounts to, on the parts above: its steps, and what it does to
+    the gradients before an update and to the weights before each pass; whether its request relabels."""
 
     options: list[str]
     steps: list[Steps]
     change: Callable[[nn.Module], None] = lambda model: None
-    layers: int | None = None
+    before: Callable[[nn.Module], None] = lambda model: None
+    relabels: bool = False
 
 
 def shrink(model: nn.Module) -> None:
@@ -73,8 +76,15 @@ def shrink(model: nn.Module) -> None:
 def mask(model: nn.Module) -> None:
     """Leaves about half of the gradient."""
     for parameter in model.parameters():
-        assert parameter.grad is not None
-        parameter.grad.mul_(parameter.detach() > 0)
+        if parameter.grad is not None:
+            parameter.grad.mul_(parameter.detach() > 0)
+
+
+@torch.no_grad()
+def shake(model: nn.Module) -> None:
+    """Draws weights around those of the moment."""
+    for parameter in model.parameters():
+        parameter.add_(torch.randn(parameter.shape), alpha=1e-4)
 
 
 WORKS = {
@@ -96,20 +106,48 @@ WORKS = {
     "reverse_kl": Work(["epochs=3", "strengthen_epochs=1"], [Steps(FORGET), Steps(3 * FORGET, looks=2)]),
     "dual_phase_ascent": Work(["epochs=1"], [Steps(FORGET + RETAIN)]),
     "uniform_labels": Work(["epochs=1"], [Steps(FORGET + RETAIN)]),
-    "catastrophic_k": Work(["epochs=2"], [Steps(2 * RETAIN)], layers=2),
-    "exact_k": Work(["epochs=2"], [Steps(2 * RETAIN)], layers=2),
+    "catastrophic_k": Work(["epochs=2"], [Steps(2 * RETAIN, layers=2)]),
+    "exact_k": Work(["epochs=2"], [Steps(2 * RETAIN, layers=2)]),
+    "boundary_shrink": Work(["epochs=4"], [Steps(FORGET, looks=1, moves=False), Steps(4 * FORGET)]),
+    "just_in_time": Work(["epochs=4", "samples=2"], [Steps(4 * FORGET, looks=2)]),
+    "forgetting_layers": Work(
+        ["epochs=1", "rounds=2"],
+        [Steps(2 * FORGET, gradients=0, looks=1, moves=False), Steps(2 * RETAIN)],
+    ),
+    # the noise's own steps; nine batches of retained rows and four of noise; the nine again
+    "unsir": Work(
+        [
+            "noise_steps=10",
+            "noise_copies=4",
+            *(f"{name}=${{method.batch_size}}" for name in ("noise_batch_size", "repair_batch_size")),
+            "retain_per_class=${method.batch_size}",
+        ],
+        [Steps(10, moves=False), Steps(13), Steps(9)],
+    ),
+    "selective_finetune": Work(
+        ["epochs=2"], [Steps(2 * (FORGET + RETAIN), layers=2)], mask, relabels=True
+    ),
+    # a teacher of the student's size, so that one loop does for both
+    "distillation_guided": Work(
+        [
+            "epochs=1",
+            "teacher_epochs=1",
+            "teacher_widths=${model.widths}",
+            "teacher_hidden=${model.hidden}",
+        ],
+        [Steps(FORGET + RETAIN), Steps(FORGET + RETAIN, looks=1, layers=2)],
+        mask,
+        relabels=True,
+    ),
+    "distruction": Work(["epochs=1"], [Steps(FORGET, gradients=10)], before=shake),
 }
 
-# Of methods that take no steps of descent: copies that their definition needs beyond those. DiStruction
-# has two distributions of the weights, a mean and a deviation each, and two moments of the loss.
-NEEDED = {
-    "ssd": 0,
-    "lfssd": 0,
-    "assd": 0,
-    "fisher_forgetting": 0,
-    "just_in_time": 0,
-    "distruction": 6,
-}
+# Methods that take no steps of descent.
+WITHOUT_STEPS = ("ssd", "lfssd", "assd", "fisher_forgetting")
+
+# Copies that a definition needs beyond those: two distributions of the weights, a mean and a deviation
+# each, and two moments of the loss.
+NEEDED = {"distruction": 6}
 
 
 def figures() -> Iterator[Figure]:
@@ -126,20 +164,20 @@ def beside_its_loop(name: str, work: Work) -> Iterator[Figure]:
     where = f"{name}, small_cnn, 28 px"
     yield Figure(f"{where}, batch 64", ours, "s", "plain loop of the same passes", plain)
     few = Trial(name, work, SMALL)
-    yield copies(name, peak(few.ours) - peak(few.plain), few.size, ALLOWED)
+    yield copies(name, peak(few.ours) - peak(few.plain), few.size)
 
 
-def copies(name: str, more: int, size: int, allowed: int) -> Figure:
+def copies(name: str, more: int, size: int) -> Figure:
     what = f"{name}, small_cnn, 28 px: extra copies of the model at the peak"
-    return Figure(what, more / size, "copies", "allowed", allowed)
+    return Figure(what, more / size, "copies", "allowed", ALLOWED + NEEDED.get(name, 0))
 
 
 def without_descent() -> Iterator[Figure]:
     """What methods hold that take no steps of descent, beyond the plain loop of fine-tuning."""
     plain = peak(Trial("finetune", WORKS["finetune"], SMALL).plain)
-    for name, needed in NEEDED.items():
+    for name in WITHOUT_STEPS:
         trial = Trial(name, Work([], []), SMALL)
-        yield copies(name, peak(trial.ours) - plain, trial.size, ALLOWED + needed)
+        yield copies(name, peak(trial.ours) - plain, trial.size)
 
 
 class Trial:
@@ -152,7 +190,10 @@ class Trial:
         self.recipe = build(cfg.training, Recipe, "training")
         self.fresh = partial(build(cfg.model, Architecture, "model").fresh, 1, 28, 10)
         self.model = self.fresh(0)
-        self.split = noise(1, 28, batch * (FORGET + RETAIN))
+        drawn = noise(1, 28, batch * (FORGET + RETAIN))
+        # class 0 is what is forgotten, the others take turns
+        turns = 1 + torch.arange(len(drawn)) % 9
+        self.split = drawn.relabelled(turns.masked_fill(drawn.rows < batch * FORGET, 0))
         self.images = self.split.pixels.normalise(self.split.images)
         self.work, self.batch = work, batch
 
@@ -172,6 +213,8 @@ class Trial:
     def unlearn(self, recording: Path) -> None:
         meter = Meter(torch.device("cpu"))
         forget = self.split.take(torch.arange(self.batch * FORGET))
+        renamed = self.split.relabelled(self.split.labels.clamp(min=1))
+        retain = renamed if self.work.relabels else self.split.without(forget.rows)
         self.method.unlearn(
             Problem(
                 model=copy.deepcopy(self.model),
@@ -180,34 +223,38 @@ class Trial:
                 classes=10,
                 conditions=Conditions(Streams(0, "bench"), meter, lambda values: None, self.recipe),
                 forget=forget if Access.FORGET in self.method.sees() else None,
-                retain=self.split.without(forget.rows) if Access.RETAIN in self.method.sees() else None,
+                retain=retain if Access.RETAIN in self.method.sees() else None,
                 recording=recording,
             )
         )
 
     def plain(self) -> None:
-        assert isinstance(self.method, Descent)
         model = copy.deepcopy(self.model)
-        if self.work.layers is not None:
-            thaw_only(model, last_layers(model, self.work.layers))
-        optimizer = self.method.optimizer_for(model)
         for steps in self.work.steps:
-            for _ in range(steps.number):
-                optimizer.zero_grad()
-                for _ in range(steps.gradients):
-                    rows = torch.randint(len(self.split), (self.batch,))
-                    images, target = self.images[rows], self.split.labels[rows]
-                    with torch.no_grad():
-                        seen = [model(images) for _ in range(steps.looks)]
-                    if seen:
-                        target = sum(seen).softmax(1)
-                    F.cross_entropy(model(images), target).backward()
-                if not steps.moves:
-                    continue
-                self.work.change(model)
-                if self.method.clip is not None:
-                    nn.utils.clip_grad_norm_(model.parameters(), self.method.clip)
-                optimizer.step()
+            if steps.layers is not None:
+                thaw_only(model, last_layers(model, steps.layers))
+            self.step(model, steps)
+
+    def step(self, model: nn.Module, steps: Steps) -> None:
+        descent = self.method if isinstance(self.method, Descent) else self.recipe
+        optimizer = descent.optimizer_for(model)
+        for _ in range(steps.number):
+            optimizer.zero_grad()
+            rows = torch.randint(len(self.split), (self.batch,))
+            images, target = self.images[rows], self.split.labels[rows]
+            with torch.no_grad():
+                seen = [model(images) for _ in range(steps.looks)]
+            if seen:
+                target = sum(seen).softmax(1)
+            for _ in range(steps.gradients):
+                self.work.before(model)
+                F.cross_entropy(model(images), target).backward()
+            if not steps.moves:
+                continue
+            self.work.change(model)
+            if descent.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), descent.clip)
+            optimizer.step()
 
 
 def peak(body: Callable[[], None]) -> int:
