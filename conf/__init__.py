@@ -53,11 +53,13 @@ class Budget:
 @dataclass
 class Evaluation:
     """`reference`: the method whose model every score is compared with, or null. `train`: whether
-    training rows are predicted too. `batch_size`: rows predicted at once. `metrics`: by name, each a
+    training rows are predicted too. `every`: after so many passes over rows the model is scored while it
+    unlearns, too; null does not. `batch_size`: rows predicted at once. `metrics`: by name, each a
     component."""
 
     reference: Any = MISSING
     train: bool = MISSING
+    every: int | None = MISSING
     batch_size: int = MISSING
     metrics: dict[str, Any] = MISSING
 

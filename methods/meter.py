@@ -4,7 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +105,13 @@ class Meter:
             return False
         self.cost.gradient_examples = spent
         return True
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What the body takes is no cost; its memory is."""
+        started = self._now()
+        yield
+        self.cost.seconds -= self._now() - started
 
     def __enter__(self) -> "Meter":
         self._memory = _Memory(self.device)

@@ -29,5 +29,5 @@ class Retrain(Method):
 
     def unlearn(self, problem: Problem) -> nn.Module:
         assert problem.retain is not None
-        model = problem.fresh(problem.conditions.streams)
-        return fit(model, problem.retain, problem.recipe, problem.conditions)
+        problem.model.load_state_dict(problem.fresh(problem.conditions.streams).state_dict())
+        return fit(problem.model, problem.retain, problem.recipe, problem.conditions)

@@ -106,12 +106,14 @@ class Recipe(Descent):
 
 @dataclass(frozen=True)
 class Conditions:
-    """What surrounds a training: its random streams, its meter, where its curves go, its arithmetic."""
+    """What surrounds a training: its random streams, its meter, where its curves go, its arithmetic, and
+    who is told the model after every pass."""
 
     streams: Streams
     meter: Meter
     log: Log
     recipe: Recipe
+    passed: Callable[[nn.Module], None] = lambda model: None
 
     @property
     def bf16(self) -> bool:
@@ -206,6 +208,7 @@ class Phase:
             self.optimizer.step()
             self._number += 1
         _require_finite(unchecked, epoch, self._number - 1)
+        conditions.passed(self.model)
 
     def run(self, epoch: int) -> None:
         """One pass to its end, logging its curves."""

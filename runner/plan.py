@@ -101,6 +101,7 @@ class Plan:
     reference: Method | None
     metrics: list[Metric]
     evaluate_train: bool
+    every: int | None
     batch_size: int
     device: torch.device
     threads: int
@@ -146,6 +147,7 @@ class Plan:
             reference=reference,
             metrics=[build(metrics[key], Metric, f"evaluation.metrics.{key}") for key in metrics],
             evaluate_train=cfg.evaluation.train,
+            every=cfg.evaluation.every,
             batch_size=cfg.evaluation.batch_size,
             device=_device(cfg.device),
             threads=cfg.threads,
@@ -162,6 +164,7 @@ class Plan:
         for option, value in (
             ("threads", self.threads),
             ("evaluation.batch_size", self.batch_size),
+            ("evaluation.every", self.every),
             ("data.limit", self.limit),
             ("budget.gradient_examples", self.budget),
         ):
@@ -283,7 +286,14 @@ class Plan:
             "budget": budget,
             "seed": self.seed,
             **({} if name is None else {"recorder": identity_of(self.recorders[name])}),
+            **({} if self.every is None else {"looks": self._looks_identity}),
         }
+
+    @property
+    def _looks_identity(self) -> Identity:
+        """What is logged while a model unlearns, which cannot be had from its weights."""
+        metrics = [identity_of(metric) for metric in self.metrics]
+        return {"every": self.every, "train": self.evaluate_train, "metrics": metrics}
 
     def before_identity(self, method: Method) -> Identity:
         """What a method trains before there is a request; the rows are shared out as for the request."""

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +25,7 @@ from methods.entries import Damaged
 from methods.meter import Cost, Meter
 from methods.recording import ABOUT, LOST, ROWS, Stopwatch, Watched, check_request, require_space
 from methods.training import Conditions, Diverged, Precision, Step, curves, require_finite, train
-from metrics.predictions import Predictions, by_part, predict
+from metrics.predictions import Predictions, by_part, numbers, predict
 from runner.plan import Plan
 from runner.progress import Bar
 from runner.provenance import provenance
@@ -295,9 +295,32 @@ class Stages:
             maker = self.plan.method if role == "repair" else None
             problem = self.problem(method, start, conditions, maker)
             problem.recording = recording
+            if self.plan.every is not None:
+                looks = self._looks(problem.model, conditions, self.plan.every)
+                problem.conditions = replace(conditions, passed=looks)
             with conditions.meter:
                 model = method.unlearn(problem)
             _save(model, folder)
+
+    def _looks(
+        self, model: nn.Module, conditions: Conditions, every: int
+    ) -> Callable[[nn.Module], None]:
+        """What scores the model after every so many of its passes, in the log as `pass`; teachers and
+        other models that a method trains on its way have none."""
+        passes = 0
+
+        def passed(trained: nn.Module) -> None:
+            nonlocal passes
+            if all(part is not model for part in trained.modules()):
+                return
+            passes += 1
+            if passes % every == 0:
+                with conditions.meter.paused():
+                    predictions = self._cut({name: self._look(model, name) for name in self._splits})
+                    scores = [numbers(metric(predictions, None)) for metric in self.plan.metrics]
+                conditions.log({"pass": passes} | {n: v for found in scores for n, v in found.items()})
+
+        return passed
 
     def before(self, method: Method) -> Artefact | None:
         """The model that a method would have had before the request, where that is not the original.
@@ -321,8 +344,13 @@ class Stages:
     def predictions(self, made: Artefact, method: Method | None = None) -> Predictions:
         """The logits of an artefact's model, cut into the parts of the request; `method` made it, where
         it is not the original. Training rows are predicted only where the evaluation asks for them."""
-        splits = ("train", "test") if self.plan.evaluate_train else ("test",)
-        found = {name: self._predicted(made, method, name) for name in splits}
+        return self._cut({name: self._predicted(made, method, name) for name in self._splits})
+
+    @property
+    def _splits(self) -> list[str]:
+        return ["train", "test"] if self.plan.evaluate_train else ["test"]
+
+    def _cut(self, found: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Predictions:
         request = self.request
         return by_part(found, {"train": request.rows, "test": request.test}, request.target)
 
@@ -332,20 +360,23 @@ class Stages:
         """Logits, labels and rows of one whole split."""
 
         def produce(folder: Path) -> None:
-            model, split = self._load(made, method), getattr(self.dataset, name)
-            with Bar(f"predict {name}") as bar:
-                bar.expect(len(split))
-                plan = self.plan
-                bf16 = plan.recipe.precision is Precision.bf16
-                logits = predict(model, split, plan.batch_size, bf16, bar.advance)
+            logits, labels, rows = self._look(self._load(made, method), name)
             if not logits.isfinite().all():
                 raise Diverged("the outputs are no longer finite: lower the learning rate, or set clip")
-            found = {"logits": logits, "labels": split.labels.cpu(), "rows": split.rows.cpu()}
-            save_file(found, folder / TENSORS)
+            save_file({"logits": logits, "labels": labels, "rows": rows}, folder / TENSORS)
 
         identity = self.plan.predict_identity(weights_of(made), name)
         tensors = load_file(self._get("predict", identity, produce).path / TENSORS)
         return tensors["logits"], tensors["labels"], tensors["rows"]
+
+    def _look(self, model: nn.Module, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, labels and rows of one whole split, as the model is now."""
+        plan, split = self.plan, getattr(self.dataset, name)
+        with Bar(f"predict {name}") as bar:
+            bar.expect(len(split))
+            bf16 = plan.recipe.precision is Precision.bf16
+            logits = predict(model, split, plan.batch_size, bf16, bar.advance)
+        return logits, split.labels.cpu(), split.rows.cpu()
 
     def streams(self, scope: str) -> Streams:
         assert self.plan.seed is not None
@@ -481,7 +512,7 @@ def curves_of(artefact: Artefact) -> list[dict[str, float]]:
 
 def remarks(artefact: Artefact) -> dict[str, float]:
     """What making the artefact logged once, and not epoch by epoch: where it stopped, what it found."""
-    points = [point for point in curves_of(artefact) if "epoch" not in point]
+    points = [point for point in curves_of(artefact) if not {"epoch", "pass"} & point.keys()]
     return {name: value for point in points for name, value in point.items()}
 
 

@@ -9,6 +9,9 @@ from metrics.predictions import Scores, matrices, numbers
 from runner.plan import Plan
 from runner.store import Identity, fingerprint
 
+# Curves of `evaluation.every` stand apart: they have an axis of their own.
+SCORED = "scores"
+
 
 class Tracker:
     """Tracks nothing."""
@@ -26,11 +29,13 @@ class WandbTracker(Tracker):
     def __init__(self, run: Any) -> None:
         self.run = run
         for stage in ("pretrain", "before", "unlearn", "repair", "reference"):
-            run.define_metric(f"{stage}/epoch", hidden=True)
-            run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
+            for group, step in ((stage, "epoch"), (f"{stage}_{SCORED}", "pass")):
+                run.define_metric(f"{group}/{step}", hidden=True)
+                run.define_metric(f"{group}/*", step_metric=f"{group}/{step}")
 
     def curve(self, stage: str, values: Mapping[str, float]) -> None:
-        self.run.log({f"{stage}/{name}": value for name, value in values.items()})
+        group = f"{stage}_{SCORED}" if "pass" in values else stage
+        self.run.log({f"{group}/{name}": value for name, value in values.items()})
 
     def result(self, scores: Mapping[str, Scores], costs: Mapping[str, Mapping[str, float]]) -> None:
         import wandb

@@ -196,3 +196,33 @@ def test_scores_of_the_test_rows_alone_leave_fuller_ones_as_they_are(quick: Quic
     assert done(quick("evaluation=test_only")).scores["unlearned"] == few.scores["unlearned"]
     (kept,) = Results(quick().root / "results").rows(few.name)
     assert kept.scores == many.scores
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "passes"),
+    [
+        ("finetune", ["epochs=3"], 3),
+        ("retrain", [], 2),
+        ("scrub", ["epochs=2", "ascent_epochs=1", "forget_batch_size=8"], 3),
+        ("reverse_kl", ["epochs=2", "strengthen_epochs=1"], 2),  # its teacher's pass is not its own
+        ("just_in_time", ["epochs=2"], 2),  # which trains a model inside another
+    ],
+)
+def test_scores_along_the_way_end_in_the_rows_own_and_change_nothing(
+    quick: Quick, method: str, options: list[str], passes: int
+) -> None:
+    chosen = [f"method={method}", "training.epochs=2", *(f"method.{option}" for option in options)]
+    if method != "retrain":
+        chosen.append("method.batch_size=8")
+    plan = quick(*chosen, "evaluation.every=1")
+    row, plain = done(plan), done(quick(*chosen))
+    assert row.weights["unlearned"] == plain.weights["unlearned"]
+    curves = json.loads((plan.root / "store" / "unlearn" / row.key / "curves.json").read_text())
+    scored = [point for point in curves if "pass" in point]
+    assert [point["pass"] for point in scored] == list(range(1, passes + 1))
+    assert scored[-1] == row.scores["unlearned"] | {"pass": passes}
+    assert "pass" not in row.costs["unlearned"]
+    second = [point for point in scored if point["pass"] == 2]
+    done(half := quick(*chosen, "evaluation.every=2"))
+    curves = json.loads((half.root / "store" / "unlearn" / half.key / "curves.json").read_text())
+    assert [point for point in curves if "pass" in point] == second
