@@ -151,6 +151,7 @@ def test_tuned_numbers_are_found_and_the_command_line_beats_them() -> None:
         (["name=a/b"], "plain folder name"),
         (["device=tpu9"], "use device="),
         (["data.limit=0"], "data.limit=0"),
+        (["evaluation.every=0"], "evaluation.every=0"),
         (["budget.gradient_examples=-5"], "budget.gradient_examples=-5"),
         (["training.momentum=-1"], "training.momentum=-1"),
         (["training.lr=nan"], "training.lr=nan"),

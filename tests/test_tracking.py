@@ -85,7 +85,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_is_described_followed_and_summed_up(quick: Quick) -> None:
-    plan = quick(*ON, "training.epochs=3")
+    plan = quick(*ON, "training.epochs=3", "evaluation.every=2")
     row = run(plan)
     assert row is not None
     (path,) = files(plan.root)
@@ -99,6 +99,8 @@ def test_a_run_is_described_followed_and_summed_up(quick: Quick) -> None:
     assert len(curve) == 3 and curve[-1] < curve[0]
     assert len([p for p in written.history if "unlearn/loss" in p]) == 5
     assert len([p for p in written.history if "reference/loss" in p]) == 3
+    scored = [p for p in written.history if "unlearn_scores/test_accuracy" in p]
+    assert [p["unlearn_scores/pass"] for p in scored] == [2, 4]
     scores = row.scores["unlearned"]
     assert written.summary["test_accuracy"] == pytest.approx(scores["test_accuracy"])
     gap = scores["test_accuracy"] - row.scores["reference"]["test_accuracy"]
