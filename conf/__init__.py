@@ -53,8 +53,9 @@ class Budget:
 @dataclass
 class Evaluation:
     """`reference`: the method whose model every score is compared with, or null. `train`: whether
-    training rows are predicted too. `every`: after so many passes over rows the model is scored while it
-    unlearns, too; null does not. `batch_size`: rows predicted at once. `metrics`: by name, each a
+    training rows are predicted too. `every`: the model is scored while it unlearns, too, after so many
+    passes over rows; null does not. The reference is not, nor are methods that take no passes, and SISA,
+    whose slices serve every request. `batch_size`: rows predicted at once. `metrics`: by name, each a
     component."""
 
     reference: Any = MISSING

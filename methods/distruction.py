@@ -104,7 +104,8 @@ class DiStruction(Method):
                 conditions.log({"step": number, "kl": kl, "objective": shown})
                 number += 1
                 del found  # two copies of the model, which the next batch makes again
-        q.put_mean(model)
+            q.put_mean(model)
+            conditions.passed(model)
         return model
 
 

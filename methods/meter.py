@@ -108,9 +108,10 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What the body takes is no cost; its memory is."""
+        """What the body takes, time or memory, is no cost."""
         started = self._now()
-        yield
+        with self._memory.paused():
+            yield
         self.cost.seconds -= self._now() - started
 
     def __enter__(self) -> "Meter":
@@ -143,15 +144,26 @@ class _Memory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            with suppress(OSError):  # Linux: start a new high-water mark
-                Path("/proc/self/clear_refs").write_text("5")
+        self._before = 0  # the peak up to the last pause
+        self._restart()
         self.start = self._held()
 
     def peak(self) -> int:
-        return max(0, self._held(peak=True) - self.start)
+        return max(self._before, self._held(peak=True) - self.start)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self._before = self.peak()
+        yield
+        self._restart()
+
+    def _restart(self) -> None:
+        """A new high-water mark."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            with suppress(OSError):  # Linux has one
+                Path("/proc/self/clear_refs").write_text("5")
 
     def _held(self, peak: bool = False) -> int:
         if self.device.type == "cuda":

@@ -286,14 +286,17 @@ class Plan:
             "budget": budget,
             "seed": self.seed,
             **({} if name is None else {"recorder": identity_of(self.recorders[name])}),
-            **({} if self.every is None else {"looks": self._looks_identity}),
         }
 
     @property
-    def _looks_identity(self) -> Identity:
-        """What is logged while a model unlearns, which cannot be had from its weights."""
+    def looks_identity(self) -> Identity:
+        """What is logged while the run's own method unlearns. That cannot be had from the weights, which
+        are the same without it: so it belongs to the artefact, and to no row. The reference, which runs
+        share, has none."""
+        if self.every is None or self.method == self.reference:
+            return {}
         metrics = [identity_of(metric) for metric in self.metrics]
-        return {"every": self.every, "train": self.evaluate_train, "metrics": metrics}
+        return {"looks": {"every": self.every, "train": self.evaluate_train, "metrics": metrics}}
 
     def before_identity(self, method: Method) -> Identity:
         """What a method trains before there is a request; the rows are shared out as for the request."""

@@ -247,8 +247,7 @@ class Stages:
         plan = self.plan
         spent = unlearned.read("cost.json")["gradient_examples"]
         left = None if plan.budget is None else plan.budget - spent
-        identity = plan.repair_identity
-        assert identity is not None
+        identity = {**(plan.repair_identity or {}), **plan.looks_identity}
 
         def produce(folder: Path) -> None:
             self._apply("repair", repair, left, unlearned, folder)
@@ -278,7 +277,10 @@ class Stages:
                 self.store.set_aside(record)
                 raise Damaged(f"{error}; it is set aside: run again, and it is made anew") from error
 
-        return self._get("unlearn", self.plan.unlearn_identity(method, budget), produce, role)
+        identity = self.plan.unlearn_identity(method, budget)
+        if role == "unlearn":
+            identity = {**identity, **self.plan.looks_identity}
+        return self._get("unlearn", identity, produce, role)
 
     def _apply(
         self,
@@ -295,23 +297,23 @@ class Stages:
             maker = self.plan.method if role == "repair" else None
             problem = self.problem(method, start, conditions, maker)
             problem.recording = recording
-            if self.plan.every is not None:
-                looks = self._looks(problem.model, conditions, self.plan.every)
-                problem.conditions = replace(conditions, passed=looks)
+            if role != "reference" and self.plan.looks_identity:
+                problem.conditions = replace(conditions, passed=self._looks(problem.model, conditions))
             with conditions.meter:
                 model = method.unlearn(problem)
             _save(model, folder)
 
-    def _looks(
-        self, model: nn.Module, conditions: Conditions, every: int
-    ) -> Callable[[nn.Module], None]:
-        """What scores the model after every so many of its passes, in the log as `pass`; teachers and
-        other models that a method trains on its way have none."""
-        passes = 0
+    def _looks(self, model: nn.Module, conditions: Conditions) -> Callable[[nn.Module], None]:
+        """What scores the model after every so many of its passes, in the log as `pass`. Teachers and
+        other models that a method trains on its way are not scored, nor passes that a budget forbids."""
+        passes = spent = 0
+        every = self.plan.every
+        assert every is not None
 
         def passed(trained: nn.Module) -> None:
-            nonlocal passes
-            if all(part is not model for part in trained.modules()):
+            nonlocal passes, spent
+            before, spent = spent, conditions.meter.cost.gradient_examples
+            if spent == before or all(part is not model for part in trained.modules()):
                 return
             passes += 1
             if passes % every == 0:
@@ -370,13 +372,14 @@ class Stages:
         return tensors["logits"], tensors["labels"], tensors["rows"]
 
     def _look(self, model: nn.Module, name: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, labels and rows of one whole split, as the model is now."""
+        """Logits, labels and rows of one whole split, as the model is now; of the data set's classes
+        alone, where a method has given it another for a while."""
         plan, split = self.plan, getattr(self.dataset, name)
         with Bar(f"predict {name}") as bar:
             bar.expect(len(split))
             bf16 = plan.recipe.precision is Precision.bf16
             logits = predict(model, split, plan.batch_size, bf16, bar.advance)
-        return logits, split.labels.cpu(), split.rows.cpu()
+        return logits[:, : self.dataset.classes], split.labels.cpu(), split.rows.cpu()
 
     def streams(self, scope: str) -> Streams:
         assert self.plan.seed is not None

@@ -16,6 +16,7 @@ from methods.base import Access, Method
 from methods.meter import Meter
 from methods.random_labels import wrong_labels
 from methods.training import Conditions, Descent
+from runner.bench.methods import WORKS
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
 from tests.conftest import (
@@ -62,6 +63,11 @@ def weights_of(stages: Stages) -> dict[str, torch.Tensor]:
 def conditions_of(stages: Stages) -> Conditions:
     meter = Meter(torch.device("cpu"))
     return Conditions(Streams(0, "test"), meter, lambda values: None, stages.plan.recipe)
+
+
+def test_the_bench_has_a_plain_loop_for_every_method_that_descends(quick: Quick) -> None:
+    descending = {m for m in METHODS if isinstance(quick(f"method={m}").method, Descent)}
+    assert descending <= set(WORKS)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,7 +12,8 @@ from runner.pipeline import run
 from runner.plan import Plan
 from runner.report import Report
 from runner.results import Results, Row
-from runner.store import Store
+from runner.stages import curves_of
+from runner.store import Artefact, Store
 from tests.conftest import stages_of
 
 Quick = Callable[..., Plan]
@@ -201,28 +202,43 @@ def test_scores_of_the_test_rows_alone_leave_fuller_ones_as_they_are(quick: Quic
 @pytest.mark.parametrize(
     ("method", "options", "passes"),
     [
-        ("finetune", ["epochs=3"], 3),
-        ("retrain", [], 2),
-        ("scrub", ["epochs=2", "ascent_epochs=1", "forget_batch_size=8"], 3),
-        ("reverse_kl", ["epochs=2", "strengthen_epochs=1"], 2),  # its teacher's pass is not its own
-        ("just_in_time", ["epochs=2"], 2),  # which trains a model inside another
+        ("finetune", ["method.epochs=3"], 3),
+        ("retrain", ["evaluation=quick"], 2),
+        ("scrub", ["method.epochs=2", "method.ascent_epochs=1", "method.forget_batch_size=8"], 3),
+        # its teacher's pass is not its own
+        ("reverse_kl", ["method.epochs=2", "method.strengthen_epochs=1"], 2),
+        ("just_in_time", ["method.epochs=2"], 2),  # which trains a model inside another
+        ("boundary_expand", ["method.epochs=2"], 2),  # which has one output too many for a while
+        ("distruction", ["method.epochs=2", "recorder=[bayesian]"], 2),
     ],
 )
 def test_scores_along_the_way_end_in_the_rows_own_and_change_nothing(
     quick: Quick, method: str, options: list[str], passes: int
 ) -> None:
-    chosen = [f"method={method}", "training.epochs=2", *(f"method.{option}" for option in options)]
+    chosen = [f"method={method}", "training.epochs=2", *options]
     if method != "retrain":
         chosen.append("method.batch_size=8")
-    plan = quick(*chosen, "evaluation.every=1")
-    row, plain = done(plan), done(quick(*chosen))
-    assert row.weights["unlearned"] == plain.weights["unlearned"]
-    curves = json.loads((plan.root / "store" / "unlearn" / row.key / "curves.json").read_text())
-    scored = [point for point in curves if "pass" in point]
+    plain, plan = done(quick(*chosen)), quick(*chosen, "evaluation.every=1")
+    row = done(plan)
+    assert (row.key, row.weights, row.cells) == (plain.key, plain.weights, plain.cells)
+    scored = scored_passes(plan, row)
     assert [point["pass"] for point in scored] == list(range(1, passes + 1))
     assert scored[-1] == row.scores["unlearned"] | {"pass": passes}
     assert "pass" not in row.costs["unlearned"]
-    second = [point for point in scored if point["pass"] == 2]
-    done(half := quick(*chosen, "evaluation.every=2"))
-    curves = json.loads((half.root / "store" / "unlearn" / half.key / "curves.json").read_text())
-    assert [point for point in curves if "pass" in point] == second
+    half = quick(*chosen, "evaluation.every=2")
+    assert scored_passes(half, done(half)) == [scored[1]]
+    assert made(plan)["unlearn"] == (3 if method == "retrain" else 4), "the reference is trained once"
+
+
+def test_passes_that_the_budget_forbids_are_not_scored(quick: Quick) -> None:
+    options = ["method.epochs=40", "method.batch_size=8", "budget.gradient_examples=200"]
+    plan = quick(*options, "evaluation.every=1")
+    assert [point["pass"] for point in scored_passes(plan, done(plan))] == [1, 2]
+
+
+def scored_passes(plan: Plan, row: Row) -> list[dict[str, float]]:
+    """What the row's own model was scored at while it was made."""
+    store = plan.root / "store"
+    used = [Artefact(stage, key, store / stage / key) for stage, key in row.artefacts]
+    logged = [point for each in used if each.stage == "unlearn" for point in curves_of(each)]
+    return [point for point in logged if "pass" in point]

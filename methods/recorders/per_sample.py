@@ -513,7 +513,8 @@ class SampleRecord:
         row = np.empty(sum(place.size for place in columns.values()), np.float32)
         with (self.folder / SUMS).open("rb", buffering=0) as file:
             for slot in slots.tolist():
-                os.preadv(file.fileno(), [row.data], slot * row.nbytes)
+                if os.preadv(file.fileno(), [row.data], slot * row.nbytes) < row.nbytes:
+                    raise Damaged(f"{self.folder / SUMS} is shorter than what was written")
                 values = torch.from_numpy(row)
                 for name, place in columns.items():
                     mask = masks[name]

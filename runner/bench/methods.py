@@ -44,13 +44,15 @@ ALLOWED = 2
 @dataclass(frozen=True)
 class Steps:
     """So many steps in a row. Each takes `gradients` forward and backward passes over a batch, and
-    `looks` forward passes alone; without `moves` the weights stay where they are. `layers` is how many
-    are trained, from the last; None for all."""
+    `looks` forward passes alone; without `moves` the weights stay where they are, and `of_images` takes
+    the images' gradient instead of theirs. `layers` is how many are trained, from the last; None for
+    all."""
 
     number: int
     gradients: int = 1
     looks: int = 0
     moves: bool = True
+    of_images: bool = False
     layers: int | None = None
 
 
@@ -80,6 +82,13 @@ def mask(model: nn.Module) -> None:
             parameter.grad.mul_(parameter.detach() > 0)
 
 
+def part(model: nn.Module) -> None:
+    """Leaves a tenth of the gradient, drawn anew."""
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad.mul_(torch.rand(parameter.shape) < 0.1)
+
+
 @torch.no_grad()
 def shake(model: nn.Module) -> None:
     """Draws weights around those of the moment."""
@@ -91,7 +100,9 @@ WORKS = {
     "finetune": Work(["epochs=1"], [Steps(RETAIN)]),
     "random_labels": Work(["epochs=1"], [Steps(FORGET + RETAIN)]),
     "negative_gradient": Work(["epochs=4", "stop_loss=1e9"], [Steps(4 * FORGET)]),
+    "negative_gradient_partial": Work(["epochs=4", "stop_loss=1e9"], [Steps(4 * FORGET)], part),
     "label_flip": Work(["epochs=4"], [Steps(4 * FORGET)]),
+    "label_flip_partial": Work(["epochs=4"], [Steps(4 * FORGET)], part),
     "bad_teacher": Work(
         ["epochs=2", "retain_fraction=0.25"], [Steps(2 * (FORGET + RETAIN // 4), looks=2)]
     ),
@@ -108,7 +119,9 @@ WORKS = {
     "uniform_labels": Work(["epochs=1"], [Steps(FORGET + RETAIN)]),
     "catastrophic_k": Work(["epochs=2"], [Steps(2 * RETAIN, layers=2)]),
     "exact_k": Work(["epochs=2"], [Steps(2 * RETAIN, layers=2)]),
-    "boundary_shrink": Work(["epochs=4"], [Steps(FORGET, looks=1, moves=False), Steps(4 * FORGET)]),
+    "boundary_shrink": Work(
+        ["epochs=4"], [Steps(FORGET, looks=1, moves=False, of_images=True), Steps(4 * FORGET)]
+    ),
     "just_in_time": Work(["epochs=4", "samples=2"], [Steps(4 * FORGET, looks=2)]),
     "forgetting_layers": Work(
         ["epochs=1", "rounds=2"],
@@ -122,7 +135,7 @@ WORKS = {
             *(f"{name}=${{method.batch_size}}" for name in ("noise_batch_size", "repair_batch_size")),
             "retain_per_class=${method.batch_size}",
         ],
-        [Steps(10, moves=False), Steps(13), Steps(9)],
+        [Steps(10, moves=False, of_images=True), Steps(13), Steps(9)],
     ),
     "selective_finetune": Work(
         ["epochs=2"], [Steps(2 * (FORGET + RETAIN), layers=2)], mask, relabels=True
@@ -248,7 +261,11 @@ class Trial:
                 target = sum(seen).softmax(1)
             for _ in range(steps.gradients):
                 self.work.before(model)
-                F.cross_entropy(model(images), target).backward()
+                loss = F.cross_entropy(model(images.requires_grad_(steps.of_images)), target)
+                if steps.of_images:
+                    torch.autograd.grad(loss, images)
+                else:
+                    loss.backward()
             if not steps.moves:
                 continue
             self.work.change(model)
