@@ -36,6 +36,12 @@ class Metric(Component):
         raise NotImplementedError
 
 
+def scored(metrics: Sequence[Metric], predictions: Predictions, reference: Predictions | None) -> Scores:
+    """The scores of all metrics together."""
+    found = [metric(predictions, reference) for metric in metrics]
+    return {name: value for scores in found for name, value in scores.items()}
+
+
 def numbers(scores: Scores) -> dict[str, float]:
     """The scores that are single numbers."""
     return {name: value for name, value in scores.items() if not isinstance(value, list)}

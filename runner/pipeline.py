@@ -6,7 +6,7 @@ from typing import Any
 
 from conf import Until
 from methods.training import Diverged
-from metrics.predictions import Predictions, Scores, matrices, numbers
+from metrics.predictions import Predictions, Scores, matrices, numbers, scored
 from runner import seeding
 from runner.plan import Plan
 from runner.provenance import provenance
@@ -62,8 +62,9 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
             costs["repaired"] = together(costs["unlearned"], costs["repaired"])
         for role, model in models.items():
             costs[role] |= remarks(model)
+        paid = paid_before(plan, stages, costs)
         for role in {"unlearned", "repaired"} & costs.keys():
-            costs[role] |= paid_before(plan, stages, costs)
+            costs[role] |= paid
         plain = {role: numbers(found) for role, found in scores.items()}
         row = _row(plan, overrides, stages, models, status="done", scores=plain, costs=costs)
         results.write(row, {role: matrices(found) for role, found in scores.items()})
@@ -74,12 +75,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
 def score(plan: Plan, predictions: Mapping[str, Predictions]) -> dict[str, Scores]:
     """Every metric of every model."""
     reference = predictions.get("reference")
-    return {
-        role: {
-            name: value for metric in plan.metrics for name, value in metric(model, reference).items()
-        }
-        for role, model in predictions.items()
-    }
+    return {role: scored(plan.metrics, model, reference) for role, model in predictions.items()}
 
 
 def paid_before(
@@ -90,7 +86,7 @@ def paid_before(
     record = plan.record_of(plan.method)
     if record is not None:
         return stages.record_cost(record)
-    return {name: value for name, value in costs.get("before", {}).items() if name == "record_bytes"}
+    return {"record_bytes": costs["before"]["record_bytes"]} if "before" in costs else {}
 
 
 def together(first: Mapping[str, float], then: Mapping[str, float]) -> dict[str, float]:

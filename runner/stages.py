@@ -25,7 +25,7 @@ from methods.entries import Damaged
 from methods.meter import Cost, Meter
 from methods.recording import ABOUT, LOST, ROWS, Stopwatch, Watched, check_request, require_space
 from methods.training import Conditions, Diverged, Precision, Step, curves, require_finite, train
-from metrics.predictions import Predictions, by_part, numbers, predict
+from metrics.predictions import Predictions, by_part, numbers, predict, scored
 from runner.plan import Plan
 from runner.progress import Bar
 from runner.provenance import provenance
@@ -247,12 +247,13 @@ class Stages:
         plan = self.plan
         spent = unlearned.read("cost.json")["gradient_examples"]
         left = None if plan.budget is None else plan.budget - spent
-        identity = {**(plan.repair_identity or {}), **plan.looks_identity}
+        identity = plan.repair_identity
+        assert identity is not None
 
         def produce(folder: Path) -> None:
             self._apply("repair", repair, left, unlearned, folder)
 
-        return self._get("repair", identity, produce, "repair")
+        return self._get("repair", {**identity, **plan.looks_identity}, produce, "repair")
 
     def reference(self, reference: Method, original: Artefact) -> Artefact:
         """The model that others are compared with, whatever they may spend."""
@@ -319,8 +320,8 @@ class Stages:
             if passes % every == 0:
                 with conditions.meter.paused():
                     predictions = self._cut({name: self._look(model, name) for name in self._splits})
-                    scores = [numbers(metric(predictions, None)) for metric in self.plan.metrics]
-                conditions.log({"pass": passes} | {n: v for found in scores for n, v in found.items()})
+                    scores = numbers(scored(self.plan.metrics, predictions, None))
+                conditions.log({"pass": passes, **scores})
 
         return passed
 

@@ -325,8 +325,7 @@ def shapes_of(model: nn.Module, image: Tensor) -> dict[str, Shape]:
         def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if name in found:
                 raise UserError(f"{name} is used more than once, which a record on disk has no form for")
-            size = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
-            found[name] = Shape(tuple(inputs[0].shape[1:]), tuple(output.shape[1:]), size)
+            found[name] = Shape(tuple(inputs[0].shape[1:]), tuple(output.shape[1:]), _size(layer))
 
         return note
 
@@ -509,7 +508,7 @@ class SampleRecord:
     def _summed(self, layers: Mapping[str, nn.Module], slots: Tensor) -> Gradients:
         columns = _places({name: (kept,) for name, kept in self.about["sums"].items()})
         masks = {name: self._mask(name, layers[name]) for name in columns}
-        totals = {name: _flat(layers[name]).double().zero_() for name in columns}
+        totals = {name: torch.zeros(_size(layers[name]), dtype=torch.float64) for name in columns}
         row = np.empty(sum(place.size for place in columns.values()), np.float32)
         with (self.folder / SUMS).open("rb", buffering=0) as file:
             for slot in slots.tolist():
@@ -530,17 +529,16 @@ class SampleRecord:
         """The mask that a layer's sums were drawn with."""
         if not self.about["proof"][name]:
             return None
-        size, streams = len(_flat(layer)), Streams(*self.about["streams"])
+        size, streams = _size(layer), Streams(*self.about["streams"])
         mask = RandomMask(size, self.about["keep"], Mask[self.about["mask"]], streams, f"mask/{name}")
         if mask.proof != self.about["proof"][name]:
             raise Damaged("the record's masks were drawn by another torch: record again")
         return mask
 
 
-def _flat(layer: nn.Module) -> Tensor:
-    """(parameters,) on the CPU, what a layer owns, one behind the other."""
-    own = layer.parameters(recurse=False)
-    return torch.cat([parameter.detach().cpu().flatten() for parameter in own])
+def _size(layer: nn.Module) -> int:
+    """Numbers of a layer's own parameters together."""
+    return sum(parameter.numel() for parameter in layer.parameters(recurse=False))
 
 
 def _as_parameters(layer: nn.Module, flat: Tensor) -> Gradients:
