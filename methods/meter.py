@@ -14,6 +14,7 @@ import torch
 
 from data.split import Batch, Split
 from data.streams import Streams
+from methods.heap import give_back
 
 
 @dataclass
@@ -162,6 +163,7 @@ class _Memory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
+            give_back()  # what was freed before would hide what is taken now
             with suppress(OSError):  # Linux has one
                 Path("/proc/self/clear_refs").write_text("5")
 

@@ -7,7 +7,7 @@ from typing import Any
 from conf import Until
 from methods.training import Diverged
 from metrics.predictions import Predictions, Scores, matrices, numbers, scored
-from runner import seeding
+from runner import process
 from runner.plan import Plan
 from runner.provenance import provenance
 from runner.results import Results, Row
@@ -28,7 +28,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
     `overrides` are kept in the row: the command that made it. A run whose loss diverges leaves a row
     that says so, and raises.
     """
-    seeding.prepare(plan.device, plan.threads)
+    process.prepare(plan.device, plan.threads)
     results = Results(plan.root / "results")
     results.require_writable()
     with track(plan) as tracker:

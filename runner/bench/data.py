@@ -13,10 +13,11 @@ from data.streams import Streams
 from runner.bench import Figure, seconds
 from runner.compose import composed
 from runner.plan import Plan
+from runner.process import prepare
 
 
 def figures() -> Iterator[Figure]:
-    torch.set_num_threads(2)
+    prepare(torch.device("cpu"), threads=2)
     for name, size, reader in (("mnist", 64, datasets.MNIST), ("cifar10", 128, datasets.CIFAR10)):
         plan = Plan.of(*composed([f"dataset={name}"]))
         split = plan.source.load(plan.data_root, False).train

@@ -29,6 +29,7 @@ from runner.bench import Figure, seconds
 from runner.bench.record import noise
 from runner.compose import composed
 from runner.plan import build
+from runner.process import prepare
 
 FEW = 8  # rows of the slow loop
 SMALL = 2  # rows of a batch so small that nearly all memory is weights
@@ -164,7 +165,7 @@ NEEDED = {"distruction": 6}
 
 
 def figures() -> Iterator[Figure]:
-    torch.set_num_threads(2)
+    prepare(torch.device("cpu"), threads=2)
     for name, work in WORKS.items():
         yield from beside_its_loop(name, work)
     yield from without_descent()

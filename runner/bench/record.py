@@ -30,6 +30,7 @@ from models.architecture import Architecture
 from runner.bench import Figure, seconds
 from runner.compose import composed
 from runner.plan import build
+from runner.process import prepare
 
 # Batches of one timing, each trained on in every epoch: enough steps that opening and closing a record
 # is little beside them.
@@ -45,7 +46,7 @@ ENTRY, AT_ONCE, BLOCKS = 190_000, 128, 20
 
 
 def figures() -> Iterator[Figure]:
-    torch.set_num_threads(2)
+    prepare(torch.device("cpu"), threads=2)
     for name, channels, size, batch, repeats in (
         ("small_cnn", 1, 28, 64, 7),
         ("resnet18", 3, 32, 128, 5),
@@ -135,7 +136,7 @@ def serving() -> Iterator[Figure]:
 
 def served(folder: str, rows: Tensor) -> Cost:
     """What serving a request for these rows costs, beyond the model and a first row."""
-    torch.set_num_threads(2)
+    prepare(torch.device("cpu"), threads=2)
     model, _, _ = parts("resnet18", 3, 32, 125)
     record, meter = SampleRecord.open(Path(folder)), Meter(torch.device("cpu"))
     record.share(model, rows[:1])
