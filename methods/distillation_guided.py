@@ -96,6 +96,7 @@ class DistillationGuided(Descent, Method):
         steps = train(teacher, problem.retain, descent, conditions)
         for _ in curves(steps, named(conditions.log, "teacher")):
             pass
+        teacher.zero_grad()  # or they would be held as long as the teacher
         return teacher.requires_grad_(False)
 
 

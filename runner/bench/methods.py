@@ -159,9 +159,9 @@ WORKS = {
 # Methods that take no steps of descent.
 WITHOUT_STEPS = ("ssd", "lfssd", "assd", "fisher_forgetting")
 
-# Copies that a definition needs beyond those: two distributions of the weights, a mean and a deviation
-# each, and two moments of the loss.
-NEEDED = {"distruction": 6}
+# Copies that a definition needs beyond those: its teacher, here as large as the student; two
+# distributions of the weights, a mean and a deviation each, and two moments of the loss.
+NEEDED = {"distillation_guided": 1, "distruction": 6}
 
 
 def figures() -> Iterator[Figure]:
