@@ -13,6 +13,7 @@ import conf
 from data.split import Dataset
 from runner.compose import composed
 from runner.plan import Plan
+from runner.process import prepare
 from runner.stages import Stages
 from runner.store import Store
 from runner.tracking import Tracker
@@ -96,7 +97,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    torch.set_num_threads(1)
+    prepare(torch.device("cpu"), threads=1)
 
 
 def stages_of(plan: Plan) -> Stages:

@@ -256,6 +256,7 @@ class PerSample(Recorder):
                         writer.do(partial(sums.add, slot, added))
                     if width:
                         writer.do(partial(file.append, entries))
+                taken.clear()  # or the next step's activations would lie beside this one's
                 yield step
             writer.do(sums.close)
             writer.do(file.close)
