@@ -141,8 +141,28 @@ class Report:
 
     @cached_property
     def labels(self) -> dict[tuple[str, str], str]:
-        """What each (setting, cell) is called: its method, the choices in which lines of the same
-        method differ, and the options in which those of the same choices do."""
+        """What each (setting, cell) is called: its name, the choices in which lines of the same
+        name differ, and the options in which those of the same choices do."""
+        labels = {}
+        for line, (name, options) in self._named.items():
+            alike = [other for own, other in self._named.values() if own == name]
+            same = [other for other in alike if _choices(other) == _choices(options)]
+            differing = [
+                f"{option.removeprefix('method.')}={_short(value)}"
+                for option, value in options.items()
+                if any(other.get(option) != value for other in (alike if _is_choice(option) else same))
+            ]
+            labels[line] = f"{name} ({', '.join(differing)})" if differing else name
+        return labels
+
+    @property
+    def names(self) -> dict[tuple[str, str], str]:
+        """The name of each (setting, cell), whatever its options: its method, or a line of a table."""
+        return {line: name for line, (name, _) in self._named.items()}
+
+    @cached_property
+    def _named(self) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
+        """(setting, cell) → its name, and its choices and options."""
         lines: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
         for row in self.rows:
             options = {
@@ -159,17 +179,7 @@ class Report:
                 lines[row.setting, row.cells["before"]] = (f"{name}, before the request", own)
             if "repaired" in row.cells:
                 lines[row.setting, row.cells["repaired"]] = (f"{name}, repaired", options)
-        labels = {}
-        for line, (method, options) in lines.items():
-            alike = [other for name, other in lines.values() if name == method]
-            same = [other for other in alike if _choices(other) == _choices(options)]
-            differing = [
-                f"{name.removeprefix('method.')}={_short(value)}"
-                for name, value in options.items()
-                if any(other.get(name) != value for other in (alike if _is_choice(name) else same))
-            ]
-            labels[line] = f"{method} ({', '.join(differing)})" if differing else method
-        return labels
+        return lines
 
     def _expected(self, cells: "pd.DataFrame") -> int:
         return self.seeds or int(cells["n"].max() if len(cells) else 0)

@@ -42,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def test_a_point_is_the_mean_over_seeds_at_its_cost(runs: Runs) -> None:
-    (axes,) = Scores("gradient_examples", ["test_accuracy"]).draw(runs).axes
+    (axes,) = Scores("gradient_examples", ["test_accuracy"], joined=False).draw(runs).axes
     found = {tuple(point) for line in axes.containers for point in line.lines[0].get_xydata()}  # type: ignore[attr-defined]
     wanted = set()
     for cell in {row.cells["unlearned"] for row in runs.report.rows}:
@@ -53,9 +53,18 @@ def test_a_point_is_the_mean_over_seeds_at_its_cost(runs: Runs) -> None:
 
 
 def test_an_option_can_be_the_axis(runs: Runs) -> None:
-    (axes,) = Scores("scenario.fraction", ["test_accuracy"]).draw(runs).axes
+    (axes,) = Scores("scenario.fraction", ["test_accuracy"], joined=False).draw(runs).axes
     at = {line.lines[0].get_xdata()[0] for line in axes.containers}  # type: ignore[attr-defined]
     assert at == {0.1, 0.3}
+
+
+def test_lines_of_one_name_are_joined_in_the_order_of_the_axis(runs: Runs) -> None:
+    figure = Scores("scenario.fraction", ["test_accuracy"], joined=True).draw(runs)
+    (curve,) = figure.axes[0].containers
+    assert curve.get_label() == "random_labels"
+    assert list(curve.lines[0].get_xdata()) == [0.1, 0.3]  # type: ignore[attr-defined]
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == ["original", "random_labels", "retrain"]
 
 
 def test_a_curve_is_the_mean_over_seeds_of_what_was_logged(runs: Runs) -> None:
@@ -107,14 +116,17 @@ def test_logits_are_those_of_the_line_for_all_seeds(runs: Runs) -> None:
 @pytest.mark.parametrize(
     ("drawing", "words"),
     [
-        (Scores("nothing", ["test_accuracy"]), r"figure\.scores\.x=nothing is no number of any run"),
-        (Scores("seconds", ["nothing"]), r"figure\.scores\.y names nothing"),
+        (
+            Scores("nothing", ["test_accuracy"], False),
+            r"figure\.scores\.x=nothing is no number of any run",
+        ),
+        (Scores("seconds", ["nothing"], False), r"figure\.scores\.y names nothing"),
         (
             Curves("epoch", ["kl"]),
             r"figure\.curves\.y names kl.*there are: \['accuracy', 'loss', 'lr'\]",
         ),
         (Curves("step", ["loss"]), r"figure\.curves\.y names loss.*with step.*figure\.curves\.x may be"),
-        (Scores("seconds", []), "the figure has no panel"),
+        (Scores("seconds", [], False), "the figure has no panel"),
         (Logits([], 0), r"figure\.logits\.bins=0"),
         (Confusion("nothing"), r"no matrix nothing; there are: \['confusion'\]"),
         (Logits([10], 20), r"figure\.logits\.classes names 10: choose from 0 to 9"),

@@ -30,7 +30,7 @@ class Curves(Drawing):
             axes.locator_params(axis="x", integer=True)
             axes.set_xlabel(self.x.replace("_", " "))
             axes.set_ylabel(name.replace("_", " "))
-        legend(figure, runs)
+        legend(figure, runs, runs.report.labels)
         return figure
 
     def _points(self, runs: Runs) -> "pd.DataFrame":
@@ -64,7 +64,7 @@ class Curves(Drawing):
 
 
 def _panel(axes: "Axes", runs: Runs, points: "pd.DataFrame") -> None:
-    look = styles(runs)
+    look = styles(runs, runs.report.labels)
     for where, own in points.groupby(["setting", "cell"], sort=False):
         setting, cell = map(str, where)
         groups = own.groupby("at")["value"].agg(["mean", "std", "count"])

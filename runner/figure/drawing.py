@@ -1,5 +1,6 @@
 """What a figure is: a component that draws the runs of a name."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from data.component import Component
@@ -40,20 +41,20 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple["Figu
     return figure, grid[:count]
 
 
-def legend(figure: "Figure", runs: Runs) -> None:
-    """One legend of all panels, in the order of the table; the figure grows by its width."""
+def legend(figure: "Figure", runs: Runs, names: Mapping[Line, str]) -> None:
+    """One legend of all panels by the lines' names, in the order of the table; the figure grows by its
+    width."""
     found: dict[str, Artist] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
-    names = [name for line in runs.models if (name := runs.report.labels[line]) in found]
-    handles = [found[name] for name in names]
-    beside = figure.legend(handles, names, loc="outside right upper", fontsize="small")
+    shown = [name for name in dict.fromkeys(names[line] for line in runs.models) if name in found]
+    handles = [found[name] for name in shown]
+    beside = figure.legend(handles, shown, loc="outside right upper", fontsize="small")
     figure.set_figwidth(figure.get_figwidth() + beside.get_window_extent().width / figure.dpi)
 
 
-def styles(runs: Runs) -> dict[Line, dict[str, Any]]:
-    """How every line of the table is drawn, the same in all panels."""
-    own = [line for line in runs.models if line[1] not in STYLES]
-    found: dict[Line, dict[str, Any]] = {line: {"color": f"C{i}"} for i, line in enumerate(own)}
-    return {line: found.get(line) or STYLES[line[1]] for line in runs.models}
+def styles(runs: Runs, names: Mapping[Line, str]) -> dict[Line, dict[str, Any]]:
+    """How every line of the table is drawn, the same in all panels: a colour for a name."""
+    own = list(dict.fromkeys(names[line] for line in runs.models if line[1] not in STYLES))
+    return {line: STYLES.get(line[1]) or {"color": f"C{own.index(names[line])}"} for line in runs.models}

@@ -40,13 +40,13 @@ class Logits(Drawing):
         for axes, label in zip(others, self.classes, strict=True):
             self._panel(axes, runs, {line: logits[:, label] for line, logits in found.items()})
             axes.set_xlabel(f"logit of class {label}")
-        legend(figure, runs)
+        legend(figure, runs, runs.report.labels)
         return figure
 
     def _panel(self, axes: "Axes", runs: Runs, values: "dict[Line, NDArray[np.float32]]") -> None:
         together = np.concatenate(list(values.values()))
         edges = np.linspace(together.min(), together.max(), self.bins + 1)
-        look = styles(runs)
+        look = styles(runs, runs.report.labels)
         for line, own in values.items():
             density, _ = np.histogram(own, edges, density=True)
             axes.stairs(density, edges, label=runs.report.labels[line], **look[line])

@@ -1,5 +1,6 @@
 """Scores: one score or cost against another, a point for every line of the table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,11 @@ WIDE = 20
 class Scores(Drawing):
     """A panel for every score or cost of `y` against `x`, which is a score, a cost, or an option that
     the runs differ in: means with 95 % intervals over seeds; the retrained reference and the original
-    are lines across."""
+    are lines across. `joined`: lines of one name are one curve, whatever their options."""
 
     x: str
     y: list[str]
+    joined: bool
 
     def draw(self, runs: Runs) -> "Figure":
         places = _places(runs.report, self.x)
@@ -38,14 +40,15 @@ class Scores(Drawing):
             raise UserError(
                 f"figure.scores.x={self.x} is no number of any run: choose a score, a cost or an option"
             )
+        names = runs.report.names if self.joined else runs.report.labels
         figure, all_axes = panels(len(self.y), len(self.y), 5.2, 4)
         for axes, name in zip(all_axes, self.y, strict=True):
-            _panel(axes, runs, places, name)
+            _panel(axes, runs, names, places, name)
             axes.set_xlabel(self.x.replace("_", " "))
             axes.set_ylabel(name.replace("_", " "))
             if min(places.values()) > 0 and max(places.values()) > WIDE * min(places.values()):
                 axes.set_xscale("log")
-        legend(figure, runs)
+        legend(figure, runs, names)
         return figure
 
 
@@ -65,16 +68,19 @@ def _places(report: Report, x: str) -> dict[Line, float]:
     return found
 
 
-def _panel(axes: "Axes", runs: Runs, places: dict[Line, float], name: str) -> None:
-    columns = runs.report.cells[["value", "half_width"]]
-    numbers: dict[Any, Any] = dict(zip(columns.index, columns.to_numpy(), strict=True))
-    labels, look = runs.report.labels, styles(runs)
-    for place, at in sorted(places.items(), key=lambda item: item[1]):
-        if (*place, name) not in numbers:
-            continue
-        value, half = numbers[*place, name]
-        bar = half if half == half else None
-        axes.errorbar(at, value, yerr=bar, fmt="o", capsize=3, label=labels[place], **look[place])
-    for (setting, cell, metric), (value, _) in numbers.items():
-        if metric == name and cell in SHARED:
-            axes.axhline(value, lw=1, label=labels[setting, cell], **look[setting, cell])
+def _panel(
+    axes: "Axes", runs: Runs, names: Mapping[Line, str], places: Mapping[Line, float], metric: str
+) -> None:
+    columns = runs.report.cells[["value", "half_width"]].xs(metric, level="metric")
+    numbers: dict[Line, Any] = dict(zip(columns.index, columns.to_numpy(), strict=True))
+    look = styles(runs, names)
+    curves: dict[str, list[Line]] = {}
+    for line in sorted(numbers.keys() & places.keys(), key=lambda line: places[line]):
+        curves.setdefault(names[line], []).append(line)
+    for name, lines in curves.items():
+        values, halves = zip(*(numbers[line] for line in lines), strict=True)
+        at = [places[line] for line in lines]
+        axes.errorbar(at, values, yerr=halves, fmt="o-", capsize=3, label=name, **look[lines[0]])
+    for line, (value, _) in numbers.items():
+        if line[1] in SHARED:
+            axes.axhline(value, lw=1, label=names[line], **look[line])
