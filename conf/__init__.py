@@ -28,12 +28,12 @@ class Mode(Enum):
 class Data:
     """`root`: the folder that torchvision calls root. `download`: fetch what is missing.
     `limit`: rows per class, for quick looks; null for all. `rare`: training rows to keep of single
-    classes, {class: rows}."""
+    classes, each as class:rows."""
 
     root: str = MISSING
     download: bool = MISSING
     limit: int | None = MISSING
-    rare: dict[int, int] = field(default_factory=dict)
+    rare: list[str] = field(default_factory=list)
 
 
 @dataclass

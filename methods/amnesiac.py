@@ -36,5 +36,5 @@ class Amnesiac(Method):
         weights = parameters_to_vector(problem.model.parameters())
         total = record.total(hit).to(weights.device)
         vector_to_parameters(weights - total, problem.model.parameters())
-        problem.conditions.log({"batches_hit": int(hit.sum()) / record.steps})
+        problem.conditions.log({"batches_hit": int(hit.sum()) / max(1, record.steps)})
         return problem.model

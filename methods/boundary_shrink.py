@@ -23,7 +23,6 @@ from data.split import Batch, Pixels, Split
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import above_zero_to_one, batch_fits, most_classes_stay
 from methods.distillation import Teacher
-from methods.meter import pass_streams
 from methods.training import Descent, fit
 from metrics.predictions import autocast
 
@@ -31,6 +30,7 @@ from metrics.predictions import autocast
 @dataclass(frozen=True)
 class BoundaryShrink(Descent, Method):
     access: ClassVar[Access] = Access.FORGET
+    version: ClassVar[int] = 2  # 1 labelled augmented images
     bound: float
 
     def check_parameters(self, option: str) -> None:
@@ -52,18 +52,13 @@ def nearest_classes(problem: Problem, bound: float, batch_size: int) -> Split:
     assert problem.forget is not None
     forget, conditions = problem.forget, problem.conditions
     original = Teacher(problem.original(), conditions)
-    streams = pass_streams(conditions.streams.part("boundary"))
-    rows, found = [forget.rows[:0]], [forget.labels[:0]]
-    for batch in conditions.meter.batches(forget, batch_size, streams):
+    found = [forget.labels[:0]]
+    for batch in conditions.meter.probes(forget, batch_size):
         moved = stepped(original.model, batch, forget.pixels, bound, conditions.bf16)
         own = F.one_hot(batch.labels, problem.classes).bool()
-        rows.append(batch.rows)
         found.append(original(moved).masked_fill(own, -torch.inf).argmax(1))
-    order = torch.cat(rows).argsort()
-    reached = forget.only(torch.cat(rows))
-    labels = torch.empty_like(reached.labels)
-    labels[reached.rows.argsort()] = torch.cat(found)[order]
-    return reached.relabelled(labels)
+    labels = torch.cat(found)
+    return forget.take(torch.arange(len(labels))).relabelled(labels)
 
 
 def stepped(model: nn.Module, batch: Batch, pixels: Pixels, bound: float, bf16: bool) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero, above_zero_to_one, batch_fits, zero_or_more
+from methods.bounds import above_zero, above_zero_to_one, at_least_one, batch_fits, zero_or_more
 from methods.masks import only
 from methods.selective_finetune import Importance, classes_of, masks_of, require_relabelling
 from methods.training import Conditions, Descent, Step, curves, named, train
@@ -57,7 +57,8 @@ class DistillationGuided(Descent, Method):
         above_zero_to_one(option, self, "share")
         zero_or_more(option, self, "distillation", "matching", "teacher_epochs")
         above_zero(option, self, "temperature")
-        if len(self.teacher_widths) != 2 or min(*self.teacher_widths, self.teacher_hidden) < 1:
+        at_least_one(option, self, "teacher_hidden")
+        if len(self.teacher_widths) != 2 or min(self.teacher_widths) < 1:
             raise UserError(f"{option}.teacher_widths={self.teacher_widths}: give two, of 1 or more")
 
     def check(self, facts: Facts) -> None:

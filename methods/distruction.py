@@ -19,6 +19,7 @@ logged at every step.
 Reference: paper 001 (Dugue, Machine Unlearning Without Repair using DiStruction, 2024).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -95,12 +96,13 @@ class DiStruction(Method):
                 found.scale(1 - self.penalty)
                 _STEPS[self.step](self, q, p, found)
                 kl = divergence(q, p).item()
-                if not (kl < float("inf") and found.loss.isfinite()):
-                    raise Diverged(
-                        f"the divergence became {kl} at step {number}: lower method.eta or "
-                        "method.pull_rate, raise method.penalty, or choose another method.objective"
-                    )
                 shown = found.loss.item() / len(batch.rows)
+                if not (math.isfinite(kl) and math.isfinite(shown)):
+                    raise Diverged(
+                        f"the divergence became {kl} and the objective {shown} at step {number}: lower "
+                        "method.eta or method.pull_rate, raise method.penalty, or choose another "
+                        "method.objective"
+                    )
                 conditions.log({"step": number, "kl": kl, "objective": shown})
                 number += 1
                 del found  # two copies of the model, which the next batch makes again

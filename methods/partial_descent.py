@@ -15,20 +15,33 @@ from typing import Any
 import torch
 from torch import nn
 
+from data.errors import UserError
 from data.streams import Streams
+from methods.base import Facts, Method
 from methods.bounds import above_zero_to_one
 from methods.layers import owners, rising
 from methods.training import Descent, Step
 
 
 @dataclass(frozen=True)
-class PartialDescent(Descent):
+class PartialDescent(Descent, Method):
     keep_first: float
     keep_last: float
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
         above_zero_to_one(option, self, "keep_first", "keep_last")
+
+    def check(self, facts: Facts) -> None:
+        super().check(facts)
+        layers = owners(facts.outline())
+        sizes = [sum(value.numel() for value in layer.parameters(recurse=False)) for layer in layers]
+        shares = rising(self.keep_first, self.keep_last, len(layers))
+        if sum(share * size for share, size in zip(shares, sizes, strict=True)) < 1:
+            raise UserError(
+                f"method.keep_first={self.keep_first} with method.keep_last={self.keep_last} moves none "
+                f"of the {sum(sizes)} weights: raise them"
+            )
 
     def updating(self, steps: Iterator[Step], model: nn.Module, streams: Streams) -> Iterator[Step]:
         """Passes the steps on; the updates between them move the chosen numbers alone."""

@@ -34,6 +34,7 @@ DOUBLINGS, HALVINGS = 10, 5
 @dataclass(frozen=True)
 class PerSampleAmnesiac(Method):
     access: ClassVar[Access] = Access.NOTHING
+    version: ClassVar[int] = 2  # 1 subtracted something even where nothing had to be
     records: ClassVar[type[Recorder] | None] = PerSample
     strength: int | float | str
     target: float
@@ -80,10 +81,12 @@ class PerSampleAmnesiac(Method):
 def smallest(reached: Callable[[float], bool]) -> tuple[float, int]:
     """The smallest strength that is enough, to a 32nd of the power of two above it, and the number of
     evaluations. Raises UserError where none up to 1024 is."""
-    evaluations = 1
+    if reached(0.0):
+        return 0.0, 1
+    evaluations = 2
     low, high = 0.0, 1.0
     while not reached(high):
-        if evaluations > DOUBLINGS:
+        if evaluations > DOUBLINGS + 1:
             raise UserError(f"no strength up to {high:g} reaches the target: set method.target higher")
         low, high = high, 2 * high
         evaluations += 1

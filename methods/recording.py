@@ -83,6 +83,8 @@ class Recorder(Component):
 
     def check_parameters(self, option: str) -> None:
         """Raises UserError for parameters that make no sense; `option` is where they were set."""
+        if self.classes == []:
+            raise UserError(f"{option}.classes is empty: name the classes to track, or null for all")
         if self.classes is not None and self.rows is not None:
             raise UserError(f"{option}: track classes or rows, and set the other to null")
         if self.rows is not None:
@@ -96,8 +98,10 @@ class Recorder(Component):
             listed = torch.from_numpy(self._listed).to(split.rows)
             unknown = listed[~torch.isin(listed, split.rows)]
             if len(unknown):
-                raise UserError(f"recorder.rows={self.rows} lists row {int(unknown[0])}, which is not "
-                                f"among the {len(split)} training rows")  # fmt: skip
+                raise UserError(
+                    f"a recorder's rows={self.rows} lists row {int(unknown[0])}: list only those of the "
+                    f"{len(split)} training rows"
+                )
             return listed
         return split.rows
 

@@ -23,7 +23,6 @@ from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.bounds import above_zero_to_one, batch_fits
 from methods.masks import largest, only
-from methods.meter import pass_streams
 from methods.random_labels import wrong_labels
 from methods.training import Descent, Phase
 from metrics.predictions import autocast
@@ -32,6 +31,7 @@ from metrics.predictions import autocast
 @dataclass(frozen=True)
 class SalUn(Descent, Method):
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    version: ClassVar[int] = 2  # 1 took the saliency of augmented images
     share: float
 
     def check_parameters(self, option: str) -> None:
@@ -72,8 +72,7 @@ def saliency(problem: Problem, batch_size: int) -> dict[str, Tensor]:
     assert problem.forget is not None
     model, conditions = problem.model.eval(), problem.conditions
     model.zero_grad()
-    streams = pass_streams(conditions.streams.part("saliency"))
-    for batch in conditions.meter.batches(problem.forget, batch_size, streams):
+    for batch in conditions.meter.probes(problem.forget, batch_size):
         with autocast(conditions.bf16, batch.images.device):
             logits = model(batch.images).float()
         F.cross_entropy(logits, batch.labels, reduction="sum").backward()

@@ -248,21 +248,23 @@ def alternate(phases: Sequence[Phase], epochs: int) -> None:
 
 
 def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:
-    """Passes steps on and logs, at the end of every epoch, `epoch` (from 1), mean `loss`,
-    `accuracy` on the rows as they were trained on, and the last `lr`."""
+    """Passes steps on and logs, at the end of every epoch or where the steps are left, `epoch` (from 1),
+    mean `loss`, `accuracy` on the rows as they were trained on, and the last `lr`."""
     totals: dict[str, Tensor] = {}
     rows, last = 0, None
-    for step in steps:
-        if last is not None and step.epoch != last.epoch:
+    try:
+        for step in steps:
+            if last is not None and step.epoch != last.epoch:
+                _log_epoch(last, totals, rows, log)
+                totals, rows = {}, 0
+            last, rows = step, rows + len(step.batch.rows)
+            right = (step.logits.argmax(1) == step.batch.labels).sum()
+            totals["loss"] = totals.get("loss", 0) + step.loss * len(step.batch.rows)
+            totals["accuracy"] = totals.get("accuracy", 0) + right
+            yield step
+    finally:
+        if last is not None:
             _log_epoch(last, totals, rows, log)
-            totals, rows = {}, 0
-        last, rows = step, rows + len(step.batch.rows)
-        right = (step.logits.argmax(1) == step.batch.labels).sum()
-        totals["loss"] = totals.get("loss", 0) + step.loss * len(step.batch.rows)
-        totals["accuracy"] = totals.get("accuracy", 0) + right
-        yield step
-    if last is not None:
-        _log_epoch(last, totals, rows, log)
 
 
 def named(log: Log, name: str) -> Log:

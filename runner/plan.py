@@ -1,6 +1,6 @@
 """From a composed configuration to checked, typed parts, and to the identity of every stage."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,7 +131,7 @@ class Plan:
             seed=cfg.seed,
             source=build(cfg.dataset, Source, "dataset"),
             limit=cfg.data.limit,
-            rare=dict(cfg.data.rare),
+            rare=_rare(cfg.data.rare),
             architecture=build(cfg.model, Architecture, "model"),
             recipe=build(cfg.training, Recipe, "training"),
             scenario=build(cfg.scenario, Scenario, "scenario"),
@@ -175,8 +175,8 @@ class Plan:
         for label, rows in self.rare.items():
             if not 0 <= label < self.source.classes or rows < 1:
                 raise UserError(
-                    f"data.rare={{{label}: {rows}}}: name classes 0 to {self.source.classes - 1}, and "
-                    "at least 1 row of each"
+                    f"data.rare=[{label}:{rows}]: name classes 0 to {self.source.classes - 1}, and at "
+                    "least 1 row of each"
                 )
         self.source.check()
         self.recipe.check_parameters("training")
@@ -334,6 +334,14 @@ class Plan:
     def key(self) -> str:
         """Names the run: the key of what it makes last."""
         return fingerprint(self.repair_identity or self.own_identity)
+
+
+def _rare(pairs: Iterable[str]) -> dict[int, int]:
+    """Rows to keep by class."""
+    try:
+        return {int(label): int(rows) for label, rows in (pair.split(":") for pair in pairs)}
+    except ValueError as error:
+        raise UserError(f"data.rare={list(pairs)}: write class:rows, as in data.rare=[3:100]") from error
 
 
 def _device(name: str | None) -> torch.device:

@@ -185,7 +185,7 @@ class Report:
         return self.seeds or int(cells["n"].max() if len(cells) else 0)
 
     def _remarks(self, cells: "pd.DataFrame") -> list[str]:
-        n = self._expected(cells)
+        n = int(cells["n"].max()) if len(cells) else 0
         remarks = []
         if n > 1:
             remarks.append(f"mean ± 95 % t-interval over {n} seeds; gaps are paired by seed")

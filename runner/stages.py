@@ -365,7 +365,10 @@ class Stages:
         def produce(folder: Path) -> None:
             logits, labels, rows = self._look(self._load(made, method), name)
             if not logits.isfinite().all():
-                raise Diverged("the outputs are no longer finite: lower the learning rate, or set clip")
+                raise Diverged(
+                    "the outputs are no longer finite: lower the learning rate, set clip, or choose "
+                    "smaller options of the method"
+                )
             save_file({"logits": logits, "labels": labels, "rows": rows}, folder / TENSORS)
 
         identity = self.plan.predict_identity(weights_of(made), name)

@@ -223,6 +223,13 @@ def told(
         (["seed=x"], "could not be converted to Integer"),
         (["scenario.classes=[12]"], "classes 0 to 9"),
         (["scenario.classes=[]"], "nothing would be forgotten"),
+        (["recorder=[per_sample]", "recorder.per_sample.classes=[]"], "or null for all"),
+        (["data.rare=[3:0]"], "at least 1 row of each"),
+        (["data.rare=[3]"], "write class:rows"),
+        (
+            ["method=label_flip_partial", "method.keep_first=1e-9", "method.keep_last=1e-9"],
+            "moves none of the",
+        ),
         (["scenario.classes=[0,1,2,3,4,5,6,7,8,9]"], "nothing would be retained"),
         (["scenario=part_of_class"], "use dataset=cifar20"),
         (["scenario=random", "scenario.count=1438"], "1438 rows"),

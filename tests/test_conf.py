@@ -99,6 +99,18 @@ def test_what_decides_a_result_is_in_the_key(override: str) -> None:
     assert plan_of(override).key != plan_of().key
 
 
+@pytest.mark.parametrize(
+    ("overrides", "rows"),
+    [
+        (["data.rare=[3:5,4:7]"], {3: 5, 4: 7}),
+        (["experiment=paper004_table1", "line=factored"], {3: 100}),
+        (["experiment=paper004_table1", "line=factored", "data.rare=[]"], {}),
+    ],
+)
+def test_classes_are_made_rare_and_whole_again(overrides: list[str], rows: dict[int, int]) -> None:
+    assert plan_of(*overrides).rare == rows
+
+
 def test_keys_change_on_purpose_only() -> None:
     """Golden keys of the default run. If they change, every stored result is computed anew: raise
     the version of the stage that changed its meaning, and then change them here."""

@@ -595,6 +595,22 @@ def test_the_search_finds_the_smallest_strength_that_is_enough(threshold: float)
     assert found - threshold <= max(1, 2 * threshold) / 32
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        ["method=amnesiac", "recorder=[batch_updates]"],
+        ["method=per_sample_amnesiac", "recorder=[per_sample]"],
+    ],
+)
+def test_a_training_without_steps_leaves_nothing_to_take_back(own: list[str], quick: Quick) -> None:
+    row = run(quick("training.epochs=0", *own))
+    assert row is not None and row.weights["unlearned"] == row.weights["original"]
+
+
+def test_nothing_is_subtracted_where_nothing_has_to_be() -> None:
+    assert smallest(lambda strength: True) == (0.0, 1)
+
+
 def test_auto_says_how_often_it_looked_and_reaches_its_target(quick: Quick) -> None:
     learned = ["training.epochs=30", "training.lr=0.05", "recorder=[per_sample]"]
     method = ["method=per_sample_amnesiac", "method.strength=auto", "method.target=0.2"]

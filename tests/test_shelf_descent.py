@@ -37,6 +37,7 @@ Weights = dict[str, Tensor]
 
 # 20 of 200 rows are forgotten in most of these runs, 180 retained.
 FORGET, RETAIN = 20, 180
+AUGMENTED = ["dataset.crop=1", "dataset.flip=true"]
 PLAIN = ["method.momentum=0", "method.weight_decay=0", "method.optimizer=sgd"]
 
 
@@ -303,8 +304,9 @@ def test_the_mask_takes_the_largest_of_all_weights_together() -> None:
     assert masks["a"].tolist() == [True, False] and masks["b"].tolist() == [[False, True]]
 
 
-def test_saliency_is_the_gradient_of_the_summed_loss(quick: Quick) -> None:
-    problem, _ = problem_of(stages_of(quick("method=salun", "method.batch_size=8")))
+@pytest.mark.parametrize("augmented", [[], AUGMENTED])
+def test_saliency_is_the_gradient_of_the_summed_loss(augmented: list[str], quick: Quick) -> None:
+    problem, _ = problem_of(stages_of(quick("method=salun", "method.batch_size=8", *augmented)))
     scores = saliency(problem, 8)
     assert problem.forget is not None
     batch = only_batch(problem.forget)
@@ -396,6 +398,8 @@ def test_negative_gradient_stops_at_the_mean_of_a_pass(quick: Quick) -> None:
         if len(last) == 3 and means[-1] >= math.log(10):
             break
     assert stops == [{"stopped_at_step": len(losses) - 1, "forget_loss": pytest.approx(means[-1])}]
+    epochs = [point["epoch"] for point in logged if "epoch" in point]
+    assert epochs == list(range(1, math.ceil(len(losses) / 3) + 1))  # the last one, too, was begun
     earlier = [loss for loss, _ in losses[:-1]]
     assert max(earlier) >= math.log(10), "a single batch had reached the bound before"
 
@@ -460,10 +464,10 @@ def test_the_penalty_pulls_every_weight_towards_zero_by_its_sign(quick: Quick) -
 # Boundary shrink and boundary expand
 
 
-def test_boundary_labels_are_the_nearest_other_class(quick: Quick) -> None:
-    stages = stages_of(
-        quick("method=boundary_shrink", "method.batch_size=8", "training.epochs=20", "scenario=random")
-    )
+@pytest.mark.parametrize("augmented", [[], AUGMENTED])
+def test_boundary_labels_are_the_nearest_other_class(augmented: list[str], quick: Quick) -> None:
+    options = ["method.batch_size=8", "training.epochs=20", "scenario=random"]
+    stages = stages_of(quick("method=boundary_shrink", *options, *augmented))
     problem, _ = problem_of(stages)
     assert problem.forget is not None
     across = nearest_classes(problem, 0.1, 7)

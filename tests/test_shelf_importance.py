@@ -398,6 +398,7 @@ def test_the_percentile_is_of_all_weights_and_nothing_over_nothing_is_zero() -> 
         (["method=selective_finetune", "method.penalty=-1"], "method.penalty=-1"),
         (["method=distillation_guided", "method.temperature=0"], "method.temperature=0"),
         (["method=distillation_guided", "method.teacher_widths=[8]"], "method.teacher_widths=[8]"),
+        (["method=distillation_guided", "method.teacher_hidden=0"], "method.teacher_hidden=0"),
         (["method=forgetting_layers", "method.rounds=0"], "method.rounds=0"),
         (["method=forgetting_layers", "method.tau=0"], "method.tau=0"),
         (["method=distruction", "recorder=[bayesian]", "method.penalty=1.5"], "method.penalty=1.5"),

@@ -158,7 +158,7 @@ class PerSample(Recorder):
             return split.labels[torch.searchsorted(split.rows, tracked)].cpu()
         if len(self._listed_groups) <= int(tracked.max()):
             raise UserError(
-                f"recorder.group_by={self.group_by} has {len(self._listed_groups)} lines, but row "
+                f"a recorder's group_by={self.group_by} has {len(self._listed_groups)} lines, but row "
                 f"{int(tracked.max())} is tracked: give every training row a group"
             )
         return torch.from_numpy(self._listed_groups)[tracked.cpu()]
@@ -489,7 +489,7 @@ class SampleRecord:
             for name in factored
             for own, value in layers[name].named_parameters(recurse=False)
         }
-        for chunk in entries.split(CHUNK):
+        for chunk in entries.split(CHUNK) if len(entries) else ():
             block = stored.read(chunk, dtype)
             scales = [None] * len(places) if self.scales is None else self.scales[chunk].T
             scale_of = dict(zip(places, scales, strict=True))
