@@ -1,6 +1,8 @@
 """The layers of a model that own parameters, counted from its end."""
 
-from torch import nn
+from collections.abc import Callable
+
+from torch import Tensor, nn
 
 from data.errors import UserError
 
@@ -15,6 +17,26 @@ def refuse_batch_norm(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             raise UserError(f"{name} is a BatchNorm, which couples samples: use GroupNorm in its place")
+
+
+def refuse_strides_over_a_pixel(model: nn.Module, image: Tensor) -> None:
+    """Raises UserError, naming the layer, where a convolution with a stride sees a single pixel of an
+    image (1, C, H, W): oneDNN leaves parts of its weight's gradient in bf16 unwritten (torch 2.15)."""
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def refuse(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if inputs[0].shape[2:].numel() == 1 and layer.stride != (1, 1):
+                raise UserError(
+                    f"{name} sees a single pixel, of which a CPU in bf16 makes wrong gradients: set "
+                    "training.precision=fp32"
+                )
+
+        return refuse
+
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_pre_hook(look(name))
+    model(image)
 
 
 def rising(first: float, last: float, layers: int) -> list[float]:

@@ -18,8 +18,9 @@ from data.requests import Scenario, check_classes
 from data.sources import Source
 from methods.base import Facts, Method
 from methods.bounds import batch_fits
+from methods.layers import refuse_strides_over_a_pixel
 from methods.recording import Recorder
-from methods.training import Recipe
+from methods.training import Precision, Recipe
 from metrics.predictions import Metric
 from models.architecture import Architecture
 from runner.naming import run_name
@@ -223,6 +224,10 @@ class Plan:
         request selects: the fields of `Facts` that it decides."""
         facts = Facts(**found, classes=self.source.classes, recipe=self.recipe, outline=self._outline)
         batch_fits("training", self.recipe, facts.all, "the training set")
+        if self.device.type == "cpu" and self.recipe.precision is Precision.bf16:
+            size = self.architecture.input_size or self.source.size
+            image = torch.empty(1, self.source.channels, size, size, device="meta")
+            refuse_strides_over_a_pixel(self._outline(), image)
         for method in (self.method, self.repair, self.reference):
             if method is not None:
                 method.check(facts)
