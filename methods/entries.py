@@ -6,7 +6,6 @@ import mmap
 import os
 import queue
 import threading
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from xxhash import xxh3_64_intdigest
 
 from data.disk import ENTRIES, says_full
 from data.errors import UserError
@@ -110,7 +110,7 @@ class EntryFile:
     def append(self, entries: Tensor) -> None:
         """Appends (n, …) numbers on the CPU as n entries."""
         block = entries.contiguous().view(torch.uint8).flatten(1).numpy()
-        self._sums.extend(map(zlib.crc32, block))
+        self._sums.extend(map(xxh3_64_intdigest, block))
         left = block.data.cast("B")
         self._size += len(left)
         while len(left):
@@ -132,7 +132,7 @@ class EntryFile:
         self._write()
         self._file.truncate(self._size)
         self._file.close()
-        np.save(_sums_of(self.path), np.array(self._sums, dtype=np.uint32))
+        np.save(_sums_of(self.path), np.array(self._sums, dtype=np.uint64))
 
 
 def _past_the_cache(path: str, flags: int) -> int:
@@ -150,7 +150,7 @@ class Entries:
 
     path: Path
     width: int
-    sums: "np.ndarray[Any, np.dtype[np.uint32]]"
+    sums: "np.ndarray[Any, np.dtype[np.uint64]]"
 
     @staticmethod
     def open(folder: Path, name: str, width: int) -> "Entries":
@@ -169,7 +169,7 @@ class Entries:
         with self.path.open("rb", buffering=0) as file:
             for entry, number in zip(block, which.tolist(), strict=True):
                 os.preadv(file.fileno(), [entry.data], number * self.width)
-        found = np.fromiter((zlib.crc32(entry.data) for entry in block), np.uint32, len(block))
+        found = np.fromiter((xxh3_64_intdigest(entry.data) for entry in block), np.uint64, len(block))
         if not np.array_equal(found, self.sums[which]):
             raise Damaged(f"{self.path} differs from what was written")
         return torch.from_numpy(block).view(dtype)
@@ -180,7 +180,7 @@ def intact(path: Path) -> bool:
     sums = np.load(_sums_of(path))
     width = path.stat().st_size // max(1, len(sums))
     with path.open("rb") as file:
-        return all(zlib.crc32(file.read(width)) == wanted for wanted in sums)
+        return all(xxh3_64_intdigest(file.read(width)) == wanted for wanted in sums)
 
 
 def _sums_of(path: Path) -> Path:
