@@ -130,6 +130,35 @@ def test_the_catalogue_says_what_a_method_sees(quick: Quick, method: str) -> Non
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_the_catalogue_says_what_a_method_costs(quick: Quick, method: str) -> None:
+    """Two epochs of training: as many as SISA's slices divide."""
+    stages = stages_of(quick(f"method={method}", "training.epochs=2"))
+    made, own = stages.unlearn(stages.pretrain()), stages.plan.method
+    spent = made.read("cost.json")["gradient_examples"]
+    forget, rows = len(stages.request.rows), len(stages.dataset.train)
+    letters = {"F": forget, "R": rows - forget, "E0": 2, "C": 1, "K": stages.dataset.classes}
+    for letter, name in (("E", "epochs"), ("Et", "teacher_epochs"), ("S", "samples"), ("G", "rounds")):
+        letters[letter] = getattr(own, name, None)
+    said = catalogue()[method]["cost"].translate(str.maketrans("₀ₜ·−", "0t*-"))
+    most = eval(said.removeprefix("≤"), {}, letters)
+    assert spent == pytest.approx(most, abs=1) or (said.startswith("≤") and spent <= most)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_catalogue_says_what_is_exact(quick: Quick, method: str, tmp_path: Path) -> None:
+    """Whether anything is left of what the forgotten rows held, the original's training included."""
+    made = []
+    for place in ("clean", "poisoned"):
+        stages = stages_of(quick(f"method={method}", f"paths.root={tmp_path / place}"))
+        if place == "poisoned":
+            train = stages.dataset.train
+            where = torch.isin(train.rows, stages.request.rows)
+            train.images[where] = 255 - train.images[where]
+        made.append(stages.unlearn(stages.pretrain()).checksum(MODEL))
+    assert catalogue()[method]["exact"] == ("yes" if made[0] == made[1] else "no")
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("scenario", ["whole_class", "random", "given_rows", "relabel"])
 def test_every_scenario_is_served_or_refused_as_the_catalogue_says(
     quick: Quick, method: str, scenario: str, tmp_path: Path
