@@ -5,7 +5,7 @@ and how fast it is written."""
 import copy
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -23,9 +23,9 @@ from data.streams import Streams
 from methods.entries import EntryFile, Writer
 from methods.factors import RULES, layers_of
 from methods.meter import Cost, Meter
-from methods.recorders.per_sample import Form, Kept, PerSample, SampleRecord, shapes_of
+from methods.recorders.per_sample import Attribution, Form, Kept, PerSample, SampleRecord, shapes_of
 from methods.recording import Watched
-from methods.training import Conditions, Recipe, Step, train
+from methods.training import Conditions, Optimizer, Recipe, Schedule, Step, train
 from models.architecture import Architecture
 from runner.bench import Figure, seconds
 from runner.compose import composed
@@ -54,6 +54,7 @@ def figures() -> Iterator[Figure]:
     ):
         yield from recorded_step(name, channels, size, batch, repeats)
     yield from errors()
+    yield from exactness()
     yield from serving()
     yield from writing()
 
@@ -114,9 +115,37 @@ def errors() -> Iterator[Figure]:
             run(model, split, replace(recipe, epochs=1), own, Path(folder))
             share = SampleRecord.open(Path(folder)).share(model, chosen)
         found = torch.cat([share[name].flatten() for name in each])
-        error = ((found - wanted).norm() / wanted.norm()).item()
+        error = float((found - wanted).norm() / wanted.norm())
         name = f"small_cnn: error of a sum over rows, {dtype.name}"
         yield Figure(name, error, "of the norm", "allowed, against vmap(grad)", allowed)
+
+
+def exactness() -> Iterator[Figure]:
+    """How far A·θ₀ + Σ shares of all rows is from the weights that training ended in: SGD with momentum,
+    weight decay and a schedule."""
+    model, recipe, recorder = parts("small_cnn", 1, 28, 64)
+    split = noise(1, 28, 64 * BATCHES)
+    own = replace(recorder, dtype=Kept.fp32, attribution=Attribution.exact)
+    descent = replace(
+        recipe,
+        optimizer=Optimizer.sgd,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule=Schedule.cosine,
+        lr=0.02,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trained = run(model, split, descent, own, Path(folder), steps=None).state_dict()
+        record = SampleRecord.open(Path(folder))
+        share = record.share(model, split.rows)
+    apart = {
+        name: record.beginning * start.detach() + share[name] - trained[name]
+        for name, start in model.named_parameters()
+    }
+    error = _norm(apart.values()) / _norm(trained.values())
+    yield Figure(
+        "small_cnn: A·θ₀ + all shares, fp32", error, "of the norm", "allowed, against θ_T", 1e-5
+    )
 
 
 def serving() -> Iterator[Figure]:
@@ -179,8 +208,8 @@ def run(
     recorder: PerSample | None,
     folder: Path,
     steps: int | None = STEPS,
-) -> None:
-    """So many steps of a training; all of it for None."""
+) -> nn.Module:
+    """The model after so many steps of a training, the last not taken yet; after all of it for None."""
     model = copy.deepcopy(model)
     meter = Meter(torch.device("cpu"))
     conditions = Conditions(Streams(0, "bench"), meter, lambda values: None, recipe)
@@ -190,6 +219,11 @@ def run(
         training = recorder.watch(training, watched)
     for _ in training:
         pass
+    return model
+
+
+def _norm(values: Iterable[Tensor]) -> float:
+    return float(torch.cat([value.flatten() for value in values]).norm())
 
 
 def by_vmap(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
