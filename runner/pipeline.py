@@ -81,12 +81,18 @@ def score(plan: Plan, predictions: Mapping[str, Predictions]) -> dict[str, Score
 def paid_before(
     plan: Plan, stages: Stages, costs: Mapping[str, Mapping[str, float]]
 ) -> Mapping[str, float]:
-    """What the method's model owes to work done before the request: a record of the training, or
-    trainings that were kept."""
+    """What the method's model owes to work done before the request, in bytes kept and in seconds beyond
+    the original's training: a record of that, or trainings of the method's own."""
     record = plan.record_of(plan.method)
     if record is not None:
         return stages.record_cost(record)
-    return {"record_bytes": costs["before"]["record_bytes"]} if "before" in costs else {}
+    if "before" not in costs:
+        return {}
+    before, original = costs["before"], costs["original"]
+    return {
+        "record_bytes": before["record_bytes"],
+        "record_seconds": before["seconds"] - original["seconds"],
+    }
 
 
 def together(first: Mapping[str, float], then: Mapping[str, float]) -> dict[str, float]:

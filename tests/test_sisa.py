@@ -137,14 +137,17 @@ def test_the_ensemble_before_the_request_is_a_line_of_its_own(quick: Quick) -> N
     assert row.scores["unlearned"]["train_forget_accuracy"] == 0.0
 
 
-def test_what_it_keeps_for_requests_is_told_as_the_bytes_of_a_record(quick: Quick) -> None:
+def test_what_it_keeps_for_requests_is_told_as_a_record(quick: Quick) -> None:
     plan = quick(*SISA)
     before(stages_of(plan))
     artefacts = Store(plan.root / "store").artefacts()
     kept = sum(artefact.size() for artefact in artefacts if artefact.stage == "slice")
     row = run(plan)
     assert row is not None and kept > 0
-    assert row.costs["before"]["record_bytes"] == row.costs["unlearned"]["record_bytes"] == kept
+    costs = row.costs
+    assert costs["before"]["record_bytes"] == costs["unlearned"]["record_bytes"] == kept
+    beyond = costs["before"]["seconds"] - costs["original"]["seconds"]
+    assert costs["unlearned"]["record_seconds"] == beyond
 
 
 def test_more_shards_than_rows_are_refused_before_training(quick: Quick) -> None:
