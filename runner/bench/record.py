@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -32,14 +31,11 @@ from runner.compose import composed
 from runner.plan import build
 from runner.process import prepare
 
-# Batches of one timing, each trained on in every epoch: enough steps that opening and closing a record
-# is little beside them.
-BATCHES = 4
+# Every training's, as paper 004's.
+EPOCHS = 4
 
-# A request for one class of CIFAR-100: rows, and how often each was trained on.
-ROWS, EPOCHS = 500, 4
-
-STEPS = BATCHES * EPOCHS
+# A request for one class of CIFAR-100.
+ROWS = 500
 
 # What the throughput of writing is measured on: entries of this size, so many at once.
 ENTRY, AT_ONCE, BLOCKS = 190_000, 128, 20
@@ -47,23 +43,26 @@ ENTRY, AT_ONCE, BLOCKS = 190_000, 128, 20
 
 def figures() -> Iterator[Figure]:
     prepare(torch.device("cpu"), threads=2)
-    for name, channels, size, batch, repeats in (
-        ("small_cnn", 1, 28, 64, 7),
-        ("resnet18", 3, 32, 128, 5),
-        ("vit", 3, 32, 128, 1),
+    # So many batches an epoch that opening and closing a record is little beside them.
+    for name, channels, size, batch, batches, repeats in (
+        ("small_cnn", 1, 28, 64, 16, 7),
+        ("resnet18", 3, 32, 128, 4, 5),
+        ("vit", 3, 32, 128, 4, 1),
     ):
-        yield from recorded_step(name, channels, size, batch, repeats)
+        yield from recorded_step(name, channels, size, batch, batches, repeats)
     yield from errors()
     yield from exactness()
     yield from serving()
     yield from writing()
 
 
-def recorded_step(name: str, channels: int, size: int, batch: int, repeats: int) -> Iterator[Figure]:
+def recorded_step(
+    name: str, channels: int, size: int, batch: int, batches: int, repeats: int
+) -> Iterator[Figure]:
     """What a step takes with all rows recorded, in the smallest form of each layer and in factors, and
     with one class of ten; and what torch's own ways take."""
     model, recipe, every = parts(name, channels, size, batch)
-    split = noise(channels, size, batch * BATCHES)
+    split, steps = noise(channels, size, batch * batches), batches * EPOCHS
     with tempfile.TemporaryDirectory() as folder:
         plain, *recorded = seconds(
             *(
@@ -77,11 +76,11 @@ def recorded_step(name: str, channels: int, size: int, batch: int, repeats: int)
             ),
             repeats=repeats,
         )
-    where, each, plain = f"{name}, {size} px, batch {batch}", "s per step", plain / STEPS
+    where, each, plain = f"{name}, {size} px, batch {batch}", "s per step", plain / steps
     for which, taken in zip(
         ("all rows", "all rows as factors", "one class of ten"), recorded, strict=True
     ):
-        yield Figure(f"{where}: recorded, {which}", taken / STEPS, each, "plain step", plain)
+        yield Figure(f"{where}: recorded, {which}", taken / steps, each, "plain step", plain)
     if name != "vit":  # vmap falls back to a loop over samples there
         images, labels = split.pixels.normalise(split.images[:batch]), split.labels[:batch]
         (mapped,) = seconds(partial(by_vmap, model, images, labels), repeats=1)
@@ -124,7 +123,7 @@ def exactness() -> Iterator[Figure]:
     """How far A·θ₀ + Σ shares of all rows is from the weights that training ended in: SGD with momentum,
     weight decay and a schedule."""
     model, recipe, recorder = parts("small_cnn", 1, 28, 64)
-    split = noise(1, 28, 64 * BATCHES)
+    split = noise(1, 28, 64 * 4)
     own = replace(recorder, dtype=Kept.fp32, attribution=Attribution.exact)
     descent = replace(
         recipe,
@@ -135,7 +134,7 @@ def exactness() -> Iterator[Figure]:
         lr=0.02,
     )
     with tempfile.TemporaryDirectory() as folder:
-        trained = run(model, split, descent, own, Path(folder), steps=None).state_dict()
+        trained = run(model, split, descent, own, Path(folder)).state_dict()
         record = SampleRecord.open(Path(folder))
         share = record.share(model, split.rows)
     apart = {
@@ -153,7 +152,7 @@ def serving() -> Iterator[Figure]:
     model, recipe, recorder = parts("resnet18", 3, 32, 125)
     split = noise(3, 32, ROWS)
     with tempfile.TemporaryDirectory() as folder:
-        run(model, split, recipe, recorder, Path(folder), steps=None)
+        run(model, split, recipe, recorder, Path(folder))
         # Each in a process of its own: what another has freed would hide what this one takes.
         with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             quarter, whole = (pool.apply(served, (folder, split.rows[:n])) for n in (ROWS // 4, ROWS))
@@ -207,13 +206,12 @@ def run(
     recipe: Recipe,
     recorder: PerSample | None,
     folder: Path,
-    steps: int | None = STEPS,
 ) -> nn.Module:
-    """The model after so many steps of a training, the last not taken yet; after all of it for None."""
+    """A training, recorded or not: the model that it ends in."""
     model = copy.deepcopy(model)
     meter = Meter(torch.device("cpu"))
     conditions = Conditions(Streams(0, "bench"), meter, lambda values: None, recipe)
-    training: Iterator[Step] = islice(train(model, split, recipe, conditions), steps)
+    training: Iterator[Step] = train(model, split, recipe, conditions)
     if recorder is not None:
         watched = Watched(model, split, recipe, Streams(0, "record"), folder)
         training = recorder.watch(training, watched)
