@@ -27,12 +27,17 @@ class Figure:
 
 
 def seconds(*bodies: Callable[[], object], repeats: int = 5) -> list[float]:
-    """The median time of each body. They take turns, so that a machine's moods hit all alike; a
-    first round is not counted."""
+    """The median time of the first body, and of every other one the first's times the median of their
+    ratios turn by turn: a machine's moods last longer than a turn. A first turn is not counted."""
     times: list[list[float]] = [[] for _ in bodies]
     for _ in range(repeats + 1):
         for body, taken in zip(bodies, times, strict=True):
             start = time.perf_counter()
             body()
             taken.append(time.perf_counter() - start)
-    return [statistics.median(taken[1:]) for taken in times]
+    first = times[0][1:]
+    usual = statistics.median(first)
+    return [
+        usual * statistics.median(a / b for a, b in zip(taken[1:], first, strict=True))
+        for taken in times
+    ]

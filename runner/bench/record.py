@@ -46,7 +46,7 @@ def figures() -> Iterator[Figure]:
     # So many batches an epoch that opening and closing a record is little beside them.
     for name, channels, size, batch, batches, repeats in (
         ("small_cnn", 1, 28, 64, 16, 7),
-        ("resnet18", 3, 32, 128, 4, 5),
+        ("resnet18", 3, 32, 128, 4, 7),
         ("vit", 3, 32, 128, 4, 1),
     ):
         yield from recorded_step(name, channels, size, batch, batches, repeats)
