@@ -1,5 +1,6 @@
 """What every method must do, for every file in conf/method, and what each of the first five claims."""
 
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -203,6 +204,15 @@ SMALLER = {
 }
 
 
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of originals for the tests of all processes of this run: the large ones take seconds."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "originals"
+    shared.mkdir(exist_ok=True)
+    return shared
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("model", "precision"),
@@ -211,8 +221,10 @@ SMALLER = {
     + [(model, "bf16") for model in options("model") if model not in ("alexnet", "resnet50")],
 )
 def test_every_model_and_precision_is_served(
-    tmp_path: Path, method: str, model: str, precision: str
+    tmp_path: Path, originals: Path, method: str, model: str, precision: str
 ) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "pretrain").symlink_to(originals)
     plan = plan_of(
         f"method={method}", f"model={model}", *SMALLER.get(model, []), f"training.precision={precision}",
         "data.limit=7", "training.epochs=1", "training.batch_size=35", f"paths.root={tmp_path}",
