@@ -1,15 +1,18 @@
 """SISA: train on shards apart from each other, retrain only those that a request hits.
 
 Idea: exact unlearning made cheaper: a row is in one shard, and a shard is trained slice by slice.
-Update rule: S models, each on its own shard, on slices 1…r for e = 2E/(R + 1) epochs for r = 1…R with
-the original's recipe, so that a shard costs E epochs of it; a checkpoint after every slice. Unlearning
-goes back to the checkpoint before the first slice that holds a forgotten row, and trains on without it.
+Update rule: S models, each on its own shard, on slices 1…r for e_r epochs for r = 1…R with the
+original's recipe, a checkpoint after every slice; e_r is 2E/(R + 1) in whole epochs, with Σ r·e_r = R·E,
+so that a shard costs E epochs of it. Where E < (R + 1)/2 every slice still takes one, which costs more.
+Unlearning goes back to the checkpoint before the first slice that holds a forgotten row, and trains on
+without it.
 Needs: all rows, before the request; the retained rows of the shards that are hit, after it.
 Differs from the reference code: the optimizer is reset at every slice, since only then is a resumed
-shard what an uninterrupted one would be; shards can follow classes (`sharding: by_class`), so that a
-request for a class hits few. Checkpoints are kept by what they were trained on: a killed run goes on at
-its last slice, and the next request shares what it can. What is unlearned is an ensemble, and its
-accuracy before the request is a line of its own, since S models on N/S rows are worse than one on N.
+shard what an uninterrupted one would be; the recipe's warm-up and schedule begin again with it, their
+numbers of epochs as they are. Shards can follow classes (`sharding: by_class`), so that a request for a
+class hits few. Checkpoints are kept by what they were trained on: a killed run goes on at its last
+slice, and the next request shares what it can. What is unlearned is an ensemble, and its accuracy before
+the request is a line of its own, since S models on N/S rows are worse than one on N.
 Reference: Bourtoule et al., Machine Unlearning, S&P 2021.
 """
 
@@ -70,6 +73,7 @@ class Ensemble(nn.Module):
 @dataclass(frozen=True)
 class Sisa(Method):
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    version: ClassVar[int] = 2  # 1 gave every slice the same epochs, rounded
     shards: int
     slices: int
     aggregate: Aggregate
@@ -142,7 +146,7 @@ class Sisa(Method):
         assert problem.kept is not None
         meter = problem.conditions.meter
         left = None if meter.budget is None else meter.budget - meter.cost.gradient_examples
-        epochs = max(1, round(2 * problem.recipe.epochs / (self.slices + 1)))
+        epochs = epochs_of_slices(problem.recipe.epochs, len(slices))
         model: nn.Module | None = None
         costs, seen = [], hashlib.sha256()
         for r, rows in enumerate(slices):
@@ -154,12 +158,30 @@ class Sisa(Method):
                 continue
             start = model
             model = problem.fresh(Streams(problem.conditions.streams.seed, f"sisa/{number}"))
-            make = partial(_continue, start, model, part, epochs, f"sisa/{number}/{r}")
-            identity = {"shard": number, "slice": r, "epochs": epochs, "rows": seen.hexdigest()}
+            make = partial(_continue, start, model, part, epochs[r], f"sisa/{number}/{r}")
+            own = epochs[: r + 1]
+            identity = {"shard": number, "slice": r, "epochs": own, "rows": seen.hexdigest()}
             budget = None if r < first or left is None else left
             costs.append(problem.kept(identity, make, model, budget))
             left = None if left is None else left - (costs[-1].gradient_examples if r >= first else 0)
         return model, costs
+
+
+def epochs_of_slices(epochs: int, slices: int) -> list[int]:
+    """Whole epochs for each of a shard's slices, of which slice r is trained on with all before it:
+    together as many rows as `epochs` of the whole shard, or one epoch each where that is more.
+
+    >>> epochs_of_slices(5, 3)
+    [2, 2, 3]
+    """
+    each = max(min(1, epochs), 2 * epochs // (slices + 1))
+    left = slices * epochs - each * slices * (slices + 1) // 2
+    found = [each] * slices
+    for r in range(slices, 0, -1):
+        if r <= left:
+            found[r - 1] += 1
+            left -= r
+    return found
 
 
 def _all_rows(problem: Problem) -> Split:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from data.errors import UserError
-from methods.sisa import Ensemble, Sisa
+from methods.sisa import Ensemble, Sisa, epochs_of_slices
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
@@ -36,10 +38,20 @@ def one_row(folder: Path) -> list[str]:
     return ["scenario=given_rows", f"scenario.file={file}"]
 
 
-def test_training_costs_what_the_recipe_costs(quick: Quick) -> None:
-    """e = 2E/(R + 1) epochs of slices 1…r, r = 1…R: E epochs of every shard, here 3 of 200 rows."""
-    stages = stages_of(quick(*SISA))
-    assert before(stages).read("cost.json")["gradient_examples"] == 3 * 200
+@pytest.mark.parametrize("epochs", [2, 3, 4])
+def test_training_costs_what_the_recipe_costs(quick: Quick, epochs: int) -> None:
+    """About 2E/(R + 1) epochs of slices 1…r, r = 1…R: E epochs of every shard."""
+    stages = stages_of(quick(*SISA, f"training.epochs={epochs}"))
+    assert before(stages).read("cost.json")["gradient_examples"] == epochs * 200
+
+
+@given(st.integers(0, 200), st.integers(1, 12))
+def test_slices_share_the_epochs(epochs: int, slices: int) -> None:
+    each = epochs_of_slices(epochs, slices)
+    seen = sum(r * each[r - 1] for r in range(1, slices + 1))
+    enough = epochs == 0 or 2 * epochs >= slices + 1
+    assert seen == slices * epochs if enough else each == [1] * slices
+    assert len(each) == slices and max(each) - min(each) <= 1
 
 
 def test_one_row_retrains_one_shard_from_its_slice_on(quick: Quick, tmp_path: Path) -> None:
