@@ -26,6 +26,7 @@ from methods.training import Descent, Phase, alternate
 @dataclass(frozen=True)
 class BadTeacher(Descent, Method):
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    version: ClassVar[int] = 2  # 1 took a file of weights, where there was one, for a random start
     retain_fraction: float
     temperature: float
 
@@ -43,7 +44,7 @@ class BadTeacher(Descent, Method):
         assert problem.forget is not None and problem.retain is not None
         conditions, forget = problem.conditions, problem.forget
         competent = Teacher(problem.original(), conditions)
-        incompetent = Teacher(problem.fresh(conditions.streams), conditions)
+        incompetent = Teacher(problem.drawn(conditions.streams), conditions)
 
         def imitation(logits: Tensor, batch: Batch) -> Tensor:
             forgotten = torch.isin(batch.rows, forget.rows)[:, None]

@@ -69,16 +69,17 @@ class Problem:
 
     `model` is a private copy of the original, on the device, to change or to leave (in a repair: of the
     unlearned model); `original` loads another. `fresh` makes a new model of the same architecture, as
-    untrained as the original once was. `conditions` hold the
-    method's own random streams, the meter that supplies batches, and the log. `forget` and `retain`
-    are None unless `Method.access` declares them; `forget_rows` (F,) only names rows. `recording` is the
-    folder of the record that `Method.records` asks for. `kept` keeps trainings that belong to no single
-    request.
+    untrained as the original once was; `drawn` one at random, also where the original began with a file
+    of weights. `conditions` hold the method's own random streams, the meter that supplies batches, and
+    the log. `forget` and `retain` are None unless `Method.access` declares them; `forget_rows` (F,) only
+    names rows. `recording` is the folder of the record that `Method.records` asks for. `kept` keeps
+    trainings that belong to no single request.
     """
 
     model: nn.Module
     original: Callable[[], nn.Module]
     fresh: Callable[[Streams], nn.Module]
+    drawn: Callable[[Streams], nn.Module]
     classes: int
     conditions: Conditions
     forget: Split | None = None

@@ -190,7 +190,7 @@ def _random_labels(problem: Problem) -> Objective:
 
 
 def _bad_teacher(problem: Problem) -> Objective:
-    teacher = problem.fresh(problem.conditions.streams).eval()
+    teacher = problem.drawn(problem.conditions.streams).eval()
 
     def objective(batch: Batch) -> Callable[[Tensor], Tensor]:
         with torch.no_grad(), autocast(problem.conditions.bf16, batch.images.device):

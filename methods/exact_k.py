@@ -10,6 +10,7 @@ Reference: Goel et al., Towards Adversarial Evaluations of Inexact Machine Unlea
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -20,9 +21,11 @@ from methods.layers import last_layers
 
 @dataclass(frozen=True)
 class ExactK(CatastrophicK):
+    version: ClassVar[int] = 2  # 1 drew nothing anew where the original began with a file of weights
+
     def unlearn(self, problem: Problem) -> nn.Module:
         layers = last_layers(problem.model, self.layers)
-        fresh = last_layers(problem.fresh(problem.conditions.streams), self.layers)
+        fresh = last_layers(problem.drawn(problem.conditions.streams), self.layers)
         for layer, new in zip(layers, fresh, strict=True):
             layer.load_state_dict(new.state_dict())
         return super().unlearn(problem)

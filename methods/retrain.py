@@ -6,7 +6,8 @@ relabelled rows, where the request is to relabel).
 Needs: the retained rows.
 Differs from reference code: SSD's "retrain" resets the classifier's head only (0.092 % of its
 ResNet-18) and trains by another recipe; here every tensor starts anew, from its own random stream,
-and the recipe is the original's.
+and the recipe is the original's. An original that began with a file of weights (`model.weights`) is
+retrained from that file: what its makers trained on is not forgotten.
 Reference: Bourtoule et al., Machine Unlearning, S&P 2021 (the naive baseline).
 """
 

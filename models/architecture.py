@@ -43,18 +43,25 @@ class Architecture(Component):
         if self.weights is not None:
             self._read(Path(self.weights))
 
-    def fresh(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
-        """A new model on the CPU: initialised from `seed` alone, or holding the file's weights."""
+    def drawn(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
+        """A new model on the CPU, initialised from `seed` alone."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPU's
             model = self._built(channels, size, classes)
+        return model if self.input_size is None else Resized(model, self.input_size)
+
+    def fresh(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
+        """What a training begins with: a model that is drawn, or one that holds the file's weights."""
+        model = self.drawn(channels, size, classes, seed)
         if self.weights is not None:
             path = Path(self.weights)
             found = _weights(path, self._read(path))
-            if self.input_size is not None:  # as a store holds it
+            inner = model
+            if isinstance(model, Resized):  # a store holds it with its resize
+                inner = model.model
                 found = {name.removeprefix("model."): value for name, value in found.items()}
-            _fill(model, path, self.renamed(found))
-        return model if self.input_size is None else Resized(model, self.input_size)
+            _fill(inner, path, self.renamed(found))
+        return model
 
     def renamed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """A file's weights by the names of this module, where other libraries name them otherwise."""

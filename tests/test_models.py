@@ -93,6 +93,15 @@ def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
 
 
+def test_weights_that_are_not_trained_on_have_no_retrained_reference(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(architecture("small_cnn").fresh(1, 8, 10, 0).state_dict(), path)
+    given = [f"model.weights={path}", f"model.sha256={with_weights(path).sha256}", "training.epochs=0"]
+    with pytest.raises(UserError, match="set evaluation=quick, or train on"):
+        plan_of(*given)
+    assert plan_of(*given, "evaluation=quick").reference is None
+
+
 @pytest.mark.parametrize("names", ["of its modules", "of its files"])
 def test_torchvisions_weights_are_the_same_function(tmp_path: Path, names: str) -> None:
     theirs = VisionTransformer(

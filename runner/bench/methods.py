@@ -234,6 +234,7 @@ class Trial:
                 model=copy.deepcopy(self.model),
                 original=partial(copy.deepcopy, self.model),
                 fresh=lambda streams: self.fresh(streams.number("fresh")),
+                drawn=lambda streams: self.fresh(streams.number("fresh")),
                 classes=10,
                 conditions=Conditions(Streams(0, "bench"), meter, lambda values: None, self.recipe),
                 forget=forget if Access.FORGET in self.method.sees() else None,
