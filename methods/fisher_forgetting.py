@@ -30,6 +30,7 @@ from methods.importance import expected_fisher
 @dataclass(frozen=True)
 class FisherForgetting(Method):
     access: ClassVar[Access] = Access.RETAIN
+    version: ClassVar[int] = 2  # 1 drowned every weight where the budget let it measure none
     alpha: float
     cap: float
     head_cap: float
@@ -47,6 +48,8 @@ class FisherForgetting(Method):
         model, conditions = problem.model, problem.conditions
         with torch.enable_grad():
             found = expected_fisher(model, problem.retain, self.batch_size, conditions, problem.classes)
+        if not found.count:
+            return model  # the budget ended before anything was known of the weights
         _, head = head_of(model, problem.classes)
         gone = torch.ones(problem.classes, dtype=torch.bool)
         gone[problem.retain.labels.unique().cpu()] = False

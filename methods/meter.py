@@ -58,6 +58,7 @@ class Meter:
         self.budget = budget
         self.progress = progress or Quiet()
         self.cost = Cost()
+        self.cut = False  # whether the budget ended a supply
 
     def batches(
         self, split: Split, size: int, streams: tuple[torch.Generator, ...], times: int = 1
@@ -103,6 +104,7 @@ class Meter:
         counted, where the budget does not reach so far."""
         spent = self.cost.gradient_examples + rows
         if self.budget is not None and spent > self.budget:
+            self.cut = True
             return False
         self.cost.gradient_examples = spent
         return True

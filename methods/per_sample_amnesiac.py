@@ -12,7 +12,6 @@ down to `target`, found by doubling and bisection; how many evaluations that too
 Reference: paper 004 (Marincione).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,6 +21,7 @@ from torch import nn
 
 from data.errors import UserError
 from methods.base import Access, Method, Problem, accuracy
+from methods.bounds import zero_or_more
 from methods.recorders.per_sample import PerSample, SampleRecord
 from methods.recording import Recorder
 
@@ -49,8 +49,8 @@ class PerSampleAmnesiac(Method):
     def check_parameters(self, option: str) -> None:
         if isinstance(self.strength, str) and self.strength != AUTO:
             raise UserError(f"{option}.strength={self.strength}: set a number, or auto")
-        if not isinstance(self.strength, str) and not math.isfinite(self.strength):
-            raise UserError(f"{option}.strength={self.strength}: it must be finite")
+        if not isinstance(self.strength, str):
+            zero_or_more(option, self, "strength")
         if not 0 <= self.target < 1:
             raise UserError(f"{option}.target={self.target}: an accuracy from 0 to below 1")
 

@@ -9,7 +9,9 @@ Rewinding (SCRUB+R): of the models after each epoch, the one whose error on D_f 
 `rewind_error` is kept, the later one of two that are equally close; null keeps the last.
 Differs from the paper: that takes the error to rewind to from validation rows of the same classes; here
 every training row was seen by the original, so it is a number to give (for example 1 − the test accuracy
-on such rows). Its options of weight averaging and smoothing are dead code and are left out.
+on such rows). Its options of weight averaging and smoothing are dead code and are left out. In a request
+to relabel all rows are retained, the forgotten ones under their new label: these are pushed away from
+the original and drawn to it in turns.
 Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023.
 """
 

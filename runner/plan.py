@@ -190,6 +190,14 @@ class Plan:
             recorder.check_parameters(f"recorder.{name}")
             if recorder.classes is not None:
                 check_classes(f"recorder.{name}.classes", recorder.classes, self.source.classes)
+        if self.until is Until.record and not self.recorders:
+            raise UserError("until=record has no recorder: add recorder=[…], or set until=pretrain")
+        as_given = self.architecture.weights is not None and self.recipe.epochs == 0
+        if as_given and self.reference is not None:
+            raise UserError(
+                "training.epochs=0 leaves model.weights as they are, and retraining the reference would "
+                "too: set evaluation=quick, or train on with training.epochs="
+            )
         self.scenario.check(self.source)
         self.architecture.check()
         read_by_method = self.record_of(self.method)
@@ -343,10 +351,16 @@ class Plan:
 
 def _rare(pairs: Iterable[str]) -> dict[int, int]:
     """Rows to keep by class."""
-    try:
-        return {int(label): int(rows) for label, rows in (pair.split(":") for pair in pairs)}
-    except ValueError as error:
-        raise UserError(f"data.rare={list(pairs)}: write class:rows, as in data.rare=[3:100]") from error
+    found: dict[int, int] = {}
+    for pair in pairs:
+        try:
+            label, rows = map(int, pair.split(":"))
+        except ValueError as error:
+            cure = "write class:rows, as in data.rare=[3:100]"
+            raise UserError(f"data.rare={list(pairs)}: {cure}") from error
+        if found.setdefault(label, rows) != rows:
+            raise UserError(f"data.rare={list(pairs)} names class {label} twice: name it once")
+    return found
 
 
 def _device(name: str | None) -> torch.device:

@@ -168,7 +168,7 @@ class Report:
             options = {
                 name: value for name, value in row.names.items() if name not in ("method", "line")
             }
-            options |= {_option(name): value for name, value in row.parameters.items()}
+            options |= {as_option(name): value for name, value in row.parameters.items()}
             shared = {name: value for name, value in options.items() if not _is_own(name)}
             for role, method in SHARED.items():
                 lines[row.setting, role] = (method, shared)
@@ -286,7 +286,7 @@ def _number(value: float, sign: str = "") -> str:
     return format(value, sign + ",.0f")
 
 
-def _option(parameter: str) -> str:
+def as_option(parameter: str) -> str:
     """A flat identity's name as the option that sets it."""
     return parameter.removeprefix("pretrain.").replace("data.source.", "dataset.")
 

@@ -146,7 +146,8 @@ class Stages:
             return
         name, *others = names
         recorder = self.plan.recorders[name]
-        check_request(recorder.index(self.dataset.train), self.request.rows, f"recorder.{name}")
+        if name == self.plan.record_of(self.plan.method):
+            check_request(recorder.index(self.dataset.train), self.request.rows, f"recorder.{name}")
         try:
             identity = self.plan.record_identity(recorder)
             self._get("record", identity, self._recording(name, others, folders))
@@ -302,6 +303,8 @@ class Stages:
                 problem.conditions = replace(conditions, passed=self._looks(problem.model, conditions))
             with conditions.meter:
                 model = method.unlearn(problem)
+            if conditions.meter.cut:
+                conditions.log({"cut_by_budget": 1})
             _save(model, folder)
 
     def _looks(self, model: nn.Module, conditions: Conditions) -> Callable[[nn.Module], None]:
@@ -449,6 +452,7 @@ class Stages:
             model=self._load(start, maker),
             original=lambda: self._load(self.pretrain()),
             fresh=self._fresh,
+            drawn=self._drawn,
             classes=self.dataset.classes,
             conditions=conditions,
             forget=forget,
@@ -458,11 +462,15 @@ class Stages:
         )
 
     def _fresh(self, streams: Streams) -> nn.Module:
-        plan = self.plan
-        model = plan.architecture.fresh(
-            plan.source.channels, plan.source.size, plan.source.classes, streams.number("init")
-        )
-        return model.to(plan.device)
+        return self._new(self.plan.architecture.fresh, streams)
+
+    def _drawn(self, streams: Streams) -> nn.Module:
+        return self._new(self.plan.architecture.drawn, streams)
+
+    def _new(self, make: Callable[[int, int, int, int], nn.Module], streams: Streams) -> nn.Module:
+        source = self.plan.source
+        model = make(source.channels, source.size, source.classes, streams.number("init"))
+        return model.to(self.plan.device)
 
     def _load(self, made: Artefact, method: Method | None = None) -> nn.Module:
         """The model of an artefact that a method made; without one, of the original's own kind."""

@@ -226,6 +226,12 @@ def told(
         (["recorder=[per_sample]", "recorder.per_sample.classes=[]"], "or null for all"),
         (["data.rare=[3:0]"], "at least 1 row of each"),
         (["data.rare=[3]"], "write class:rows"),
+        (["data.rare=[3:5,3:9]"], "names class 3 twice"),
+        (["until=record"], "add recorder=[…], or set until=pretrain"),
+        (
+            ["recorder=[per_sample]", "recorder.per_sample.group_by=clas"],
+            "set class, or a file of groups",
+        ),
         (["model=resnet18", "training.precision=bf16"], "sees a single pixel"),
         (
             ["method=label_flip_partial", "method.keep_first=1e-9", "method.keep_last=1e-9"],

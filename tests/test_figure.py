@@ -56,6 +56,8 @@ def test_an_option_can_be_the_axis(runs: Runs) -> None:
     (axes,) = Scores("scenario.fraction", ["test_accuracy"], joined=False).draw(runs).axes
     at = {line.lines[0].get_xdata()[0] for line in axes.containers}  # type: ignore[attr-defined]
     assert at == {0.1, 0.3}
+    (axes,) = Scores("training.epochs", ["test_accuracy"], joined=False).draw(runs).axes
+    assert len(axes.containers) == 2, "as the option is set, not as an identity names it"
 
 
 def test_lines_of_one_name_are_joined_in_the_order_of_the_axis(runs: Runs) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import fields, replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from methods.meter import Meter
 from methods.random_labels import wrong_labels
 from methods.training import Conditions, Descent
 from runner.bench.methods import WORKS
+from runner.pipeline import run
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
 from tests.conftest import (
@@ -112,6 +114,35 @@ def test_the_budget_is_kept(quick: Quick, method: str) -> None:
     stages = stages_of(quick(f"method={method}", "budget.gradient_examples=50"))
     made = stages.unlearn(stages.pretrain())
     assert made.read("cost.json")["gradient_examples"] <= 50
+
+
+def test_a_row_says_that_the_budget_cut_its_method_short(quick: Quick) -> None:
+    for budget, cut in ((50, True), (540, False)):
+        row = run(quick("method=finetune", f"budget.gradient_examples={budget}"))
+        assert row is not None and ("cut_by_budget" in row.costs["unlearned"]) == cut
+
+
+def test_fisher_forgetting_that_could_measure_nothing_moves_nothing(quick: Quick) -> None:
+    stages = stages_of(quick("method=fisher_forgetting", "budget.gradient_examples=50"))
+    original = stages.pretrain()
+    assert stages.unlearn(original).checksum(MODEL) == original.checksum(MODEL)
+
+
+@pytest.mark.parametrize("method", ["bad_teacher", "exact_k"])
+def test_a_random_model_is_random_beside_a_file_of_weights(quick: Quick, method: str) -> None:
+    """Where the original began with a file, what is drawn anew is not the file again."""
+    first = stages_of(quick("training.epochs=3", "training.lr=0.05"))
+    file = first.pretrain().path / MODEL
+    given = [f"model.weights={file}", f"model.sha256={sha256(file.read_bytes()).hexdigest()}"]
+    stages = stages_of(quick(*given, f"method={method}"))
+    problem = stages.problem(stages.plan.method, stages.pretrain(), conditions_of(stages))
+    streams = stages.streams("unlearn")
+    begun, drawn = problem.fresh(streams).state_dict(), problem.drawn(streams).state_dict()
+    weights = load_file(file)
+    assert all(torch.equal(begun[name], weights[name]) for name in weights)
+    assert not any(torch.equal(drawn[name], weights[name]) for name in weights)
+    problem.fresh = lambda streams: pytest.fail("the file is no random model")
+    stages.plan.method.unlearn(problem)
 
 
 SEES = {

@@ -173,6 +173,13 @@ def test_an_altered_record_is_made_again(quick: Quick) -> None:
     assert (again.record("batch_updates").path / "updates.entries").read_bytes() == whole
 
 
+def test_a_record_that_no_method_reads_need_not_serve_the_request(quick: Quick) -> None:
+    narrow = ["recorder=[batch_updates,per_sample]", "recorder.per_sample.classes=[4]"]
+    stages = stages_of(quick(*narrow, "method=amnesiac"))
+    stages.unlearn(stages.pretrain())
+    assert stages.store.has("record", stages.plan.record_identity(stages.plan.recorders["per_sample"]))
+
+
 def test_rows_that_are_not_tracked_are_refused_before_training(quick: Quick) -> None:
     stages = stages_of(quick(*RECORD, "recorder.batch_updates.classes=[4]"))
     with pytest.raises(UserError, match=r"recorder\.batch_updates does not track it"):

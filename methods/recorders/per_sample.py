@@ -126,6 +126,8 @@ class PerSample(Recorder):
         if self.group_by is not None and self.form is Form.factored:
             raise UserError(f"{option}.group_by keeps sums: set {option}.form=dense or masked")
         if self.group_by not in (None, "class"):
+            if not Path(self.group_by).suffix:
+                raise UserError(f"{option}.group_by={self.group_by}: set class, or a file of groups")
             read_numbers(self.group_by, f"{option}.group_by")
 
     def check(self, watched: Watched, option: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from data.errors import UserError
 from runner.figure.drawing import Drawing, legend, panels, styles
 from runner.figure.runs import Line, Runs
-from runner.report import Report
+from runner.report import Report, as_option
 from runner.results import SHARED
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _places(report: Report, x: str) -> dict[Line, float]:
         if metric == x and cell not in SHARED
     }
     for row in report.rows:
-        value = row.parameters.get(x)
+        value = {as_option(name): value for name, value in row.parameters.items()}.get(x)
         if isinstance(value, int | float):
             for cell in row.cells.values():
                 found[row.setting, cell] = float(value)
