@@ -181,7 +181,7 @@ def test_a_record_that_no_method_reads_need_not_serve_the_request(quick: Quick) 
 
 
 def test_rows_that_are_not_tracked_are_refused_before_training(quick: Quick) -> None:
-    stages = stages_of(quick(*RECORD, "recorder.batch_updates.classes=[4]"))
+    stages = stages_of(quick(*RECORD, "method=amnesiac", "recorder.batch_updates.classes=[4]"))
     with pytest.raises(UserError, match=r"recorder\.batch_updates does not track it"):
         stages.pretrain()
     assert not list((stages.plan.root / "store").glob("*/[!.]*/" + MODEL))
