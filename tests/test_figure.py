@@ -15,7 +15,7 @@ from runner.compose import composed
 from runner.figure.__main__ import main
 from runner.figure.confusion import Confusion
 from runner.figure.curves import Curves
-from runner.figure.drawing import Drawing
+from runner.figure.drawing import Drawing, styles
 from runner.figure.logits import Logits
 from runner.figure.runs import Runs
 from runner.figure.scores import Scores
@@ -194,3 +194,9 @@ def test_ours_and_theirs_stand_in_one_cell(quick: Quick) -> None:
 def test_a_table_that_was_not_published_is_refused() -> None:
     with pytest.raises(UserError, match=r"table\.published=nowhere is not in"):
         read("nowhere")
+
+
+def test_twenty_names_have_twenty_colours() -> None:
+    lines = [("setting", str(number)) for number in range(20)]
+    found = styles(lines, {line: line[1] for line in lines})
+    assert len({look["color"] for look in found.values()}) == 20

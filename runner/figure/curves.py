@@ -64,7 +64,7 @@ class Curves(Drawing):
 
 
 def _panel(axes: "Axes", runs: Runs, points: "pd.DataFrame") -> None:
-    look = styles(runs, runs.report.labels)
+    look = styles(runs.models, runs.report.labels)
     for where, own in points.groupby(["setting", "cell"], sort=False):
         setting, cell = map(str, where)
         groups = own.groupby("at")["value"].agg(["mean", "std", "count"])

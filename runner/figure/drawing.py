@@ -1,6 +1,6 @@
 """What a figure is: a component that draws the runs of a name."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from data.component import Component
@@ -54,7 +54,11 @@ def legend(figure: "Figure", runs: Runs, names: Mapping[Line, str]) -> None:
     figure.set_figwidth(figure.get_figwidth() + beside.get_window_extent().width / figure.dpi)
 
 
-def styles(runs: Runs, names: Mapping[Line, str]) -> dict[Line, dict[str, Any]]:
-    """How every line of the table is drawn, the same in all panels: a colour for a name."""
-    own = list(dict.fromkeys(names[line] for line in runs.models if line[1] not in STYLES))
-    return {line: STYLES.get(line[1]) or {"color": f"C{own.index(names[line])}"} for line in runs.models}
+def styles(lines: Collection[Line], names: Mapping[Line, str]) -> dict[Line, dict[str, Any]]:
+    """How every line of the table is drawn, the same in all panels: a colour for a name, of twenty."""
+    from matplotlib import colormaps
+
+    pairs = colormaps["tab20"]  # a full and a light one of each of ten colours in turns: full ones first
+    own = list(dict.fromkeys(names[line] for line in lines if line[1] not in STYLES))
+    colours = {name: pairs((2 * number + number // 10) % 20) for number, name in enumerate(own)}
+    return {line: STYLES.get(line[1]) or {"color": colours[names[line]]} for line in lines}

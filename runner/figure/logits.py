@@ -46,7 +46,7 @@ class Logits(Drawing):
     def _panel(self, axes: "Axes", runs: Runs, values: "dict[Line, NDArray[np.float32]]") -> None:
         together = np.concatenate(list(values.values()))
         edges = np.linspace(together.min(), together.max(), self.bins + 1)
-        look = styles(runs, runs.report.labels)
+        look = styles(runs.models, runs.report.labels)
         for line, own in values.items():
             density, _ = np.histogram(own, edges, density=True)
             axes.stairs(density, edges, label=runs.report.labels[line], **look[line])

@@ -73,7 +73,7 @@ def _panel(
 ) -> None:
     columns = runs.report.cells[["value", "half_width"]].xs(metric, level="metric")
     numbers: dict[Line, Any] = dict(zip(columns.index, columns.to_numpy(), strict=True))
-    look = styles(runs, names)
+    look = styles(runs.models, names)
     curves: dict[str, list[Line]] = {}
     for line in sorted(numbers.keys() & places.keys(), key=lambda line: places[line]):
         curves.setdefault(names[line], []).append(line)
