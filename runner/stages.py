@@ -212,6 +212,7 @@ class Stages:
         plan, streams = self.plan, self.streams("pretrain")
         model, split = self._fresh(streams), self.dataset.train
         watches = {name: Stopwatch() for name in recorders}
+        asked = len(self.request.rows) if recorders else 0  # before the seed: finding out draws numbers
         torch.manual_seed(streams.number("dropout"))  # the same drops, recorded or not
         with self._conditions(folder, "pretrain", streams, budget=None) as conditions:
             with conditions.meter:
@@ -224,7 +225,6 @@ class Stages:
                 }
                 for name, each in watched.items():
                     plan.recorders[name].check(each, f"recorder.{name}")
-                    asked = len(self.request.rows)  # known by now: finding out draws numbers
                     self.store.say(plan.recorders[name].sheet(each, f"recorder.{name}", asked))
                 require_space(
                     {f"recorder.{name}": plan.recorders[name] for name in watched},
