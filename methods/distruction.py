@@ -58,6 +58,7 @@ class Unlearning(Enum):
 @dataclass(frozen=True)
 class DiStruction(Method):
     access: ClassVar[Access] = Access.FORGET
+    version: ClassVar[int] = 2  # 1 took a file of weights, where there was one, for a random teacher
     records: ClassVar[type[Recorder] | None] = Bayesian
     objective: Unlearning
     step: Step

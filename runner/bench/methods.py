@@ -224,6 +224,9 @@ class Trial:
                 del deviation
             self.unlearn(Path(folder))
 
+    def drawn(self, streams: Streams) -> nn.Module:
+        return self.fresh(streams.number("fresh"))
+
     def unlearn(self, recording: Path) -> None:
         meter = Meter(torch.device("cpu"))
         forget = self.split.take(torch.arange(self.batch * FORGET))
@@ -233,8 +236,8 @@ class Trial:
             Problem(
                 model=copy.deepcopy(self.model),
                 original=partial(copy.deepcopy, self.model),
-                fresh=lambda streams: self.fresh(streams.number("fresh")),
-                drawn=lambda streams: self.fresh(streams.number("fresh")),
+                fresh=self.drawn,
+                drawn=self.drawn,
                 classes=10,
                 conditions=Conditions(Streams(0, "bench"), meter, lambda values: None, self.recipe),
                 forget=forget if Access.FORGET in self.method.sees() else None,
