@@ -1,4 +1,4 @@
-"""What a configuration file can name: a frozen dataclass whose fields are its parameters."""
+"""Components: frozen dataclasses that a configuration file names, with their parameters as fields."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -7,31 +7,37 @@ from typing import Any, ClassVar
 
 
 class Component:
-    """A data set, architecture, recipe, scenario, method or metric.
+    """A data set, architecture, recipe, recorder, scenario, method or metric.
 
-    Its identity decides which results are the same: all fields, unless a component says otherwise
-    (a file is its content, not its path). Raise `version` when the same fields come to mean something
-    else, as after a bug was mended, and old results are left alone.
+    The identity of a component decides which results are the same. It holds every field, unless a
+    component overrides `identity` (a file is identified by its content, not by its path).
+
+    `kind` names the component in that identity. It stays the same when the class moves to another
+    file, so that stored results are found again; a class that sets none is named by its module and
+    class. `version` counts changes of meaning: raise it when the same fields produce other results,
+    as after a bug fix, and results of earlier versions are left alone.
     """
 
+    kind: ClassVar[str]
     version: ClassVar[int] = 1
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "kind" not in vars(cls):  # a subclass is another component than its parent
+            cls.kind = f"{cls.__module__}.{cls.__qualname__}"
+
     def identity(self) -> dict[str, Any]:
+        """Return the values that decide what this component does, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
 
 def identity_of(component: Component) -> dict[str, Any]:
-    """The component's class and identity as JSON-like values."""
-    kind = type(component)
-    return {
-        "class": f"{kind.__module__}.{kind.__qualname__}",
-        "version": component.version,
-        **plain(component.identity()),
-    }
+    """Return a component's kind, version and identity as JSON-like values."""
+    return {"class": component.kind, "version": component.version, **plain(component.identity())}
 
 
 def plain(value: Any) -> Any:
-    """Enums by name, components by identity, containers as lists and dictionaries."""
+    """Convert to JSON-like values: enums to names, components to identities, tuples to lists."""
     if isinstance(value, Component):
         return identity_of(value)
     if isinstance(value, Mapping):

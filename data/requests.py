@@ -6,7 +6,7 @@ before any file is read; `select` names the rows.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +45,8 @@ class Scenario(Component):
 class WholeClass(Scenario):
     """Forget every row of one or several classes."""
 
+    kind: ClassVar[str] = "data.requests.WholeClass"
+
     classes: list[int]
 
     def identity(self) -> dict[str, Any]:
@@ -67,6 +69,8 @@ class WholeClass(Scenario):
 @dataclass(frozen=True)
 class PartOfClass(Scenario):
     """Forget fine classes inside their superclass: 'rocket' goes, 'vehicles 2' stays."""
+
+    kind: ClassVar[str] = "data.requests.PartOfClass"
 
     classes: list[int]
 
@@ -91,6 +95,8 @@ class PartOfClass(Scenario):
 class Random(Scenario):
     """Forget rows drawn uniformly: `count` of them, or a `fraction` of the training set where `count`
     is null. `seed` pins the draw while the run's seed varies; null draws anew for every seed."""
+
+    kind: ClassVar[str] = "data.requests.Random"
 
     count: int | None
     fraction: float
@@ -119,6 +125,8 @@ class Random(Scenario):
 @dataclass(frozen=True)
 class GivenRows(Scenario):
     """Forget the training rows that a file lists: .npy, or .csv or .txt with one index a line."""
+
+    kind: ClassVar[str] = "data.requests.GivenRows"
 
     file: str
 
@@ -152,6 +160,8 @@ class Relabel(Scenario):
     The rows stay, under the new label: what is retained is the whole training set relabelled, and
     the reference is trained on that.
     """
+
+    kind: ClassVar[str] = "data.requests.Relabel"
 
     source: int
     target: int

@@ -71,6 +71,8 @@ class Digits(Source):
     Every fifth row is a test row: 1,438 training and 359 test images.
     """
 
+    kind: ClassVar[str] = "data.sources.Digits"
+
     classes, size, channels = 10, 8, 1
 
     def load(self, root: Path, download: bool) -> Dataset:
@@ -88,6 +90,8 @@ class Digits(Source):
 
 class MNIST(Source):
     """60,000 training and 10,000 test images of handwritten digits, 28×28 (LeCun et al. 1998)."""
+
+    kind: ClassVar[str] = "data.sources.MNIST"
 
     classes, size, channels = 10, 28, 1
 
@@ -114,6 +118,8 @@ class MNIST(Source):
 class CIFAR10(Source):
     """50,000 training and 10,000 test colour images, 32×32 (Krizhevsky 2009)."""
 
+    kind: ClassVar[str] = "data.sources.CIFAR10"
+
     classes, size, channels = 10, 32, 3
 
     def load(self, root: Path, download: bool) -> Dataset:
@@ -130,6 +136,8 @@ class CIFAR10(Source):
 class CIFAR100(Source):
     """50,000 training and 10,000 test colour images of 100 classes, 32×32 (Krizhevsky 2009)."""
 
+    kind: ClassVar[str] = "data.sources.CIFAR100"
+
     classes, size, channels = 100, 32, 3
 
     def load(self, root: Path, download: bool) -> Dataset:
@@ -145,6 +153,8 @@ class CIFAR100(Source):
 
 class CIFAR20(CIFAR100):
     """CIFAR-100 under its 20 superclasses; the 100 classes stay as the fine labels."""
+
+    kind: ClassVar[str] = "data.sources.CIFAR20"
 
     classes, fine_classes = 20, 100
 

@@ -18,19 +18,19 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from methods.base import Access, Method, Problem
-from methods.recorders.batch_updates import BatchUpdates, Unpacker, UpdateRecord, Whole
-from methods.recording import Recorder
+from methods.recording.batch_updates import BatchUpdates, Unpacker, UpdateRecord, Whole
+from methods.recording.recorder import Recorder
 
 
 @dataclass(frozen=True)
 class Amnesiac(Method):
+    kind: ClassVar[str] = "methods.amnesiac.Amnesiac"
     access: ClassVar[Access] = Access.NOTHING
     records: ClassVar[type[Recorder] | None] = BatchUpdates
     unpacker: ClassVar[Unpacker] = Whole
 
     @torch.no_grad()
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.recording is not None
         record = UpdateRecord.open(problem.recording, type(self).unpacker)
         hit = record.hit(problem.forget_rows)
         weights = parameters_to_vector(problem.model.parameters())

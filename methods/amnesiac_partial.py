@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from methods.amnesiac import Amnesiac
-from methods.recorders.batch_updates import Unpacker
-from methods.recorders.layerwise import Layerwise, Part
-from methods.recording import Recorder
+from methods.recording.batch_updates import Unpacker
+from methods.recording.layerwise import Layerwise, Part
+from methods.recording.recorder import Recorder
 
 
 @dataclass(frozen=True)
 class AmnesiacPartial(Amnesiac):
+    kind: ClassVar[str] = "methods.amnesiac_partial.AmnesiacPartial"
     records: ClassVar[type[Recorder] | None] = Layerwise
     unpacker: ClassVar[Unpacker] = Part

@@ -20,13 +20,14 @@ import numpy as np
 from torch import nn
 
 from methods.base import Access, Method, Problem
-from methods.bounds import at_least_one, zero_or_more
-from methods.dampening import dampen, measured
-from methods.importance import Importance, per_sample_fisher
+from methods.families.dampening import dampen, measured
+from methods.training.checks import at_least_one, zero_or_more
+from methods.weights.importance import Importance, per_sample_fisher
 
 
 @dataclass(frozen=True)
 class ASSD(Method):
+    kind: ClassVar[str] = "methods.assd.ASSD"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     dampening: float
     batch_size: int
@@ -36,9 +37,7 @@ class ASSD(Method):
         at_least_one(option, self, "batch_size")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.forget is not None and problem.retain is not None
-        rest = problem.retain.without(problem.forget.rows)
-        share = len(problem.forget) / (len(problem.forget) + len(rest))
+        share = len(problem.forget) / (len(problem.forget) + len(problem.rest))
         forget, everything = measured(problem, per_sample_fisher, self.batch_size)
         alpha = ratio_at(forget, everything, 100 - math.log1p(100 * share))
         selected = dampen(problem.model, forget, everything, alpha, self.dampening)

@@ -18,13 +18,15 @@ from torch import Tensor, nn
 
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero, batch_fits, zero_to_one
-from methods.distillation import Teacher, divergence
-from methods.training import Descent, Phase, alternate
+from methods.families.distillation import Teacher, divergence
+from methods.training.checks import above_zero, batch_fits, zero_to_one
+from methods.training.descent import Descent
+from methods.training.loop import Phase, alternate
 
 
 @dataclass(frozen=True)
 class BadTeacher(Descent, Method):
+    kind: ClassVar[str] = "methods.bad_teacher.BadTeacher"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     version: ClassVar[int] = 2  # 1 took a file of weights, where there was one, for a random start
     retain_fraction: float
@@ -41,17 +43,16 @@ class BadTeacher(Descent, Method):
         batch_fits("method", self, rows, "what is trained on")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.forget is not None and problem.retain is not None
         conditions, forget = problem.conditions, problem.forget
         competent = Teacher(problem.original(), conditions)
-        incompetent = Teacher(problem.drawn(conditions.streams), conditions)
+        incompetent = Teacher(problem.randomly_initialised(conditions.streams), conditions)
 
         def imitation(logits: Tensor, batch: Batch) -> Tensor:
             forgotten = torch.isin(batch.rows, forget.rows)[:, None]
             target = torch.where(forgotten, incompetent(batch.images), competent(batch.images))
             return divergence(target, logits, self.temperature)
 
-        rest = problem.retain.without(forget.rows)  # a request to relabel retains all rows
+        rest = problem.rest
         order = torch.randperm(len(rest), generator=conditions.streams("sample"))
         chosen = order[: round(self.retain_fraction * len(rest))].to(rest.rows.device)
         both = rest.take(chosen).joined(forget)

@@ -1,8 +1,9 @@
-"""What a method is given, and what it must do."""
+"""The interface of an unlearning method: the problem that it is given, and what it must do."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -10,31 +11,40 @@ import torch
 from torch import Tensor, nn
 
 from data.component import Component
+from data.errors import UserError
 from data.split import Split
 from data.streams import Streams
-from methods.meter import Cost
-from methods.recording import Recorder
-from methods.training import Conditions, Recipe
-from metrics.predictions import autocast
+from methods.recording.recorder import Recorder
+from methods.training.cost import Cost
+from methods.training.descent import Recipe
+from methods.training.loop import Conditions
+from models.precision import autocast
 
-# Rows looked at together.
-LOOK = 256
+# Rows of a forward batch when a method measures accuracy.
+FORWARD_BATCH = 256
 
 
 class Access(Flag):
-    """Data that a method may see while it unlearns; whatever it does not declare is withheld."""
+    """The data that a method may see while it unlearns. Everything it does not declare is withheld."""
 
     NOTHING = 0
     FORGET = auto()
     RETAIN = auto()
 
 
+class Undeclared(UserError):
+    """A method read something that it does not declare."""
+
+
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a request before any work: how many training rows there are in `all`, how many
-    a method would be given to forget and to retain, the number of classes, the original's recipe, the
-    classes of which nothing is retained (`gone`: the whole classes of a request), whether the request is
-    to relabel, and the layers of the model, without numbers (`outline`)."""
+    """The facts of a request that are known before any work.
+
+    `all`, `forget` and `retain` count the training rows in total, to forget and to retain; `gone` lists
+    the classes of which nothing is retained (the whole classes of a request); `relabels` is true if
+    the request is to relabel; `classes` counts the classes; `recipe` is the original's; `outline`
+    builds the model's layers and shapes without numbers, on torch's meta device.
+    """
 
     all: int
     forget: int
@@ -46,8 +56,8 @@ class Facts:
     outline: Callable[[], nn.Module]
 
 
-class Kept(Protocol):
-    """Trainings that are kept for every request that can use them."""
+class CachedTraining(Protocol):
+    """Trainings that are stored once and reused by every request that they fit."""
 
     def __call__(
         self,
@@ -56,80 +66,126 @@ class Kept(Protocol):
         shell: nn.Module,
         budget: int | None,
     ) -> Cost:
-        """Loads into `shell` what `make` returns, made now or long ago, within the budget; returns what
-        making it did cost.
+        """Load the cached model into `shell`, training it with `make` within `budget` if it is absent.
 
-        `identity` says all that decides it beyond data, architecture, recipe, seed and budget. The cost
-        is nobody's until it is added to a meter, and the time spent here is on no meter."""
+        `identity` names everything that decides the result, apart from data, architecture, recipe, seed
+        and budget. Return the cost of the training. Neither that cost nor the time spent here is on any
+        meter until the caller adds it.
+        """
 
 
 @dataclass
 class Problem:
-    """Everything a method may use.
+    """Everything that a method may use to unlearn.
 
-    `model` is a private copy of the original, on the device, to change or to leave (in a repair: of the
-    unlearned model); `original` loads another. `fresh` makes a new model of the same architecture, as
-    untrained as the original once was; `drawn` one at random, also where the original began with a file
-    of weights. `conditions` hold the method's own random streams, the meter that supplies batches, and
-    the log. `forget` and `retain` are None unless `Method.access` declares them; `forget_rows` (F,) only
-    names rows. `recording` is the folder of the record that `Method.records` asks for. `kept` keeps
-    trainings that belong to no single request.
+    `model` is a private copy of the original on the device, to change in place or to leave (in a repair,
+    a copy of the unlearned model). `original()` loads another copy of the original. `fresh(streams)`
+    makes a new model as training begins it, from a file of weights if there is one;
+    `randomly_initialised(streams)` makes one with random weights in any case. `classes` is K.
+    `conditions` hold the method's random streams, the meter that supplies batches, and the log.
+    `forget_rows` (F,) int64 names the forgotten rows and shows nothing of them. `cached_training`
+    stores trainings that belong to no single request.
+
+    `forget`, `retain`, `rest` and `recording` raise `Undeclared` if the method does not declare them.
     """
 
     model: nn.Module
     original: Callable[[], nn.Module]
     fresh: Callable[[Streams], nn.Module]
-    drawn: Callable[[Streams], nn.Module]
+    randomly_initialised: Callable[[Streams], nn.Module]
     classes: int
     conditions: Conditions
-    forget: Split | None = None
-    retain: Split | None = None
-    forget_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    recording: Path | None = None
-    kept: "Kept | None" = None
+    cached_training: CachedTraining
+    forget_rows: Tensor
+    declared_forget: Split | None = field(default=None, repr=False)
+    declared_retain: Split | None = field(default=None, repr=False)
+    declared_recording: Path | None = field(default=None, repr=False)
+
+    @property
+    def forget(self) -> Split:
+        """The rows to forget, under their own labels."""
+        if self.declared_forget is None:
+            raise Undeclared(_undeclared("forget", "FORGET"))
+        return self.declared_forget
+
+    @property
+    def retain(self) -> Split:
+        """The rows that may be used. In a request to relabel these are all rows, relabelled."""
+        if self.declared_retain is None:
+            raise Undeclared(_undeclared("retain", "RETAIN"))
+        return self.declared_retain
+
+    @cached_property
+    def rest(self) -> Split:
+        """The retained rows that are not to be forgotten: `retain`, less the relabelled rows."""
+        if not torch.isin(self.forget_rows, self.retain.rows.cpu()).any():
+            return self.retain
+        return self.retain.without(self.forget_rows)
+
+    @property
+    def recording(self) -> Path:
+        """The folder of the record that `Method.records` names."""
+        if self.declared_recording is None:
+            raise Undeclared(
+                "it reads problem.recording and declares no record: set `records` to a recorder's class"
+            )
+        return self.declared_recording
 
     @property
     def recipe(self) -> Recipe:
-        """How the original was trained."""
+        """The recipe that trained the original."""
         return self.conditions.recipe
 
 
 class Method(Component):
-    """An unlearning method: a frozen dataclass whose fields are its hyperparameters."""
+    """An unlearning method: a frozen dataclass whose fields are its hyperparameters.
+
+    `access` declares the data that it sees, and `records` the recorder whose record it reads.
+    """
 
     access: ClassVar[Access]
-    records: ClassVar[type[Recorder] | None] = None  # whose record of the training it reads
+    records: ClassVar[type[Recorder] | None] = None
 
     def sees(self) -> Access:
-        """What it may see, where that depends on its parameters."""
+        """Return the data that the method sees, if that depends on its hyperparameters."""
         return self.access
 
     def check_parameters(self, option: str) -> None:
-        """Raises UserError for parameters that make no sense; `option` is where they were set."""
+        """Raise UserError if the hyperparameters contradict each other; `option` is their option group.
+        The bounds of a single number stand in its annotation (see `data.bounds`)."""
 
     def check(self, facts: Facts) -> None:
-        """Raises UserError where the method cannot serve the request; called before pretraining."""
+        """Raise UserError if the method cannot serve the request. Called before pretraining."""
 
-    def before(self, problem: Problem) -> nn.Module | None:
-        """The model that the method would have had before the request, where that is not the original:
-        for methods that train otherwise from the start."""
+    def initial_training(self, problem: Problem) -> nn.Module | None:
+        """Train the model that this method has before any request, if it is not the original.
+
+        For methods that train differently from the start, such as SISA.
+        """
         return None
 
     def module(self, fresh: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
-        """A module that the weights of what it returns can be loaded into."""
+        """Return a module that `state`, the weights of an unlearned model, can be loaded into."""
         return fresh()
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        """The unlearned model, on the device: the one given, changed in place, or another."""
+        """Return the unlearned model on the device: `problem.model`, changed in place, or another."""
         raise NotImplementedError
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, split: Split, conditions: Conditions) -> float:
-    """The share of rows that a model, put into evaluation mode, has right; counted as forward passes."""
+    """Return the share of rows that the model classifies correctly, from 0 to 1.
+
+    Puts the model into evaluation mode. The rows are counted as forward examples.
+    """
     model.eval()
     right = 0
-    for batch in conditions.meter.looks(split, LOOK):
+    for batch in conditions.meter.forward_batches(split, FORWARD_BATCH):
         with autocast(conditions.bf16, batch.images.device):
             right += int((model(batch.images).argmax(1) == batch.labels).sum())
     return right / len(split)
+
+
+def _undeclared(part: str, flag: str) -> str:
+    return f"it reads problem.{part}, and does not declare it: add Access.{flag} to its `access`"

@@ -18,12 +18,14 @@ import torch
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import batch_fits, most_classes_stay
-from methods.training import Descent, fit
+from methods.training.checks import batch_fits, most_classes_stay
+from methods.training.descent import Descent
+from methods.training.loop import fit
 
 
 @dataclass(frozen=True)
 class BoundaryExpand(Descent, Method):
+    kind: ClassVar[str] = "methods.boundary_expand.BoundaryExpand"
     access: ClassVar[Access] = Access.FORGET
 
     def check(self, facts: Facts) -> None:
@@ -31,7 +33,6 @@ class BoundaryExpand(Descent, Method):
         most_classes_stay(facts.classes, facts.gone)
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.forget is not None
         forget = problem.forget
         head = [layer for layer in problem.model.modules() if isinstance(layer, nn.Linear)][-1]
         widen(head, problem.conditions.streams("head"))

@@ -21,14 +21,16 @@ from torch import Tensor, nn
 
 from data.split import Batch, Pixels, Split
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero_to_one, batch_fits, most_classes_stay
-from methods.distillation import Teacher
-from methods.training import Descent, fit
-from metrics.predictions import autocast
+from methods.families.distillation import Teacher
+from methods.training.checks import above_zero_to_one, batch_fits, most_classes_stay
+from methods.training.descent import Descent
+from methods.training.loop import fit
+from models.precision import autocast
 
 
 @dataclass(frozen=True)
 class BoundaryShrink(Descent, Method):
+    kind: ClassVar[str] = "methods.boundary_shrink.BoundaryShrink"
     access: ClassVar[Access] = Access.FORGET
     version: ClassVar[int] = 2  # 1 labelled augmented images
     bound: float
@@ -49,11 +51,10 @@ class BoundaryShrink(Descent, Method):
 def nearest_classes(problem: Problem, bound: float, batch_size: int) -> Split:
     """The forgotten rows under the labels of their nearest other classes; where the budget ends early,
     those of them that were reached."""
-    assert problem.forget is not None
     forget, conditions = problem.forget, problem.conditions
     original = Teacher(problem.original(), conditions)
     found = [forget.labels[:0]]
-    for batch in conditions.meter.probes(forget, batch_size):
+    for batch in conditions.meter.ordered_batches(forget, batch_size):
         moved = stepped(original.model, batch, forget.pixels, bound, conditions.bf16)
         own = F.one_hot(batch.labels, problem.classes).bool()
         found.append(original(moved).masked_fill(own, -torch.inf).argmax(1))

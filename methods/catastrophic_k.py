@@ -15,13 +15,15 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import at_least_one, batch_fits
-from methods.layers import last_layers, thaw_only
-from methods.training import Descent, fit
+from methods.training.checks import at_least_one, batch_fits
+from methods.training.descent import Descent
+from methods.training.loop import fit
+from methods.weights.layers import last_layers, thaw_only
 
 
 @dataclass(frozen=True)
 class CatastrophicK(Descent, Method):
+    kind: ClassVar[str] = "methods.catastrophic_k.CatastrophicK"
     access: ClassVar[Access] = Access.RETAIN
     layers: int
 
@@ -34,7 +36,6 @@ class CatastrophicK(Descent, Method):
         last_layers(facts.outline(), self.layers)
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         thaw_only(problem.model, last_layers(problem.model, self.layers))
         fit(problem.model, problem.retain, self, problem.conditions)
         return problem.model.requires_grad_(True)

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero, above_zero_to_one, at_least_one, batch_fits, zero_or_more
-from methods.masks import only
-from methods.selective_finetune import Importance, classes_of, masks_of, require_relabelling
-from methods.training import Conditions, Descent, Step, curves, named, train
+from methods.selective_finetune import Criterion, classes_of, masks_of, require_relabelling
+from methods.training.checks import above_zero, above_zero_to_one, at_least_one, batch_fits, zero_or_more
+from methods.training.descent import Descent, Step
+from methods.training.loop import Conditions, curves, named, train
+from methods.weights.masks import only
 from models.small_cnn import SmallCNN
 
 
@@ -41,8 +42,9 @@ class DistillationGuided(Descent, Method):
     """`teacher_epochs`, `teacher_widths` and `teacher_hidden` describe the teacher, a small CNN that
     this descent trains."""
 
+    kind: ClassVar[str] = "methods.distillation_guided.DistillationGuided"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
-    importance: Importance
+    importance: Criterion
     share: float
     direction: Direction
     temperature: float
@@ -66,7 +68,6 @@ class DistillationGuided(Descent, Method):
         batch_fits("method", self, facts.retain, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         conditions = problem.conditions
         pair = Beside(problem.model, self._teacher(problem))
         source, _ = classes_of(problem)
@@ -87,7 +88,6 @@ class DistillationGuided(Descent, Method):
 
     def _teacher(self, problem: Problem) -> nn.Module:
         """A small network of the relabelled rows, frozen."""
-        assert problem.retain is not None
         channels, size = problem.retain.images.shape[1:3]
         network = SmallCNN(None, None, None, self.teacher_widths, self.teacher_hidden)
         seed = problem.conditions.streams.number("teacher")
@@ -120,7 +120,7 @@ class Beside(nn.Module):
 def _of_student(steps: Iterator[Step], conditions: Conditions) -> Iterator[Step]:
     """The steps with the student's logits alone; counts the teacher's looks."""
     for step in steps:
-        conditions.meter.looked(len(step.batch.rows))
+        conditions.meter.count_forward(len(step.batch.rows))
         yield replace(step, logits=step.logits.chunk(2, 1)[0])
 
 

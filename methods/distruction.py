@@ -31,19 +31,27 @@ from torch import Tensor, nn
 
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import at_least_one, batch_fits, zero_or_more, zero_to_one
-from methods.gaussian import FLOOR, Gaussian, Moments, descended_deviation, divergence, moments, pull
-from methods.meter import pass_streams
-from methods.recorders.bayesian import Bayesian, deviation_of
-from methods.recording import Recorder
-from methods.training import Diverged
-from metrics.predictions import autocast
+from methods.recording.bayesian import Bayesian, deviation_of
+from methods.recording.recorder import Recorder
+from methods.training.checks import at_least_one, batch_fits, zero_or_more, zero_to_one
+from methods.training.cost import pass_streams
+from methods.training.loop import Diverged
+from methods.weights.gaussian import (
+    FLOOR,
+    Gaussian,
+    Moments,
+    descended_deviation,
+    divergence,
+    moments,
+    pull,
+)
+from models.precision import autocast
 
 # Of a batch: from logits (B, K) to the sum of its rows' objectives.
 Objective = Callable[[Batch], Callable[[Tensor], Tensor]]
 
 
-class Step(Enum):
+class StepRule(Enum):
     explicit = "explicit"
     proximal = "proximal"
 
@@ -57,11 +65,12 @@ class Unlearning(Enum):
 
 @dataclass(frozen=True)
 class DiStruction(Method):
+    kind: ClassVar[str] = "methods.distruction.DiStruction"
     access: ClassVar[Access] = Access.FORGET
     version: ClassVar[int] = 2  # 1 took a file of weights, where there was one, for a random teacher
     records: ClassVar[type[Recorder] | None] = Bayesian
     objective: Unlearning
-    step: Step
+    step: StepRule
     epochs: int
     batch_size: int
     samples: int
@@ -78,7 +87,6 @@ class DiStruction(Method):
         batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.forget is not None and problem.recording is not None
         model, conditions = problem.model.eval(), problem.conditions
         objective = _OBJECTIVES[self.objective](problem)
         recorded = deviation_of(problem.recording)
@@ -177,7 +185,6 @@ def _ascent(problem: Problem) -> Objective:
 
 
 def _random_labels(problem: Problem) -> Objective:
-    assert problem.forget is not None
     own, rng = problem.forget.labels, problem.conditions.streams("labels")
     shift = torch.randint(1, problem.classes, own.shape, generator=rng)
     rows, where = problem.forget.rows.sort()
@@ -191,18 +198,18 @@ def _random_labels(problem: Problem) -> Objective:
 
 
 def _bad_teacher(problem: Problem) -> Objective:
-    teacher = problem.drawn(problem.conditions.streams).eval()
+    teacher = problem.randomly_initialised(problem.conditions.streams).eval()
 
     def objective(batch: Batch) -> Callable[[Tensor], Tensor]:
         with torch.no_grad(), autocast(problem.conditions.bf16, batch.images.device):
             answer = teacher(batch.images).float().softmax(1)
-        problem.conditions.meter.looked(len(batch.rows))
+        problem.conditions.meter.count_forward(len(batch.rows))
         return lambda logits: F.kl_div(F.log_softmax(logits, 1), answer, reduction="sum")
 
     return objective
 
 
-_STEPS = {Step.explicit: explicit, Step.proximal: proximal}
+_STEPS = {StepRule.explicit: explicit, StepRule.proximal: proximal}
 _OBJECTIVES: dict[Unlearning, Callable[[Problem], Objective]] = {
     Unlearning.entropy: _entropy,
     Unlearning.ascent: _ascent,

@@ -10,16 +10,19 @@ Reference: paper 003 (Li), "Gradient Ascent": 45 epochs, α = 0.01, 0.001 from e
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from data.split import Batch
-from methods.phases import TwoPhases
-from methods.training import cross_entropy
+from methods.families.two_phases import TwoPhases
+from methods.training.loop import cross_entropy
 
 
 @dataclass(frozen=True)
 class DualPhaseAscent(TwoPhases):
+    kind: ClassVar[str] = "methods.dual_phase_ascent.DualPhaseAscent"
+
     def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Negative cross-entropy: descending it climbs the loss."""
         return -cross_entropy(logits, batch)

@@ -16,16 +16,17 @@ from torch import nn
 
 from methods.base import Problem
 from methods.catastrophic_k import CatastrophicK
-from methods.layers import last_layers
+from methods.weights.layers import last_layers
 
 
 @dataclass(frozen=True)
 class ExactK(CatastrophicK):
+    kind: ClassVar[str] = "methods.exact_k.ExactK"
     version: ClassVar[int] = 2  # 1 drew nothing anew where the original began with a file of weights
 
     def unlearn(self, problem: Problem) -> nn.Module:
         layers = last_layers(problem.model, self.layers)
-        fresh = last_layers(problem.drawn(problem.conditions.streams), self.layers)
+        fresh = last_layers(problem.randomly_initialised(problem.conditions.streams), self.layers)
         for layer, new in zip(layers, fresh, strict=True):
             layer.load_state_dict(new.state_dict())
         return super().unlearn(problem)

@@ -15,17 +15,18 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import batch_fits
-from methods.training import Descent, fit
+from methods.training.checks import batch_fits
+from methods.training.descent import Descent
+from methods.training.loop import fit
 
 
 @dataclass(frozen=True)
 class Finetune(Descent, Method):
+    kind: ClassVar[str] = "methods.finetune.Finetune"
     access: ClassVar[Access] = Access.RETAIN
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         return fit(problem.model, problem.retain, self, problem.conditions)

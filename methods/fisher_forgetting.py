@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Access, Method, Problem
-from methods.bounds import at_least_one, zero_or_more
-from methods.heads import head_of
-from methods.importance import expected_fisher
+from methods.training.checks import at_least_one, zero_or_more
+from methods.weights.heads import head_of
+from methods.weights.importance import expected_fisher
 
 
 @dataclass(frozen=True)
 class FisherForgetting(Method):
+    kind: ClassVar[str] = "methods.fisher_forgetting.FisherForgetting"
     access: ClassVar[Access] = Access.RETAIN
     version: ClassVar[int] = 2  # 1 drowned every weight where the budget let it measure none
     alpha: float
@@ -44,7 +45,6 @@ class FisherForgetting(Method):
 
     @torch.no_grad()
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         model, conditions = problem.model, problem.conditions
         with torch.enable_grad():
             found = expected_fisher(model, problem.retain, self.batch_size, conditions, problem.classes)

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from data.streams import Streams
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero, at_least_one, batch_fits
-from methods.heads import head_of
-from methods.training import Conditions, Descent, fit
-from metrics.predictions import autocast
+from methods.training.checks import above_zero, at_least_one, batch_fits
+from methods.training.descent import Descent
+from methods.training.loop import Conditions, fit
+from methods.weights.heads import head_of
+from models.precision import autocast
 
 
 class Rates(Enum):
@@ -37,6 +38,7 @@ class Rates(Enum):
 
 @dataclass(frozen=True)
 class ForgettingLayers(Descent, Method):
+    kind: ClassVar[str] = "methods.forgetting_layers.ForgettingLayers"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     rounds: int
     rates: Rates
@@ -51,7 +53,6 @@ class ForgettingLayers(Descent, Method):
         batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         _, head = head_of(problem.model, problem.classes)
         for number in range(self.rounds):
             fade(head, _RATES[self.rates](problem, head, self.batch_size), self.tau)
@@ -95,7 +96,6 @@ def _rank(problem: Problem, head: nn.Linear, batch_size: int) -> Tensor:
 @torch.no_grad()
 def activity_on_forgotten(problem: Problem, head: nn.Linear, batch_size: int) -> Tensor:
     """(in_features,) Σ over D_f of what each neuron before the head puts out, without its sign."""
-    assert problem.forget is not None
     model, conditions = problem.model.eval(), problem.conditions
     total = torch.zeros_like(head.weight[0])
 
@@ -104,7 +104,7 @@ def activity_on_forgotten(problem: Problem, head: nn.Linear, batch_size: int) ->
 
     hook = head.register_forward_pre_hook(note)
     try:
-        for batch in conditions.meter.looks(problem.forget, batch_size):
+        for batch in conditions.meter.forward_batches(problem.forget, batch_size):
             with autocast(conditions.bf16, batch.images.device):
                 model(batch.images)
     finally:

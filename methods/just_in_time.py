@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero, at_least_one, batch_fits
-from methods.training import Descent, train
+from methods.training.checks import above_zero, at_least_one, batch_fits
+from methods.training.descent import Descent
+from methods.training.loop import train
 
 
 @dataclass(frozen=True)
 class JustInTime(Descent, Method):
+    kind: ClassVar[str] = "methods.just_in_time.JustInTime"
     access: ClassVar[Access] = Access.FORGET
     noise: float
     samples: int
@@ -37,11 +39,10 @@ class JustInTime(Descent, Method):
         batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.forget is not None
         conditions = problem.conditions
         steepness = Steepness(problem.model, self.noise, self.samples, conditions.streams("noise"))
         for step in train(steepness, problem.forget, self, conditions, _total):
-            conditions.meter.looked(self.samples * len(step.batch.rows))
+            conditions.meter.count_forward(self.samples * len(step.batch.rows))
             conditions.log({"step": step.number, "steepness": step.logits.mean().item()})
         return problem.model
 

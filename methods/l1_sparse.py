@@ -16,12 +16,14 @@ from torch import nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import batch_fits, zero_or_more
-from methods.training import Descent, curves, train
+from methods.training.checks import batch_fits, zero_or_more
+from methods.training.descent import Descent
+from methods.training.loop import curves, train
 
 
 @dataclass(frozen=True)
 class L1Sparse(Descent, Method):
+    kind: ClassVar[str] = "methods.l1_sparse.L1Sparse"
     access: ClassVar[Access] = Access.RETAIN
     strength: float
     free_epochs: int
@@ -43,7 +45,6 @@ class L1Sparse(Descent, Method):
         return self.strength * (1 - epoch / penalised) if epoch < penalised else 0.0
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         model, conditions = problem.model, problem.conditions
         steps = train(model, problem.retain, self, conditions)
         for step in curves(steps, conditions.log):

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from data.split import Split
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import batch_fits
-from methods.training import Descent, curves, train
+from methods.training.checks import batch_fits
+from methods.training.descent import Descent
+from methods.training.loop import curves, train
 
 
 @dataclass(frozen=True)
 class LabelFlip(Descent, Method):
+    kind: ClassVar[str] = "methods.label_flip.LabelFlip"
     access: ClassVar[Access] = Access.FORGET
     include_retain: bool
 
@@ -42,8 +44,7 @@ class LabelFlip(Descent, Method):
         wrong = flipped(forget, problem.classes, problem.conditions.streams("labels"))
         shown = forget.relabelled(wrong)
         if problem.retain is not None:
-            rest = problem.retain.without(forget.rows)  # a request to relabel retains all rows
-            shown = rest.joined(shown)
+            shown = problem.rest.joined(shown)
         model, conditions = problem.model, problem.conditions
         steps = train(model, shown, self, conditions)
         for _ in curves(self.updating(steps, model, conditions.streams), conditions.log):

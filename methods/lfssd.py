@@ -16,13 +16,14 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import at_least_one, zero_or_more
-from methods.dampening import dampen, measured, warn_where_nothing_can_be_selected
-from methods.importance import sensitivity
+from methods.families.dampening import dampen, measured, warn_where_nothing_can_be_selected
+from methods.training.checks import at_least_one, zero_or_more
+from methods.weights.importance import sensitivity
 
 
 @dataclass(frozen=True)
 class LFSSD(Method):
+    kind: ClassVar[str] = "methods.lfssd.LFSSD"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     alpha: float
     dampening: float

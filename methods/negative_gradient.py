@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import batch_fits
-from methods.training import Descent, curves, train
+from methods.training.checks import batch_fits
+from methods.training.descent import Descent
+from methods.training.loop import curves, train
 
 # Batches over which the loss is averaged, at most: a single batch's is heavy-tailed.
 WINDOW = 32
@@ -30,6 +31,7 @@ WINDOW = 32
 
 @dataclass(frozen=True)
 class NegativeGradient(Descent, Method):
+    kind: ClassVar[str] = "methods.negative_gradient.NegativeGradient"
     access: ClassVar[Access] = Access.FORGET
     version: ClassVar[int] = 2  # 1 stopped at the loss of a single batch
     stop_loss: float | None
@@ -44,7 +46,6 @@ class NegativeGradient(Descent, Method):
         batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.forget is not None
         bound = math.log(problem.classes) if self.stop_loss is None else self.stop_loss
         log = problem.conditions.log
         window = min(WINDOW, math.ceil(len(problem.forget) / self.batch_size))

@@ -10,11 +10,14 @@ Reference: Gogineni & Nadimi 2024 (paper 002).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from methods.families.partial_descent import PartialDescent
 from methods.negative_gradient import NegativeGradient
-from methods.partial_descent import PartialDescent
 
 
 @dataclass(frozen=True)
 class NegativeGradientPartial(PartialDescent, NegativeGradient):
     """`keep_first` and `keep_last` are the shares of the first and of the last layer."""
+
+    kind: ClassVar[str] = "methods.negative_gradient_partial.NegativeGradientPartial"

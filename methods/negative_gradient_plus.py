@@ -19,14 +19,16 @@ from torch import nn
 
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import batch_fits, zero_to_one
-from methods.meter import pass_streams
-from methods.training import Descent, curves, train
-from metrics.predictions import autocast
+from methods.training.checks import batch_fits, zero_to_one
+from methods.training.cost import pass_streams
+from methods.training.descent import Descent
+from methods.training.loop import curves, train
+from models.precision import autocast
 
 
 @dataclass(frozen=True)
 class NegativeGradientPlus(Descent, Method):
+    kind: ClassVar[str] = "methods.negative_gradient_plus.NegativeGradientPlus"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     retain_weight: float
 
@@ -39,7 +41,6 @@ class NegativeGradientPlus(Descent, Method):
         batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         model, conditions = problem.model, problem.conditions
         steps = train(model, problem.retain, self, conditions)
         for _, batch in zip(curves(steps, conditions.log), self.forgotten(problem), strict=False):
@@ -53,7 +54,6 @@ class NegativeGradientPlus(Descent, Method):
 
     def forgotten(self, problem: Problem) -> Iterator[Batch]:
         """Batches of the forgotten rows, pass after pass, until the budget ends them."""
-        assert problem.forget is not None
         streams = pass_streams(problem.conditions.streams.part("forget"))
         meter, spent = problem.conditions.meter, -1
         while spent < meter.cost.gradient_examples:  # else the last pass had nothing to give

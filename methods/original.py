@@ -16,6 +16,7 @@ from methods.base import Access, Method, Problem
 
 @dataclass(frozen=True)
 class Original(Method):
+    kind: ClassVar[str] = "methods.original.Original"
     access: ClassVar[Access] = Access.NOTHING
 
     def unlearn(self, problem: Problem) -> nn.Module:

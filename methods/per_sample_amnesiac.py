@@ -21,9 +21,9 @@ from torch import nn
 
 from data.errors import UserError
 from methods.base import Access, Method, Problem, accuracy
-from methods.bounds import zero_or_more
-from methods.recorders.per_sample import PerSample, SampleRecord
-from methods.recording import Recorder
+from methods.recording.per_sample import PerSample, SampleRecord
+from methods.recording.recorder import Recorder
+from methods.training.checks import zero_or_more
 
 AUTO = "auto"
 
@@ -33,6 +33,7 @@ DOUBLINGS, HALVINGS = 10, 5
 
 @dataclass(frozen=True)
 class PerSampleAmnesiac(Method):
+    kind: ClassVar[str] = "methods.per_sample_amnesiac.PerSampleAmnesiac"
     access: ClassVar[Access] = Access.NOTHING
     version: ClassVar[int] = 2  # 1 subtracted something even where nothing had to be
     records: ClassVar[type[Recorder] | None] = PerSample
@@ -56,7 +57,6 @@ class PerSampleAmnesiac(Method):
 
     @torch.no_grad()
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.recording is not None
         model = problem.model
         share = SampleRecord.open(problem.recording).share(model, problem.forget_rows)
         before = {name: parameter.clone() for name, parameter in model.named_parameters()}
@@ -66,7 +66,6 @@ class PerSampleAmnesiac(Method):
                 parameter.copy_(before[name] - strength * share[name])
 
         def reached(strength: float) -> bool:
-            assert problem.forget is not None
             subtract(strength)
             return accuracy(model, problem.forget, problem.conditions) <= self.target
 

@@ -18,24 +18,24 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.split import Split
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import batch_fits
-from methods.training import Descent, fit
+from methods.training.checks import batch_fits
+from methods.training.descent import Descent
+from methods.training.loop import fit
 
 
 @dataclass(frozen=True)
 class RandomLabels(Descent, Method):
+    kind: ClassVar[str] = "methods.random_labels.RandomLabels"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.all, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.forget is not None and problem.retain is not None
         wrong = wrong_labels(
             problem.forget, problem.retain, problem.classes, problem.conditions.streams("labels")
         )
-        rest = problem.retain.without(problem.forget.rows)  # a request to relabel retains all rows
-        mixed = rest.joined(problem.forget.relabelled(wrong))
+        mixed = problem.rest.joined(problem.forget.relabelled(wrong))
         return fit(problem.model, mixed, self, problem.conditions)
 
 

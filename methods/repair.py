@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Access, Facts, Method, Problem, accuracy
-from methods.bounds import batch_fits, zero_to_one
-from methods.training import Descent, curves, train
+from methods.training.checks import batch_fits, zero_to_one
+from methods.training.descent import Descent
+from methods.training.loop import curves, train
 
 # Batches after which, and on whose rows, accuracy is looked at to tell whether the model has recovered.
 WINDOW = 32
@@ -24,6 +25,7 @@ WINDOW = 32
 
 @dataclass(frozen=True)
 class Repair(Descent, Method):
+    kind: ClassVar[str] = "methods.repair.Repair"
     access: ClassVar[Access] = Access.RETAIN
     version: ClassVar[int] = 2  # 1 compared augmented batches in training mode with clean rows
     recovered: float | None
@@ -37,7 +39,6 @@ class Repair(Descent, Method):
         batch_fits("repair", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         retain, conditions = problem.retain, problem.conditions
         goal = None
         if self.recovered is not None:

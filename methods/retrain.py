@@ -17,18 +17,18 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import batch_fits
-from methods.training import fit
+from methods.training.checks import batch_fits
+from methods.training.loop import fit
 
 
 @dataclass(frozen=True)
 class Retrain(Method):
+    kind: ClassVar[str] = "methods.retrain.Retrain"
     access: ClassVar[Access] = Access.RETAIN
 
     def check(self, facts: Facts) -> None:
         batch_fits("training", facts.recipe, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         problem.model.load_state_dict(problem.fresh(problem.conditions.streams).state_dict())
         return fit(problem.model, problem.retain, problem.recipe, problem.conditions)

@@ -18,13 +18,15 @@ from torch import Tensor, nn
 
 from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero, batch_fits, zero_or_more
-from methods.distillation import Teacher, divergence
-from methods.training import Descent, Phase, alternate
+from methods.families.distillation import Teacher, divergence
+from methods.training.checks import above_zero, batch_fits, zero_or_more
+from methods.training.descent import Descent
+from methods.training.loop import Phase, alternate
 
 
 @dataclass(frozen=True)
 class ReverseKL(Descent, Method):
+    kind: ClassVar[str] = "methods.reverse_kl.ReverseKL"
     access: ClassVar[Access] = Access.FORGET
     strengthen_epochs: int
     strength: float
@@ -39,7 +41,6 @@ class ReverseKL(Descent, Method):
         batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.forget is not None
         forget, conditions = problem.forget, problem.conditions
         strengthened = Teacher(self.strengthened(problem, forget), conditions)
         original = Teacher(problem.original(), conditions)

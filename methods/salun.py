@@ -21,15 +21,17 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero_to_one, batch_fits
-from methods.masks import largest, only
 from methods.random_labels import wrong_labels
-from methods.training import Descent, Phase
-from metrics.predictions import autocast
+from methods.training.checks import above_zero_to_one, batch_fits
+from methods.training.descent import Descent
+from methods.training.loop import Phase
+from methods.weights.masks import largest, only
+from models.precision import autocast
 
 
 @dataclass(frozen=True)
 class SalUn(Descent, Method):
+    kind: ClassVar[str] = "methods.salun.SalUn"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     version: ClassVar[int] = 2  # 1 took the saliency of augmented images
     share: float
@@ -49,9 +51,7 @@ class SalUn(Descent, Method):
             )
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.forget is not None and problem.retain is not None
-        model, conditions = problem.model, problem.conditions
-        rest = problem.retain.without(problem.forget.rows)  # a request to relabel retains all rows
+        model, conditions, rest = problem.model, problem.conditions, problem.rest
         rows = len(problem.forget) + self.epochs * (len(problem.forget) + len(rest))
         conditions.meter.progress.expect(rows)
         masks = largest(saliency(problem, self.batch_size), self.share)
@@ -69,10 +69,9 @@ class SalUn(Descent, Method):
 
 def saliency(problem: Problem, batch_size: int) -> dict[str, Tensor]:
     """|Σ over the forgotten rows of the gradient of their loss|, by parameter, in evaluation mode."""
-    assert problem.forget is not None
     model, conditions = problem.model.eval(), problem.conditions
     model.zero_grad()
-    for batch in conditions.meter.probes(problem.forget, batch_size):
+    for batch in conditions.meter.ordered_batches(problem.forget, batch_size):
         with autocast(conditions.bf16, batch.images.device):
             logits = model(batch.images).float()
         F.cross_entropy(logits, batch.labels, reduction="sum").backward()

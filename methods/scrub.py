@@ -26,13 +26,15 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem, accuracy
-from methods.bounds import above_zero, at_least_one, batch_fits, zero_or_more
-from methods.distillation import Teacher, divergence
-from methods.training import Descent, Phase, cross_entropy
+from methods.families.distillation import Teacher, divergence
+from methods.training.checks import above_zero, at_least_one, batch_fits, zero_or_more
+from methods.training.descent import Descent
+from methods.training.loop import Phase, cross_entropy
 
 
 @dataclass(frozen=True)
 class Scrub(Descent, Method):
+    kind: ClassVar[str] = "methods.scrub.Scrub"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     forget_batch_size: int
     ascent_epochs: int
@@ -56,7 +58,6 @@ class Scrub(Descent, Method):
         batch_fits("method", self, facts.forget, "the part to forget", "forget_batch_size")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.forget is not None and problem.retain is not None
         closest, kept = torch.inf, problem.model
         for epoch, student in enumerate(self.students(problem)):
             if self.rewind_error is None:
@@ -73,7 +74,6 @@ class Scrub(Descent, Method):
 
     def students(self, problem: Problem) -> Iterator[nn.Module]:
         """The student after every epoch; the same module each time."""
-        assert problem.forget is not None and problem.retain is not None
         conditions = problem.conditions
         teacher = Teacher(problem.original(), conditions)
 

@@ -25,14 +25,15 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import above_zero_to_one, batch_fits, zero_or_more
-from methods.heads import head_of, hidden_of
-from methods.masks import only
-from methods.training import Descent, curves, train
-from metrics.predictions import autocast
+from methods.training.checks import above_zero_to_one, batch_fits, zero_or_more
+from methods.training.descent import Descent
+from methods.training.loop import curves, train
+from methods.weights.heads import head_of, hidden_of
+from methods.weights.masks import only
+from models.precision import autocast
 
 
-class Importance(Enum):
+class Criterion(Enum):
     """What tells which weights matter: the paper's `gradient`, or its code's `weight`."""
 
     gradient = "gradient"
@@ -41,8 +42,9 @@ class Importance(Enum):
 
 @dataclass(frozen=True)
 class SelectiveFinetune(Descent, Method):
+    kind: ClassVar[str] = "methods.selective_finetune.SelectiveFinetune"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
-    importance: Importance
+    importance: Criterion
     share: float
     penalty: float
 
@@ -56,7 +58,6 @@ class SelectiveFinetune(Descent, Method):
         batch_fits("method", self, facts.retain, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         source, _ = classes_of(problem)
 
         def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -78,14 +79,13 @@ def require_relabelling(facts: Facts) -> None:
 
 def classes_of(problem: Problem) -> tuple[int, int]:
     """The class that goes and the class that it becomes."""
-    assert problem.forget is not None and problem.retain is not None
     (source,) = problem.forget.labels.unique().tolist()
     (target,) = problem.retain.only(problem.forget.rows).labels.unique().tolist()
     return source, target
 
 
 def masks_of(
-    problem: Problem, importance: Importance, share: float, batch_size: int
+    problem: Problem, importance: Criterion, share: float, batch_size: int
 ) -> dict[str, Tensor]:
     """Which coordinates may move, true, by parameter name."""
     return _MASKS[importance](problem, share, batch_size)
@@ -127,10 +127,9 @@ def _rows(name: str, layer: nn.Linear, rows: Tensor) -> dict[str, Tensor]:
 
 def _gradients(problem: Problem, head: nn.Linear, source: int, batch_size: int) -> Tensor:
     """(in_features,) Σ over batches of D_f, under its own label, of |∂CE/∂w| of the row `source`."""
-    assert problem.forget is not None
     model, conditions = problem.model.eval(), problem.conditions
     total = torch.zeros_like(head.weight[source], requires_grad=False)
-    for batch in conditions.meter.probes(problem.forget, batch_size):
+    for batch in conditions.meter.ordered_batches(problem.forget, batch_size):
         with autocast(conditions.bf16, batch.images.device):
             loss = F.cross_entropy(model(batch.images).float(), batch.labels)
         (gradient,) = torch.autograd.grad(loss, head.weight)
@@ -138,4 +137,4 @@ def _gradients(problem: Problem, head: nn.Linear, source: int, batch_size: int) 
     return total
 
 
-_MASKS = {Importance.gradient: _by_gradient, Importance.weight: _by_weight}
+_MASKS = {Criterion.gradient: _by_gradient, Criterion.weight: _by_weight}

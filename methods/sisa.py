@@ -32,9 +32,9 @@ from data.errors import UserError
 from data.split import Split
 from data.streams import Streams
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import at_least_one
-from methods.meter import Cost
-from methods.training import Conditions, fit
+from methods.training.checks import at_least_one
+from methods.training.cost import Cost
+from methods.training.loop import Conditions, fit
 
 
 class Aggregate(Enum):
@@ -72,6 +72,7 @@ class Ensemble(nn.Module):
 
 @dataclass(frozen=True)
 class Sisa(Method):
+    kind: ClassVar[str] = "methods.sisa.Sisa"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     version: ClassVar[int] = 2  # 1 gave every slice the same epochs, rounded
     shards: int
@@ -93,7 +94,7 @@ class Sisa(Method):
         count = len({name.split(".")[1] for name in state if name.startswith("members.")})
         return Ensemble([fresh() for _ in range(count)], vote=bool(state["vote"]))
 
-    def before(self, problem: Problem) -> nn.Module:
+    def initial_training(self, problem: Problem) -> nn.Module:
         """The ensemble trained on all rows; its cost is that of all its slices."""
         data = _all_rows(problem)
         members = []
@@ -104,7 +105,6 @@ class Sisa(Method):
         return self._ensemble(members, problem)
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         retained = problem.retain.rows.cpu()
         members, hit, retrained = [], 0, 0
         shards = self._shards(_all_rows(problem), problem.conditions.streams)
@@ -143,7 +143,6 @@ class Sisa(Method):
     ) -> tuple[nn.Module | None, list[Cost]]:
         """A shard's model after its last slice, and what each slice cost; no model where no row is left.
         The budget bounds the slices from `first` on, which are trained for the request."""
-        assert problem.kept is not None
         meter = problem.conditions.meter
         left = None if meter.budget is None else meter.budget - meter.cost.gradient_examples
         epochs = epochs_of_slices(problem.recipe.epochs, len(slices))
@@ -162,7 +161,7 @@ class Sisa(Method):
             own = epochs[: r + 1]
             identity = {"shard": number, "slice": r, "epochs": own, "rows": seen.hexdigest()}
             budget = None if r < first or left is None else left
-            costs.append(problem.kept(identity, make, model, budget))
+            costs.append(problem.cached_training(identity, make, model, budget))
             left = None if left is None else left - (costs[-1].gradient_examples if r >= first else 0)
         return model, costs
 
@@ -186,8 +185,7 @@ def epochs_of_slices(epochs: int, slices: int) -> list[int]:
 
 def _all_rows(problem: Problem) -> Split:
     """The rows as they were before the request, ascending."""
-    assert problem.forget is not None and problem.retain is not None
-    return _sorted(problem.retain.without(problem.forget.rows).joined(problem.forget))
+    return _sorted(problem.rest.joined(problem.forget))
 
 
 def _sorted(split: Split) -> Split:

@@ -21,9 +21,9 @@ from typing import ClassVar
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import at_least_one, zero_or_more
-from methods.dampening import dampen, measured, warn_where_nothing_can_be_selected
-from methods.importance import batch_fisher, per_sample_fisher
+from methods.families.dampening import dampen, measured, warn_where_nothing_can_be_selected
+from methods.training.checks import at_least_one, zero_or_more
+from methods.weights.importance import batch_fisher, per_sample_fisher
 
 
 class Fisher(Enum):
@@ -38,6 +38,7 @@ _MEASURES = {Fisher.per_sample: per_sample_fisher, Fisher.batch: batch_fisher}
 
 @dataclass(frozen=True)
 class SSD(Method):
+    kind: ClassVar[str] = "methods.ssd.SSD"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     alpha: float
     dampening: float

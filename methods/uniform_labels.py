@@ -11,17 +11,20 @@ Reference: paper 003 (Li), "Data Modification": β = 0.005, the rest as its asce
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from data.split import Batch
-from methods.phases import TwoPhases
+from methods.families.two_phases import TwoPhases
 
 
 @dataclass(frozen=True)
 class UniformLabels(TwoPhases):
+    kind: ClassVar[str] = "methods.uniform_labels.UniformLabels"
+
     def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         return uniform(logits, batch)
 

@@ -26,15 +26,17 @@ from torch import Tensor, nn
 from data.errors import UserError
 from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import at_least_one, batch_fits, zero_or_more
-from methods.training import Descent, Phase, alternate
-from metrics.predictions import autocast
+from methods.training.checks import at_least_one, batch_fits, zero_or_more
+from methods.training.descent import Descent
+from methods.training.loop import Phase, alternate
+from models.precision import autocast
 
 
 @dataclass(frozen=True)
 class Unsir(Descent, Method):
     """`epochs`, `batch_size` and `lr` are those of impairing."""
 
+    kind: ClassVar[str] = "methods.unsir.Unsir"
     access: ClassVar[Access] = Access.RETAIN
     noise_batch_size: int
     noise_steps: int
@@ -62,7 +64,6 @@ class Unsir(Descent, Method):
         batch_fits("method", self, facts.retain, "the retained part", "repair_batch_size")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.retain is not None
         model, conditions = problem.model, problem.conditions
         kept = set(problem.retain.labels.unique().tolist())
         gone = [label for label in range(problem.classes) if label not in kept]
@@ -81,7 +82,6 @@ class Unsir(Descent, Method):
     def noise(self, problem: Problem, gone: list[int]) -> Tensor:
         """(len(gone)·B, C, H, W) learned images, in the order of the classes, in the model's own units;
         less trained where the budget ends early."""
-        assert problem.retain is not None
         shape = problem.retain.images.shape[1:]
         device, rng = problem.retain.images.device, problem.conditions.streams("noise")
         learned = []

@@ -1,6 +1,7 @@
 """Accuracies, losses and confusion on every part, weighted by sample."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ class Accuracy(Metric):
     In a request to relabel, `train_relabelled` and `test_relabelled` are the shares of the forgotten
     rows that are predicted as the new class.
     """
+
+    kind: ClassVar[str] = "metrics.accuracy.Accuracy"
 
     def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
         scores: Scores = {}
@@ -31,6 +34,8 @@ class Accuracy(Metric):
 class Loss(Metric):
     """Mean cross-entropy in nats: `<part>_loss`."""
 
+    kind: ClassVar[str] = "metrics.accuracy.Loss"
+
     def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
         return {
             f"{part}_loss": F.cross_entropy(logits.double(), predictions.labels[part]).item()
@@ -41,6 +46,8 @@ class Loss(Metric):
 @dataclass(frozen=True)
 class ClassAccuracy(Metric):
     """Accuracy on the test rows of each class: `class_<k>_accuracy`, for the classes that have any."""
+
+    kind: ClassVar[str] = "metrics.accuracy.ClassAccuracy"
 
     def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
         labels = predictions.labels["test"]
@@ -53,6 +60,8 @@ class ClassAccuracy(Metric):
 @dataclass(frozen=True)
 class Confusion(Metric):
     """Counts of test rows by true class (row) and predicted class (column): `confusion`, (K, K)."""
+
+    kind: ClassVar[str] = "metrics.accuracy.Confusion"
 
     def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
         k = predictions.classes

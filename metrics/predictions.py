@@ -1,15 +1,14 @@
 """Predict once, score many: the logits of one model on every part of the data."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from data.component import Component
 from data.split import Split
+from models.precision import autocast
 
 Matrix = list[list[int]]
 Scores = dict[str, float | Matrix]
@@ -50,11 +49,6 @@ def numbers(scores: Scores) -> dict[str, float]:
 def matrices(scores: Scores) -> dict[str, Matrix]:
     """The scores that are matrices."""
     return {name: value for name, value in scores.items() if isinstance(value, list)}
-
-
-def autocast(bf16: bool, device: torch.device) -> AbstractContextManager[Any]:
-    """Mixed bfloat16 where asked for, plain float32 otherwise."""
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
 @torch.no_grad()

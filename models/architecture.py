@@ -43,7 +43,7 @@ class Architecture(Component):
         if self.weights is not None:
             self._read(Path(self.weights))
 
-    def drawn(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
+    def randomly_initialised(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
         """A new model on the CPU, initialised from `seed` alone."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPU's
@@ -52,7 +52,7 @@ class Architecture(Component):
 
     def fresh(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
         """What a training begins with: a model that is drawn, or one that holds the file's weights."""
-        model = self.drawn(channels, size, classes, seed)
+        model = self.randomly_initialised(channels, size, classes, seed)
         if self.weights is not None:
             path = Path(self.weights)
             found = _weights(path, self._read(path))

@@ -1,6 +1,7 @@
 """The small CNN of the MNIST papers: two convolutions, one pooling, two linear layers."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -15,6 +16,8 @@ class SmallCNN(Architecture):
     With `widths` [32, 64] and `hidden` 128 it has 1,199,882 parameters on MNIST (paper 000's
     network; its dropout is left out, which keeps every sample's gradient a function of the sample).
     """
+
+    kind: ClassVar[str] = "models.small_cnn.SmallCNN"
 
     widths: list[int]
     hidden: int

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from typing import ClassVar
 
 from torch import nn
 
@@ -27,6 +28,8 @@ class Depth(Enum):
 @dataclass(frozen=True)
 class ResNet(Architecture):
     """A ResNet in which GroupNorm with `groups` groups stands for BatchNorm, which couples samples."""
+
+    kind: ClassVar[str] = "models.torchvision_models.ResNet"
 
     depth: Depth
     stem: Stem
@@ -57,6 +60,8 @@ class ResNet(Architecture):
 @dataclass(frozen=True)
 class AlexNet(Architecture):
     """AlexNet (Krizhevsky 2014); its inputs need at least 63 pixels a side."""
+
+    kind: ClassVar[str] = "models.torchvision_models.AlexNet"
 
     def build(self, channels: int, size: int, classes: int) -> nn.Module:
         from torchvision.models import alexnet

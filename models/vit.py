@@ -22,6 +22,7 @@ class ViT(Architecture):
     torchvision's (ViT-B/16, ViT-L/16): the same function under other names.
     """
 
+    kind: ClassVar[str] = "models.vit.ViT"
     version: ClassVar[int] = 2  # 1 had 1e-5 in its norms
 
     patch: int

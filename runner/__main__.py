@@ -8,19 +8,19 @@ import hydra
 from omegaconf import DictConfig
 
 import conf  # noqa: F401  registers the schema
-from runner.edge import telling
+from runner.errors import exit_with_message
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def main(cfg: DictConfig) -> None:
-    from runner.job import execute
+    from runner.sweep import execute
 
     execute(cfg)
 
 
 def cli() -> None:
     """The console script `unlearn`."""
-    with telling():
+    with exit_with_message():
         main()
 
 

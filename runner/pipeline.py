@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conf import Until
-from methods.training import Diverged
+from methods.training.loop import Diverged
 from metrics.predictions import Predictions, Scores, matrices, numbers, scored
 from runner import process
 from runner.plan import Plan

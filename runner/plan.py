@@ -12,17 +12,19 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from torch import nn
 
 from conf import Tracking, Until
+from data.bounds import check_bounds
 from data.component import Component, identity_of
 from data.errors import UserError
 from data.requests import Scenario, check_classes
 from data.sources import Source
 from methods.base import Facts, Method
-from methods.bounds import batch_fits
-from methods.layers import refuse_strides_over_a_pixel
-from methods.recording import Recorder
-from methods.training import Precision, Recipe
+from methods.recording.recorder import Recorder
+from methods.training.checks import batch_fits
+from methods.training.descent import Recipe
+from methods.weights.layers import refuse_strides_over_a_pixel
 from metrics.predictions import Metric
 from models.architecture import Architecture
+from models.precision import Precision
 from runner.naming import run_name
 from runner.published import read
 from runner.store import Identity, fingerprint
@@ -77,6 +79,7 @@ def build(node: Any, kind: type[Part], option: str) -> Part:
         if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
             raise UserError(f"{option}.{name}={value}: write one list of single values")
     assert isinstance(part, kind)
+    check_bounds(option, part)
     return part
 
 
@@ -210,7 +213,7 @@ class Plan:
     def _check_method(self, option: str, method: Method) -> None:
         method.check_parameters(option)
         if method.records is not None and self.record_of(method) is None:
-            name = method.records.__module__.rsplit(".", 1)[-1]
+            name = method.records.kind.split(".")[-2]  # of its module: conf/recorder has the same
             chosen = self.names.get(option, type(method).__name__)
             cure = f"add recorder=[{name}]"
             if option == "method" and self.reads is not None:

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from methods.heap import keep_freed
+from methods.training.memory import keep_freed_memory
 
 
 def prepare(device: torch.device, threads: int) -> None:
@@ -15,7 +15,7 @@ def prepare(device: torch.device, threads: int) -> None:
     third decimals after a training.
     """
     torch.set_num_threads(threads)
-    keep_freed()
+    keep_freed_memory()
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)

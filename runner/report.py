@@ -327,8 +327,8 @@ class TableAfterSweep(Callback):
 
     def on_multirun_end(self, config: "DictConfig", **kwargs: Any) -> None:
         from conf import Until
-        from runner.edge import sentence
-        from runner.job import FAILURE, NAME
+        from runner.errors import message_of
+        from runner.sweep import FAILURE, NAME
 
         folder = Path(config.hydra.sweep.dir)
         names = sorted({path.read_text() for path in folder.glob(f"*/{NAME}")})
@@ -340,7 +340,7 @@ class TableAfterSweep(Callback):
             try:
                 show(config, name)
             except Exception as error:
-                wrong.append(sentence(error) or traceback.format_exc())
+                wrong.append(message_of(error) or traceback.format_exc())
         if wrong:
             # Hydra turns an exception of a callback into a warning, and lets an exit pass
             sys.exit("error: " + "\n".join(wrong))
@@ -354,7 +354,7 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from runner.edge import telling
+    from runner.errors import exit_with_message
 
-    with telling():
+    with exit_with_message():
         main(sys.argv[1:])

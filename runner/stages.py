@@ -20,12 +20,22 @@ from data.errors import UserError
 from data.requests import Request
 from data.split import Dataset, Split
 from data.streams import Streams
-from methods.base import Access, Kept, Method, Problem
-from methods.entries import Damaged
-from methods.meter import Cost, Meter
-from methods.recording import ABOUT, LOST, ROWS, Stopwatch, Watched, check_request, require_space
-from methods.training import Conditions, Diverged, Precision, Step, curves, require_finite, train
+from methods.base import Access, CachedTraining, Method, Problem
+from methods.recording.files import Damaged
+from methods.recording.recorder import (
+    ABOUT,
+    LOST,
+    ROWS,
+    RecordedTraining,
+    Stopwatch,
+    check_request,
+    require_space,
+)
+from methods.training.cost import Cost, Meter
+from methods.training.descent import Step
+from methods.training.loop import Conditions, Diverged, curves, require_finite, train
 from metrics.predictions import Predictions, by_part, numbers, predict, scored
+from models.precision import Precision
 from runner.plan import Plan
 from runner.progress import Bar
 from runner.provenance import provenance
@@ -219,13 +229,15 @@ class Stages:
                 steps = curves(train(model, split, plan.recipe, conditions), conditions.log)
                 steps = _then(steps, lambda: _save(model, folder))
                 watched = {
-                    name: Watched(model, split, plan.recipe, self.streams("record"), recorders[name])
+                    name: RecordedTraining(
+                        model, split, plan.recipe, self.streams("record"), recorders[name]
+                    )
                     for name in plan.recorders
                     if name in recorders
                 }
                 for name, each in watched.items():
                     plan.recorders[name].check(each, f"recorder.{name}")
-                    self.store.say(plan.recorders[name].sheet(each, f"recorder.{name}", asked))
+                    self.store.say(plan.recorders[name].summary(each, f"recorder.{name}", asked))
                 require_space(
                     {f"recorder.{name}": plan.recorders[name] for name in watched},
                     {f"recorder.{name}": each for name, each in watched.items()},
@@ -298,7 +310,7 @@ class Stages:
         with self._conditions(folder, role, self.streams(scope), budget) as conditions:
             maker = self.plan.method if role == "repair" else None
             problem = self.problem(method, start, conditions, maker)
-            problem.recording = recording
+            problem.declared_recording = recording
             if role != "reference" and self.plan.looks_identity:
                 problem.conditions = replace(conditions, passed=self._looks(problem.model, conditions))
             with conditions.meter:
@@ -331,7 +343,7 @@ class Stages:
     def before(self, method: Method) -> Artefact | None:
         """The model that a method would have had before the request, where that is not the original.
         What it keeps for requests is logged as `record_bytes`."""
-        if type(method).before is Method.before:
+        if type(method).initial_training is Method.initial_training:
             return None
 
         def produce(folder: Path) -> None:
@@ -339,7 +351,7 @@ class Stages:
             with self._conditions(folder, "before", self.streams("unlearn"), None) as conditions:
                 problem = self.problem(method, self.pretrain(), conditions)
                 with conditions.meter:
-                    model = method.before(problem)
+                    model = method.initial_training(problem)
                 assert model is not None
                 kept = sum(made.size() for made in self.used[others:] if made.stage == "slice")
                 conditions.log({"record_bytes": kept})
@@ -452,20 +464,20 @@ class Stages:
             model=self._load(start, maker),
             original=lambda: self._load(self.pretrain()),
             fresh=self._fresh,
-            drawn=self._drawn,
+            randomly_initialised=self._randomly_initialised,
             classes=self.dataset.classes,
             conditions=conditions,
-            forget=forget,
-            retain=retain,
+            declared_forget=forget,
+            declared_retain=retain,
             forget_rows=request.rows,
-            kept=self._kept(conditions.meter),
+            cached_training=self._cached_training(conditions.meter),
         )
 
     def _fresh(self, streams: Streams) -> nn.Module:
         return self._new(self.plan.architecture.fresh, streams)
 
-    def _drawn(self, streams: Streams) -> nn.Module:
-        return self._new(self.plan.architecture.drawn, streams)
+    def _randomly_initialised(self, streams: Streams) -> nn.Module:
+        return self._new(self.plan.architecture.randomly_initialised, streams)
 
     def _new(self, make: Callable[[int, int, int, int], nn.Module], streams: Streams) -> nn.Module:
         source = self.plan.source
@@ -481,7 +493,7 @@ class Stages:
         model.load_state_dict(state)
         return model
 
-    def _kept(self, outer: Meter) -> Kept:
+    def _cached_training(self, outer: Meter) -> CachedTraining:
         """Keeps trainings in the store, as `slice`."""
 
         def kept(

@@ -229,7 +229,7 @@ def _sha256(path: Path) -> str:
 
 
 def _intact(path: Path) -> bool:
-    from methods.entries import intact  # imports torch, which listing the store does without
+    from methods.recording.files import intact
 
     return intact(path)
 
@@ -390,7 +390,7 @@ def _human(size: float) -> str:
 
 
 if __name__ == "__main__":
-    from runner.edge import telling
+    from runner.errors import exit_with_message
 
-    with telling():
+    with exit_with_message():
         sys.exit(main())

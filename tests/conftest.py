@@ -39,7 +39,7 @@ def options(group: str) -> list[str]:
 def needs_record(method: str) -> list[str]:
     """The recorder that a method of conf/method reads, as an override."""
     records = get_class(composed([f"method={method}"])[0].method._target_).records
-    return [] if records is None else [f"recorder=[{records.__module__.rsplit('.', 1)[-1]}]"]
+    return [] if records is None else [f"recorder=[{records.kind.split('.')[-2]}]"]
 
 
 def needs_scenario(method: str) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from data.errors import UserError
-from methods.factors import RULES, Capture, Factors
+from methods.weights.per_sample_gradients import RULES, Capture, Factors
 from tests.conftest import options, plan_of
 
 

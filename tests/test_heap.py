@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from methods.heap import keep_freed
-from methods.meter import Meter
+from methods.training.cost import Meter
+from methods.training.memory import keep_freed_memory
 
 ROOT = Path(__file__).parent.parent
 MEBIBYTE = 2**20
@@ -20,7 +20,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np
-from methods.heap import give_back, keep_freed
+from methods.training.memory import release_freed_memory, keep_freed_memory
 
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 // 2**20
@@ -30,7 +30,7 @@ def take():
 
 start = held()
 for step in sys.argv[1:]:
-    {"keep": keep_freed, "take": take, "give": give_back}[step]()
+    {"keep": keep_freed_memory, "take": take, "give": release_freed_memory}[step]()
 print(held() - start)
 """
 
@@ -49,7 +49,7 @@ def test_peak_memory_is_counted_though_freed_memory_is_kept() -> None:
     def take(mebibytes: int) -> None:
         _ = [torch.ones(2 * MEBIBYTE) for _ in range(mebibytes // 8)]
 
-    keep_freed()
+    keep_freed_memory()
     take(256)
     with Meter(torch.device("cpu")) as meter:
         take(128)

@@ -15,13 +15,14 @@ from data.errors import UserError
 from data.split import Dataset, Split
 from data.streams import Streams
 from methods.base import Access, Method
-from methods.meter import Meter
 from methods.random_labels import wrong_labels
-from methods.training import Conditions, Descent
-from runner.bench.methods import WORKS
+from methods.training.cost import Meter
+from methods.training.descent import Descent
+from methods.training.loop import Conditions
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.stages import MODEL, Stages
+from tests.bench.methods import WORKS
 from tests.conftest import (
     catalogue,
     needs,
@@ -137,7 +138,10 @@ def test_a_random_model_is_random_beside_a_file_of_weights(quick: Quick, method:
     stages = stages_of(quick(*given, f"method={method}"))
     problem = stages.problem(stages.plan.method, stages.pretrain(), conditions_of(stages))
     streams = stages.streams("unlearn")
-    begun, drawn = problem.fresh(streams).state_dict(), problem.drawn(streams).state_dict()
+    begun, drawn = (
+        problem.fresh(streams).state_dict(),
+        problem.randomly_initialised(streams).state_dict(),
+    )
     weights = load_file(file)
     assert all(torch.equal(begun[name], weights[name]) for name in weights)
     assert not any(torch.equal(drawn[name], weights[name]) for name in weights)
@@ -353,7 +357,7 @@ def forget_loss(stages: Stages, weights: dict[str, torch.Tensor]) -> float:
 
 def test_the_meter_counts_looks_apart_from_gradients(digits: Dataset) -> None:
     meter = Meter(torch.device("cpu"), budget=100)
-    assert sum(len(batch.rows) for batch in meter.looks(digits.test, 50)) == 359
+    assert sum(len(batch.rows) for batch in meter.forward_batches(digits.test, 50)) == 359
     assert (meter.cost.forward_examples, meter.cost.gradient_examples) == (359, 0)
 
 

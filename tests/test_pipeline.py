@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from data.errors import UserError
-from methods.training import Diverged
+from methods.training.loop import Diverged
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.report import Report

@@ -18,14 +18,15 @@ from scipy.stats import hypergeom
 from torch.nn.utils import parameters_to_vector
 
 from data.errors import UserError
-from methods.entries import EntryFile, Writer
-from methods.meter import Meter
 from methods.per_sample_amnesiac import smallest
-from methods.recorders.batch_updates import UpdateRecord
-from methods.recorders.layerwise import Layerwise, Part
-from methods.recorders.per_sample import PerSample, SampleRecord, coefficients
-from methods.recording import Watched, share_of_batches_hit
-from methods.training import Conditions, Diverged, Step, train
+from methods.recording.batch_updates import UpdateRecord
+from methods.recording.files import EntryFile, Writer
+from methods.recording.layerwise import Layerwise, Part
+from methods.recording.per_sample import PerSample, SampleRecord, coefficients
+from methods.recording.recorder import RecordedTraining, share_of_batches_hit
+from methods.training.cost import Meter
+from methods.training.descent import Step
+from methods.training.loop import Conditions, Diverged, train
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.stages import MODEL, MadeElsewhere, Stages, curves_of
@@ -90,10 +91,10 @@ def test_amnesiac_subtracts_the_updates_that_were_hit_and_no_others(
     assert made.read("curves.json") == [{"batches_hit": 0.25}]
 
 
-def watched_by(stages: Stages, folder: Path) -> Watched:
+def watched_by(stages: Stages, folder: Path) -> RecordedTraining:
     model = stages.plan.architecture.fresh(1, 8, 10, 0)
     train, recipe = stages.dataset.train, stages.plan.recipe
-    return Watched(model, train, recipe, stages.streams("record"), folder)
+    return RecordedTraining(model, train, recipe, stages.streams("record"), folder)
 
 
 class Epochs(Tracker):
@@ -205,7 +206,7 @@ def test_the_bill_is_what_is_written(quick: Quick, dtype: str, size: int) -> Non
     folder = stages.record("batch_updates").path
     watched = watched_by(stages, folder)
     written = (folder / "updates.entries").stat().st_size
-    assert stages.plan.recorders["batch_updates"].bill(watched) == written
+    assert stages.plan.recorders["batch_updates"].estimated_bytes(watched) == written
     assert written == 8 * watched.parameters * size
     record = UpdateRecord.open(folder)
     total = record.total(torch.ones(8, dtype=torch.bool))
@@ -324,7 +325,7 @@ def test_each_layer_takes_the_smaller_form_and_the_bill_says_what_it_takes(
     written = sum(
         file.stat().st_size for file in folder.iterdir() if file.suffix in (".bin", ".entries")
     )
-    assert stages.plan.recorders["per_sample"].bill(watched) == written
+    assert stages.plan.recorders["per_sample"].estimated_bytes(watched) == written
 
 
 @pytest.mark.parametrize(
@@ -524,7 +525,7 @@ def test_a_masked_sum_keeps_its_share_row_by_row(quick: Quick) -> None:
     assert 0.1 < kept.double().mean() < 0.27, "a quarter of the numbers, some of which are zero"
     folder = stages.record("per_sample").path
     written = sum(file.stat().st_size for file in folder.glob("*.bin"))
-    assert stages.plan.recorders["per_sample"].bill(watched_by(stages, folder)) == written
+    assert stages.plan.recorders["per_sample"].estimated_bytes(watched_by(stages, folder)) == written
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])

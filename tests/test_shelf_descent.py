@@ -18,15 +18,15 @@ from data.streams import Streams
 from methods.base import Access, Problem, accuracy
 from methods.boundary_expand import narrow, widen
 from methods.boundary_shrink import nearest_classes, stepped
-from methods.distillation import Teacher, divergence
+from methods.families.distillation import Teacher, divergence
 from methods.label_flip import flipped
-from methods.layers import last_layers
-from methods.masks import largest, only
-from methods.meter import Meter
 from methods.salun import saliency
-from methods.training import Conditions, Phase, cross_entropy, fit
+from methods.training.cost import Meter
+from methods.training.loop import Conditions, Phase, cross_entropy, fit
 from methods.uniform_labels import uniform
 from methods.unsir import some_of_each, with_noise
+from methods.weights.layers import last_layers
+from methods.weights.masks import largest, only
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.stages import MODEL, Stages

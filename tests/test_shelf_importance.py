@@ -20,15 +20,19 @@ from data.split import Dataset, Split
 from data.streams import Streams
 from methods.assd import ratio_at
 from methods.base import Method, Problem
-from methods.dampening import dampen, measured
 from methods.distillation_guided import DIVERGENCES, Beside, Direction, DistillationGuided
 from methods.distruction import DiStruction, Step, Unlearning, explicit, proximal
-from methods.factors import Capture, Factors
+from methods.families.dampening import dampen, measured
 from methods.fisher_forgetting import FisherForgetting
 from methods.forgetting_layers import activity_on_forgotten, fade
-from methods.gaussian import Gaussian, Moments, descended_deviation, divergence, moments, pull
-from methods.heads import head_of, hidden_of
-from methods.importance import (
+from methods.just_in_time import Steepness
+from methods.recording.bayesian import deviation_of
+from methods.selective_finetune import SelectiveFinetune, classes_of, masks_of
+from methods.training.cost import Meter
+from methods.training.loop import Conditions
+from methods.weights.gaussian import Gaussian, Moments, descended_deviation, divergence, moments, pull
+from methods.weights.heads import head_of, hidden_of
+from methods.weights.importance import (
     Importance,
     batch_fisher,
     expected_fisher,
@@ -37,12 +41,8 @@ from methods.importance import (
     sensitivity,
     squares_of_layer,
 )
-from methods.just_in_time import Steepness
-from methods.masks import only
-from methods.meter import Meter
-from methods.recorders.bayesian import deviation_of
-from methods.selective_finetune import SelectiveFinetune, classes_of, masks_of
-from methods.training import Conditions
+from methods.weights.masks import only
+from methods.weights.per_sample_gradients import Capture, Factors
 from models.architecture import Architecture
 from runner.pipeline import run
 from runner.plan import Plan

@@ -11,8 +11,10 @@ from torch import nn
 
 from data.split import Dataset, Split
 from data.streams import Streams
-from methods.meter import Meter
-from methods.training import Conditions, Diverged, Precision, Recipe, curves, fit, train
+from methods.training.cost import Meter
+from methods.training.descent import Recipe
+from methods.training.loop import Conditions, Diverged, curves, fit, train
+from models.precision import Precision
 from tests.conftest import plan_of
 
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from runner.edge import telling
+from runner.errors import exit_with_message
 from runner.figure.drawing import Drawing
 from runner.figure.runs import Runs
 from runner.naming import run_name
@@ -31,5 +31,5 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with telling():
+    with exit_with_message():
         main(sys.argv[1:])

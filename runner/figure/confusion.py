@@ -19,7 +19,7 @@ LEGIBLE = 20
 
 
 @dataclass(frozen=True)
-class Confusion(Drawing):
+class ConfusionFigure(Drawing):
     """The counts of `matrix`, summed over seeds, as shares of each true class, in one colour scale and,
     for few classes, in percent; what rounds to none is left blank."""
 

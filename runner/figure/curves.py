@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Curves(Drawing):
+class CurvesFigure(Drawing):
     """A panel for every value of `y` against `x`, both as they were logged: means with 95 % t-intervals
     over seeds. A line of the table that logged no such value is not in the panel."""
 

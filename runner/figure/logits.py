@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Logits(Drawing):
+class LogitsFigure(Drawing):
     """Densities over `bins` of equal width: a panel of the logits of all classes together, then one of
     the logit of each of `classes`, of every test row and all seeds."""
 

@@ -19,7 +19,7 @@ WIDE = 20
 
 
 @dataclass(frozen=True)
-class Scores(Drawing):
+class ScoresFigure(Drawing):
     """A panel for every score or cost of `y` against `x`, which is a score, a cost, or an option that
     the runs differ in: means with 95 % intervals over seeds; the retrained reference and the original
     are lines across. `joined`: lines of one name are one curve, whatever their options."""

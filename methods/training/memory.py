@@ -13,7 +13,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_INT, LARGEST_BLOCK = 2**31 - 1, 2**25
 
 
-def keep_freed() -> None:
+def keep_freed_memory() -> None:
     """Keeps freed memory in the process: up to 2 GiB of it, in blocks of up to 32 MiB."""
     with suppress(AttributeError):
         library = ctypes.CDLL(None)
@@ -21,7 +21,7 @@ def keep_freed() -> None:
         library.mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
 
 
-def give_back() -> None:
+def release_freed_memory() -> None:
     """Gives all freed memory back to the system, so that the resident set is what is held."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from runner.edge import sentence
+from runner.errors import message_of
 from runner.naming import choices
 from runner.pipeline import run
 from runner.plan import Plan
@@ -34,6 +34,6 @@ def execute(cfg: DictConfig) -> None:
         (folder / NAME).write_text(plan.name)
         run(plan, overrides)
     except Exception as error:
-        text = sentence(error) or traceback.format_exc()
+        text = message_of(error) or traceback.format_exc()
         print(f"failed: {' '.join(overrides)}: {text}", file=sys.stderr, flush=True)
         (folder / FAILURE).write_text(text)

@@ -14,7 +14,7 @@ import torch
 
 from data.split import Batch, Split
 from data.streams import Streams
-from methods.heap import give_back
+from methods.training.memory import release_freed_memory
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Meter:
         order, augment = streams
         return self._counted(split.batches(size, order, augment), times)
 
-    def probes(self, split: Split, size: int, times: int = 1) -> Iterator[Batch]:
+    def ordered_batches(self, split: Split, size: int, times: int = 1) -> Iterator[Batch]:
         """One pass in order, without augmentation, for gradients that move no weight; `times` of each
         row."""
         return self._counted(split.batches(size), times)
@@ -80,12 +80,12 @@ class Meter:
             yield batch
             self.progress.advance(len(batch.rows))
 
-    def looked(self, rows: int) -> None:
+    def count_forward(self, rows: int) -> None:
         """Counts forward passes over rows that were handed out before: another model's, or another
         look at them."""
         self.cost.forward_examples += rows
 
-    def looks(self, split: Split, size: int) -> Iterator[Batch]:
+    def forward_batches(self, split: Split, size: int) -> Iterator[Batch]:
         """One pass in order, without augmentation, for forward passes alone."""
         for batch in split.batches(size):
             self.cost.forward_examples += len(batch.rows)
@@ -165,7 +165,7 @@ class _Memory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            give_back()  # what was freed before would hide what is taken now
+            release_freed_memory()  # what was freed before would hide what is taken now
             with suppress(OSError):  # Linux has one
                 Path("/proc/self/clear_refs").write_text("5")
 

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.bounds import batch_fits, zero_or_more
-from methods.training import Descent, Phase, alternate, cross_entropy
+from methods.training.checks import batch_fits, zero_or_more
+from methods.training.descent import Descent
+from methods.training.loop import Phase, alternate, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class TwoPhases(Descent, Method):
         batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        assert problem.forget is not None and problem.retain is not None
         model, conditions, loss = problem.model, problem.conditions, self.forget_loss
         forget = Phase(model, problem.forget, self, conditions, loss, factor=self.factor, name="forget")
         shared = forget.optimizer if self.shared_momentum else None

@@ -18,9 +18,9 @@ from torch import nn
 from data.errors import UserError
 from data.streams import Streams
 from methods.base import Facts, Method
-from methods.bounds import above_zero_to_one
-from methods.layers import owners, rising
-from methods.training import Descent, Step
+from methods.training.checks import above_zero_to_one
+from methods.training.descent import Descent, Step
+from methods.weights.layers import owners, rising
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from data.errors import UserError
-from methods.layers import refuse_batch_norm
+from methods.weights.layers import refuse_batch_norm
 from models.vit import ClassToken, Positions
 
 

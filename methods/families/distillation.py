@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.training import Conditions
-from metrics.predictions import autocast
+from methods.training.loop import Conditions
+from models.precision import autocast
 
 
 class Teacher:

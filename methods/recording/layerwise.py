@@ -12,19 +12,19 @@ Reference: Gogineni & Nadimi 2024 (paper 002), who give no schedule and no code;
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from data.errors import UserError
 from data.streams import Streams
-from methods.bounds import above_zero_to_one
-from methods.entries import Damaged
-from methods.layers import owners, rising
-from methods.random_mask import Mask, RandomMask
-from methods.recorders.batch_updates import TYPES, Packing, Stored, UpdateRecorder
-from methods.recording import Watched
+from methods.recording.batch_updates import TYPES, Packing, Stored, UpdateRecorder
+from methods.recording.files import Damaged
+from methods.recording.random_mask import Mask, RandomMask
+from methods.recording.recorder import RecordedTraining
+from methods.training.checks import above_zero_to_one
+from methods.weights.layers import owners, rising
 
 
 class Choice(Enum):
@@ -37,6 +37,7 @@ class Choice(Enum):
 
 @dataclass(frozen=True)
 class Layerwise(UpdateRecorder):
+    kind: ClassVar[str] = "methods.recorders.layerwise.Layerwise"
     dtype: Stored
     mask: Choice
     keep_first: float
@@ -50,7 +51,7 @@ class Layerwise(UpdateRecorder):
         kept = f"{option}.keep_last=0.1, {option}.dtype=bf16"
         return f"track fewer rows ({option}.classes=[…]) or store less ({kept})"
 
-    def packing(self, watched: Watched) -> Packing:
+    def packing(self, watched: RecordedTraining) -> Packing:
         layers = owners(watched.model)
         sizes = [sum(p.numel() for p in layer.parameters(recurse=False)) for layer in layers]
         if sum(sizes) != watched.parameters:

@@ -10,23 +10,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from safetensors.torch import save_file
 from torch import nn
 
-from methods.recording import Recorder, Watched, close_record
-from methods.training import Step
+from methods.recording.recorder import RecordedTraining, Recorder, close_record
+from methods.training.descent import Step
 
 
 @dataclass(frozen=True)
 class Checkpoints(Recorder):
-    def bill(self, watched: Watched) -> int:
+    kind: ClassVar[str] = "methods.recorders.checkpoints.Checkpoints"
+
+    def estimated_bytes(self, watched: RecordedTraining) -> int:
         return 4 * watched.parameters * (watched.recipe.epochs + 1)
 
     def smaller(self, option: str) -> str:
         return "train for fewer epochs (training.epochs=…)"
 
-    def watch(self, steps: Iterator[Step], watched: Watched) -> Iterator[Step]:
+    def watch(self, steps: Iterator[Step], watched: RecordedTraining) -> Iterator[Step]:
         with self.writer(watched.folder) as writer:
             saved = 0
             for step in steps:

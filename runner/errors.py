@@ -22,7 +22,7 @@ HINTS = {
 
 
 @contextmanager
-def telling() -> Iterator[None]:
+def exit_with_message() -> Iterator[None]:
     """Ends the process with a sentence where the body meets a user's mistake. HYDRA_FULL_ERROR=1
     shows the traceback instead."""
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -30,7 +30,7 @@ def telling() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = sentence(error)
+        text = message_of(error)
         if full or text is None:
             raise
         sys.exit(f"error: {text}")
@@ -38,7 +38,7 @@ def telling() -> Iterator[None]:
         sys.exit("interrupted: what was finished is kept, the same command goes on from there")
 
 
-def sentence(error: Exception) -> str | None:
+def message_of(error: Exception) -> str | None:
     """What went wrong and what helps, on as few lines as it needs; None where no user did it."""
     for pattern, hint in HINTS.items():
         if found := re.search(pattern, str(error)):

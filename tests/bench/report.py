@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner.bench import Figure, seconds
-from runner.bench.startup import python
 from runner.compose import composed
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.results import Results
+from tests.bench.startup import python
 
 RUNS = 1000
 

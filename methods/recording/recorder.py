@@ -23,9 +23,9 @@ from data.errors import UserError
 from data.row_file import content, read_rows
 from data.split import Split
 from data.streams import Streams
-from methods.entries import Writer
-from methods.layers import refuse_batch_norm
-from methods.training import Recipe, Step
+from methods.recording.files import Writer
+from methods.training.descent import Recipe, Step
+from methods.weights.layers import refuse_batch_norm
 
 # What a recording that gave up leaves in its folder.
 LOST = "lost"
@@ -42,7 +42,7 @@ class OnFull(Enum):
 
 
 @dataclass(frozen=True)
-class Watched:
+class RecordedTraining:
     """A training that is about to begin: the model on its device, the rows, the recipe, the record's own
     random streams, and the folder that it is to be written to."""
 
@@ -110,22 +110,22 @@ class Recorder(Component):
         asked for together."""
         return {"tracked": self.tracked(split).cpu()}
 
-    def bill(self, watched: Watched) -> int:
+    def estimated_bytes(self, watched: RecordedTraining) -> int:
         """Bytes that the record will take, expected before the first step."""
         raise NotImplementedError
 
-    def watch(self, steps: Iterator[Step], watched: Watched) -> Iterator[Step]:
+    def watch(self, steps: Iterator[Step], watched: RecordedTraining) -> Iterator[Step]:
         """Passes the steps on, writing the record into the folder."""
         raise NotImplementedError
 
-    def check(self, watched: Watched, option: str) -> None:
+    def check(self, watched: RecordedTraining, option: str) -> None:
         """Raises UserError where this training cannot be recorded."""
         refuse_batch_norm(watched.model)
 
-    def sheet(self, watched: Watched, option: str, asked: int) -> str:
+    def summary(self, watched: RecordedTraining, option: str, asked: int) -> str:
         """The cost sheet: bytes in all, per tracked row and free, and the share of batches that a
         request for `asked` rows hits."""
-        bill, rows = self.bill(watched), max(1, len(self.tracked(watched.split)))
+        bill, rows = self.estimated_bytes(watched), max(1, len(self.tracked(watched.split)))
         free = shutil.disk_usage(watched.folder).free
         hit = share_of_batches_hit(len(watched.split), asked, watched.recipe.batch_size)
         return (
@@ -141,9 +141,9 @@ class Recorder(Component):
         return Writer(folder, go_on=self.on_full is OnFull.go_on)
 
 
-def require_space(recorders: Mapping[str, Recorder], watched: Mapping[str, Watched]) -> None:
+def require_space(recorders: Mapping[str, Recorder], watched: Mapping[str, RecordedTraining]) -> None:
     """Raises UserError where the records of a training, by option, do not fit on their disk together."""
-    bills = {option: recorder.bill(watched[option]) for option, recorder in recorders.items()}
+    bills = {option: recorder.estimated_bytes(watched[option]) for option, recorder in recorders.items()}
     free = min((shutil.disk_usage(each.folder).free for each in watched.values()), default=0)
     if sum(bills.values()) > free:
         largest = max(bills, key=lambda option: bills[option])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.importance import PIECE
+from methods.weights.importance import PIECE
 
 Tensors = Mapping[str, Tensor]
 

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from data.streams import Streams
-from methods.meter import Meter
-from methods.training import Conditions, Recipe, fit
+from methods.training.cost import Meter
+from methods.training.descent import Recipe
+from methods.training.loop import Conditions, fit
 from runner.bench import Figure, seconds
-from runner.bench.record import noise, parts
 from runner.compose import composed
 from runner.plan import Plan
 from runner.process import prepare
+from tests.bench.record import noise, parts
 
 ROWS = 12800  # 200 steps: a fifth of an epoch is enough for a ratio
 STEPS = 8

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.split import Split
-from methods.factors import RULES, Capture, Factors, layers_of
-from methods.training import Conditions
-from metrics.predictions import autocast
+from methods.training.loop import Conditions
+from methods.weights.per_sample_gradients import RULES, Capture, Factors, layers_of
+from models.precision import autocast
 
 # From logits (B, K) and labels (B,) to the loss of each row, (B,).
 RowLoss = Callable[[Tensor, Tensor], Tensor]
@@ -120,7 +120,7 @@ def _over_batches(
     parameters = dict(model.named_parameters())
     sums, count = _zeros(model), 0
     conditions.meter.progress.expect(len(split))
-    for batch in conditions.meter.probes(split, size):
+    for batch in conditions.meter.ordered_batches(split, size):
         with autocast(conditions.bf16, batch.images.device):
             value = loss(model(batch.images).float(), batch.labels)
         gradients = torch.autograd.grad(value, list(parameters.values()))
@@ -137,7 +137,7 @@ def _squares(
     sums, count = _zeros(model), 0
     conditions.meter.progress.expect(len(split))
     with _adder(model) as add:
-        for batch in conditions.meter.probes(split, size, times=len(losses)):
+        for batch in conditions.meter.ordered_batches(split, size, times=len(losses)):
             for loss in losses:
                 add(sums, batch.images, batch.labels, loss, conditions.bf16)
             count += len(batch.rows)

@@ -19,12 +19,20 @@ from torch.nn.utils._per_sample_grad import call_for_per_sample_grads
 
 from data.split import Pixels, Split
 from data.streams import Streams
-from methods.entries import EntryFile, Writer
-from methods.factors import RULES, layers_of
-from methods.meter import Cost, Meter
-from methods.recorders.per_sample import Attribution, Form, Kept, PerSample, SampleRecord, shapes_of
-from methods.recording import Watched
-from methods.training import Conditions, Optimizer, Recipe, Schedule, Step, train
+from methods.recording.files import EntryFile, Writer
+from methods.recording.per_sample import (
+    Attribution,
+    FactorType,
+    Form,
+    PerSample,
+    SampleRecord,
+    shapes_of,
+)
+from methods.recording.recorder import RecordedTraining
+from methods.training.cost import Cost, Meter
+from methods.training.descent import Optimizer, Recipe, Schedule, Step
+from methods.training.loop import Conditions, train
+from methods.weights.per_sample_gradients import RULES, layers_of
 from models.architecture import Architecture
 from runner.bench import Figure, seconds
 from runner.compose import composed
@@ -108,7 +116,7 @@ def errors() -> Iterator[Figure]:
     images, labels = split.pixels.normalise(split.images), split.labels
     each = by_vmap(model, images, labels)
     wanted = torch.cat([-recipe.lr * each[n][chosen].sum(0).flatten() / 64 for n in each])
-    for dtype, allowed in ((Kept.fp32, 1e-5), (Kept.bf16, 5e-3), (Kept.int8, 2e-2)):
+    for dtype, allowed in ((FactorType.fp32, 1e-5), (FactorType.bf16, 5e-3), (FactorType.int8, 2e-2)):
         with tempfile.TemporaryDirectory() as folder:
             own = replace(recorder, dtype=dtype)
             run(model, split, replace(recipe, epochs=1), own, Path(folder))
@@ -124,7 +132,7 @@ def exactness() -> Iterator[Figure]:
     weight decay and a schedule."""
     model, recipe, recorder = parts("small_cnn", 1, 28, 64)
     split = noise(1, 28, 64 * 4)
-    own = replace(recorder, dtype=Kept.fp32, attribution=Attribution.exact)
+    own = replace(recorder, dtype=FactorType.fp32, attribution=Attribution.exact)
     descent = replace(
         recipe,
         optimizer=Optimizer.sgd,
@@ -213,7 +221,7 @@ def run(
     conditions = Conditions(Streams(0, "bench"), meter, lambda values: None, recipe)
     training: Iterator[Step] = train(model, split, recipe, conditions)
     if recorder is not None:
-        watched = Watched(model, split, recipe, Streams(0, "record"), folder)
+        watched = RecordedTraining(model, split, recipe, Streams(0, "record"), folder)
         training = recorder.watch(training, watched)
     for _ in training:
         pass

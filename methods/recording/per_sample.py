@@ -36,12 +36,12 @@ from data.errors import UserError
 from data.row_file import content, read_numbers
 from data.split import Split
 from data.streams import Streams
-from methods.bounds import above_zero_to_one
-from methods.entries import Damaged, Entries, EntryFile
-from methods.factors import RULES, Capture, Factors, Gradients, layers_of
-from methods.random_mask import Mask, RandomMask
-from methods.recording import ABOUT, ROWS, Recorder, Watched, close_record
-from methods.training import Optimizer, Recipe, Step
+from methods.recording.files import Damaged, Entries, EntryFile
+from methods.recording.random_mask import Mask, RandomMask
+from methods.recording.recorder import ABOUT, ROWS, RecordedTraining, Recorder, close_record
+from methods.training.checks import above_zero_to_one
+from methods.training.descent import Optimizer, Recipe, Step
+from methods.weights.per_sample_gradients import RULES, Capture, Factors, Gradients, layers_of
 
 FACTORS, SUMS = "factors", "sums.bin"
 
@@ -66,7 +66,7 @@ class Form(Enum):
     masked = "masked"
 
 
-class Kept(Enum):
+class FactorType(Enum):
     """The factors' type on disk. Gradients for sums are computed in bf16 but for fp32, and summed in
     float32."""
 
@@ -75,7 +75,7 @@ class Kept(Enum):
     int8 = "int8"
 
 
-_TYPES = {Kept.fp32: torch.float32, Kept.bf16: torch.bfloat16, Kept.int8: torch.int8}
+_TYPES = {FactorType.fp32: torch.float32, FactorType.bf16: torch.bfloat16, FactorType.int8: torch.int8}
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class PerSample(Recorder):
+    kind: ClassVar[str] = "methods.recorders.per_sample.PerSample"
     version: ClassVar[int] = 3  # 1 kept a file of sums for every layer, 2 compared numbers, not bytes
 
-    dtype: Kept
+    dtype: FactorType
     attribution: Attribution
     form: Form
     keep: float
@@ -130,7 +131,7 @@ class PerSample(Recorder):
                 raise UserError(f"{option}.group_by={self.group_by}: set class, or a file of groups")
             read_numbers(self.group_by, f"{option}.group_by")
 
-    def check(self, watched: Watched, option: str) -> None:
+    def check(self, watched: RecordedTraining, option: str) -> None:
         recipe = watched.recipe
         needed = {
             Attribution.exact: (Optimizer.sgd,),
@@ -165,7 +166,7 @@ class PerSample(Recorder):
             )
         return torch.from_numpy(self._listed_groups)[tracked.cpu()]
 
-    def bill(self, watched: Watched) -> int:
+    def estimated_bytes(self, watched: RecordedTraining) -> int:
         epochs = watched.recipe.epochs
         index = self.index(watched.split)
         slots = len(index["groups"].unique()) if "groups" in index else len(index["tracked"])
@@ -178,13 +179,13 @@ class PerSample(Recorder):
                 total += slots * max(1, round(self.keep * shape.parameters)) * 4
         return total
 
-    def sheet(self, watched: Watched, option: str, asked: int) -> str:
+    def summary(self, watched: RecordedTraining, option: str, asked: int) -> str:
         layers = layers_of(watched.model)
         shapes = shapes_of(watched.model, watched.split.images[:1])
         epochs = watched.recipe.epochs
         factored = [n for n, layer in layers.items() if self._is_factored(layer, shapes[n], epochs)]
         forms = f"{len(factored)} of {len(layers)} layers as factors, the others as sums"
-        return f"{super().sheet(watched, option, asked)}; {forms}"
+        return f"{super().summary(watched, option, asked)}; {forms}"
 
     def _bytes(self, shape: Shape) -> int:
         """Of one row's factors at one of its steps."""
@@ -201,7 +202,7 @@ class PerSample(Recorder):
         smaller = epochs * self._bytes(shape) < shape.parameters * 4
         return {Form.auto: smaller, Form.factored: True}.get(self.form, False)
 
-    def watch(self, steps: Iterator[Step], watched: Watched) -> Iterator[Step]:
+    def watch(self, steps: Iterator[Step], watched: RecordedTraining) -> Iterator[Step]:
         model, folder, recipe = watched.model, watched.folder, watched.recipe
         tracked = self.tracked(watched.split)
         index = self.index(watched.split)
@@ -248,7 +249,7 @@ class PerSample(Recorder):
                             added[:, columns[name].numbers] = each
                             continue
                         for part, value in (("a", own.a.flatten(1)), ("b", own.b.flatten(1))):
-                            if self.dtype is Kept.int8:
+                            if self.dtype is FactorType.int8:
                                 value, scale = _in_eight_bits(value)
                                 largest.append(scale.cpu())
                             entries[:, places[name, part].numbers] = value
@@ -294,7 +295,7 @@ class PerSample(Recorder):
         """(n, parameters) every row's gradient of a layer, computed in `dtype`; in float32 where that is
         cheap, and delicate: in norms."""
         rule = RULES[type(layer)]
-        exact = rule.total is None or self.dtype is Kept.fp32
+        exact = rule.total is None or self.dtype is FactorType.fp32
         dtype = torch.float32 if exact else torch.bfloat16
         each = rule.each(layer, Factors(own.a.to(dtype), own.b.to(dtype)))
         names = [name for name, _ in layer.named_parameters(recurse=False)]
@@ -478,7 +479,7 @@ class SampleRecord:
         factored = [name for name in layers if self.about["layers"][name]["factored"]]
         if not factored:
             return {}
-        dtype = _TYPES[Kept[self.about["dtype"]]]
+        dtype = _TYPES[FactorType[self.about["dtype"]]]
         shapes = {
             name: Shape(tuple(layer["a"]), tuple(layer["b"]), 0)
             for name, layer in self.about["layers"].items()

@@ -20,9 +20,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from methods.entries import Entries, EntryFile
-from methods.recording import ABOUT, ROWS, Recorder, Watched, close_record, share_of_batches_hit
-from methods.training import Step
+from methods.recording.files import Entries, EntryFile
+from methods.recording.recorder import (
+    ABOUT,
+    ROWS,
+    RecordedTraining,
+    Recorder,
+    close_record,
+    share_of_batches_hit,
+)
+from methods.training.descent import Step
 
 UPDATES = "updates"
 
@@ -80,15 +87,15 @@ class UpdateRecorder(Recorder):
 
     version: ClassVar[int] = 2  # 1 did not count the steps
 
-    def packing(self, watched: Watched) -> Packing:
+    def packing(self, watched: RecordedTraining) -> Packing:
         raise NotImplementedError
 
-    def bill(self, watched: Watched) -> int:
+    def estimated_bytes(self, watched: RecordedTraining) -> int:
         rows, batch = len(watched.split), watched.recipe.batch_size
         hit = share_of_batches_hit(rows, len(self.tracked(watched.split)), batch)
         return round(watched.steps * hit * self.packing(watched).width)
 
-    def watch(self, steps: Iterator[Step], watched: Watched) -> Iterator[Step]:
+    def watch(self, steps: Iterator[Step], watched: RecordedTraining) -> Iterator[Step]:
         tracked, packing = self.tracked(watched.split), self.packing(watched)
         members: list[Tensor] = []
         before: Tensor | None = None
@@ -123,9 +130,10 @@ class UpdateRecorder(Recorder):
 
 @dataclass(frozen=True)
 class BatchUpdates(UpdateRecorder):
+    kind: ClassVar[str] = "methods.recorders.batch_updates.BatchUpdates"
     dtype: Stored
 
-    def packing(self, watched: Watched) -> Packing:
+    def packing(self, watched: RecordedTraining) -> Packing:
         return Whole(watched.parameters, self.dtype.name)
 
 

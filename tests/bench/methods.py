@@ -19,17 +19,18 @@ from torch.profiler import ProfilerActivity, profile
 from data.split import Split
 from data.streams import Streams
 from methods.base import Access, Method, Problem
-from methods.importance import per_sample_fisher
-from methods.layers import last_layers, thaw_only
-from methods.meter import Meter
-from methods.recorders.bayesian import DEVIATION, Bayesian
-from methods.training import Conditions, Descent, Recipe
+from methods.recording.bayesian import DEVIATION, Bayesian
+from methods.training.cost import Cost, Meter
+from methods.training.descent import Descent, Recipe
+from methods.training.loop import Conditions
+from methods.weights.importance import per_sample_fisher
+from methods.weights.layers import last_layers, thaw_only
 from models.architecture import Architecture
 from runner.bench import Figure, seconds
-from runner.bench.record import noise
 from runner.compose import composed
 from runner.plan import build
 from runner.process import prepare
+from tests.bench.record import noise
 
 FEW = 8  # rows of the slow loop
 SMALL = 2  # rows of a batch so small that nearly all memory is weights
@@ -67,6 +68,11 @@ class Work:
     change: Callable[[nn.Module], None] = lambda model: None
     before: Callable[[nn.Module], None] = lambda model: None
     relabels: bool = False
+
+
+def no_cache(*_: object) -> Cost:
+    """Stand in for cached trainings, which no method here asks for."""
+    raise AssertionError("no method of the bench caches a training")
 
 
 def shrink(model: nn.Module) -> None:
@@ -237,12 +243,14 @@ class Trial:
                 model=copy.deepcopy(self.model),
                 original=partial(copy.deepcopy, self.model),
                 fresh=self.drawn,
-                drawn=self.drawn,
+                randomly_initialised=self.drawn,
                 classes=10,
                 conditions=Conditions(Streams(0, "bench"), meter, lambda values: None, self.recipe),
-                forget=forget if Access.FORGET in self.method.sees() else None,
-                retain=retain if Access.RETAIN in self.method.sees() else None,
-                recording=recording,
+                declared_forget=forget if Access.FORGET in self.method.sees() else None,
+                declared_retain=retain if Access.RETAIN in self.method.sees() else None,
+                declared_recording=recording,
+                forget_rows=forget.rows,
+                cached_training=no_cache,
             )
         )
 

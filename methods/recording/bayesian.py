@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +30,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data.split import Batch
-from methods.bounds import above_zero, at_least_one
-from methods.gaussian import Gaussian, descended_deviation, moments
-from methods.recording import Recorder, Watched, close_record
-from methods.training import Diverged, Precision, Step
-from metrics.predictions import autocast
+from methods.recording.recorder import RecordedTraining, Recorder, close_record
+from methods.training.checks import above_zero, at_least_one
+from methods.training.descent import Step
+from methods.training.loop import Diverged
+from methods.weights.gaussian import Gaussian, descended_deviation, moments
+from models.precision import Precision, autocast
 
 DEVIATION = "deviation.safetensors"
 
@@ -42,6 +44,8 @@ DEVIATION = "deviation.safetensors"
 class Bayesian(Recorder):
     """`initial` is the deviation of every weight at the beginning, `samples` the draws of the weights
     per batch. `classes` restrict what can be asked to be forgotten; all rows shape σ."""
+
+    kind: ClassVar[str] = "methods.recorders.bayesian.Bayesian"
 
     epochs: int
     batch_size: int
@@ -53,13 +57,13 @@ class Bayesian(Recorder):
         at_least_one(option, self, "epochs", "batch_size", "samples")
         above_zero(option, self, "initial")
 
-    def bill(self, watched: Watched) -> int:
+    def estimated_bytes(self, watched: RecordedTraining) -> int:
         return watched.parameters * 4
 
     def smaller(self, option: str) -> str:
         return "choose a smaller model (model=…)"
 
-    def watch(self, steps: Iterator[Step], watched: Watched) -> Iterator[Step]:
+    def watch(self, steps: Iterator[Step], watched: RecordedTraining) -> Iterator[Step]:
         yield from steps
         deviation = self.deviation(watched)
         found = {name: value.cpu().contiguous() for name, value in deviation.items()}
@@ -68,7 +72,7 @@ class Bayesian(Recorder):
         about = json.dumps({"gradient_examples": self.samples * self.epochs * len(watched.split)})
         close_record(writer, watched.folder, about, self.index(watched.split))
 
-    def deviation(self, watched: Watched) -> dict[str, Tensor]:
+    def deviation(self, watched: RecordedTraining) -> dict[str, Tensor]:
         """σ by parameter name, after `epochs` passes over the watched rows."""
         model = _copied(watched.model).eval()
         mean = {name: value.detach().clone() for name, value in model.named_parameters()}

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from methods.base import Facts, Problem
-from methods.importance import PIECE, Importance, Measure, ratio_bound
+from methods.weights.importance import PIECE, Importance, Measure, ratio_bound
 
 # A threshold is passed by more than rounding: where only rows to forget move a weight, its ratio is the
 # bound on all ratios, to the last bit or so.
@@ -20,9 +20,7 @@ def measured(problem: Problem, measure: Measure, size: int) -> tuple[Importance,
     row is looked at twice. The rest goes class by class, as in SSD's code: the order decides what a
     measure over batches is. A budget that ends early leaves all rows with those that were seen.
     """
-    assert problem.forget is not None and problem.retain is not None
-    rest = problem.retain.without(problem.forget.rows)  # a request to relabel retains all rows
-    rest = rest.take(rest.labels.argsort(stable=True))
+    rest = problem.rest.take(problem.rest.labels.argsort(stable=True))
     forget = measure(problem.model, problem.forget, size, problem.conditions)
     rest_alone = measure(problem.model, rest, size, problem.conditions)
     return forget, rest_alone.joined(forget)

@@ -1,0 +1,1 @@
+"""Training: the descent, the loop, and the cost of both."""

@@ -1,0 +1,1 @@
+"""Groups of benchmarks, for `python -m runner.bench`."""
