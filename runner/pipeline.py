@@ -1,148 +1,179 @@
-"""One run, top to bottom: pretrain → unlearn → repair → retrain the reference → evaluate."""
+"""One run, top to bottom: pretrain and record → unlearn → repair → retrain the reference → evaluate."""
 
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conf import Until
+from data.requests import Request
+from methods.base import Method
 from methods.training.loop import Diverged
 from metrics.predictions import Predictions, Scores, matrices, numbers, scored
-from runner import process
-from runner.plan import Plan
+from runner import process, stages
+from runner.plan import Plan, identities
+from runner.plan.checks import check_request
 from runner.provenance import provenance
-from runner.results import Results, Row
-from runner.stages import Stages, cost_of, remarks, weights_of
+from runner.remarks import remarks, warn_if_untrained
+from runner.results import Results
+from runner.results import Row as Result
+from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
+from runner.stages.models import weights_of
+from runner.stages.workspace import Workspace
 from runner.store import Artefact, Store, fingerprint
-from runner.tracking import flat, track
+from runner.tracking import track
 
-# The models that a run's own method makes: of all rows, of the request, and that one repaired.
-OWN = ("before", "unlearned", "repaired")
+Models = Mapping[Role, Artefact]
 
-# The choices that label a row.
-NAMED = ("dataset", "model", "scenario", "method", "line")
+# The choices that label a result.
+NAMED = ("dataset", "model", "scenario", "method", "variant")
 
 
-def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
-    """Does what is not done yet and writes the run's row; None where `until` ended it earlier.
+def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
+    """Make what is not stored yet, and write and return the run's result.
 
-    `overrides` are kept in the row: the command that made it. A run whose loss diverges leaves a row
-    that says so, and raises.
+    Returns None if `until` ends the run earlier. `overrides` are kept in the result: they are the
+    command that made it. A run whose loss diverges leaves a result that says so, and raises Diverged.
     """
     process.prepare(plan.device, plan.threads)
     results = Results(plan.root / "results")
     results.require_writable()
     with track(plan) as tracker:
-        stages = Stages(plan, Store(plan.root / "store", say), tracker)
+        ws = Workspace(plan, Store(plan.root / "store", say), tracker)
         try:
-            _ = stages.request  # refuses what cannot be before the expensive part
-            original = stages.pretrain()  # and the records of it
+            # Everything that the request makes impossible is refused before the expensive part.
+            request, facts = stages.request(ws)
+            check_request(plan, facts)
+            original = stages.pretrain(ws, request)
             if plan.until is not Until.end:
                 return None
-            models = {"original": original}
-            predictions = {"original": stages.predictions(original)}
-            _tell_if_untrained(predictions["original"])
-            before = stages.before(plan.method)
-            if before is not None:
-                models["before"] = before
-            models["unlearned"] = stages.unlearn(original)
-            if plan.repair is not None:
-                models["repaired"] = stages.repair(plan.repair, models["unlearned"])
-            if plan.reference is not None:
-                models["reference"] = stages.reference(plan.reference, original)
-            makers = dict.fromkeys(OWN, plan.method) | {"reference": plan.reference}
+            predictions = {ORIGINAL: stages.predictions(ws, request, original)}
+            warn_if_untrained(predictions[ORIGINAL], say)
+            models = make(ws, request, original)
+            makers = _makers(plan)
             for role, model in models.items():
                 if role not in predictions:
-                    predictions[role] = stages.predictions(model, makers.get(role))
+                    predictions[role] = stages.predictions(ws, request, model, makers[role])
         except Diverged as error:
-            results.write(_row(plan, overrides, stages, {}, status="diverged", error=str(error)), {})
+            diverged = _result(ws, overrides, {}, status="diverged", error=str(error))
+            results.write(diverged, {})
             raise
-        scores = score(plan, predictions)
-        costs = {role: cost_of(model) for role, model in models.items()}
-        if "repaired" in costs:
-            costs["repaired"] = together(costs["unlearned"], costs["repaired"])
-        for role, model in models.items():
-            costs[role] |= remarks(model)
-        paid = paid_before(plan, stages, costs)
-        for role in {"unlearned", "repaired"} & costs.keys():
-            costs[role] |= paid
-        plain = {role: numbers(found) for role, found in scores.items()}
-        row = _row(plan, overrides, stages, models, status="done", scores=plain, costs=costs)
-        results.write(row, {role: matrices(found) for role, found in scores.items()})
-        tracker.result(scores, costs)
-        return row
+        scores = score(plan, {role: predictions[role] for role in models})
+        costs = _costs(ws, request, models)
+        costs[UNLEARNED] |= remarks(plan, predictions[ORIGINAL], predictions[UNLEARNED], say)
+        result = _result(
+            ws,
+            overrides,
+            models,
+            status="done",
+            scores={role.name: numbers(found) for role, found in scores.items()},
+            costs={role.name: found for role, found in costs.items()},
+        )
+        results.write(result, {role.name: matrices(found) for role, found in scores.items()})
+        tracker.result(
+            {role.name: found for role, found in scores.items()},
+            {role.name: found for role, found in costs.items()},
+        )
+        return result
 
 
-def score(plan: Plan, predictions: Mapping[str, Predictions]) -> dict[str, Scores]:
-    """Every metric of every model."""
-    reference = predictions.get("reference")
+def make(ws: Workspace, request: Request, original: Artefact) -> dict[Role, Artefact]:
+    """Make the models that the run compares, in the order of a table, the original first."""
+    plan = ws.plan
+    models = {ORIGINAL: original}
+    initial = stages.initial_training(ws, request, plan.method)
+    if initial is not None:
+        models[INITIAL] = initial
+    models[UNLEARNED] = stages.unlearn(ws, request, original)
+    if plan.repair is not None:
+        models[REPAIRED] = stages.repair(ws, request, models[UNLEARNED], plan.repair)
+    if plan.reference is not None:
+        models[REFERENCE] = stages.reference(ws, request, original, plan.reference)
+    return models
+
+
+def score(plan: Plan, predictions: Mapping[Role, Predictions]) -> dict[Role, Scores]:
+    """Return every metric of every model."""
+    reference = predictions.get(REFERENCE)
     return {role: scored(plan.metrics, model, reference) for role, model in predictions.items()}
 
 
-def paid_before(
-    plan: Plan, stages: Stages, costs: Mapping[str, Mapping[str, float]]
+def say(message: str) -> None:
+    """Print a message for the user beside the results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def _makers(plan: Plan) -> dict[Role, Method | None]:
+    """Return the method that made each model, which knows its architecture."""
+    own = dict.fromkeys((INITIAL, UNLEARNED, REPAIRED), plan.method)
+    return {ORIGINAL: None, **own, REFERENCE: plan.reference}
+
+
+def _costs(ws: Workspace, request: Request, models: Models) -> dict[Role, dict[str, float]]:
+    """Return the costs of every model, and what making it logged once."""
+    costs = {role: stages.cost_of(model) for role, model in models.items()}
+    if REPAIRED in costs:
+        costs[REPAIRED] = _sum(costs[UNLEARNED], costs[REPAIRED])
+    for role, model in models.items():
+        costs[role] |= stages.remarks_of(model)
+    paid = _paid_before_the_request(ws, request, costs)
+    for role in {UNLEARNED, REPAIRED} & costs.keys():
+        costs[role] |= paid
+    return costs
+
+
+def _paid_before_the_request(
+    ws: Workspace, request: Request, costs: Mapping[Role, Mapping[str, float]]
 ) -> Mapping[str, float]:
-    """What the method's model owes to work done before the request, in bytes kept and in seconds beyond
-    the original's training: a record of that, or trainings of the method's own."""
-    record = plan.record_of(plan.method)
+    """Return the bytes kept and the seconds spent, beyond the original's training, before the request:
+    for a record of that training, or for trainings of the method's own."""
+    record = ws.plan.record_of(ws.plan.method)
     if record is not None:
-        return stages.record_cost(record)
-    if "before" not in costs:
+        return stages.record_cost(ws, request, record)
+    if INITIAL not in costs:
         return {}
-    before, original = costs["before"], costs["original"]
     return {
-        "record_bytes": before["record_bytes"],
-        "record_seconds": before["seconds"] - original["seconds"],
+        "record_bytes": costs[INITIAL]["record_bytes"],
+        "record_seconds": costs[INITIAL]["seconds"] - costs[ORIGINAL]["seconds"],
     }
 
 
-def together(first: Mapping[str, float], then: Mapping[str, float]) -> dict[str, float]:
-    """The cost of one thing after another: sums, and the higher of the peaks."""
+def _sum(first: Mapping[str, float], then: Mapping[str, float]) -> dict[str, float]:
+    """Return the cost of one piece of work after another: sums, and the higher peak of memory."""
     return {
         name: max(value, then[name]) if name == "peak_bytes" else value + then[name]
         for name, value in first.items()
     }
 
 
-def say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
-def _tell_if_untrained(predictions: Predictions) -> None:
-    """A network that has collapsed gives every row the same class, and its losses stay finite."""
-    if len(predictions.logits["test"].argmax(1).unique()) == 1:
-        say(
-            "the original gives every test row the same class, so there is nothing to forget: lower "
-            "training.lr, or raise training.warmup or training.epochs"
-        )
-
-
-def _row(
-    plan: Plan,
-    overrides: Sequence[str],
-    stages: Stages,
-    models: Mapping[str, Artefact],
-    **outcome: Any,
-) -> Row:
+def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: Any) -> Result:
+    plan = ws.plan
     shared = plan.without_seed()
-    cells = {"unlearned": fingerprint(shared.own_identity)}
-    if "before" in models:
-        cells["before"] = fingerprint(shared.before_identity(plan.method))
-    if shared.repair_identity is not None:
-        cells["repaired"] = fingerprint(shared.repair_identity)
-    return Row(
+    last = identities.repair(shared) or identities.own(shared)
+    return Result(
         name=plan.name,
         key=plan.key,
         seed=plan.seed,
         names={part: plan.names[part] for part in NAMED if part in plan.names},
-        setting=fingerprint(shared.setting_identity),
-        cells=cells,
-        parameters=flat(shared.repair_identity or shared.own_identity),
+        setting=fingerprint(identities.setting(shared)),
+        cells=_cells(shared, models),
+        parameters=identities.flat(last),
         overrides=list(overrides),
-        artefacts=sorted({(made.stage, made.key) for made in stages.used}),
-        weights={role: weights_of(model) for role, model in models.items()},
+        artefacts=sorted({(made.stage, made.key) for made in ws.used}),
+        weights={role.name: weights_of(model) for role, model in models.items()},
         provenance={
             "row": provenance(plan.device, plan.threads),
-            **{role: model.read("provenance.json") for role, model in models.items()},
+            **{role.name: model.read("provenance.json") for role, model in models.items()},
         },
         **outcome,
     )
+
+
+def _cells(shared: Plan, models: Models) -> dict[str, str]:
+    """Return the lines of a table that the run's own models belong to, whatever the seed, by role."""
+    cells = {UNLEARNED.name: fingerprint(identities.own(shared))}
+    if INITIAL in models:
+        cells[INITIAL.name] = fingerprint(identities.initial_training(shared, shared.method))
+    repaired = identities.repair(shared)
+    if repaired is not None:
+        cells[REPAIRED.name] = fingerprint(repaired)
+    return cells

@@ -6,8 +6,9 @@ from typing import Any
 
 from data.errors import UserError
 from metrics.predictions import Scores, matrices, numbers
-from runner.plan import Plan
-from runner.store import Identity, fingerprint
+from runner.plan import Plan, identities
+from runner.plan.identities import flat
+from runner.store import fingerprint
 
 # Curves of `evaluation.every` stand apart: they have an axis of their own.
 SCORED = "scores"
@@ -81,7 +82,7 @@ def track(plan: Plan) -> Iterator[Tracker]:
             job_type=names["method"],
             name=f"{names['method']}/{names['scenario']}/s{plan.seed}",
             tags=[names["dataset"], names["model"]],
-            config=flat(plan.repair_identity or plan.own_identity),
+            config=flat(identities.repair(plan) or identities.own(plan)),
             id=fingerprint([plan.key, plan.name, settings.salt]),
             resume="allow",
             mode=settings.mode.value if settings.mode else os.environ.get("WANDB_MODE") or "offline",  # type: ignore[arg-type]
@@ -99,17 +100,6 @@ def track(plan: Plan) -> Iterator[Tracker]:
         done = True
     finally:  # not `with run`, which would print a traceback
         run.finish(exit_code=0 if done else 1)
-
-
-def flat(identity: Identity, prefix: str = "") -> dict[str, Any]:
-    """A nested identity as one level of dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in identity.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
 
 
 def _picture(counts: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,19 @@ import torch
 from hydra.utils import get_class
 
 import conf
+from data.requests import Request
 from data.split import Dataset
+from methods.base import Method, Problem
+from methods.training.loop import Conditions
+from metrics.predictions import Predictions
+from runner import stages
 from runner.compose import composed
 from runner.plan import Plan
+from runner.plan.checks import check_request
 from runner.process import prepare
-from runner.stages import Stages
-from runner.store import Store
+from runner.stages import Workspace
+from runner.stages.unlearn import problem
+from runner.store import Artefact, Store
 from runner.tracking import Tracker
 
 CONF = Path(conf.__file__).parent
@@ -100,8 +108,53 @@ def one_thread() -> None:
     prepare(torch.device("cpu"), threads=1)
 
 
+class Stages:
+    """The stages of one plan, with the request at hand."""
+
+    def __init__(self, plan: Plan, store: Store | None = None, tracker: Tracker | None = None) -> None:
+        self.plan = plan
+        self.store = store or Store(plan.root / "store")
+        self.workspace = Workspace(plan, self.store, tracker or Tracker())
+        self.streams = self.workspace.streams
+
+    @cached_property
+    def request(self) -> Request:
+        request, facts = stages.request(self.workspace)
+        check_request(self.plan, facts)
+        return request
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.workspace.dataset
+
+    @property
+    def used(self) -> list[Artefact]:
+        return self.workspace.used
+
+    def pretrain(self) -> Artefact:
+        return stages.pretrain(self.workspace, self.request)
+
+    def record(self, name: str) -> Artefact:
+        return stages.record(self.workspace, self.request, name)
+
+    def unlearn(self, original: Artefact) -> Artefact:
+        return stages.unlearn(self.workspace, self.request, original)
+
+    def repair(self, method: Method, unlearned: Artefact) -> Artefact:
+        return stages.repair(self.workspace, self.request, unlearned, method)
+
+    def initial_training(self, method: Method) -> Artefact | None:
+        return stages.initial_training(self.workspace, self.request, method)
+
+    def predictions(self, made: Artefact, maker: Method | None = None) -> Predictions:
+        return stages.predictions(self.workspace, self.request, made, maker)
+
+    def problem(self, method: Method, original: Artefact, conditions: Conditions) -> Problem:
+        return problem(self.workspace, self.request, method, original, conditions)
+
+
 def stages_of(plan: Plan) -> Stages:
-    return Stages(plan, Store(plan.root / "store"), Tracker())
+    return Stages(plan)
 
 
 def data_root() -> Path:

@@ -21,9 +21,10 @@ from methods.training.descent import Descent
 from methods.training.loop import Conditions
 from runner.pipeline import run
 from runner.plan import Plan
-from runner.stages import MODEL, Stages
+from runner.stages.models import MODEL
 from tests.bench.methods import WORKS
 from tests.conftest import (
+    Stages,
     catalogue,
     needs,
     needs_record,

@@ -29,8 +29,8 @@ from methods.weights.layers import last_layers
 from methods.weights.masks import largest, only
 from runner.pipeline import run
 from runner.plan import Plan
-from runner.stages import MODEL, Stages
-from tests.conftest import plan_of, stages_of
+from runner.stages.models import MODEL
+from tests.conftest import Stages, plan_of, stages_of
 
 Quick = Callable[..., Plan]
 Weights = dict[str, Tensor]

@@ -46,8 +46,8 @@ from methods.weights.per_sample_gradients import Capture, Factors
 from models.architecture import Architecture
 from runner.pipeline import run
 from runner.plan import Plan
-from runner.stages import MODEL, Stages
-from tests.conftest import plan_of, stages_of
+from runner.stages.models import MODEL
+from tests.conftest import Stages, plan_of, stages_of
 from tests.test_factors import Twice
 
 Quick = Callable[..., Plan]

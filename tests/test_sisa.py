@@ -13,9 +13,9 @@ from data.errors import UserError
 from methods.sisa import Ensemble, Sisa, epochs_of_slices
 from runner.pipeline import run
 from runner.plan import Plan
-from runner.stages import MODEL, Stages
+from runner.stages.models import MODEL
 from runner.store import Artefact, Store
-from tests.conftest import stages_of
+from tests.conftest import Stages, stages_of
 
 Quick = Callable[..., Plan]
 SHAPE = ["method.shards=4", "method.slices=2"]
@@ -23,7 +23,7 @@ SISA = ["method=sisa", *SHAPE, "training.epochs=3", "training.batch_size=10"]
 
 
 def before(stages: Stages) -> Artefact:
-    made = stages.before(stages.plan.method)
+    made = stages.initial_training(stages.plan.method)
     assert made is not None
     return made
 

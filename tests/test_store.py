@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from data.errors import UserError
-from runner import store as command
 from runner.store import Artefact, Store, fingerprint
+from runner.store import __main__ as command
+from runner.store.store import HOST
 
 SOME = {"version": 1, "seed": 0}
 
@@ -141,7 +142,7 @@ def test_where_locks_do_not_reach_the_first_rename_wins(tmp_path: Path) -> None:
 
     def beaten(folder: Path) -> None:
         write(folder, "mine")
-        other = store.path("stage", SOME)
+        other = store.find("stage", SOME).path
         other.mkdir()
         write(other, "theirs")
         (other / "checksums.json").write_text("{}")
@@ -192,7 +193,7 @@ def test_a_disk_that_is_really_full(small_disk: Callable[[int], Path]) -> None:
 def test_an_artefact_under_another_ones_key_is_not_served(tmp_path: Path) -> None:
     store = Store(tmp_path)
     other = store.get("stage", {"seed": 1}, lambda folder: write(folder, "other"))
-    shutil.copytree(other.path, store.path("stage", {"seed": 0}))
+    shutil.copytree(other.path, store.find("stage", {"seed": 0}).path)
     found = Store(tmp_path).get("stage", {"seed": 0}, write)
     assert (found.path / "a.txt").read_text() != "other" and found.damage() is None
 
@@ -223,7 +224,7 @@ def test_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "results" / "x").mkdir(parents=True)
     row = {"artefacts": [["stage", used.key]]}
     (tmp_path / "results" / "x" / "row.json").write_text(json.dumps(row))
-    scratch = unused.path.with_name(f".{unused.key}-{command.HOST}-killed")
+    scratch = unused.path.with_name(f".{unused.key}-{HOST}-killed")
     elsewhere = unused.path.with_name(f".{unused.key}-another-host-at-work")
     scratch.mkdir()
     elsewhere.mkdir()
@@ -249,7 +250,7 @@ def test_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_another_machines_scratch_is_left_alone(tmp_path: Path) -> None:
     """Where locks do not reach, a scratch of another host may be at work under our lock's nose."""
     store = Store(tmp_path)
-    other = store.path("stage", SOME).with_name(f".{fingerprint(SOME)}-elsewhere-1234")
+    other = store.find("stage", SOME).path.with_name(f".{fingerprint(SOME)}-elsewhere-1234")
     other.mkdir(parents=True)
     store.get("stage", SOME, write)
     assert other.is_dir() and not store.leftovers()

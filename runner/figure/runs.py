@@ -31,9 +31,11 @@ class Model:
     @property
     def logged(self) -> list[dict[str, float]]:
         """What making it logged, point by point."""
-        from runner.stages import STAGES, curves_of, weights_of
+        from runner.roles import ROLE
+        from runner.stages import curves_of
+        from runner.stages.models import weights_of
 
-        for made in self._artefacts(STAGES[self.role]):
+        for made in self._artefacts(ROLE[self.role].stage):
             if weights_of(made) == self.row.weights[self.role]:
                 return curves_of(made)
         raise self._gone("curves")

@@ -1,0 +1,55 @@
+"""Components from configuration nodes, every field checked and converted against its annotation."""
+
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from data.bounds import check_bounds
+from data.component import Component
+from data.errors import UserError
+
+Part = TypeVar("Part", bound=Component)
+
+
+def build(node: Any, kind: type[Part], option: str) -> Part:
+    """Return the component that a configuration node names by `_target_`.
+
+    Raises UserError, naming the option, if the target is no component of this kind, or if a field is
+    unknown, missing, of the wrong type or out of its bounds.
+    """
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise UserError(f"{option} names no component: choose one with {option}=<name>")
+    cls = _class_of(str(node["_target_"]), kind, option)
+    container = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(container, dict)
+    given = {str(name): value for name, value in container.items() if name != "_target_"}
+    known = {field.name for field in fields(cls)}
+    for name in given:
+        if name not in known:
+            raise UserError(f"{option}.{name} is no parameter of {cls.__name__}: {sorted(known)}")
+    try:
+        part = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), given))
+    except MissingMandatoryValue as error:
+        missing = str(error.full_key)
+        raise UserError(f"{option}.{missing} is not set: add {option}.{missing}=…") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{option}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    for name, value in vars(part).items():  # OmegaConf lets nested lists into lists of numbers
+        if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+            raise UserError(f"{option}.{name}={value}: write one list of single values")
+    assert isinstance(part, kind)
+    check_bounds(option, part)
+    return part
+
+
+def _class_of(target: str, kind: type[Part], option: str) -> Any:
+    try:
+        cls = get_class(target)
+    except Exception as error:  # whatever its module raises while it is imported
+        raise UserError(f"{option}: cannot import {target} ({error})") from error
+    if not (issubclass(cls, kind) and is_dataclass(cls)):
+        raise UserError(f"{option}: {target} is no {kind.__name__.lower()}")
+    return cls

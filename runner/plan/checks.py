@@ -1,0 +1,104 @@
+"""Checks of a plan: first of the configuration alone, then of what the request selects."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from conf import Until
+from data.errors import UserError
+from data.requests import check_classes
+from methods.base import Facts, Method
+from methods.training.checks import batch_fits
+from methods.weights.layers import refuse_strides_over_a_pixel
+from models.precision import Precision
+
+if TYPE_CHECKING:
+    from runner.plan.plan import Plan
+
+
+def check(plan: "Plan") -> None:
+    """Raise UserError if the parts of a plan contradict each other. Reads no data."""
+    for option, value in (
+        ("threads", plan.threads),
+        ("evaluation.batch_size", plan.evaluation.batch_size),
+        ("evaluation.every", plan.evaluation.every),
+        ("data.limit", plan.data.limit),
+        ("budget.gradient_examples", plan.budget),
+    ):
+        if value is not None and value < 1:
+            raise UserError(f"{option}={value}: it must be at least 1")
+    if "/" in plan.name or plan.name.startswith("."):
+        raise UserError(f"name={plan.name} must be a plain folder name")
+    for label, rows in plan.rare.items():
+        if not 0 <= label < plan.source.classes or rows < 1:
+            raise UserError(
+                f"data.rare=[{label}:{rows}]: name classes 0 to {plan.source.classes - 1}, and at "
+                "least 1 row of each"
+            )
+    plan.source.check()
+    plan.recipe.check_parameters("training")
+    for option, method in _methods(plan).items():
+        _check_method(plan, option, method)
+    _check_recorders(plan)
+    _check_weights(plan)
+    plan.scenario.check(plan.source)
+    plan.architecture.check()
+
+
+def check_request(plan: "Plan", facts: Mapping[str, Any]) -> None:
+    """Raise UserError if a training, the method, its repair or the reference cannot serve the request.
+
+    `facts` are the fields of `Facts` that the request decides. Called once, before any training.
+    """
+    known = Facts(**facts, classes=plan.source.classes, recipe=plan.recipe, outline=plan.outline)
+    batch_fits("training", plan.recipe, known.all, "the training set")
+    if plan.device.type == "cpu" and plan.recipe.precision is Precision.bf16:
+        size = plan.architecture.input_size or plan.source.size
+        image = torch.empty(1, plan.source.channels, size, size, device="meta")
+        refuse_strides_over_a_pixel(plan.outline(), image)
+    for method in _methods(plan).values():
+        method.check(known)
+
+
+def _methods(plan: "Plan") -> dict[str, Method]:
+    """Return the methods that work in this run, by option."""
+    each = {"method": plan.method, "repair": plan.repair, "evaluation.reference": plan.reference}
+    return {option: method for option, method in each.items() if method is not None}
+
+
+def _check_method(plan: "Plan", option: str, method: Method) -> None:
+    method.check_parameters(option)
+    if method.records is None or plan.record_of(method) is not None:
+        return
+    name = method.records.kind.split(".")[-2]  # the module, which conf/recorder names alike
+    chosen = plan.names.get(option, type(method).__name__)
+    cure = f"add recorder=[{name}]"
+    if option == "method" and plan.reads is not None:
+        cure = f"reads={plan.reads} is none: name the experiment= of this variant, or {cure}"
+        cure += " and set reads=null"
+    raise UserError(f"{option}={chosen} reads a record of the training: {cure}")
+
+
+def _check_recorders(plan: "Plan") -> None:
+    for name, recorder in plan.recorders.items():
+        recorder.check_parameters(f"recorder.{name}")
+        if recorder.classes is not None:
+            check_classes(f"recorder.{name}.classes", recorder.classes, plan.source.classes)
+    if plan.until is Until.record and not plan.recorders:
+        raise UserError("until=record has no recorder: add recorder=[…], or set until=pretrain")
+    read_by_method = plan.record_of(plan.method)
+    if plan.reads is not None and plan.reads != read_by_method:
+        raise UserError(
+            f"reads={plan.reads} is no record that method={plan.names['method']} reads: set "
+            f"reads={'null' if read_by_method is None else read_by_method}"
+        )
+
+
+def _check_weights(plan: "Plan") -> None:
+    unchanged = plan.architecture.weights is not None and plan.recipe.epochs == 0
+    if unchanged and plan.reference is not None:
+        raise UserError(
+            "training.epochs=0 leaves model.weights as they are, and retraining the reference would "
+            "too: set evaluation=quick, or train with training.epochs=1 or more"
+        )

@@ -1,0 +1,166 @@
+"""The plan of a run: a composed configuration as checked, typed parts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from conf import Data, Evaluation, Tracking, Until
+from data.errors import UserError
+from data.requests import Scenario
+from data.sources import Source
+from methods.base import Method
+from methods.recording.recorder import Recorder
+from methods.training.descent import Recipe
+from metrics.predictions import Metric
+from models.architecture import Architecture
+from runner.naming import run_name
+from runner.plan import identities
+from runner.plan.build import build
+from runner.plan.checks import check
+from runner.published import read
+from runner.store import fingerprint
+
+Node = TypeVar("Node")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, checked before any work.
+
+    The components are built; `data`, `evaluation` and `tracking` are the nodes of the configuration as
+    they are typed in `conf`. `names` are the names of the chosen options: they label tables and decide
+    nothing. `rare` maps a class to the number of its training rows that stay. `seed` is None in the
+    plan that all seeds of one table cell share.
+    """
+
+    names: Mapping[str, str]
+    name: str
+    seed: int | None
+    source: Source
+    data: Data
+    rare: Mapping[int, int]
+    architecture: Architecture
+    recipe: Recipe
+    scenario: Scenario
+    recorders: Mapping[str, Recorder]
+    reads: str | None
+    method: Method
+    repair: Method | None
+    reference: Method | None
+    budget: int | None
+    metrics: list[Metric]
+    evaluation: Evaluation
+    device: torch.device
+    threads: int
+    until: Until
+    root: Path
+    tracking: Tracking
+
+    @staticmethod
+    def of(cfg: DictConfig, names: Mapping[str, str]) -> "Plan":
+        """Return the plan of a composed configuration.
+
+        Raises UserError for everything that can be refused without reading data.
+        """
+        if cfg.table.published is not None:
+            read(cfg.table.published)  # refuses an unknown name now and not after the sweep
+        if cfg.table.seeds is not None and cfg.table.seeds < 1:
+            raise UserError(f"table.seeds={cfg.table.seeds}: it must be at least 1")
+        data, evaluation = _node(cfg.data, Data), _node(cfg.evaluation, Evaluation)
+        reference, metrics = cfg.evaluation.reference, cfg.evaluation.metrics
+        plan = Plan(
+            names=names,
+            name=run_name(cfg.name, names),
+            seed=cfg.seed,
+            source=build(cfg.dataset, Source, "dataset"),
+            data=data,
+            rare=_rare(data.rare),
+            architecture=build(cfg.model, Architecture, "model"),
+            recipe=build(cfg.training, Recipe, "training"),
+            scenario=build(cfg.scenario, Scenario, "scenario"),
+            recorders={
+                name: build(cfg.recorder[name], Recorder, f"recorder.{name}")
+                for name in cfg.recorder
+                if "_target_" in cfg.recorder[name]  # a preset may set options of others
+            },
+            reads=cfg.reads,
+            method=build(cfg.method, Method, "method"),
+            repair=None if cfg.repair is None else build(cfg.repair, Method, "repair"),
+            reference=None if reference is None else build(reference, Method, "evaluation.reference"),
+            budget=cfg.budget.gradient_examples,
+            metrics=[build(metrics[key], Metric, f"evaluation.metrics.{key}") for key in metrics],
+            evaluation=evaluation,
+            device=_device(cfg.device),
+            threads=cfg.threads,
+            until=cfg.until,
+            root=Path(cfg.paths.root),
+            tracking=_node(cfg.tracking, Tracking),
+        )
+        check(plan)
+        return plan
+
+    @property
+    def data_root(self) -> Path:
+        """The folder that torchvision calls root."""
+        return Path(self.data.root).expanduser()
+
+    def record_of(self, method: Method) -> str | None:
+        """Return the name of the recorder whose record the method reads, or None if it reads none or
+        no recorder of its kind is chosen. `reads` decides between several."""
+        wanted = method.records
+        if wanted is None:
+            return None
+        found = [name for name, recorder in self.recorders.items() if isinstance(recorder, wanted)]
+        return self.reads if self.reads in found else next(iter(found), None)
+
+    def outline(self) -> nn.Module:
+        """Return the layers and shapes of the model without numbers, on torch's meta device."""
+        source = self.source
+        return self.architecture.outline(source.channels, source.size, source.classes)
+
+    def without_seed(self) -> "Plan":
+        """Return the plan that all seeds of one table cell share."""
+        return replace(self, seed=None)
+
+    @property
+    def key(self) -> str:
+        """The key of the last artefact that the run makes, which names the run."""
+        return fingerprint(identities.repair(self) or identities.own(self))
+
+
+def _node(node: DictConfig, kind: type[Node]) -> Node:
+    """Return a typed node of the configuration as its dataclass."""
+    found = OmegaConf.to_object(node)
+    assert isinstance(found, kind)
+    return found
+
+
+def _rare(pairs: list[str]) -> dict[int, int]:
+    """Return the rows to keep by class, from `class:rows` pairs."""
+    found: dict[int, int] = {}
+    for pair in pairs:
+        try:
+            label, rows = map(int, pair.split(":"))
+        except ValueError as error:
+            cure = "write class:rows, as in data.rare=[3:100]"
+            raise UserError(f"data.rare={list(pairs)}: {cure}") from error
+        if found.setdefault(label, rows) != rows:
+            raise UserError(f"data.rare={list(pairs)} names class {label} twice: name it once")
+    return found
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except Exception as error:  # torch raises AssertionError, RuntimeError and others here
+        here = "cuda" if torch.cuda.is_available() else "cpu"
+        raise UserError(f"device={name} is not available here: use device={here}") from error
+    return device

@@ -1,0 +1,64 @@
+"""Remarks: what a run says of a model that learned, forgot or kept nothing. Such models look finished:
+their losses are finite and their weights have moved."""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from methods.base import Access
+from metrics.predictions import Predictions
+from runner.plan import Plan
+
+Say = Callable[[str], None]
+
+
+def warn_if_untrained(original: Predictions, say: Say) -> None:
+    """Warn if the original gives every test row the same class: a network that has collapsed does."""
+    if len(original.logits["test"].argmax(1).unique()) == 1:
+        say(
+            "the original gives every test row the same class, so there is nothing to forget: lower "
+            "training.lr, or raise training.warmup or training.epochs"
+        )
+
+
+def remarks(plan: Plan, original: Predictions, unlearned: Predictions, say: Say) -> dict[str, float]:
+    """Return what the result should say of the unlearned model beside its scores, and warn of it.
+
+    `moved_no_prediction` is 1 if the method changed the predicted class of no row. `at_chance` is 1 if
+    the model is no better than chance on the retained rows, and the original was. A method that sees
+    nothing and reads no record is not expected to move anything.
+    """
+    found: dict[str, float] = {}
+    method = plan.method
+    chosen = plan.names["method"]
+    works = method.sees() is not Access.NOTHING or method.records is not None
+    if works and _same_classes(original, unlearned):
+        found["moved_no_prediction"] = 1
+        say(f"method={chosen} changed the predicted class of no row: the model answers as the original")
+    if at_chance(unlearned) and not at_chance(original):
+        found["at_chance"] = 1
+        say(
+            f"method={chosen} took the model to chance on the retained rows, so its forgetting means "
+            "nothing: lower method.lr, or choose smaller options of the method"
+        )
+    return found
+
+
+def at_chance(predictions: Predictions) -> bool:
+    """Return whether a model is right about the retained test rows no more often than a constant answer.
+
+    A constant answer is right on the share p of the most frequent class; n rows leave it a standard
+    error of √(p(1 − p)/n). A model within two of these is at chance.
+    """
+    part = "test_retain" if "test_retain" in predictions.logits else "test"
+    labels = predictions.labels[part]
+    right = (predictions.logits[part].argmax(1) == labels).double().mean().item()
+    p = labels.bincount().max().item() / len(labels)
+    return right <= p + 2 * math.sqrt(p * (1 - p) / len(labels))
+
+
+def _same_classes(first: Predictions, second: Predictions) -> bool:
+    return all(
+        torch.equal(first.logits[part].argmax(1), second.logits[part].argmax(1)) for part in first.logits
+    )

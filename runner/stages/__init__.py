@@ -1,0 +1,28 @@
+"""Stages: each returns what it makes as an artefact of the store, made now or found.
+
+`pipeline.run` calls them in order. A stage takes the workspace of the run, the request, and the
+artefacts that it starts from.
+"""
+
+from runner.stages.predict import logits_of, predictions
+from runner.stages.pretrain import pretrain, record, record_cost
+from runner.stages.request import request
+from runner.stages.unlearn import initial_training, reference, repair, unlearn
+from runner.stages.workspace import Workspace, cost_of, curves_of, remarks_of
+
+__all__ = [
+    "Workspace",
+    "cost_of",
+    "curves_of",
+    "initial_training",
+    "logits_of",
+    "predictions",
+    "pretrain",
+    "record",
+    "record_cost",
+    "reference",
+    "remarks_of",
+    "repair",
+    "request",
+    "unlearn",
+]

@@ -1,0 +1,58 @@
+"""Models in the store: new ones, and those of an artefact."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from data.streams import Streams
+from methods.base import Method
+from methods.training.loop import require_finite
+from runner.stages.workspace import Workspace
+from runner.store import Artefact
+
+MODEL = "model.safetensors"
+
+
+def fresh(ws: Workspace, streams: Streams) -> nn.Module:
+    """Return a model as training begins it, on the device: from a file of weights if there is one."""
+    source = ws.plan.source
+    seed = streams.number("init")
+    model = ws.plan.architecture.fresh(source.channels, source.size, source.classes, seed)
+    return model.to(ws.plan.device)
+
+
+def randomly_initialised(ws: Workspace, streams: Streams) -> nn.Module:
+    """Return a model with random weights, on the device."""
+    source = ws.plan.source
+    seed = streams.number("init")
+    model = ws.plan.architecture.randomly_initialised(source.channels, source.size, source.classes, seed)
+    return model.to(ws.plan.device)
+
+
+def load(ws: Workspace, made: Artefact, maker: Method | None = None) -> nn.Module:
+    """Return the model of an artefact on the device. `maker` is the method that made it, or None if it
+    has the original's architecture."""
+    state = weights(made.path)
+    model = fresh(ws, ws.streams("load"))
+    if maker is not None:
+        model = maker.module(lambda: fresh(ws, ws.streams("load")), state).to(ws.plan.device)
+    model.load_state_dict(state)
+    return model
+
+
+def save(model: nn.Module, folder: Path) -> None:
+    """Write a model's weights into a folder. Raises Diverged if one is not finite."""
+    require_finite(model)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / MODEL)
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """Return the weights in a folder by name, on the CPU."""
+    return load_file(folder / MODEL)
+
+
+def weights_of(artefact: Artefact) -> str:
+    """Return the checksum of an artefact's weights."""
+    return artefact.checksum(MODEL)

@@ -1,0 +1,188 @@
+"""Pretraining: the original, and the records of its training.
+
+One training makes whatever is absent of them. If the original is stored and a record is not, the
+training is repeated for the record, and must end in the original's weights.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from data.errors import UserError
+from data.requests import Request
+from methods.recording.recorder import (
+    LOST,
+    ROWS,
+    RecordedTraining,
+    Recorder,
+    Stopwatch,
+    check_request,
+    require_space,
+)
+from methods.training.descent import Step
+from methods.training.loop import Conditions, curves, train
+from runner.plan import identities
+from runner.provenance import provenance
+from runner.stages.models import fresh, save, weights, weights_of
+from runner.stages.workspace import PROVENANCE, Workspace, write
+from runner.store import Artefact, Making
+
+PRETRAIN = "pretrain"
+
+# In a record: the checksum of the weights that the recorded training ended in.
+ORIGINAL = "original.json"
+
+
+class RecordLost(UserError):
+    """The training ended, and a record was given up on the way."""
+
+
+def pretrain(ws: Workspace, request: Request) -> Artefact:
+    """Return the original, a fresh model trained on all rows, and make every record of its training."""
+    return _trained(ws, request)[PRETRAIN]
+
+
+def record(ws: Workspace, request: Request, name: str) -> Artefact:
+    """Return the record of a recorder. Raises UserError if it cannot serve the request."""
+    option = f"recorder.{name}"
+    made = _trained(ws, request)[option]
+    check_request(load_file(made.path / ROWS), request.rows, option)
+    return made
+
+
+def record_cost(ws: Workspace, request: Request, name: str) -> dict[str, float]:
+    """Return `record_bytes`, what a record takes on disk, and `record_seconds`, what it adds to the
+    training."""
+    made = _trained(ws, request)[f"recorder.{name}"]
+    return {"record_bytes": made.size(), "record_seconds": made.read("cost.json")["seconds"]}
+
+
+def _trained(ws: Workspace, request: Request) -> dict[str, Artefact]:
+    """Return the original under its stage's name, and each record under its recorder's option."""
+    plan = ws.plan
+    wanted = {PRETRAIN: (PRETRAIN, identities.pretrain(plan))}
+    for name, recorder in plan.recorders.items():
+        wanted[f"recorder.{name}"] = "record", identities.record(plan, recorder)
+    found = ws.get_many(
+        wanted, lambda making: _train(ws, request, making), PRETRAIN, {PRETRAIN: PRETRAIN}
+    )
+    for option in wanted:
+        if option not in found:
+            raise RecordLost(
+                f"{option}: the disk filled up, and the training went on without the record: "
+                "the original is kept; free some space, or track less, and run again"
+            )
+    return found
+
+
+def _train(ws: Workspace, request: Request, making: Making) -> None:
+    """Train once, and keep the original and the records that are missing."""
+    folder = making.folders.get(PRETRAIN)
+    recorders = {
+        option: ws.plan.recorders[option.removeprefix("recorder.")]
+        for option in making.folders
+        if option != PRETRAIN
+    }
+    stored = None if folder else ws.store.find(PRETRAIN, identities.pretrain(ws.plan))
+    if stored is not None:
+        _require_its_conditions(ws, stored)
+    _require_that_the_method_is_served(ws, request, recorders)
+    model = fresh(ws, ws.streams(PRETRAIN))
+    ended = False
+
+    def end() -> None:
+        nonlocal ended
+        if folder is not None:
+            save(model, folder)
+        ended = True
+
+    try:
+        with ws.conditions(folder, PRETRAIN, ws.streams(PRETRAIN), budget=None) as conditions:
+            _run(ws, request, model, conditions, recorders, making, end)
+    finally:
+        # A training that ended is kept, whatever became of its records.
+        if ended and folder is not None:
+            stored = ws.keep(making, PRETRAIN)
+    assert stored is not None
+    if folder is None:
+        _require_its_weights(model, stored)
+    for option in recorders:
+        if not (making.folders[option] / LOST).exists():
+            write(making.folders[option] / ORIGINAL, {"weights": weights_of(stored)})
+            ws.keep(making, option)
+
+
+def _run(
+    ws: Workspace,
+    request: Request,
+    model: nn.Module,
+    conditions: Conditions,
+    recorders: Mapping[str, Recorder],
+    making: Making,
+    end: Callable[[], None],
+) -> None:
+    """Take all steps of the training, watched by the recorders; call `end` after the last step.
+
+    The time that recording takes is the record's cost, and not the original's.
+    """
+    plan, split = ws.plan, ws.dataset.train
+    trainings = {
+        option: RecordedTraining(model, split, plan.recipe, ws.streams("record"), making.folders[option])
+        for option in recorders
+    }
+    watches = {option: Stopwatch() for option in recorders}
+    with conditions.meter:
+        steps = curves(train(model, split, plan.recipe, conditions), conditions.log)
+        steps = _then(steps, end)
+        for option, recorder in recorders.items():
+            recorder.check(trainings[option], option)
+            ws.store.say(recorder.summary(trainings[option], option, len(request.rows)))
+        require_space(recorders, trainings)
+        for option, recorder in recorders.items():
+            watch = watches[option]
+            steps = watch.counting(recorder.watch(watch.excluding(steps), trainings[option]))
+        for _ in steps:
+            pass
+    for option, watch in watches.items():
+        conditions.meter.cost.seconds -= watch.seconds
+        write(making.folders[option] / "cost.json", {"seconds": watch.seconds})
+
+
+def _then(steps: Iterator[Step], end: Callable[[], None]) -> Iterator[Step]:
+    yield from steps
+    end()
+
+
+def _require_that_the_method_is_served(
+    ws: Workspace, request: Request, recorders: Mapping[str, Recorder]
+) -> None:
+    """Raise UserError if the record that the method reads will not track the rows to forget."""
+    option = f"recorder.{ws.plan.record_of(ws.plan.method)}"
+    if option in recorders:
+        check_request(recorders[option].index(ws.dataset.train), request.rows, option)
+
+
+def _require_its_conditions(ws: Workspace, stored: Artefact) -> None:
+    """Raise UserError if the stored original was made with other threads or on another device."""
+    made = stored.read(PROVENANCE)
+    here = provenance(ws.plan.device, ws.plan.threads)
+    for option in ("threads", "device"):
+        if made[option] != here[option]:
+            raise UserError(
+                f"the stored original was made with {option}={made[option]}, and its training is "
+                f"recorded with the same: set {option}, here {here[option]}, or another paths.root"
+            )
+
+
+def _require_its_weights(model: nn.Module, stored: Artefact) -> None:
+    """Raise UserError if a repeated training did not end in the weights of the stored original."""
+    wanted: dict[str, Tensor] = weights(stored.path)
+    found = model.state_dict()
+    if any(not torch.equal(found[name].cpu(), wanted[name]) for name in wanted):
+        threads = stored.read(PROVENANCE)["threads"]
+        raise UserError(
+            "the recorded training did not end in the weights of the stored original, which was "
+            f"made with threads={threads}: use the same, on the same device"
+        )

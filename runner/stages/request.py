@@ -1,0 +1,50 @@
+"""The request: the rows to forget, and the facts that decide whether a run can work with them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from data.requests import Request
+from data.split import Dataset, Split
+from runner.plan import identities
+from runner.stages.workspace import Workspace, write
+
+ABOUT, TENSORS = "request.json", "tensors.safetensors"
+
+
+def request(ws: Workspace) -> tuple[Request, dict[str, Any]]:
+    """Return the rows to forget, and the fields of `Facts` that they decide."""
+
+    def produce(folder: Path) -> None:
+        dataset = ws.dataset.to(torch.device("cpu"))
+        found = ws.plan.scenario.select(dataset, ws.streams("request"))
+        save_file({"rows": found.rows, "test": found.test}, folder / TENSORS)
+        write(folder / ABOUT, {"target": found.target, "facts": _facts(dataset, found)})
+
+    made = ws.get("request", identities.request(ws.plan), produce)
+    tensors, about = load_file(made.path / TENSORS), made.read(ABOUT)
+    return Request(tensors["rows"], tensors["test"], about["target"]), about["facts"]
+
+
+def retained(train: Split, request: Request) -> Split:
+    """Return the rows that may still be used: the other rows, or, in a request to relabel, all rows
+    under their new labels."""
+    if request.target is None:
+        return train.without(request.rows)
+    labels = train.labels.clone()
+    labels[torch.isin(train.rows, request.rows.to(train.rows.device))] = request.target
+    return train.relabelled(labels)
+
+
+def _facts(dataset: Dataset, request: Request) -> dict[str, Any]:
+    rest = retained(dataset.train, request)
+    present = set(rest.labels.unique().tolist())
+    return {
+        "all": len(dataset.train),
+        "forget": len(request.rows),
+        "retain": len(rest),
+        "gone": [label for label in range(dataset.classes) if label not in present],
+        "relabels": request.target is not None,
+    }

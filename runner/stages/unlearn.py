@@ -1,0 +1,212 @@
+"""Unlearning: what methods make of the original, before and after the request, and its repair."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from data.errors import UserError
+from data.requests import Request
+from methods.base import Access, CachedTraining, Method, Problem
+from methods.recording.files import Damaged
+from methods.training.cost import Cost, Meter
+from methods.training.loop import Conditions
+from metrics.predictions import numbers, scored
+from runner.plan import identities
+from runner.roles import INITIAL, REFERENCE, REPAIRED, UNLEARNED, Role
+from runner.stages.models import fresh, load, randomly_initialised, save, weights, weights_of
+from runner.stages.predict import predictions_now
+from runner.stages.pretrain import ORIGINAL, pretrain, record
+from runner.stages.request import retained
+from runner.stages.workspace import COST, Workspace
+from runner.store import Artefact
+
+
+def unlearn(ws: Workspace, request: Request, original: Artefact) -> Artefact:
+    """Return the model that the run's own method makes of the original, within the budget."""
+    plan = ws.plan
+    identity = {**identities.own(plan), **identities.scoring(plan)}
+    work = Work(UNLEARNED, plan.method, plan.budget, scored_passes=bool(identities.scoring(plan)))
+    return _unlearned(ws, request, original, work, identity)
+
+
+def reference(ws: Workspace, request: Request, original: Artefact, method: Method) -> Artefact:
+    """Return the model that the others are compared with. No budget bounds it."""
+    identity = identities.unlearn(ws.plan, method, None)
+    return _unlearned(ws, request, original, Work(REFERENCE, method, None), identity)
+
+
+def repair(ws: Workspace, request: Request, unlearned: Artefact, method: Method) -> Artefact:
+    """Return the unlearned model, repaired with the rest of the budget."""
+    plan = ws.plan
+    spent = unlearned.read(COST)["gradient_examples"]
+    left = None if plan.budget is None else plan.budget - spent
+    identity = identities.repair(plan)
+    assert identity is not None
+    work = Work(REPAIRED, method, left, plan.method, bool(identities.scoring(plan)))
+
+    def produce(folder: Path) -> None:
+        _apply(ws, request, unlearned, work, folder, None)
+
+    return ws.get("repair", {**identity, **identities.scoring(plan)}, produce, REPAIRED.curves)
+
+
+def initial_training(ws: Workspace, request: Request, method: Method) -> Artefact | None:
+    """Return the model that a method trains before any request, or None if that is the original.
+
+    The bytes of the trainings that it stores for requests are logged as `record_bytes`.
+    """
+    if type(method).initial_training is Method.initial_training:
+        return None
+
+    def produce(folder: Path) -> None:
+        others = len(ws.used)
+        with ws.conditions(folder, INITIAL.curves, ws.streams("unlearn"), None) as conditions:
+            given = problem(ws, request, method, pretrain(ws, request), conditions)
+            with conditions.meter:
+                model = method.initial_training(given)
+            assert model is not None
+            stored = sum(made.size() for made in ws.used[others:] if made.stage == "slice")
+            conditions.log({"record_bytes": stored})
+            save(model, folder)
+
+    identity = identities.initial_training(ws.plan, method)
+    return ws.get(INITIAL.stage, identity, produce, INITIAL.curves)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One application of a method: the role of what it makes, its budget, the method that made the model
+    it starts from (None for the original), and whether its passes are scored."""
+
+    role: Role
+    method: Method
+    budget: int | None
+    maker: Method | None = None
+    scored_passes: bool = False
+
+
+def _unlearned(
+    ws: Workspace, request: Request, original: Artefact, work: Work, identity: Mapping[str, Any]
+) -> Artefact:
+    name = ws.plan.record_of(work.method)
+    made = None if name is None else record(ws, request, name)
+    if made is not None and made.read(ORIGINAL)["weights"] != weights_of(original):
+        ws.store.set_aside(made)
+        raise UserError(
+            f"recorder.{name} is of a training that ended in other weights than the stored "
+            "original: it is set aside: run again, and it is made anew"
+        )
+
+    def produce(folder: Path) -> None:
+        try:
+            _apply(ws, request, original, work, folder, made)
+        except Damaged as error:
+            assert made is not None
+            ws.store.set_aside(made)
+            raise Damaged(f"{error}; it is set aside: run again, and it is made anew") from error
+
+    return ws.get("unlearn", identity, produce, work.role.curves)
+
+
+def _apply(
+    ws: Workspace,
+    request: Request,
+    start: Artefact,
+    work: Work,
+    folder: Path,
+    recording: Artefact | None,
+) -> None:
+    """Let a method work on the model of `start`, and write the result into the folder."""
+    scope = "repair" if work.role is REPAIRED else "unlearn"
+    with ws.conditions(folder, work.role.curves, ws.streams(scope), work.budget) as conditions:
+        given = problem(ws, request, work.method, start, conditions, work.maker, recording)
+        if work.scored_passes:
+            passed = _scoring(ws, request, given.model, conditions)
+            given.conditions = replace(conditions, passed=passed)
+        with conditions.meter:
+            model = work.method.unlearn(given)
+        if conditions.meter.cut:
+            conditions.log({"cut_by_budget": 1})
+        save(model, folder)
+
+
+def problem(
+    ws: Workspace,
+    request: Request,
+    method: Method,
+    start: Artefact,
+    conditions: Conditions,
+    maker: Method | None = None,
+    recording: Artefact | None = None,
+) -> Problem:
+    """Return what a method may see: what it declares, and nothing else."""
+    train, sees = ws.dataset.train, method.sees()
+    return Problem(
+        model=load(ws, start, maker),
+        original=lambda: load(ws, pretrain(ws, request)),
+        fresh=lambda streams: fresh(ws, streams),
+        randomly_initialised=lambda streams: randomly_initialised(ws, streams),
+        classes=ws.dataset.classes,
+        conditions=conditions,
+        cached_training=_cached_training(ws, conditions.meter),
+        forget_rows=request.rows,
+        declared_forget=train.only(request.rows) if Access.FORGET in sees else None,
+        declared_retain=retained(train, request) if Access.RETAIN in sees else None,
+        declared_recording=None if recording is None else recording.path,
+    )
+
+
+def _scoring(
+    ws: Workspace, request: Request, model: nn.Module, conditions: Conditions
+) -> Callable[[nn.Module], None]:
+    """Return what scores `model` after every `evaluation.every` of its passes, in the log as `pass`.
+
+    Teachers and other models that a method trains on its way are not scored, nor passes that a budget
+    forbids.
+    """
+    every = ws.plan.evaluation.every
+    assert every is not None
+    passes = spent = 0
+
+    def passed(trained: nn.Module) -> None:
+        nonlocal passes, spent
+        before, spent = spent, conditions.meter.cost.gradient_examples
+        if spent == before or all(part is not model for part in trained.modules()):
+            return
+        passes += 1
+        if passes % every == 0:
+            with conditions.meter.paused():
+                found = predictions_now(ws, request, model)
+                scores = numbers(scored(ws.plan.metrics, found, None))
+            conditions.log({"pass": passes, **scores})
+
+    return passed
+
+
+def _cached_training(ws: Workspace, outer: Meter) -> CachedTraining:
+    """Return what stores the trainings of a method, at the stage `slice`. The time that it takes is
+    taken off the outer meter."""
+
+    def cached(
+        identity: Mapping[str, Any],
+        make: Callable[[Conditions], nn.Module],
+        shell: nn.Module,
+        budget: int | None,
+    ) -> Cost:
+        def produce(folder: Path) -> None:
+            with ws.conditions(folder, "slice", ws.streams("slice"), budget) as conditions:
+                with conditions.meter:
+                    model = make(conditions)
+                save(model, folder)
+
+        started = time.perf_counter()
+        made = ws.get("slice", identities.cached_training(ws.plan, identity, budget), produce)
+        shell.load_state_dict(weights(made.path))
+        outer.cost.seconds -= time.perf_counter() - started
+        return Cost(**made.read(COST))
+
+    return cached

@@ -1,0 +1,156 @@
+"""Workspace: all that the stages of one run share, and the one place that seeds."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.split import Dataset
+from data.streams import Streams
+from methods.training.cost import Cost, Meter
+from methods.training.loop import Conditions, Diverged
+from runner.plan import Plan
+from runner.progress import Bar
+from runner.provenance import provenance
+from runner.store import Artefact, Identity, Making, Store, Wanted
+from runner.tracking import Tracker
+
+COST, CURVES, PROVENANCE = "cost.json", "curves.json", "provenance.json"
+
+
+@dataclass
+class Workspace:
+    """The plan, the store, the tracker and the data of one run. `used` lists the artefacts it used."""
+
+    plan: Plan
+    store: Store
+    tracker: Tracker
+    used: list[Artefact] = field(default_factory=list)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data on the device, loaded when the first stage needs them."""
+        plan = self.plan
+        with Bar(f"load {plan.names['dataset']}", delay=0):
+            dataset = plan.source.load(plan.data_root, plan.data.download)
+        if plan.data.limit is not None:
+            dataset = dataset.limited(plan.data.limit)
+        for label, rows in plan.rare.items():
+            dataset = dataset.thinned(label, rows)
+        return dataset.to(plan.device)
+
+    def streams(self, scope: str) -> Streams:
+        """Return the random streams of a scope for the run's seed."""
+        assert self.plan.seed is not None
+        return Streams(self.plan.seed, scope)
+
+    def get(
+        self, stage: str, identity: Identity, produce: Callable[[Path], None], curves: str = ""
+    ) -> Artefact:
+        """Return the artefact of a stage, making it if it is absent (see `get_many`)."""
+
+        def one(making: Making) -> None:
+            produce(making.folders[stage])
+            self.keep(making, stage)
+
+        return self.get_many({stage: (stage, identity)}, one, stage, {stage: curves or stage})[stage]
+
+    def get_many(
+        self,
+        wanted: Mapping[str, Wanted],
+        produce: Callable[[Making], None],
+        scope: str,
+        curves: Mapping[str, str],
+    ) -> dict[str, Artefact]:
+        """Return artefacts by name; `produce` makes those that are absent (see `Store.get_many`).
+
+        `produce` runs with the global random generator forked and seeded for `scope`, so no result
+        depends on which stages were stored already. `curves` names the group of the curves of an
+        artefact: if it was stored already, its curves go to the tracker again, so that a dashboard looks
+        the same whichever run did the work.
+        """
+        made_now: set[str] = set()
+
+        def seeded(making: Making) -> None:
+            made_now.update(making.folders)
+            with self._generator(scope):
+                produce(making)
+
+        found = self.store.get_many(wanted, seeded)
+        self.used.extend(found.values())
+        for name, group in curves.items():
+            if name in found.keys() - made_now and (found[name].path / CURVES).exists():
+                for point in curves_of(found[name]):
+                    self.tracker.curve(group, point)
+        return found
+
+    def keep(self, making: Making, name: str) -> Artefact:
+        """Complete a folder with its provenance, and make it an artefact at once."""
+        write(making.folders[name] / PROVENANCE, provenance(self.plan.device, self.plan.threads))
+        return making.keep(name)
+
+    @contextmanager
+    def _generator(self, scope: str) -> Iterator[None]:
+        """Fork the global random generator and seed it. Dropout is the only reader of it in training."""
+        device = self.plan.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.streams(scope).number("dropout"))
+            yield
+
+    @contextmanager
+    def conditions(
+        self, folder: Path | None, curves: str, streams: Streams, budget: int | None
+    ) -> Iterator[Conditions]:
+        """Yield the conditions under which a stage trains.
+
+        Afterwards the cost and the curves are written into the folder, also if the body fails. A
+        divergence is raised with the name of the curves in front. Without a folder (a training that is
+        only repeated) nothing is written or tracked.
+        """
+        points: list[dict[str, float]] = []
+
+        def log(values: Mapping[str, float]) -> None:
+            points.append(dict(values))
+            if folder is not None:
+                self.tracker.curve(curves, values)
+
+        import torch._dynamo  # noqa: F401  torch would import it at the first metered step
+
+        with Bar(curves) as bar:
+            meter = Meter(self.plan.device, budget, bar)
+            try:
+                yield Conditions(streams, meter, log, self.plan.recipe)
+            except Diverged as error:
+                raise Diverged(f"{curves}: {error}") from error
+            finally:
+                if folder is not None:
+                    write(folder / COST, asdict(meter.cost))
+                    write(folder / CURVES, points)
+
+
+def write(path: Path, value: Any) -> None:
+    """Write a JSON file of a stage."""
+    path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def cost_of(artefact: Artefact) -> dict[str, float]:
+    """Return what making an artefact cost, by the names of `Cost`."""
+    return asdict(Cost(**artefact.read(COST)))
+
+
+def curves_of(artefact: Artefact) -> list[dict[str, float]]:
+    """Return what making an artefact logged, point by point."""
+    points: list[dict[str, float]] = artefact.read(CURVES)
+    return points
+
+
+def remarks_of(artefact: Artefact) -> dict[str, float]:
+    """Return what making an artefact logged once, and not pass by pass: the step at which it stopped,
+    the strength that it found."""
+    points = [point for point in curves_of(artefact) if not {"epoch", "pass"} & point.keys()]
+    return {name: value for point in points for name, value in point.items()}

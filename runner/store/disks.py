@@ -1,0 +1,49 @@
+"""Errors of disks as sentences, and the age of folders."""
+
+import errno
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data.disk import says_full
+from data.errors import UserError
+
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+
+
+@contextmanager
+def disk_errors_as_sentences(root: Path) -> Iterator[None]:
+    """Turn a full disk, and a folder below `root` that cannot be written, into a UserError."""
+    try:
+        yield
+    except Exception as error:
+        if says_full(error):
+            raise _full(root) from error
+        if not (isinstance(error, OSError) and error.errno in REFUSED):
+            raise
+        if not str(error.filename or "").startswith(str(root)):
+            raise
+        raise UserError(f"cannot write {root} ({error.strerror}): set paths.root=…") from error
+
+
+def _full(root: Path) -> UserError:
+    return UserError(
+        f"the disk of {root} is full: free some space (python -m runner.store prune --unused helps) "
+        "or choose another with paths.root=…; what was finished is safe, what was not is removed"
+    )
+
+
+@contextmanager
+def ignoring_read_only() -> Iterator[None]:
+    """Ignore an error that says that a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+
+
+def age_in_days(path: Path) -> float:
+    """Return the days since a folder was last used."""
+    return (time.time() - path.stat().st_mtime) / 86400

@@ -1,0 +1,199 @@
+"""The store: content-addressed folders, made once however many processes ask for them.
+
+A kernel file lock saves other processes the same work. The rename at the end makes a folder true: it
+appears whole or not at all, also on file systems that have no locks.
+"""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from runner.store.artefact import Artefact, Identity, fingerprint, seal
+from runner.store.disks import age_in_days, disk_errors_as_sentences, ignoring_read_only
+
+HOST = socket.gethostname()
+
+# The stage and the identity of an artefact that somebody asks for.
+Wanted = tuple[str, Identity]
+
+
+class Making:
+    """The artefacts that one piece of work makes: a scratch folder for each that is missing, by name.
+
+    `keep(name)` turns a filled scratch folder into an artefact at once, so that it survives whatever
+    fails later. A folder that is not kept is removed when the work ends.
+    """
+
+    def __init__(self, missing: Mapping[str, tuple[Artefact, Identity]]) -> None:
+        self._missing = missing
+        self.folders = {
+            name: artefact.path.with_name(f".{artefact.key}-{HOST}-{uuid4().hex[:8]}")
+            for name, (artefact, _) in missing.items()
+        }
+        self.kept: list[Artefact] = []
+
+    def keep(self, name: str) -> Artefact:
+        """Make the scratch folder of this name an artefact."""
+        artefact, identity = self._missing[name]
+        seal(self.folders[name], identity)
+        try:
+            self.folders[name].rename(artefact.path)
+        except OSError:
+            if not artefact.path.exists():  # another machine may have been first if there are no locks
+                raise
+        self.kept.append(artefact)
+        return artefact
+
+    def __enter__(self) -> "Making":
+        for folder in self.folders.values():
+            folder.mkdir()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for folder in self.folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Store:
+    """The folder of all artefacts, `root/<stage>/<key>`. `say` receives messages for the user."""
+
+    def __init__(self, root: Path, say: Callable[[str], None] = lambda message: None) -> None:
+        self.root = root
+        self.say = say
+        self._sound: set[Path] = set()  # verified once by this process
+
+    def find(self, stage: str, identity: Identity) -> Artefact:
+        """Return the artefact of this identity, whether or not it exists yet."""
+        key = fingerprint(identity)
+        return Artefact(stage, key, self.root / stage / key)
+
+    def has(self, stage: str, identity: Identity) -> bool:
+        """Return whether the artefact of this identity exists and is whole."""
+        return self._is_sound(self.find(stage, identity))
+
+    def get(self, stage: str, identity: Identity, produce: Callable[[Path], None]) -> Artefact:
+        """Return the artefact of this identity. `produce` fills a scratch folder if it is absent.
+
+        A damaged artefact is named, set aside as `<key>.damaged` and produced again. Raises UserError
+        if the disk is full or the folder cannot be written; nothing torn remains.
+        """
+
+        def one(making: Making) -> None:
+            produce(making.folders[stage])
+            making.keep(stage)
+
+        return self.get_many({stage: (stage, identity)}, one)[stage]
+
+    def get_many(
+        self, wanted: Mapping[str, Wanted], produce: Callable[[Making], None]
+    ) -> dict[str, Artefact]:
+        """Return artefacts that one piece of work makes together, by name.
+
+        `produce` is called once with a scratch folder for each artefact that is absent, and keeps those
+        that it completes; a name that it does not keep is missing from what is returned. Names of equal
+        identity share one artefact, and one folder under the first of them. Raises as `get` does.
+        """
+        found = {name: self.find(*each) for name, each in wanted.items()}
+        absent = {artefact.path for artefact in found.values() if not self._is_sound(artefact)}
+        if absent:
+            with disk_errors_as_sentences(self.root), ExitStack() as locks:
+                # Every process locks in the order of the paths, so none waits for one that waits for it.
+                for path in sorted(absent):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    locks.enter_context(self._lock(path))
+                self._make_missing({name: (found[name], wanted[name][1]) for name in wanted}, produce)
+        return {name: artefact for name, artefact in found.items() if self._is_sound(artefact)}
+
+    def _make_missing(
+        self,
+        wanted: Mapping[str, tuple[Artefact, Identity]],
+        produce: Callable[[Making], None],
+    ) -> None:
+        """Produce what is still absent now that it is locked: another process may have been first."""
+        missing: dict[str, tuple[Artefact, Identity]] = {}
+        for name, (artefact, identity) in wanted.items():
+            taken = any(artefact == other for other, _ in missing.values())
+            if not taken and not self._is_sound(artefact):
+                self._clear(artefact)
+                missing[name] = artefact, identity
+        if not missing:
+            return
+        with Making(missing) as making:
+            try:
+                produce(making)
+            finally:
+                self._sound.update(artefact.path for artefact in making.kept)
+
+    def _is_sound(self, artefact: Artefact) -> bool:
+        """Return whether the artefact exists and is whole; a process verifies each once."""
+        if artefact.path in self._sound and artefact.path.is_dir():
+            return True
+        if not artefact.path.is_dir() or artefact.damage(thorough=False) is not None:
+            return False
+        with ignoring_read_only():
+            os.utime(artefact.path)  # `prune` goes by the time of the last use
+        self._sound.add(artefact.path)
+        return True
+
+    def _clear(self, artefact: Artefact) -> None:
+        """Remove the scratch of killed processes of this machine, and set a damaged artefact aside.
+
+        The lock is ours, so those processes are dead. Of other machines' processes we cannot know.
+        """
+        for scratch in artefact.path.parent.glob(f".{artefact.key}-{HOST}-*"):
+            shutil.rmtree(scratch, ignore_errors=True)
+        if artefact.path.is_dir():
+            self.say(f"{artefact.path} is damaged ({artefact.damage(thorough=False)}): made again")
+            self.set_aside(artefact)
+
+    def set_aside(self, artefact: Artefact) -> None:
+        """Rename a damaged artefact to `<key>.damaged`. The next run that needs it makes it again."""
+        aside = artefact.path.with_name(artefact.path.name + ".damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        artefact.path.rename(aside)
+        self._sound.discard(artefact.path)
+
+    @contextmanager
+    def _lock(self, path: Path) -> Iterator[None]:
+        lock = _lock_of(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            self.say(f"waiting for another process that makes {path.parent.name} {path.name}")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def artefacts(self) -> list[Artefact]:
+        """Return every finished artefact."""
+        folders = sorted(path for path in self.root.glob("*/*/") if "." not in path.name)
+        return [Artefact(path.parent.name, path.name, path) for path in folders]
+
+    def leftovers(self) -> list[Path]:
+        """Return the scratch of killed processes, and damaged artefacts that were set aside.
+
+        Scratch of other machines counts once it has not been touched for a day.
+        """
+        dead = []
+        for scratch in self.root.glob("*/.*-*/"):
+            if f"-{HOST}-" not in scratch.name and age_in_days(scratch) < 1:
+                continue
+            lock = _lock_of(scratch.with_name(scratch.name[1:17]))
+            with suppress(Timeout):  # a process is still at work on it
+                lock.acquire(blocking=False)
+                lock.release()
+                dead.append(scratch)
+        return sorted(dead) + sorted(self.root.glob("*/*.damaged/"))
+
+
+def _lock_of(path: Path) -> FileLock:
+    """Return the lock of an artefact: the file `.<key>.lock` beside it."""
+    return FileLock(path.with_name(f".{path.name}.lock"))
