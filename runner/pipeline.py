@@ -10,7 +10,7 @@ from metrics.predictions import Predictions, Scores, matrices, numbers, scored
 from runner import process
 from runner.plan import Plan
 from runner.provenance import provenance
-from runner.results import Results, Row
+from runner.results import Result, Results
 from runner.stages import Stages, cost_of, remarks, weights_of
 from runner.store import Artefact, Store, fingerprint
 from runner.tracking import flat, track
@@ -22,7 +22,7 @@ OWN = ("before", "unlearned", "repaired")
 NAMED = ("dataset", "model", "scenario", "method", "line")
 
 
-def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:
+def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     """Does what is not done yet and writes the run's row; None where `until` ended it earlier.
 
     `overrides` are kept in the row: the command that made it. A run whose loss diverges leaves a row
@@ -122,14 +122,14 @@ def _row(
     stages: Stages,
     models: Mapping[str, Artefact],
     **outcome: Any,
-) -> Row:
+) -> Result:
     shared = plan.without_seed()
     cells = {"unlearned": fingerprint(shared.own_identity)}
     if "before" in models:
         cells["before"] = fingerprint(shared.before_identity(plan.method))
     if shared.repair_identity is not None:
         cells["repaired"] = fingerprint(shared.repair_identity)
-    return Row(
+    return Result(
         name=plan.name,
         key=plan.key,
         seed=plan.seed,
