@@ -86,7 +86,8 @@ def _panel(
     estimates = {line: found for (line, name), found in known.items() if name == metric}
     look = styles(runs.models, names)
     curves: dict[str, list[Line]] = {}
-    for line in sorted(estimates.keys() & places.keys(), key=lambda line: places[line]):
+    own = [line for line in estimates if line in places]
+    for line in sorted(own, key=lambda line: places[line]):
         curves.setdefault(names[line], []).append(line)
     for name, lines in curves.items():
         at = [places[line] for line in lines]
