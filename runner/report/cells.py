@@ -63,5 +63,5 @@ def gaps(cells: "pd.DataFrame") -> Estimates:
 
 
 def _estimates(columns: "pd.DataFrame") -> Estimates:
-    rows = zip(columns.index, columns.to_numpy(), strict=True)
-    return {(Line(setting, cell), metric): Estimate(*row) for (setting, cell, metric), row in rows}
+    entries = zip(columns.index, columns.to_numpy(), strict=True)
+    return {(Line(setting, cell), metric): Estimate(*own) for (setting, cell, metric), own in entries}

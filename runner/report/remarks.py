@@ -47,9 +47,10 @@ def _of_conditions(results: list[Result]) -> list[str]:
 
 
 def are_chosen(columns: Sequence[str]) -> bool:
-    """Return whether columns differ from the default ones, which suit no run in all.
+    """Return whether columns differ from the default ones.
 
-    A run without forgotten test rows, for example, has no `test_forget_accuracy`.
+    A run may lack some of the default ones: without forgotten test rows, it has no
+    `test_forget_accuracy`.
     """
     default = OmegaConf.load(Path(conf.__file__).with_name("config.yaml"))
     return list(columns) != list(default.table.columns)
