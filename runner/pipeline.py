@@ -14,8 +14,7 @@ from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.provenance import provenance
 from runner.remarks import remarks, warn_if_untrained
-from runner.results import Results
-from runner.results import Row as Result
+from runner.results import Result, Results
 from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
 from runner.stages.models import weights_of
 from runner.stages.workspace import Workspace

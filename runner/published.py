@@ -1,4 +1,4 @@
-"""What a paper printed, to stand beside our numbers."""
+"""Numbers that a paper printed, to show beside ours."""
 
 import csv
 from collections.abc import Mapping
@@ -14,12 +14,14 @@ Published = Mapping[tuple[str, str, str], float]
 
 
 def read(name: str) -> Published:
-    """The numbers of `results/published/<name>.csv`: columns line, role (as in `Row`), metric, value.
-    Raises UserError where there is no such file."""
+    """Return the numbers of `results/published/<name>.csv`. Raise UserError if there is no such file.
+
+    Its columns are `line` (the name of our variant), `role` (as in `Result`), `metric` and `value`.
+    """
     path = FOLDER / f"{name}.csv"
     if not path.is_file():
         there = sorted(path.stem for path in FOLDER.glob("*.csv"))
-        raise UserError(f"table.published={name} is not in {FOLDER}; there are: {there}")
+        raise UserError(f"table.published={name} is not in {FOLDER}: choose from {there}")
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     return {(line["line"], line["role"], line["metric"]): float(line["value"]) for line in lines}

@@ -1,4 +1,4 @@
-"""One JSON row per run, and the tidy frame of many."""
+"""Results: one JSON file per run, and the data frame of many runs."""
 
 import json
 import tempfile
@@ -6,26 +6,41 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from data.errors import UserError
+from runner.roles import REFERENCE, ROLE, ROLES, UNLEARNED, Role
 
 if TYPE_CHECKING:  # a report needs no torch, and pandas only when it renders
     import pandas as pd
 
     from metrics.predictions import Matrix
 
-# The models of a row that are not its own, as they are called in tables.
-SHARED = {"original": "original", "reference": "retrain"}
+
+class Line(NamedTuple):
+    """A line of a table. Results that differ only in their seeds belong to the same lines."""
+
+    setting: str
+    """The fingerprint of what methods are compared on: the original and the request."""
+
+    cell: str
+    """The fingerprint of the model without its seed, or the name of a shared role."""
+
+    @property
+    def shared_role(self) -> Role | None:
+        """The role that the runs of the setting share, or None for a run's own model."""
+        return ROLE.get(self.cell)
 
 
 @dataclass
-class Row:
-    """What one run found. `scores`, `costs`, `weights` (checksums) and `provenance` are by role:
-    original, unlearned, repaired, reference; `names` are those of the chosen options; `setting` names
-    the comparison and `cells`, by role, the run's own lines in it, whatever the seed; `status` is done
-    or diverged."""
+class Result:
+    """The outcome of one run.
+
+    `scores`, `costs`, `weights` (checksums) and `provenance` are keyed by the name of a role.
+    `names` are the chosen options by group, `setting` and `cells` (by role) identify lines (see
+    `Line`), and `status` is "done" or "diverged". A diverged run has no scores.
+    """
 
     name: str
     key: str
@@ -43,15 +58,42 @@ class Row:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    def line(self, role: Role) -> Line:
+        """Return the line of the table that the model of a role belongs to."""
+        return Line(self.setting, role.name if role.shared else self.cells[role.name])
+
+    @property
+    def roles(self) -> list[Role]:
+        """The roles of the models that were scored."""
+        return [ROLE[name] for name in self.scores]
+
+    @property
+    def variant(self) -> str:
+        """The name of the chosen variant, or of the method if no variant was chosen."""
+        return self.names.get("variant", self.names["method"])
+
+    @property
+    def repeats(self) -> Role | None:
+        """The shared role whose model the run's method made again, or None.
+
+        `method=original` repeats the original, and `method=retrain` the reference.
+        """
+        own = self.weights.get(UNLEARNED.name)
+        for role in ROLES:
+            same = role.name in self.weights and self.weights[role.name] == own
+            if role.shared and same and role.label == self.names["method"]:
+                return role
+        return None
+
 
 @dataclass(frozen=True)
 class Results:
-    """The folder of all rows: `root/<name>/<key>.json`, and matrices in `root/<name>/matrices`."""
+    """The folder of all results: `root/<name>/<key>.json`, and matrices in `root/<name>/matrices`."""
 
     root: Path
 
     def require_writable(self) -> None:
-        """Raises UserError where rows could not be written, before they are computed."""
+        """Create the folder. Raise UserError if results cannot be written to it."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
@@ -61,96 +103,98 @@ class Results:
                 f"cannot write to {self.root} ({error.strerror}): choose a folder with paths.root=…"
             ) from error
 
-    def write(self, row: Row, matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
-        """Puts the row in place of an earlier one of the same key, all or nothing. Matrices (by role
-        and name) go to a file of their own, so that a thousand rows stay quick to read.
+    def write(self, result: Result, matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
+        """Write a result atomically, in place of an earlier one of the same key.
 
-        A row that says the same and less (without the reference, or without the training rows) leaves
-        one that says more as it is; so does one of a run that diverged, in whatever else it made."""
-        path = self.root / row.name / f"{row.key}.json"
+        `matrices` (by role and name) go to a separate file, so that results stay quick to read. The
+        earlier result stays if it is done and the new one diverged, or if both have the same unlearned
+        weights and the new one has fewer scores (no reference, or no training rows).
+        """
+        path = self.root / result.name / f"{result.key}.json"
         if path.exists():
             earlier = _read(path)
-            same = earlier.weights.get("unlearned") == row.weights.get("unlearned")
-            less = row.status != "done" or (same and _said(row) < _said(earlier))
-            if earlier.status == "done" and less:
+            own = UNLEARNED.name
+            same = earlier.weights.get(own) == result.weights.get(own)
+            fewer = same and _scored(result) < _scored(earlier)
+            if earlier.status == "done" and (result.status != "done" or fewer):
                 return
         if any(matrices.values()):
-            _write(self._matrices(row), matrices, indent=None)
-        _write(path, asdict(row), indent=1)
+            _write(self._matrices(result), matrices, indent=None)
+        _write(path, asdict(result), indent=1)
 
-    def rows(self, name: str) -> list[Row]:
-        """The rows of a name, by seed. Raises UserError where there are none."""
+    def named(self, name: str) -> list[Result]:
+        """Return the results of a name, sorted by seed. Raise UserError if there are none."""
         found = [_read(path) for path in (self.root / name).glob("*.json")]
         if not found:
             there = sorted(path.name for path in self.root.glob("*/"))
             raise UserError(f"no results are named {name} in {self.root}; there are: {there}")
-        return sorted(found, key=lambda row: (row.seed or 0, row.key))
+        return sorted(found, key=lambda result: (result.seed or 0, result.key))
 
-    def matrices(self, row: Row) -> "dict[str, dict[str, Matrix]]":
-        """The matrices of a row, by role and name; none where they were not kept."""
-        path = self._matrices(row)
+    def matrices(self, result: Result) -> "dict[str, dict[str, Matrix]]":
+        """Return the matrices of a result by role and name; empty if it has none."""
+        path = self._matrices(result)
         if not path.exists():
             return {}
-        with _naming(path):
+        with _refusing_damage(path):
             found: dict[str, dict[str, Matrix]] = json.loads(path.read_text())
         return found
 
-    def _matrices(self, row: Row) -> Path:
-        return self.root / row.name / "matrices" / f"{row.key}.json"
+    def _matrices(self, result: Result) -> Path:
+        return self.root / result.name / "matrices" / f"{result.key}.json"
 
 
-def models(rows: list[Row]) -> Iterator[tuple[str, str, Row, str]]:
-    """Every model that was scored, as the line of the table that it belongs to (setting and cell), and
-    its row and role; those that many rows share come once for each."""
-    for row in rows:
-        again = shared_role(row)
-        for role in row.scores:
-            if not (role == "unlearned" and again):
-                yield row.setting, row.cells.get(role, role), row, role
+def models(results: list[Result]) -> Iterator[tuple[Line, Result, Role]]:
+    """Yield every scored model: its line, its result and its role.
+
+    A model that several runs share comes once for each of them. A run's own model is left out if it
+    repeats a shared one.
+    """
+    for result in results:
+        for role in result.roles:
+            if not (role is UNLEARNED and result.repeats):
+                yield result.line(role), result, role
 
 
-def tidy(rows: list[Row]) -> "pd.DataFrame":
-    """One line per model and number: `setting`, `cell`, `method`, `seed`, `metric`, `value`, and `gap`,
-    the value less the reference's of the same run, where both have the number.
+def tidy(results: list[Result]) -> "pd.DataFrame":
+    """Return a frame with one entry per model and number: `setting`, `cell`, `method`, `seed`,
+    `metric`, `value` and `gap`.
 
-    The originals and references that many runs share appear once per setting and seed.
+    `gap` is the value minus that of the same run's reference, NaN if the reference has no such score.
+    Originals and references that several runs share appear once per setting and seed.
     """
     import pandas as pd
 
-    lines = []
-    for setting, cell, row, role in models(rows):
-        reference = row.scores.get("reference", {})
-        where = (setting, cell, SHARED.get(role, row.names["method"]), row.seed)
-        for name, value in (*row.scores[role].items(), *row.costs[role].items()):
+    entries = []
+    for line, result, role in models(results):
+        reference = result.scores.get(REFERENCE.name, {})
+        method = role.label if role.shared else result.names["method"]
+        for name, value in (*result.scores[role.name].items(), *result.costs[role.name].items()):
             gap = value - reference[name] if name in reference else None
-            lines.append((*where, name, value, gap))
+            entries.append((*line, method, result.seed, name, value, gap))
     columns = ["setting", "cell", "method", "seed", "metric", "value", "gap"]
-    frame = pd.DataFrame(lines, columns=columns)
+    frame = pd.DataFrame(entries, columns=columns)
     return frame.drop_duplicates(["setting", "cell", "seed", "metric"], ignore_index=True)
 
 
-def _said(row: Row) -> set[tuple[str, str]]:
-    """Which numbers of which models a row holds."""
-    return {(role, name) for role, scores in row.scores.items() for name in scores}
+def _scored(result: Result) -> set[tuple[str, str]]:
+    """Return the scores that a result holds, as pairs of role and metric."""
+    return {(role, name) for role, scores in result.scores.items() for name in scores}
 
 
-def shared_role(row: Row) -> str | None:
-    """The role of which the run's own model is the same over again, as method=original's is; or None."""
-    for role, method in SHARED.items():
-        same = role in row.weights and row.weights[role] == row.weights.get("unlearned")
-        if same and row.names["method"] == method:
-            return role
-    return None
-
-
-def _read(path: Path) -> Row:
-    """Raises UserError where the file holds no row."""
-    with _naming(path):
-        return Row(**json.loads(path.read_text()))
+def _read(path: Path) -> Result:
+    """Read a result. Raise UserError if the file holds none."""
+    with _refusing_damage(path):
+        result = Result(**json.loads(path.read_text()))
+        if "line" in result.names:  # the former name of a variant
+            names = dict(result.names)
+            names["variant"] = names.pop("line")
+            result.names = names
+    return result
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _refusing_damage(path: Path) -> Iterator[None]:
+    """Turn errors of parsing a file into a UserError that names the file."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -158,6 +202,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, value: Any, indent: int | None) -> None:
+    """Write JSON to a scratch file and rename it, so that the file is never seen half written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}-{uuid4().hex}.tmp")
     try:

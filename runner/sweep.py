@@ -3,16 +3,19 @@
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from conf import Until
 from runner.errors import message_of
 from runner.naming import choices
 from runner.pipeline import run
 from runner.plan import Plan
-from runner.report import Report
+from runner.report import Report, show
 
 # What a job of a sweep leaves in its folder, for the end of the sweep.
 FAILURE, NAME = "failure.txt", "name.txt"
@@ -37,3 +40,24 @@ def execute(cfg: DictConfig) -> None:
         text = message_of(error) or traceback.format_exc()
         print(f"failed: {' '.join(overrides)}: {text}", file=sys.stderr, flush=True)
         (folder / FAILURE).write_text(text)
+
+
+class TableAfterSweep(Callback):
+    """Prints the tables of a sweep when its last job is done, on the machine that launched it."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print and write the table of every name in the sweep, and exit with 1 if a job failed."""
+        folder = Path(config.hydra.sweep.dir)
+        names = sorted({path.read_text() for path in folder.glob(f"*/{NAME}")})
+        failed = sorted(folder.glob(f"*/{FAILURE}"))
+        wrong = [f"{len(failed)} runs of the sweep failed, as told above"] if failed else []
+        for name in names if config.until is Until.end else []:
+            if not any((Path(config.paths.root) / "results" / name).glob("*.json")):
+                continue  # every job failed, and its reason is printed already
+            try:
+                show(config, name)
+            except Exception as error:
+                wrong.append(message_of(error) or traceback.format_exc())
+        if wrong:
+            # Hydra turns an exception of a callback into a warning, but lets SystemExit pass
+            sys.exit("error: " + "\n".join(wrong))

@@ -68,7 +68,7 @@ SWEEP = ["-m", "method=finetune,random_labels", "seed=0,1,2"]
 
 
 def digits_of(root: Path) -> dict[str, object]:
-    rows = Results(root / "results").rows("digits_small_cnn_whole_class")
+    rows = Results(root / "results").named("digits_small_cnn_whole_class")
     return {row.key: row.scores for row in rows}
 
 
@@ -180,7 +180,7 @@ def test_a_method_is_two_files(tmp_path: Path) -> None:
     done = runner(search, "method=halve_head", "method.factor=0", out, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "halve_head" in done.stdout
-    (row,) = Results(tmp_path / "out" / "results").rows("digits_small_cnn_whole_class")
+    (row,) = Results(tmp_path / "out" / "results").named("digits_small_cnn_whole_class")
     assert row.names["method"] == "halve_head"
     assert row.scores["unlearned"] != row.scores["original"]
     wrong = runner(search, "method=halve_head", "method.factor=x", out, PYTHONPATH=str(tmp_path))

@@ -1,4 +1,4 @@
-"""Figures draw what the rows hold and were made from; published numbers stand beside ours."""
+"""Figures show the numbers of results and of their models; published numbers stand beside ours."""
 
 import csv
 import json
@@ -13,17 +13,17 @@ import pytest
 from data.errors import UserError
 from runner.compose import composed
 from runner.figure.__main__ import main
-from runner.figure.confusion import Confusion
-from runner.figure.curves import Curves
+from runner.figure.confusion import ConfusionFigure
+from runner.figure.curves import CurvesFigure
 from runner.figure.drawing import Drawing, styles
-from runner.figure.logits import Logits
+from runner.figure.logits import LogitsFigure
 from runner.figure.runs import Runs
-from runner.figure.scores import Scores
+from runner.figure.scores import ScoresFigure
 from runner.pipeline import run
 from runner.plan import Plan, build
 from runner.published import FOLDER, read
 from runner.report import Report
-from runner.results import Results
+from runner.results import Line, Results
 from tests.conftest import QUICK, options, plan_of
 
 Quick = Callable[..., Plan]
@@ -38,30 +38,31 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             scenario = ["scenario=random", f"scenario.fraction={fraction}"]
             own = ["method=random_labels", *scenario, f"seed={seed}", "name=drawn"]
             run(plan_of(*QUICK, f"paths.root={root}", *own), own)
-    return Runs(Report(Results(root / "results").rows("drawn"), ["test_accuracy"]), root)
+    return Runs(Report(Results(root / "results").named("drawn"), ["test_accuracy"]), root)
 
 
 def test_a_point_is_the_mean_over_seeds_at_its_cost(runs: Runs) -> None:
-    (axes,) = Scores("gradient_examples", ["test_accuracy"], joined=False).draw(runs).axes
+    (axes,) = ScoresFigure("gradient_examples", ["test_accuracy"], joined=False).draw(runs).axes
     found = {tuple(point) for line in axes.containers for point in line.lines[0].get_xydata()}  # type: ignore[attr-defined]
     wanted = set()
-    for cell in {row.cells["unlearned"] for row in runs.report.rows}:
-        mine = [row for row in runs.report.rows if row.cells["unlearned"] == cell]
-        score = sum(row.scores["unlearned"]["test_accuracy"] for row in mine) / len(mine)
+    results = runs.report.results
+    for cell in {result.cells["unlearned"] for result in results}:
+        mine = [result for result in results if result.cells["unlearned"] == cell]
+        score = sum(result.scores["unlearned"]["test_accuracy"] for result in mine) / len(mine)
         wanted.add((mine[0].costs["unlearned"]["gradient_examples"], score))
     assert {(round(x), round(y, 9)) for x, y in found} == {(round(x), round(y, 9)) for x, y in wanted}
 
 
 def test_an_option_can_be_the_axis(runs: Runs) -> None:
-    (axes,) = Scores("scenario.fraction", ["test_accuracy"], joined=False).draw(runs).axes
+    (axes,) = ScoresFigure("scenario.fraction", ["test_accuracy"], joined=False).draw(runs).axes
     at = {line.lines[0].get_xdata()[0] for line in axes.containers}  # type: ignore[attr-defined]
     assert at == {0.1, 0.3}
-    (axes,) = Scores("training.epochs", ["test_accuracy"], joined=False).draw(runs).axes
+    (axes,) = ScoresFigure("training.epochs", ["test_accuracy"], joined=False).draw(runs).axes
     assert len(axes.containers) == 2, "as the option is set, not as an identity names it"
 
 
 def test_lines_of_one_name_are_joined_in_the_order_of_the_axis(runs: Runs) -> None:
-    figure = Scores("scenario.fraction", ["test_accuracy"], joined=True).draw(runs)
+    figure = ScoresFigure("scenario.fraction", ["test_accuracy"], joined=True).draw(runs)
     (curve,) = figure.axes[0].containers
     assert curve.get_label() == "random_labels"
     assert list(curve.lines[0].get_xdata()) == [0.1, 0.3]  # type: ignore[attr-defined]
@@ -71,15 +72,15 @@ def test_lines_of_one_name_are_joined_in_the_order_of_the_axis(runs: Runs) -> No
 
 def test_a_curve_is_the_mean_over_seeds_of_what_was_logged(runs: Runs) -> None:
     """The one of method=random_labels with fraction 0.1, and its 95 % interval."""
-    (axes,) = Curves("epoch", ["loss"]).draw(runs).axes
+    (axes,) = CurvesFigure("epoch", ["loss"]).draw(runs).axes
     labels = {line.get_label(): line for line in axes.get_lines()}
     label = next(text for text in labels if str(text).startswith("random_labels (scenario.fraction=0.1"))
-    rows = [row for row in runs.report.rows if row.parameters["scenario.fraction"] == 0.1]
+    results = [result for result in runs.report.results if result.parameters["scenario.fraction"] == 0.1]
     logged = [
         [point["loss"] for point in json.loads(file.read_text())]
-        for file in (runs.root / "store" / "unlearn" / row.key / "curves.json" for row in rows)
+        for file in (runs.root / "store" / "unlearn" / result.key / "curves.json" for result in results)
     ]
-    assert len(rows) == 2 and np.ptp(logged, axis=0).min() > 0
+    assert len(results) == 2 and np.ptp(logged, axis=0).min() > 0
     assert labels[label].get_ydata() == pytest.approx(np.mean(logged, axis=0))
     band = axes.collections[list(labels).index(label)].get_paths()[0].vertices  # type: ignore[union-attr]
     # t₀.₉₇₅,₁ = 12.7062, and s / √2 of two values is half their distance
@@ -88,7 +89,7 @@ def test_a_curve_is_the_mean_over_seeds_of_what_was_logged(runs: Runs) -> None:
 
 
 def test_a_matrix_is_summed_over_seeds_by_true_class(runs: Runs) -> None:
-    *panels, bar = Confusion("confusion").draw(runs).axes
+    *panels, bar = ConfusionFigure("confusion").draw(runs).axes
     assert len(panels) == 6 and bar.get_ylabel() == "share of the true class"
     for axes, (setting, cell) in zip(panels, runs.report.lines(), strict=True):
         shares = np.asarray(axes.images[0].get_array())
@@ -100,7 +101,7 @@ def test_a_matrix_is_summed_over_seeds_by_true_class(runs: Runs) -> None:
 
 
 def test_logits_are_those_of_the_line_for_all_seeds(runs: Runs) -> None:
-    every, third = Logits([3], 20).draw(runs).axes
+    every, third = LogitsFigure([3], 20).draw(runs).axes
     assert third.get_xlabel() == "logit of class 3"
     for axes in (every, third):
         assert len(axes.patches) == 6
@@ -119,19 +120,21 @@ def test_logits_are_those_of_the_line_for_all_seeds(runs: Runs) -> None:
     ("drawing", "words"),
     [
         (
-            Scores("nothing", ["test_accuracy"], False),
+            ScoresFigure("nothing", ["test_accuracy"], False),
             r"figure\.scores\.x=nothing is no number of any run",
         ),
-        (Scores("seconds", ["nothing"], False), r"figure\.scores\.y names nothing"),
+        (ScoresFigure("seconds", ["nothing"], False), r"figure\.scores\.y names nothing"),
         (
-            Curves("epoch", ["kl"]),
-            r"figure\.curves\.y names kl.*there are: \['accuracy', 'loss', 'lr'\]",
+            CurvesFigure("epoch", ["kl"]),
+            r"figure\.curves\.y names kl.*choose from \['accuracy', 'loss', 'lr'\]",
         ),
-        (Curves("step", ["loss"]), r"figure\.curves\.y names loss.*with step.*figure\.curves\.x may be"),
-        (Scores("seconds", [], False), "the figure has no panel"),
-        (Logits([], 0), r"figure\.logits\.bins=0"),
-        (Confusion("nothing"), r"no matrix nothing; there are: \['confusion'\]"),
-        (Logits([10], 20), r"figure\.logits\.classes names 10: choose from 0 to 9"),
+        (
+            CurvesFigure("step", ["loss"]),
+            r"figure\.curves\.y names loss.*with step.*set figure\.curves\.x to another",
+        ),
+        (ScoresFigure("seconds", [], False), "the figure has no panel"),
+        (ConfusionFigure("nothing"), r"no matrix nothing; there are: \['confusion'\]"),
+        (LogitsFigure([10], 20), r"figure\.logits\.classes names 10: choose from 0 to 9"),
     ],
 )
 def test_what_no_run_has_is_refused(drawing: Drawing, words: str, runs: Runs) -> None:
@@ -139,12 +142,22 @@ def test_what_no_run_has_is_refused(drawing: Drawing, words: str, runs: Runs) ->
         drawing.draw(runs)
 
 
+@pytest.mark.parametrize("option", ["bins=0", "bins=99999999999999999999", "classes=[-1]"])
+def test_numbers_of_figures_have_bounds(option: str) -> None:
+    cfg, _ = composed(["figure=[logits]", f"figure.logits.{option}"])
+    with pytest.raises(UserError, match=r"figure\.logits\.(bins|classes)=.*it must be at least [01]"):
+        build(cfg.figure.logits, Drawing, "figure.logits")
+
+
 def test_what_was_pruned_is_named_with_the_command_that_makes_it_again(
     runs: Runs, tmp_path: Path
 ) -> None:
     shutil.copytree(runs.root, tmp_path, dirs_exist_ok=True)
     pruned = replace(runs, root=tmp_path)
-    for drawing, stage in ((Curves("epoch", ["loss"]), "unlearn"), (Logits([], 20), "predict")):
+    for drawing, stage in (
+        (CurvesFigure("epoch", ["loss"]), "unlearn"),
+        (LogitsFigure([], 20), "predict"),
+    ):
         drawing.draw(pruned)
         shutil.rmtree(tmp_path / "store" / stage)
         with pytest.raises(UserError, match="no longer in the store: run `python -m runner method="):
@@ -179,12 +192,13 @@ def test_published_lines_are_lines_of_ours(path: Path) -> None:
 def test_ours_and_theirs_stand_in_one_cell(quick: Quick) -> None:
     """On digits and small: the numbers differ, their places must not."""
     preset = ["line=amnesiac", "recorder=[batch_updates]", "repair=epochs", "name=beside"]
-    row = run(quick(*preset))
-    assert row is not None
-    report = Report([row], ["test_forget_accuracy"], published=read("paper004_table1"))
+    plan = quick(*preset)
+    run(plan)
+    (result,) = Results(plan.root / "results").named("beside")
+    report = Report([result], ["test_forget_accuracy"], published=read("paper004_table1"))
     (line,) = [text for text in report.markdown().splitlines() if text.startswith("| amnesiac ")][-1:]
-    unlearned = row.scores["unlearned"]["test_forget_accuracy"]
-    repaired = row.scores["repaired"]["test_retain_accuracy"]
+    unlearned = result.scores["unlearned"]["test_forget_accuracy"]
+    repaired = result.scores["repaired"]["test_retain_accuracy"]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[3] == f"{unlearned:.3f} (0)" and cells[6] == f"{repaired:.3f} (0.98)"
     (absent,) = [text for text in report.markdown().splitlines() if text.startswith("| layer_p10 ")]
@@ -197,6 +211,6 @@ def test_a_table_that_was_not_published_is_refused() -> None:
 
 
 def test_twenty_names_have_twenty_colours() -> None:
-    lines = [("setting", str(number)) for number in range(20)]
-    found = styles(lines, {line: line[1] for line in lines})
+    lines = [Line("setting", str(number)) for number in range(20)]
+    found = styles(lines, {line: line.cell for line in lines})
     assert len({look["color"] for look in found.values()}) == 20

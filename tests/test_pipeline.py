@@ -11,7 +11,7 @@ from methods.training.loop import Diverged
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.report import Report
-from runner.results import Results, Row
+from runner.results import Result, Results
 from runner.stages import curves_of
 from runner.store import Artefact, Store
 from tests.conftest import stages_of
@@ -19,7 +19,7 @@ from tests.conftest import stages_of
 Quick = Callable[..., Plan]
 
 
-def done(plan: Plan, *overrides: str) -> Row:
+def done(plan: Plan, *overrides: str) -> Result:
     row = run(plan, overrides)
     assert row is not None
     return row
@@ -114,7 +114,7 @@ def test_divergence_is_a_result(quick: Quick) -> None:
     plan = quick("method.lr=1e30", "method.epochs=50", "method.batch_size=60")
     with pytest.raises(Diverged, match=r"unlearn: .* in epoch"):
         run(plan)
-    (row,) = Results(plan.root / "results").rows(plan.name)
+    (row,) = Results(plan.root / "results").named(plan.name)
     assert row.status == "diverged" and row.error and "lower the learning rate" in row.error
     assert made(plan)["pretrain"] == 1 and "unlearn" not in made(plan)
 
@@ -124,7 +124,7 @@ def test_a_run_that_diverges_leaves_the_row_of_one_that_did_not(quick: Quick) ->
     plan = quick("evaluation=quick")
     row, results = done(plan), Results(plan.root / "results")
     results.write(replace(row, status="diverged", scores={}, costs={}, weights={}), {})
-    assert [kept.status for kept in results.rows(plan.name)] == ["done"]
+    assert [kept.status for kept in results.named(plan.name)] == ["done"]
 
 
 @pytest.mark.parametrize("rate", ["1e38", "1e30"])
@@ -133,7 +133,7 @@ def test_a_last_step_that_blows_up_is_a_divergence(quick: Quick, rate: str) -> N
     plan = quick("method.batch_size=180", "method.epochs=1", f"method.lr={rate}")
     with pytest.raises(Diverged, match="no longer finite"):
         run(plan)
-    (row,) = Results(plan.root / "results").rows(plan.name)
+    (row,) = Results(plan.root / "results").named(plan.name)
     assert row.status == "diverged"
 
 
@@ -195,7 +195,7 @@ def test_scores_of_the_test_rows_alone_leave_fuller_ones_as_they_are(quick: Quic
     assert "train_forget_accuracy" not in few.scores["unlearned"]
     many = done(quick())
     assert done(quick("evaluation=test_only")).scores["unlearned"] == few.scores["unlearned"]
-    (kept,) = Results(quick().root / "results").rows(few.name)
+    (kept,) = Results(quick().root / "results").named(few.name)
     assert kept.scores == many.scores
 
 
@@ -240,7 +240,7 @@ def test_passes_that_the_budget_forbids_are_not_scored(quick: Quick) -> None:
     assert [point["pass"] for point in scored_passes(plan, done(plan))] == [1, 2]
 
 
-def scored_passes(plan: Plan, row: Row) -> list[dict[str, float]]:
+def scored_passes(plan: Plan, row: Result) -> list[dict[str, float]]:
     """What the row's own model was scored at while it was made."""
     store = plan.root / "store"
     used = [Artefact(stage, key, store / stage / key) for stage, key in row.artefacts]

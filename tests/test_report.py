@@ -1,34 +1,38 @@
-"""Tables of made-up rows with known means, intervals and gaps."""
+"""Tables of made-up results with known means, intervals and gaps."""
 
 import csv
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data.errors import UserError
+from runner.compose import composed
 from runner.report import Report
-from runner.results import Results, Row, tidy
+from runner.results import Result, Results, tidy
+from runner.roles import ROLES
 
 PROVENANCE = {"commit": "abc", "dirty": False, "device": "cpu", "threads": 1, "torch": "2"}
 COLUMNS = ["test_accuracy", "gradient_examples"]
 
 
-def row(
+def result(
     method: str,
     seed: int,
     score: float | None,
     retrained: float = 0.5,
     setting: str = "setting",
     **changes: object,
-) -> Row:
+) -> Result:
     own = {} if method == "retrain" else {"method.lr": 0.1}
     parameters = {"pretrain.data.limit": None, **own, **changes}
     models = {"original": 0.9, "unlearned": score, "reference": retrained}
     weights = {"original": "o", "retrain": "r"}
     done = score is not None
-    return Row(
+    return Result(
         name="made_up",
         key=f"{method}{seed}{sorted(changes.items())}",
         seed=seed,
@@ -53,28 +57,28 @@ def cells(report: Report) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def test_the_mean_has_a_student_interval() -> None:
-    rows = [row("finetune", seed, score) for seed, score in enumerate([0.1, 0.2, 0.3])]
-    cell = cells(Report(rows, COLUMNS))["finetune", "test_accuracy"]
+    results = [result("finetune", seed, score) for seed, score in enumerate([0.1, 0.2, 0.3])]
+    cell = cells(Report(results, COLUMNS))["finetune", "test_accuracy"]
     assert float(cell["value"]) == pytest.approx(0.2)
     # t₀.₉₇₅,₂ = 4.30265; s = 0.1; 4.30265 · 0.1 / √3
     assert float(cell["half_width"]) == pytest.approx(0.248414, abs=1e-6)
     assert cell["n"] == "3"
-    assert "0.200 ± 0.248" in Report(rows, COLUMNS).terminal()
+    assert "0.200 ± 0.248" in Report(results, COLUMNS).terminal()
 
 
 def test_gaps_are_paired_by_seed() -> None:
     """Scores and references vary much; their difference is the same for every seed."""
-    rows = [row("finetune", seed, x + 0.25, retrained=x) for seed, x in enumerate([0.1, 0.4, 0.7])]
-    cell = cells(Report(rows, COLUMNS))["finetune", "test_accuracy"]
+    results = [result("finetune", seed, x + 0.25, retrained=x) for seed, x in enumerate([0.1, 0.4, 0.7])]
+    cell = cells(Report(results, COLUMNS))["finetune", "test_accuracy"]
     assert float(cell["gap"]) == pytest.approx(0.25)
     assert float(cell["gap_half_width"]) == pytest.approx(0, abs=1e-12)
     assert float(cell["half_width"]) > 0.5
 
 
 def test_shared_models_are_counted_once_per_seed() -> None:
-    rows = [row(method, seed, 0.3) for method in ("finetune", "random_labels") for seed in (0, 1)]
-    rows += [row("retrain", seed, 0.5) for seed in (0, 1)] + [row("original", 0, 0.9)]
-    frame = tidy(rows)
+    results = [result(method, seed, 0.3) for method in ("finetune", "random_labels") for seed in (0, 1)]
+    results += [result("retrain", seed, 0.5) for seed in (0, 1)] + [result("original", 0, 0.9)]
+    frame = tidy(results)
     accuracy = frame[frame.metric == "test_accuracy"]
     assert accuracy.groupby("method").size().to_dict() == {
         "original": 2, "retrain": 2, "finetune": 2, "random_labels": 2
@@ -82,20 +86,24 @@ def test_shared_models_are_counted_once_per_seed() -> None:
 
 
 def test_lines_are_the_original_the_methods_and_the_reference() -> None:
-    rows = [row(method, 0, 0.3) for method in ("random_labels", "finetune")]
-    lines = [line.split()[0] for line in Report(rows, COLUMNS).terminal().splitlines() if line.strip()]
+    results = [result(method, 0, 0.3) for method in ("random_labels", "finetune")]
+    lines = [
+        line.split()[0] for line in Report(results, COLUMNS).terminal().splitlines() if line.strip()
+    ]
     order = [lines.index(name) for name in ("original", "finetune", "random_labels", "retrain")]
     assert order == sorted(order)
 
 
 def test_lines_and_settings_stand_by_the_size_of_their_numbers() -> None:
     counts = (100, 30, 3)
-    rows = [
-        row("finetune", 0, 0.1, setting=str(count), **{"method.lr": lr, "request.scenario.count": count})
+    results = [
+        result(
+            "finetune", 0, 0.1, setting=str(count), **{"method.lr": lr, "request.scenario.count": count}
+        )
         for lr in (0.01, 0.002)
         for count in counts
     ]
-    text = Report(rows, COLUMNS).terminal().split("gap")[0].splitlines()
+    text = Report(results, COLUMNS).terminal().split("gap")[0].splitlines()
     found = [line.split("(")[1].split(")")[0] for line in text if line.startswith("finetune")]
     assert found == [
         f"lr={lr}, request.scenario.count={n}" for n in (3, 30, 100) for lr in (0.002, 0.01)
@@ -103,7 +111,7 @@ def test_lines_and_settings_stand_by_the_size_of_their_numbers() -> None:
 
 
 def test_what_a_record_takes_is_shown_unasked() -> None:
-    plain, recorded = row("finetune", 0, 0.1), row("amnesiac", 0, 0.2)
+    plain, recorded = result("finetune", 0, 0.1), result("amnesiac", 0, 0.2)
     costs = recorded.costs | {"unlearned": {"record_bytes": 5e6, "record_seconds": 2.0, "seconds": 1.0}}
     assert "record" not in Report([plain], COLUMNS).terminal()
     text = Report([plain, replace(recorded, costs=costs)], COLUMNS).terminal()
@@ -111,63 +119,65 @@ def test_what_a_record_takes_is_shown_unasked() -> None:
 
 
 def test_short_cells_say_how_many_seeds_they_have() -> None:
-    rows = [row("finetune", 0, 0.2), row("finetune", 1, 0.2), row("random_labels", 0, 0.4)]
-    text = Report(rows, COLUMNS).terminal()
+    results = [result("finetune", 0, 0.2), result("finetune", 1, 0.2), result("random_labels", 0, 0.4)]
+    text = Report(results, COLUMNS).terminal()
     assert "0.400 (n=1)" in text and "0.200 ± 0.000 " in text + " "
-    assert "(n=2)" in Report(rows, COLUMNS, seeds=5).terminal()
+    assert "(n=2)" in Report(results, COLUMNS, seeds=5).terminal()
 
 
 def test_a_failed_run_is_reported_and_leaves_its_cell_short() -> None:
-    rows = [row("finetune", 0, 0.2), row("finetune", 1, 0.3), row("random_labels", 0, 0.2)]
-    text = Report([*rows, row("random_labels", 1, None)], COLUMNS).terminal()
+    results = [result("finetune", 0, 0.2), result("finetune", 1, 0.3), result("random_labels", 0, 0.2)]
+    text = Report([*results, result("random_labels", 1, None)], COLUMNS).terminal()
     assert "random_labels, seed 1: diverged: the loss became nan" in text
     assert "0.200 (n=1)" in text
 
 
 def test_runs_with_other_parameters_are_other_lines_named_by_what_differs() -> None:
-    rows = [row("finetune", 0, 0.2), row("finetune", 0, 0.6, **{"method.lr": 0.01})]
-    found = cells(Report(rows, COLUMNS))
+    results = [result("finetune", 0, 0.2), result("finetune", 0, 0.6, **{"method.lr": 0.01})]
+    found = cells(Report(results, COLUMNS))
     assert float(found["finetune (lr=0.1)", "test_accuracy"]["value"]) == 0.2
     assert float(found["finetune (lr=0.01)", "test_accuracy"]["value"]) == 0.6
 
 
-def test_rows_of_several_commits_are_remarked() -> None:
-    other = row("finetune", 1, 0.2)
+def test_results_of_several_commits_are_remarked() -> None:
+    other = result("finetune", 1, 0.2)
     other.provenance = {"row": PROVENANCE, "original": PROVENANCE | {"commit": "def", "threads": 2}}
-    text = Report([row("finetune", 0, 0.2), other], COLUMNS).terminal()
+    text = Report([result("finetune", 0, 0.2), other], COLUMNS).terminal()
     assert "more than one commit: abc, def" in text and "more than one threads: 1, 2" in text
 
 
 def test_settings_are_told_apart_in_every_line() -> None:
-    rows = [
-        row("finetune", 0, 0.2, **{"pretrain.training.lr": 0.1}),
-        row("finetune", 0, 0.3, setting="other", **{"pretrain.training.lr": 0.2}),
+    results = [
+        result("finetune", 0, 0.2, **{"pretrain.training.lr": 0.1}),
+        result("finetune", 0, 0.3, setting="other", **{"pretrain.training.lr": 0.2}),
     ]
-    found = {line for line, _ in cells(Report(rows, COLUMNS))}
+    found = {line for line, _ in cells(Report(results, COLUMNS))}
     methods = ("original", "finetune", "retrain")
     assert found == {f"{method} (training.lr={lr})" for method in methods for lr in (0.1, 0.2)}
 
 
 def test_the_names_of_lines_are_no_part_of_what_they_share() -> None:
-    rows = []
+    results = []
     for model in (models := ("resnet18", "vit")):
-        made = row("amnesiac", 0, 0.1, setting=model)
-        rows.append(replace(made, names={**made.names, "model": model, "line": f"{model}_amnesiac"}))
-    lines = {line for line, _ in cells(Report(rows, COLUMNS))}
+        made = result("amnesiac", 0, 0.1, setting=model)
+        results.append(
+            replace(made, names={**made.names, "model": model, "variant": f"{model}_amnesiac"})
+        )
+    lines = {line for line, _ in cells(Report(results, COLUMNS))}
     shared = {f"{name} (model={model})" for name in ("original", "retrain") for model in models}
     assert lines == shared | {f"{model}_amnesiac" for model in models}
 
 
 def test_a_published_retraining_stands_beside_the_reference() -> None:
     """The line of method=retrain is the reference of all, and has no cell of its own."""
-    made = row("retrain", 0, 0.5)
+    made = result("retrain", 0, 0.5)
     published = {("retrain", "unlearned", "test_accuracy"): 0.79}
     text = Report([made], COLUMNS, published=published).markdown()
     assert "| retrain" in text and "0.500 (0.79)" in text
 
 
 def test_a_retraining_that_was_cut_short_is_a_line_of_its_own() -> None:
-    whole, short = row("retrain", 0, 0.5), row("retrain", 0, 0.4, budget=10)
+    whole, short = result("retrain", 0, 0.5), result("retrain", 0, 0.4, budget=10)
     short.weights = {**short.weights, "unlearned": "another"}
     found = cells(Report([whole, short], COLUMNS))
     assert float(found["retrain", "test_accuracy"]["value"]) == 0.5
@@ -175,39 +185,84 @@ def test_a_retraining_that_was_cut_short_is_a_line_of_its_own() -> None:
 
 
 def test_all_runs_failed() -> None:
-    text = Report([row("finetune", 0, None)], COLUMNS).terminal()
+    text = Report([result("finetune", 0, None)], COLUMNS).terminal()
     assert "finetune, seed 0: diverged: the loss became nan" in text
 
 
 def test_a_column_that_no_run_has_is_remarked() -> None:
-    assert "no run has these columns: typo" in Report([row("finetune", 0, 0.2)], ["typo"]).terminal()
+    assert "no run has these columns: typo" in Report([result("finetune", 0, 0.2)], ["typo"]).terminal()
+
+
+def test_default_columns_that_no_run_has_are_left_out_without_a_remark() -> None:
+    default = list(composed([])[0].table.columns)
+    results = [result("finetune", 0, 0.2)]
+    assert "no run has" not in Report(results, default).terminal()
+    text = Report(results, ["test_accuracy", "test_forget_accuracy"]).terminal()
+    assert "no run has these columns: test_forget_accuracy" in text
+
+
+def test_a_repaired_model_and_one_before_the_request_have_lines_that_say_so() -> None:
+    made = result("sisa", 0, 0.2, **{"repair.epochs": 1})
+    roles = ("original", "before", "unlearned", "repaired", "reference")
+    scores = {name: {"test_accuracy": number / 10} for number, name in enumerate(roles)}
+    whole = replace(
+        made,
+        scores=scores,
+        costs={name: {} for name in roles},
+        cells={name: name for name in ("before", "unlearned", "repaired")},
+    )
+    text = Report([whole], COLUMNS).markdown().split("gap")[0]
+    lines = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
+    assert lines[2:-1] == ["original", "sisa", "sisa, before the request", "sisa, repaired", "retrain"]
+
+
+def test_options_distinguish_the_lines_of_the_roles_that_depend_on_them() -> None:
+    for name in ("method.lr", "repair.epochs", "recorder.keep", "budget", "training.lr"):
+        depending = {role.name for role in ROLES if role.depends_on(name)}
+        own = {"before", "unlearned", "repaired"}
+        expected = {"repair.epochs": {"repaired"}, "training.lr": own | {"original", "reference"}}
+        assert depending == expected.get(name, own)
 
 
 def test_markdown_and_latex_hold_the_same_numbers() -> None:
-    report = Report([row("finetune", seed, 0.2 + seed / 10) for seed in range(3)], COLUMNS)
+    report = Report([result("finetune", seed, 0.2 + seed / 10) for seed in range(3)], COLUMNS)
     assert "| finetune" in report.markdown() and "0.300 ± 0.248" in report.markdown()
     assert "\\begin{tabular}" in report.latex() and "0.300 ± 0.248" in report.latex()
     assert "\n% mean ± 95 % t-interval" in report.latex(), "remarks are comments"
 
 
-def test_rows_survive_writing_and_a_later_one_takes_the_place(tmp_path: Path) -> None:
+def test_results_survive_writing_and_a_later_one_takes_the_place(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    results.write(row("finetune", 0, 0.1), {})
-    results.write(row("finetune", 0, 0.2), {"unlearned": {"confusion": [[1, 0], [0, 1]]}})
-    (found,) = results.rows("made_up")
+    results.write(result("finetune", 0, 0.1), {})
+    results.write(result("finetune", 0, 0.2), {"unlearned": {"confusion": [[1, 0], [0, 1]]}})
+    (found,) = results.named("made_up")
     assert found.scores["unlearned"]["test_accuracy"] == 0.2
-    alone = row("finetune", 0, 0.2)
+    alone = result("finetune", 0, 0.2)
     alone.scores = {"unlearned": {"test_accuracy": 0.2}}
     results.write(alone, {})
-    assert "reference" in results.rows("made_up")[0].scores, "it says the same and more"
+    assert "reference" in results.named("made_up")[0].scores, "it says the same and more"
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_unknown_names_and_torn_rows_are_named(tmp_path: Path) -> None:
+def test_the_former_name_of_a_variant_is_read(tmp_path: Path) -> None:
+    results, made = Results(tmp_path), result("amnesiac", 0, 0.1)
+    results.write(replace(made, names={**made.names, "line": "factored"}), {})
+    (found,) = results.named("made_up")
+    assert found.names == {**made.names, "variant": "factored"}
+    assert ("factored", "test_accuracy") in cells(Report([found], COLUMNS))
+
+
+def test_a_report_needs_no_sweep_and_no_torch() -> None:
+    code = "import sys, runner.report.__main__; print({'torch', 'runner.sweep'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_unknown_names_and_torn_results_are_named(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    results.write(row("finetune", 0, 0.1), {})
+    results.write(result("finetune", 0, 0.1), {})
     with pytest.raises(UserError, match=r"no results are named other.*made_up"):
-        results.rows("other")
+        results.named("other")
     (tmp_path / "made_up" / "torn.json").write_text('{"name": "ma')
     with pytest.raises(UserError, match=r"torn\.json is damaged"):
-        results.rows("made_up")
+        results.named("made_up")

@@ -12,6 +12,7 @@ from runner.results import Results
 
 
 def main(overrides: list[str]) -> None:
+    """Compose the configuration, draw its figures, and print the path of every file written."""
     from runner.compose import composed
     from runner.plan import build
 
@@ -20,7 +21,7 @@ def main(overrides: list[str]) -> None:
     # a preset may set options of a figure that the command line did not choose
     chosen = [kind for kind in cfg.figure if "_target_" in cfg.figure[kind]]
     drawings = {kind: build(cfg.figure[kind], Drawing, f"figure.{kind}") for kind in chosen}
-    runs = Runs(Report(Results(root / "results").rows(name), list(cfg.table.columns)), root)
+    runs = Runs(Report(Results(root / "results").named(name), list(cfg.table.columns)), root)
     (root / "figures").mkdir(parents=True, exist_ok=True)
     for kind, drawing in drawings.items():
         figure = drawing.draw(runs)

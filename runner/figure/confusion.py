@@ -1,5 +1,6 @@
-"""Confusion: which class is taken for which, a matrix for every line of the table."""
+"""Confusion: the shares of predicted classes for each true class, a matrix per line of the table."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,26 +14,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-# Matrices side by side in a row, at most, and classes whose shares can be read as numbers.
+# The largest number of matrices side by side, and of classes whose shares can be read as numbers.
 ABREAST = 4
 LEGIBLE = 20
 
 
 @dataclass(frozen=True)
 class ConfusionFigure(Drawing):
-    """The counts of `matrix`, summed over seeds, as shares of each true class, in one colour scale and,
-    for few classes, in percent; what rounds to none is left blank."""
+    """The counts of a confusion matrix, summed over seeds and shown as shares of each true class.
+
+    `matrix` is the name that a metric gave to the matrix. All panels have one colour scale. Up to 20
+    classes, shares are also written in percent, except those that round to 0.
+    """
 
     matrix: str
 
     def draw(self, runs: Runs) -> "Figure":
+        """Raise UserError if a model has no such matrix."""
         found = {
             line: np.sum([model.matrix(self.matrix) for model in models], axis=0)
             for line, models in runs.models.items()
         }
-        rows = -(-len(found) // ABREAST)
-        figure, all_axes = panels(len(found), -(-len(found) // rows), 3.4, 3.6)
+        down = math.ceil(len(found) / ABREAST)
+        figure, all_axes = panels(len(found), math.ceil(len(found) / down), 3.4, 3.6)
         for axes, (line, counts) in zip(all_axes, found.items(), strict=True):
+            # a class without rows has no shares: divide by 1, which leaves its zeros
             shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
             image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
             axes.set_title(runs.report.labels[line], fontsize="small")
@@ -45,6 +51,7 @@ class ConfusionFigure(Drawing):
 
 
 def _number(axes: "Axes", shares: "NDArray[np.float64]") -> None:
+    """Write every share in percent into its field, and number the classes."""
     axes.set_xticks(range(len(shares)))
     axes.set_yticks(range(len(shares)))
     for (true, predicted), share in np.ndenumerate(shares):

@@ -1,49 +1,58 @@
-"""What a figure is: a component that draws the runs of a name."""
+"""The base class of figures, and what they share: panels, legend and styles."""
 
+import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from data.component import Component
 from data.errors import UserError
-from runner.figure.runs import Line, Runs
+from runner.figure.runs import Runs
+from runner.results import Line
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The models that methods are compared with.
-STYLES = {"original": {"color": "grey", "ls": ":"}, "reference": {"color": "grey", "ls": "--"}}
-
 
 class Drawing(Component):
-    """A kind of figure: a frozen dataclass whose fields say what it shows."""
+    """A kind of figure: a frozen dataclass whose fields are its options."""
 
     def draw(self, runs: Runs) -> "Figure":
-        """Raises UserError where the runs have nothing of the kind."""
+        """Return the figure of the runs. Raise UserError if they lack what it shows."""
         raise NotImplementedError
 
 
 def panels(count: int, columns: int, width: float, height: float) -> tuple["Figure", list["Axes"]]:
-    """An empty figure of so many panels, `columns` in a row; sizes are a panel's, in inches. Raises
-    UserError where there is nothing to show."""
+    """Return an empty figure and the axes of its `count` panels, `columns` side by side.
+
+    `width` and `height` of a panel are in inches. Raise UserError if `count` is 0, or if matplotlib is
+    not installed.
+    """
     if not count:
         raise UserError("the figure has no panel: name what it shows with figure.<kind>.y=[…]")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError('figures need matplotlib: pip install -e ".[figures]"') from error
-    rows = -(-count // columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    grid = [axes for row in figure.subplots(rows, columns, squeeze=False) for axes in row]
+    down = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns, height * down), layout="constrained")
+    grid = figure.subplots(down, columns, squeeze=False).ravel().tolist()
     for axes in grid[count:]:
         axes.remove()
     return figure, grid[:count]
 
 
+def axis_label(name: str) -> str:
+    """Return the label of an axis that shows a score, a cost or a logged value."""
+    return name.replace("_", " ")
+
+
 def legend(figure: "Figure", runs: Runs, names: Mapping[Line, str]) -> None:
-    """One legend of all panels by the lines' names, in the order of the table; the figure grows by its
-    width."""
+    """Add one legend for all panels, in the order of the table, and widen the figure to hold it.
+
+    `names` are the labels that the lines were drawn with.
+    """
     found: dict[str, Artist] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
@@ -55,10 +64,19 @@ def legend(figure: "Figure", runs: Runs, names: Mapping[Line, str]) -> None:
 
 
 def styles(lines: Collection[Line], names: Mapping[Line, str]) -> dict[Line, dict[str, Any]]:
-    """How every line of the table is drawn, the same in all panels: a colour for a name, of twenty."""
+    """Return matplotlib's style of every line, the same in all panels.
+
+    The models that methods are compared with are grey. Other lines have one of twenty colours for each
+    name.
+    """
     from matplotlib import colormaps
 
-    pairs = colormaps["tab20"]  # a full and a light one of each of ten colours in turns: full ones first
-    own = list(dict.fromkeys(names[line] for line in lines if line[1] not in STYLES))
+    # tab20 alternates a full and a light shade of ten colours: take the ten full ones first
+    pairs = colormaps["tab20"]
+    own = list(dict.fromkeys(names[line] for line in lines if line.shared_role is None))
     colours = {name: pairs((2 * number + number // 10) % 20) for number, name in enumerate(own)}
-    return {line: STYLES.get(line[1]) or {"color": colours[names[line]]} for line in lines}
+    found = {}
+    for line in lines:
+        role = line.shared_role
+        found[line] = {"color": "grey", "ls": role.stroke} if role else {"color": colours[names[line]]}
+    return found

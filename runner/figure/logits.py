@@ -1,13 +1,15 @@
-"""Logits: how the outputs for the test set are distributed, a histogram for every line of the table."""
+"""Logits: the distribution of the outputs for the test set, a histogram for every line of the table."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
+from data.bounds import NUMBER, SIZE
 from data.errors import UserError
 from runner.figure.drawing import Drawing, legend, panels, styles
-from runner.figure.runs import Line, Runs
+from runner.figure.runs import Runs
+from runner.results import Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,22 +19,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LogitsFigure(Drawing):
-    """Densities over `bins` of equal width: a panel of the logits of all classes together, then one of
-    the logit of each of `classes`, of every test row and all seeds."""
+    """Densities of the logits of all test rows and seeds, over `bins` of equal width.
 
-    classes: list[int]
-    bins: int
+    The first panel shows the logits of all classes together. Every other panel shows the logit of one
+    of `classes`.
+    """
+
+    classes: list[Annotated[int, NUMBER]]
+    bins: Annotated[int, SIZE]
 
     def draw(self, runs: Runs) -> "Figure":
+        """Raise UserError if a model lacks one of the classes, or its predictions are not stored."""
         found = {
             line: np.concatenate([model.logits.numpy() for model in models])
             for line, models in runs.models.items()
         }
-        if self.bins < 1:
-            raise UserError(f"figure.logits.bins={self.bins}: it must be at least 1")
         known = min(logits.shape[1] for logits in found.values())
         for label in self.classes:
-            if not 0 <= label < known:
+            if label >= known:
                 raise UserError(f"figure.logits.classes names {label}: choose from 0 to {known - 1}")
         figure, (first, *others) = panels(1 + len(self.classes), 1 + len(self.classes), 5.2, 4)
         self._panel(first, runs, {line: logits.ravel() for line, logits in found.items()})
@@ -44,6 +48,7 @@ class LogitsFigure(Drawing):
         return figure
 
     def _panel(self, axes: "Axes", runs: Runs, values: "dict[Line, NDArray[np.float32]]") -> None:
+        """Draw the histogram of every line, all with the same bins."""
         together = np.concatenate(list(values.values()))
         edges = np.linspace(together.min(), together.max(), self.bins + 1)
         look = styles(runs.models, runs.report.labels)

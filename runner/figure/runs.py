@@ -1,4 +1,4 @@
-"""The runs of a name: their table, and what is kept of every model in it."""
+"""The runs of one name: their table, and the stored curves, logits and matrices of their models."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from data.errors import UserError
 from runner.report import Report
-from runner.results import Results, Row, models
+from runner.results import Line, Result, Results, models
+from runner.roles import Role
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,44 +17,39 @@ if TYPE_CHECKING:
     from metrics.predictions import Matrix
     from runner.store import Artefact
 
-# A line of the table: its setting and its cell.
-Line = tuple[str, str]
-
 
 @dataclass(frozen=True)
 class Model:
-    """The model of a line for one seed: the one of `role` in a row."""
+    """The model of a line for one seed: the one that has `role` in a result. `root` is paths.root."""
 
-    row: Row
-    role: str
+    result: Result
+    role: Role
     root: Path
 
     @property
     def logged(self) -> list[dict[str, float]]:
-        """What making it logged, point by point."""
-        from runner.roles import ROLE
-        from runner.stages import curves_of
-        from runner.stages.models import weights_of
+        """The points logged while the model was trained. Raises UserError if they are not stored."""
+        from runner.stages import curves_of, weights_of
 
-        for made in self._artefacts(ROLE[self.role].stage):
-            if weights_of(made) == self.row.weights[self.role]:
+        for made in self._artefacts(self.role.stage):
+            if weights_of(made) == self._weights:
                 return curves_of(made)
         raise self._gone("curves")
 
     @property
     def logits(self) -> "Tensor":
-        """(N, K) its logits of the test set."""
+        """The (N, K) logits of the test set. Raises UserError if they are not stored."""
         from runner.stages import logits_of
 
         for made in self._artefacts("predict"):
             identity = made.identity
-            if (identity["weights"], identity["split"]) == (self.row.weights[self.role], "test"):
+            if (identity["weights"], identity["split"]) == (self._weights, "test"):
                 return logits_of(made)
         raise self._gone("predictions")
 
     def matrix(self, name: str) -> "Matrix":
-        """A matrix that a metric made of it."""
-        found = Results(self.root / "results").matrices(self.row).get(self.role, {})
+        """Return the matrix that a metric made under this name. Raise UserError if there is none."""
+        found = Results(self.root / "results").matrices(self.result).get(self.role.name, {})
         if name not in found:
             raise UserError(
                 f"{self._text} has no matrix {name}; there are: {sorted(found)}; choose one with "
@@ -62,21 +58,27 @@ class Model:
         return found[name]
 
     def _artefacts(self, stage: str) -> "Iterator[Artefact]":
-        """What is still stored, and whole, of a stage that the row used."""
+        """Yield the artefacts of a stage that the run used and that are still stored and sound."""
         from runner.store import Artefact
 
-        for name, key in self.row.artefacts:
+        for name, key in self.result.artefacts:
             made = Artefact(stage, key, self.root / "store" / stage / key)
             if name == stage and made.damage(thorough=False) is None:
                 yield made
 
     @property
+    def _weights(self) -> str:
+        """The checksum of the model's weights."""
+        return self.result.weights[self.role.name]
+
+    @property
     def _text(self) -> str:
-        return f"the {self.role} model of row {self.row.name}/{self.row.key}"
+        return f"the {self.role.name} model of result {self.result.name}/{self.result.key}"
 
     @property
     def _again(self) -> str:
-        return " ".join(["python -m runner", *self.row.overrides])
+        """The command that made the result."""
+        return " ".join(["python -m runner", *self.result.overrides])
 
     def _gone(self, what: str) -> UserError:
         return UserError(
@@ -86,18 +88,23 @@ class Model:
 
 @dataclass(frozen=True)
 class Runs:
-    """The rows of a name as a table, and the folder that all their results lie in."""
+    """The table of a name's results. `root` is the folder of results and store, paths.root."""
 
     report: Report
     root: Path
 
     @cached_property
     def models(self) -> dict[Line, list[Model]]:
-        """The models of every line of the table, in its order: one for each seed. Raises UserError where
-        there is none."""
+        """The models of every line, one for each seed, in the order of the table.
+
+        Raises UserError if every run failed.
+        """
         found: dict[Line, dict[int | None, Model]] = {line: {} for line in self.report.lines()}
-        for setting, cell, row, role in models(self.report.rows):
-            found[setting, cell].setdefault(row.seed, Model(row, role, self.root))
+        for line, result, role in models(self.report.results):
+            found[line].setdefault(result.seed, Model(result, role, self.root))
         if not found:
-            raise UserError("every run of this name has failed: see its table, and run again")
+            raise UserError(
+                "every run of this name failed, so there is nothing to draw: see its table for the "
+                "reasons, and run again"
+            )
         return {line: list(by_seed.values()) for line, by_seed in found.items()}

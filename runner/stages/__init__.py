@@ -4,6 +4,7 @@
 artefacts that it starts from.
 """
 
+from runner.stages.models import weights_of
 from runner.stages.predict import logits_of, predictions
 from runner.stages.pretrain import pretrain, record, record_cost
 from runner.stages.request import request
@@ -25,4 +26,5 @@ __all__ = [
     "repair",
     "request",
     "unlearn",
+    "weights_of",
 ]

@@ -16,6 +16,7 @@ RUNS = 1000
 
 
 def figures() -> Iterator[Figure]:
+    """Yield the seconds of a report, beside those of importing its libraries."""
     with tempfile.TemporaryDirectory() as folder:
         quick = [
             "data.limit=20",
@@ -24,16 +25,16 @@ def figures() -> Iterator[Figure]:
             f"paths.root={folder}",
             "name=many",
         ]
-        row = run(Plan.of(*composed(quick)))
-        assert row is not None
+        result = run(Plan.of(*composed(quick)))
+        assert result is not None
         results = Results(Path(folder) / "results")
-        for number in range(RUNS):  # 50 methods of 20 seeds, copies of one real row
+        for number in range(RUNS):  # 50 methods of 20 seeds, copies of one real result
             method, seed = divmod(number, 20)
-            names = {**row.names, "method": f"method{method}"}
+            names = {**result.names, "method": f"method{method}"}
             cells = {"unlearned": f"cell{method}"}
-            copy = replace(row, key=f"{number:016x}", seed=seed, cells=cells, names=names)
+            copy = replace(result, key=f"{number:016x}", seed=seed, cells=cells, names=names)
             results.write(copy, {})
-        (Path(folder) / "results" / "many" / f"{row.key}.json").unlink()
+        (Path(folder) / "results" / "many" / f"{result.key}.json").unlink()
         command = ("-m", "runner.report", "name=many", f"paths.root={folder}")
         whole, imports = seconds(
             lambda: python(*command), lambda: python("-c", "import pandas, hydra"), repeats=5

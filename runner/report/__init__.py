@@ -1,0 +1,12 @@
+"""Tables of results: mean ± 95 % t-interval over seeds, and the gap to the retrained reference, paired
+by seed.
+
+    python -m runner.report name=digits_small_cnn_whole_class
+
+prints the table of the results of that name, and writes it as Markdown, CSV and LaTeX to
+<paths.root>/tables. It accepts every option of the runner and uses `name`, `paths.root` and `table`.
+"""
+
+from runner.report.table import Report, show
+
+__all__ = ["Report", "show"]

@@ -1,0 +1,67 @@
+"""Cells of a table: statistics over the seeds of a line."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from runner.results import Line, Result, tidy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Estimate(NamedTuple):
+    """A mean over `n` seeds, and half the width of its 95 % interval (NaN for one seed)."""
+
+    mean: float
+    half_width: float
+    n: float
+
+
+# The estimate of a number that no run of a line has.
+ABSENT = Estimate(float("nan"), float("nan"), 0)
+
+# By line and metric.
+Estimates = Mapping[tuple[Line, str], Estimate]
+
+
+def statistics(results: list[Result]) -> "pd.DataFrame":
+    """Return the statistics over seeds, indexed by setting, cell and metric: `value`, `half_width` and
+    `n` of the number itself, and `gap`, `gap_half_width` and `gap_n` of its gap to the reference."""
+    groups = tidy(results).groupby(["setting", "cell", "metric"], sort=False)
+    value = groups["value"].agg(["mean", "std", "count"])
+    gap = groups["gap"].agg(["mean", "std", "count"])
+    value.insert(1, "half_width", half_width(value))
+    gap.insert(1, "half_width", half_width(gap))
+    value = value.drop(columns="std").rename(columns={"mean": "value", "count": "n"})
+    gap = gap.drop(columns="std").rename(columns={"mean": "", "count": "n"})
+    gap.columns = ["gap", "gap_half_width", "gap_n"]
+    return value.join(gap)
+
+
+def half_width(groups: "pd.DataFrame") -> Any:
+    """Return half the width of the 95 % Student interval of each mean.
+
+    `groups` has the columns `std` and `count`. The result is NaN for a single value.
+    """
+    import numpy as np
+    from scipy.special import stdtrit
+
+    n = groups["count"].to_numpy(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # t₀.₉₇₅,ₙ₋₁ · s / √n
+        return stdtrit(n - 1, 0.975) * groups["std"].to_numpy() / np.sqrt(n)
+
+
+def values(cells: "pd.DataFrame") -> Estimates:
+    """Return the estimates of the numbers themselves."""
+    return _estimates(cells[["value", "half_width", "n"]])
+
+
+def gaps(cells: "pd.DataFrame") -> Estimates:
+    """Return the estimates of the gaps to the reference."""
+    return _estimates(cells[["gap", "gap_half_width", "gap_n"]])
+
+
+def _estimates(columns: "pd.DataFrame") -> Estimates:
+    entries = zip(columns.index, columns.to_numpy(), strict=True)
+    return {(Line(setting, cell), metric): Estimate(*own) for (setting, cell, metric), own in entries}

@@ -1,0 +1,118 @@
+"""Text: estimates as cells, and cells as an aligned, Markdown or LaTeX table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from runner.published import Published
+from runner.report.cells import ABSENT, Estimate, Estimates
+from runner.results import Line, Result
+from runner.roles import UNLEARNED
+
+# Metrics that have no gap to the reference, and no interval if all seeds agree.
+COSTS = {
+    "gradient_examples", "forward_examples", "seconds", "peak_bytes", "record_bytes", "record_seconds"
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Style:
+    """A text format: a format of tabulate, the separator of the words of a heading, and the start of a
+    remark below the table."""
+
+    tabulate: str
+    separator: str
+    comment: str
+
+    def table(self, heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+        """Return a table whose first column is aligned left, and the others right."""
+        from tabulate import tabulate
+
+        align = ("left", *("right" for _ in heads[1:]))
+        return str(
+            tabulate(body, headers=heads, tablefmt=self.tabulate, disable_numparse=True, colalign=align)
+        )
+
+    def heading(self, *words: str) -> str:
+        """Return the heading of a column; a word may be several words joined by underscores."""
+        return self.separator.join("_".join(words).split("_"))
+
+
+TERMINAL = Style("simple", "\n", "")
+MARKDOWN = Style("pipe", " ", "")
+LATEX = Style("latex_booktabs", " ", "% ")
+
+
+def table(
+    style: Style,
+    corner: str,
+    lines: Mapping[Line, str],
+    columns: Sequence[str],
+    estimates: Estimates,
+    expected: int,
+    sign: str = "",
+) -> str:
+    """Return the table of `columns` for `lines`, which map to their labels.
+
+    `corner` heads the column of labels. A cell with fewer than `expected` seeds says how many it has.
+    `sign` is "+" if positive numbers have a sign.
+    """
+    body = []
+    for line, label in lines.items():
+        texts = [
+            cell(estimates.get((line, column), ABSENT), sign, expected, exact=column in COSTS)
+            for column in columns
+        ]
+        body.append([label, *texts])
+    return style.table([corner, *map(style.heading, columns)], body)
+
+
+def beside(style: Style, results: list[Result], estimates: Estimates, published: Published) -> str:
+    """Return a table of our numbers, with the paper's in brackets.
+
+    Its lines are those of the paper's table, followed by our other variants.
+    """
+    ours: dict[str, dict[str, Line]] = {}
+    for result in results:
+        ours.setdefault(result.variant, {}).update(_lines_by_role(result))
+    heads = list(dict.fromkeys((role, metric) for _, role, metric in published))
+    body = []
+    for variant in dict.fromkeys([variant for variant, _, _ in published] + sorted(ours)):
+        texts = [variant]
+        for role, metric in heads:
+            line = ours.get(variant, {}).get(role)
+            text = cell(ABSENT if line is None else estimates.get((line, metric), ABSENT))
+            theirs = published.get((variant, role, metric))
+            texts.append(text if theirs is None else f"{text} ({theirs:g})")
+        body.append(texts)
+    return style.table(["ours (paper's)", *(style.heading(*head) for head in heads)], body)
+
+
+def _lines_by_role(result: Result) -> dict[str, Line]:
+    """Return the line of each scored role; a model that repeats a shared one is in the shared line."""
+    found = {role.name: result.line(role) for role in result.roles}
+    if (again := result.repeats) is not None:
+        found[UNLEARNED.name] = result.line(again)
+    return found
+
+
+def cell(estimate: Estimate, sign: str = "", expected: int | None = None, exact: bool = False) -> str:
+    """Return an estimate as text, such as "0.912 ± 0.013 (n=2)", or a dash if it is absent.
+
+    The number of seeds is shown if it differs from `expected`. An `exact` number, such as a count, has
+    no interval if all seeds agree.
+    """
+    mean, half_width, n = estimate
+    if n == 0 or mean != mean:
+        return "—"
+    text = _number(mean, sign)
+    if half_width == half_width and not (exact and half_width == 0):
+        text += f" ± {_number(half_width)}"
+    return text if expected in (None, n) else f"{text} (n={int(n)})"
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Return a number with three decimals, or fewer if it is large."""
+    for bound, form in ((10, ".3f"), (1000, ".1f")):
+        if abs(value) < bound:
+            return format(value, sign + form)
+    return format(value, sign + ",.0f")
