@@ -75,12 +75,20 @@ def build(node: Any, kind: type[Part], option: str) -> Part:
         raise UserError(f"{option}.{missing} is not set: add {option}.{missing}=…") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{option}.{error.full_key}: {str(error).splitlines()[0]}") from error
-    for name, value in vars(part).items():  # OmegaConf lets them into lists of numbers
-        if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
-            raise UserError(f"{option}.{name}={value}: write one list of single values")
     assert isinstance(part, kind)
+    _check_conversions(option, given, part)
     check_bounds(option, part)
     return part
+
+
+def _check_conversions(option: str, given: Mapping[str, Any], part: Component) -> None:
+    """Raise UserError for values that OmegaConf converts and that cannot be meant."""
+    for name, value in vars(part).items():
+        if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+            raise UserError(f"{option}.{name}={value}: write one list of single values")
+        number = given.get(name)
+        if isinstance(value, bool) and isinstance(number, int | float) and number not in (0, 1):
+            raise UserError(f"{option}.{name}={number}: write true or false")  # OmegaConf: true
 
 
 @dataclass(frozen=True)

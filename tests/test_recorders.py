@@ -33,7 +33,7 @@ from runner.stages import MODEL, MadeElsewhere, Stages, curves_of
 from runner.store import Artefact, Store
 from runner.tracking import Tracker
 from tests.conftest import options, plan_of, stages_of
-from tests.test_factors import reference
+from tests.test_per_sample_gradients import reference
 
 Quick = Callable[..., Plan]
 RECORD = ["recorder=[batch_updates]", "training.epochs=2"]

@@ -38,7 +38,10 @@ def above_zero_to_one(option: str, component: Component, *names: str) -> None:
 def batch_fits(
     option: str, component: Component, rows: int, part: str, name: str = "batch_size"
 ) -> None:
-    """The part has rows for one batch at least."""
+    """Raise UserError if a part of the data, such as "the training set", has no rows for a full batch.
+
+    `rows` counts the rows of the part; `name` is the field of the component that holds the batch size.
+    """
     size = getattr(component, name)
     if size > rows:
         raise UserError(
@@ -48,11 +51,15 @@ def batch_fits(
 
 
 def most_classes_stay(classes: int, gone: list[int]) -> None:
-    """Fewer than half of the classes go: for methods that leave their rows to the others."""
+    """Raise UserError if a request forgets half of the classes or more.
+
+    For methods that move the rows of a forgotten class to the remaining classes around it. `classes` is
+    K, and `gone` lists the forgotten classes.
+    """
     if 2 * len(gone) >= classes:
         raise UserError(
-            f"the request takes {len(gone)} of {classes} classes, and this method leaves their rows to "
-            "the classes around them: forget fewer than half, or choose another method"
+            f"the request forgets {len(gone)} of {classes} classes, and this method moves their rows to "
+            "the remaining classes: forget fewer than half, or choose another method"
         )
 
 
