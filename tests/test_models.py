@@ -176,12 +176,23 @@ def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
         (["model=resnet18", "model.groups=7"], "must divide the 64 channels"),
         (["model=alexnet", "model.input_size=null"], "needs 63 pixels"),
         (["model=vit_b_16", "model.input_size=50"], "does not divide the image size"),
-        (["model.widths=[32]"], "check model.*"),
-        (["model=vit", "model.patch=0"], "model.patch=0: sizes must be at least 1"),
-        (["model=resnet18", "model.groups=0"], "model.groups=0: sizes must be at least 1"),
+        (["model=vit", "model.heads=5"], "does not divide model.dim=192"),
+        (["model.widths=[32]"], "model.widths=[32]: give 2 numbers"),
+        (["model=vit", "model.patch=0"], "model.patch=0: it must be at least 1"),
+        (["model=resnet18", "model.groups=0"], "model.groups=0: it must be at least 1"),
+        (["model.input_size=99999999999999999999"], "it must be at least 1 and at most 65,536"),
+        (["model.hidden=99999999999999999999"], "it must be at least 1 and at most 65,536"),
+        (["model.widths=[4,99999999999999999999]"], "it must be at least 1 and at most 65,536"),
+        # beyond the memory of any machine, and beyond the bytes that torch can count
+        (["model.input_size=65536", "model.hidden=65536"], "check model.*"),
+        (
+            ["model.input_size=65536", "model.hidden=65536", "model.widths=[65536,65536]"],
+            "check model.*",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(overrides: list[str], words: str) -> None:
     with pytest.raises(UserError) as refused:
         plan_of(*overrides).architecture.fresh(3, 32, 10, 0)
     assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
