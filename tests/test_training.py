@@ -1,4 +1,4 @@
-"""The one training loop: what it yields, how it steps, when it stops."""
+"""The training loop: its steps, its updates, its end, and the bounds of its hyperparameters."""
 
 import math
 
@@ -40,7 +40,7 @@ def linear(split: Split, seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_it_is_the_plain_loop(digits: Dataset, optimizer: str) -> None:
-    """Bit for bit what anybody would write with torch alone."""
+    """The weights equal those of a plain torch loop, bit for bit."""
     recipe = recipe_of(f"training.optimizer={optimizer}", "training.lr=0.01")
     conditions, _ = conditions_of(recipe)
     ours = fit(linear(digits.train), digits.train, recipe, conditions)
