@@ -56,6 +56,7 @@ SEED = Bounds(0, 2**63 - 1)
 # Rates and weights. Smaller ones than 1e-12 do nothing in float32; larger ones than 1e6 do nothing good.
 RATE = Bounds(1e-12, 1e6, zero=True)
 POSITIVE = Bounds(1e-12, 1e6)
+MOMENTUM = Bounds(1e-12, 1, zero=True, below=True)  # at 1 and above, SGD's velocity never decays
 STRENGTH = Bounds(1e-12, 1e12, zero=True)  # of a penalty or a subtraction, whose scale is the user's
 SHARE = Bounds(0, 1)
 POSITIVE_SHARE = Bounds(0, 1, above=True)

@@ -1,1 +1,1 @@
-"""Architectures: dataclasses whose fields are their hyperparameters and whose `build` makes a module."""
+"""Architectures: dataclasses of hyperparameters, whose `build` returns a module."""

@@ -1,74 +1,81 @@
-"""What every architecture has in common: a fresh model from a stream, or from a file of weights."""
+"""The base class of architectures: new models, from a seed or from a file of weights."""
 
 import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from data.bounds import SIZE
 from data.component import Component
 from data.errors import UserError
 
 
 @dataclass(frozen=True)
 class Architecture(Component):
-    """An architecture; its fields are its hyperparameters.
+    """An architecture, whose fields are its hyperparameters.
 
-    `weights` is a local file to start from (.safetensors, or a state dict saved by torch), `sha256`
-    its checksum; both null for a random initialisation. Images are resized to `input_size` pixels
-    a side on their way in; null leaves them as they are.
+    `weights` is the path of a local file with initial weights (.safetensors, or a state dict saved by
+    torch), and `sha256` its checksum; both are None for a random initialisation. Images are resized to
+    `input_size` × `input_size` pixels before the model; None leaves their size. Every size is at
+    least 1 and at most 65,536.
     """
 
     weights: str | None
     sha256: str | None
-    input_size: int | None
+    input_size: Annotated[int, SIZE] | None
 
     def build(self, channels: int, size: int, classes: int) -> nn.Module:
-        """A module from (B, channels, size, size) float32 to (B, classes) logits."""
+        """Return a module from images (B, channels, size, size) float32 to logits (B, classes).
+
+        Initialise it from torch's global generator, which the caller seeds. Raise UserError, naming the
+        options, if the hyperparameters do not fit each other or the image size.
+        """
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises UserError for sizes below 1, and where the file of weights is missing or is not the one
-        asked for."""
-        for name, value in vars(self).items():
-            sizes = value if isinstance(value, list) else [value]
-            if any(isinstance(size, int) and size < 1 for size in sizes):
-                raise UserError(f"model.{name}={value}: sizes must be at least 1")
+        """Raise UserError if the file of weights is missing or has another checksum."""
         if self.weights is not None:
             self._read(Path(self.weights))
 
     def randomly_initialised(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
-        """A new model on the CPU, initialised from `seed` alone."""
+        """Return a new model on the CPU, with random weights that depend on `seed` alone.
+
+        The global generator keeps its state.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPU's
             model = self._built(channels, size, classes)
         return model if self.input_size is None else Resized(model, self.input_size)
 
     def fresh(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
-        """What a training begins with: a model that is drawn, or one that holds the file's weights."""
+        """Return the model at the start of training: randomly initialised, or with the file's weights.
+
+        Raise UserError if the file of weights is unreadable or does not fit the model.
+        """
         model = self.randomly_initialised(channels, size, classes, seed)
         if self.weights is not None:
             path = Path(self.weights)
             found = _weights(path, self._read(path))
             inner = model
-            if isinstance(model, Resized):  # a store holds it with its resize
+            if isinstance(model, Resized):  # stored weights include the prefix of `Resized`
                 inner = model.model
                 found = {name.removeprefix("model."): value for name, value in found.items()}
             _fill(inner, path, self.renamed(found))
         return model
 
     def renamed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A file's weights by the names of this module, where other libraries name them otherwise."""
+        """Return a file's weights under the names of this module, which other libraries may not use."""
         return weights
 
     def outline(self, channels: int, size: int, classes: int) -> nn.Module:
-        """The layers and shapes of a model without its numbers, on torch's meta device."""
+        """Return the layers and shapes of a model without its weights, on torch's meta device."""
         with torch.device("meta"):
             return self._built(channels, size, classes)
 
@@ -76,12 +83,13 @@ class Architecture(Component):
         try:
             return self.build(channels, self.input_size or size, classes)
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
-            raise UserError(f"no such model can be built ({error}): check model.*") from error
+            reason = str(error).splitlines()[0]  # torch may append its C++ stack
+            raise UserError(f"this model cannot be built ({reason}): check model.*") from error
 
     def _read(self, path: Path) -> bytes:
-        """The file of weights, checked: it may change while a run goes on."""
+        """Return the content of the file of weights, checking it again: it may change during a run."""
         if not path.is_file():
-            raise UserError(f"model.weights={path} does not exist")
+            raise UserError(f"model.weights={path} does not exist: correct the path")
         content = path.read_bytes()
         found = hashlib.sha256(content).hexdigest()
         if self.sha256 != found:
@@ -92,25 +100,29 @@ class Architecture(Component):
         return content
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide what the model is: the weights' checksum, not where they lie."""
+        """Return the fields that decide the model: the checksum of the weights, not their path."""
         return {key: value for key, value in vars(self).items() if key != "weights"}
 
 
 def _weights(path: Path, content: bytes) -> Mapping[str, Tensor]:
+    """Return the tensors of a file by name. Raise UserError if it holds anything else."""
     try:
         if path.suffix == ".safetensors":
             weights = load(content)
         else:
             weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not all(isinstance(value, Tensor) for value in weights.values()):
-            raise ValueError("it holds more than tensors by name")
-    except Exception as error:  # both readers raise many kinds
+            raise ValueError("it holds values that are no tensors")
+    except Exception as error:  # both readers raise many kinds of errors
         reason = str(error).splitlines()[0]
-        raise UserError(f"model.weights={path} is no safetensors or state dict ({reason})") from error
+        raise UserError(
+            f"model.weights={path} is no safetensors or state dict ({reason}): choose another file"
+        ) from error
     return weights
 
 
 def _fill(model: nn.Module, path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Load the weights. Raise UserError, naming the first difference in names or shapes."""
     wanted = model.state_dict()
     for name in sorted(wanted.keys() | weights.keys()):
         have = tuple(weights[name].shape) if name in weights else "absent"
@@ -118,13 +130,13 @@ def _fill(model: nn.Module, path: Path, weights: Mapping[str, Tensor]) -> None:
         if have != want:
             raise UserError(
                 f"model.weights={path} does not fit this model: {name} is {have} in the file and "
-                f"{want} in the model; choose the model and data set that it was made for"
+                f"{want} in the model: choose the model and data set that it was made for"
             )
     model.load_state_dict(weights)
 
 
 class Resized(nn.Module):
-    """A model behind a bilinear resize of its input to `size` × `size` pixels, on the device."""
+    """A model that first resizes its input (B, C, H, W) to `size` × `size` pixels, bilinearly."""
 
     def __init__(self, model: nn.Module, size: int) -> None:
         super().__init__()

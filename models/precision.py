@@ -1,4 +1,4 @@
-"""The arithmetic of a model: float32, or bfloat16 where autocast allows it."""
+"""The arithmetic of a model: float32, or bfloat16 in the operations that autocast converts."""
 
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
@@ -15,5 +15,5 @@ class Precision(Enum):
 
 
 def autocast(bf16: bool, device: torch.device) -> AbstractContextManager[Any]:
-    """Mixed bfloat16 where asked for, plain float32 otherwise."""
+    """Return a context of bfloat16 autocast on the device if `bf16` is true, or of plain float32."""
     return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()

@@ -1,32 +1,36 @@
 """The small CNN of the MNIST papers: two convolutions, one pooling, two linear layers."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import nn
 
+from data.bounds import SIZE
 from data.errors import UserError
 from models.architecture import Architecture
 
 
 @dataclass(frozen=True)
 class SmallCNN(Architecture):
-    """conv3×3–conv3×3–maxpool2–fc–fc without padding.
+    """conv3×3–conv3×3–maxpool2–fc–fc without padding, for images of at least 6 pixels a side.
 
-    With `widths` [32, 64] and `hidden` 128 it has 1,199,882 parameters on MNIST (paper 000's
-    network; its dropout is left out, which keeps every sample's gradient a function of the sample).
+    `widths` are the channels of the two convolutions, and `hidden` the features of the first linear
+    layer. With [32, 64] and 128 it has 1,199,882 parameters on MNIST. This is paper 000's network
+    without its dropout, so that the gradient of a sample depends on the sample and the weights alone.
     """
 
     kind: ClassVar[str] = "models.small_cnn.SmallCNN"
 
-    widths: list[int]
-    hidden: int
+    widths: list[Annotated[int, SIZE]]
+    hidden: Annotated[int, SIZE]
 
     def build(self, channels: int, size: int, classes: int) -> nn.Module:
+        if len(self.widths) != 2:
+            raise UserError(f"model.widths={self.widths}: give 2 numbers, as in model.widths=[32,64]")
         first, second = self.widths
-        side = (size - 4) // 2
+        side = (size - 4) // 2  # each convolution removes 2 pixels, and pooling halves the rest
         if side < 1:
-            raise UserError(f"small_cnn needs 6 pixels a side, not {size}: set model.input_size")
+            raise UserError(f"small_cnn needs 6 pixels a side, not {size}: set model.input_size=6")
         return nn.Sequential(
             nn.Conv2d(channels, first, 3),
             nn.ReLU(),

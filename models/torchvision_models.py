@@ -1,25 +1,30 @@
-"""torchvision's architectures, without batch-coupled layers and for any number of channels."""
+"""torchvision's architectures without layers that couple a batch, for any number of channels."""
 
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import nn
 
+from data.bounds import SIZE
 from data.errors import UserError
 from models.architecture import Architecture
 
 
 class Stem(Enum):
-    """`imagenet`: 7×7 stride 2 and max pooling; `cifar`: 3×3 stride 1 and no pooling."""
+    """The first layers of a ResNet.
+
+    `imagenet` has a 7×7 convolution of stride 2 and max pooling, `cifar` a 3×3 convolution of stride 1
+    and no pooling.
+    """
 
     imagenet = "imagenet"
     cifar = "cifar"
 
 
 class Depth(Enum):
-    """The ResNets of He et al. 2016 by their number of layers, as torchvision calls them."""
+    """The ResNets of He et al. 2016 by their number of layers, under torchvision's names."""
 
     resnet18 = "resnet18"
     resnet50 = "resnet50"
@@ -27,13 +32,16 @@ class Depth(Enum):
 
 @dataclass(frozen=True)
 class ResNet(Architecture):
-    """A ResNet in which GroupNorm with `groups` groups stands for BatchNorm, which couples samples."""
+    """A ResNet with GroupNorm of `groups` groups in place of BatchNorm, which couples samples.
+
+    `groups` must divide the 64 channels of the first layer.
+    """
 
     kind: ClassVar[str] = "models.torchvision_models.ResNet"
 
     depth: Depth
     stem: Stem
-    groups: int
+    groups: Annotated[int, SIZE]
 
     def build(self, channels: int, size: int, classes: int) -> nn.Module:
         import torchvision
@@ -44,7 +52,7 @@ class ResNet(Architecture):
             )
         except ValueError as error:
             raise UserError(
-                f"model.groups={self.groups} must divide the 64 channels of the first layer"
+                f"model.groups={self.groups} must divide the 64 channels of the first layer: choose 32"
             ) from error
         cifar = self.stem is Stem.cifar
         if cifar or channels != model.conv1.in_channels:
@@ -59,7 +67,7 @@ class ResNet(Architecture):
 
 @dataclass(frozen=True)
 class AlexNet(Architecture):
-    """AlexNet (Krizhevsky 2014); its inputs need at least 63 pixels a side."""
+    """AlexNet (Krizhevsky 2014), for images of at least 63 pixels a side."""
 
     kind: ClassVar[str] = "models.torchvision_models.AlexNet"
 
@@ -67,7 +75,7 @@ class AlexNet(Architecture):
         from torchvision.models import alexnet
 
         if size < 63:
-            raise UserError(f"AlexNet needs 63 pixels, not {size}: set model.input_size")
+            raise UserError(f"AlexNet needs 63 pixels a side, not {size}: set model.input_size=63")
         model = alexnet(num_classes=classes)
         if channels != 3:
             model.features[0] = nn.Conv2d(channels, 64, 11, 4, 2)

@@ -1,47 +1,55 @@
-"""Vision transformers, built from plain linear layers."""
+"""Vision transformers of plain linear layers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data.bounds import SIZE
 from data.errors import UserError
 from models.architecture import Architecture
 
 
 @dataclass(frozen=True)
 class ViT(Architecture):
-    """Pre-norm transformer (Dosovitskiy et al. 2021) with a class token and learned positions.
+    """A pre-norm transformer (Dosovitskiy et al. 2021) with a class token and learned positions.
 
-    `patch` pixels a side per token, `dim` features, `depth` blocks of `heads` heads, a hidden layer
-    of four times `dim`. Queries, keys and values come from one `nn.Linear`, so that whatever looks
-    at a model's layers sees them; torchvision's `MultiheadAttention` hides them. Weights may be
-    torchvision's (ViT-B/16, ViT-L/16): the same function under other names.
+    A token is a square of `patch` × `patch` pixels, with `dim` features; `patch` must divide the image
+    size. `depth` counts the blocks and `heads` the attention heads of each, which must divide `dim`. A
+    block's hidden layer has 4·`dim` features. One `nn.Linear` computes queries, keys and values, so that
+    code which walks over the layers finds it; torchvision's `MultiheadAttention` hides it. Weights may
+    be torchvision's (ViT-B/16, ViT-L/16), which are the same function under other names.
     """
 
     kind: ClassVar[str] = "models.vit.ViT"
-    version: ClassVar[int] = 2  # 1 had 1e-5 in its norms
+    version: ClassVar[int] = 2  # version 1 had an epsilon of 1e-5 in its norms
 
-    patch: int
-    dim: int
-    depth: int
-    heads: int
+    patch: Annotated[int, SIZE]
+    dim: Annotated[int, SIZE]
+    depth: Annotated[int, SIZE]
+    heads: Annotated[int, SIZE]
 
     def build(self, channels: int, size: int, classes: int) -> nn.Module:
         if size % self.patch:
-            raise UserError(f"model.patch={self.patch} does not divide the image size {size}")
+            raise UserError(
+                f"model.patch={self.patch} does not divide the image size {size}: choose a divisor, or "
+                "set model.input_size to a multiple"
+            )
         if self.dim % self.heads:
-            raise UserError(f"model.heads={self.heads} does not divide model.dim={self.dim}")
+            raise UserError(
+                f"model.heads={self.heads} does not divide model.dim={self.dim}: choose a divisor"
+            )
         return VisionTransformer(self, channels, size, classes)
 
     def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {_ours(name): value for name, value in weights.items()}
 
 
-# torchvision's names of parameters, and ours; its files call the hidden layers otherwise than its code.
+# Parts of torchvision's parameter names, and ours. Its files name the hidden layers mlp.linear_1 and
+# mlp.linear_2, its code mlp.0 and mlp.3.
 _TORCHVISIONS = {
     "conv_proj.": "embed.",
     "encoder.pos_embedding": "positions.table",
@@ -59,6 +67,7 @@ _TORCHVISIONS = {
 
 
 def _ours(name: str) -> str:
+    """Return our name of a parameter of torchvision's."""
     if name == "class_token":
         return "class_token.token"
     for theirs, ours in _TORCHVISIONS.items():
@@ -66,11 +75,16 @@ def _ours(name: str) -> str:
     return name
 
 
-# That of the paper's own code and of the published weights; torch's is ten times as large.
+# The epsilon of the paper's code and of the published weights; torch's default is 1e-5.
 EPSILON = 1e-6
 
 
 class VisionTransformer(nn.Module):
+    """The module of a `ViT`: images (B, C, H, W) to logits (B, K), which are read off the class token.
+
+    z₀ = [x_class; x_p E] + E_pos, then the blocks, then y = head(LN(z[0])) (the paper's eqs. 1 and 4).
+    """
+
     def __init__(self, shape: ViT, channels: int, size: int, classes: int) -> None:
         super().__init__()
         tokens = (size // shape.patch) ** 2
@@ -89,7 +103,7 @@ class VisionTransformer(nn.Module):
 
 
 class ClassToken(nn.Module):
-    """Puts a learned token before the others: (B, T, D) to (B, T + 1, D)."""
+    """Prepend a learned token: (B, T, D) to (B, T + 1, D)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -100,7 +114,7 @@ class ClassToken(nn.Module):
 
 
 class Positions(nn.Module):
-    """Adds a learned vector to every position: (B, T, D) to (B, T, D)."""
+    """Add a learned vector to the token of every position: (B, T, D) to (B, T, D)."""
 
     def __init__(self, tokens: int, dim: int) -> None:
         super().__init__()
@@ -112,6 +126,8 @@ class Positions(nn.Module):
 
 
 class Block(nn.Module):
+    """One block: z' = z + attention(LN(z)) and z'' = z' + MLP(LN(z')) (the paper's eqs. 2 and 3)."""
+
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -127,7 +143,9 @@ class Block(nn.Module):
         return tokens
 
     def attend(self, tokens: Tensor) -> Tensor:
+        """Return multi-head self-attention, softmax(q·kᵀ/√(D/heads))·v in each head: (B, T, D)."""
         b, t, d = tokens.shape
+        # (B, T, 3D) to three tensors (B, heads, T, D/heads)
         q, k, v = self.qkv(tokens).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v)
         projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, d))

@@ -218,7 +218,7 @@ def told(
         (["evaluation.reference._target_=methods.amnesiac.Amnesiac"], "add recorder=[batch_updates]"),
         (["dataset.std=[nan]"], "must be finite"),
         (["model.input_size=5"], "needs 6 pixels"),
-        (["model.widths=[4,0]"], "model.widths=[4, 0]: sizes must be at least 1"),
+        (["model.widths=[4,0]"], "model.widths=[4, 0]: it must be at least 1"),
         (["method.lr=fast"], "method.lr"),
         (["seed=x"], "could not be converted to Integer"),
         (["scenario.classes=[12]"], "classes 0 to 9"),

@@ -14,7 +14,7 @@ from data.errors import UserError
 from models.architecture import Architecture
 from tests.conftest import options, plan_of
 
-# Smaller siblings of what would take seconds to build and run; the layers are the same.
+# Smaller images, and the same layers, for models that would take seconds to build and run.
 SMALLER = {
     "vit_b_16": ["model.input_size=32"],
     "vit_l_16": ["model.input_size=32"],
@@ -110,7 +110,7 @@ def test_torchvisions_weights_are_the_same_function(tmp_path: Path, names: str) 
     for parameter in theirs.parameters():
         nn.init.normal_(parameter, std=0.5)
     weights = theirs.state_dict()
-    if names == "of its files":  # what vit_b_16-c867db91.pth calls them
+    if names == "of its files":  # the names in vit_b_16-c867db91.pth
         hidden = {".mlp.0.": ".mlp.linear_1.", ".mlp.3.": ".mlp.linear_2."}
         for new, old in hidden.items():
             weights = {name.replace(new, old): value for name, value in weights.items()}
@@ -133,7 +133,7 @@ def test_weights_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:
         with_weights(path).fresh(1, 8, 20, 0)
 
 
-def test_what_a_resized_model_is_stored_as_can_be_given_back(tmp_path: Path) -> None:
+def test_the_stored_weights_of_a_resized_model_load_again(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     resized = architecture("small_cnn", "model.input_size=12")
     weights = resized.fresh(1, 8, 10, 0).state_dict()
@@ -176,12 +176,23 @@ def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
         (["model=resnet18", "model.groups=7"], "must divide the 64 channels"),
         (["model=alexnet", "model.input_size=null"], "needs 63 pixels"),
         (["model=vit_b_16", "model.input_size=50"], "does not divide the image size"),
-        (["model.widths=[32]"], "check model.*"),
-        (["model=vit", "model.patch=0"], "model.patch=0: sizes must be at least 1"),
-        (["model=resnet18", "model.groups=0"], "model.groups=0: sizes must be at least 1"),
+        (["model=vit", "model.heads=5"], "does not divide model.dim=192"),
+        (["model.widths=[32]"], "model.widths=[32]: give 2 numbers"),
+        (["model=vit", "model.patch=0"], "model.patch=0: it must be at least 1"),
+        (["model=resnet18", "model.groups=0"], "model.groups=0: it must be at least 1"),
+        (["model.input_size=99999999999999999999"], "it must be at least 1 and at most 65,536"),
+        (["model.hidden=99999999999999999999"], "it must be at least 1 and at most 65,536"),
+        (["model.widths=[4,99999999999999999999]"], "it must be at least 1 and at most 65,536"),
+        # beyond the memory of any machine, and beyond the bytes that torch can count
+        (["model.input_size=65536", "model.hidden=65536"], "check model.*"),
+        (
+            ["model.input_size=65536", "model.hidden=65536", "model.widths=[65536,65536]"],
+            "check model.*",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(overrides: list[str], words: str) -> None:
     with pytest.raises(UserError) as refused:
         plan_of(*overrides).architecture.fresh(3, 32, 10, 0)
     assert words in str(refused.value)
+    assert "\n" not in str(refused.value)

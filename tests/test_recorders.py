@@ -33,7 +33,7 @@ from runner.stages import MODEL, MadeElsewhere, Stages, curves_of
 from runner.store import Artefact, Store
 from runner.tracking import Tracker
 from tests.conftest import options, plan_of, stages_of
-from tests.test_factors import reference
+from tests.test_per_sample_gradients import reference
 
 Quick = Callable[..., Plan]
 RECORD = ["recorder=[batch_updates]", "training.epochs=2"]
@@ -194,7 +194,8 @@ def test_a_method_without_its_record_is_refused_at_once() -> None:
 
 
 def test_a_record_that_cannot_fit_is_refused_before_training(quick: Quick) -> None:
-    stages = stages_of(quick(*RECORD, "training.epochs=1000000000000"))
+    huge = ["training.epochs=100000", "training.batch_size=1", "model.hidden=65536"]
+    stages = stages_of(quick(*RECORD, *huge))
     with pytest.raises(UserError, match=r"GiB are free: track fewer rows \(recorder\.batch_updates\.cl"):
         stages.pretrain()
 

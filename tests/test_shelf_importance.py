@@ -48,7 +48,7 @@ from runner.pipeline import run
 from runner.plan import Plan
 from runner.stages.models import MODEL
 from tests.conftest import Stages, plan_of, stages_of
-from tests.test_factors import Twice
+from tests.test_per_sample_gradients import Twice
 
 Quick = Callable[..., Plan]
 LEARNED = ["training.epochs=30", "training.lr=0.05"]

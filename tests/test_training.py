@@ -1,4 +1,4 @@
-"""The one training loop: what it yields, how it steps, when it stops."""
+"""The training loop: its steps, its updates, its end, and the bounds of its hyperparameters."""
 
 import math
 
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from data.errors import UserError
 from data.split import Dataset, Split
 from data.streams import Streams
 from methods.training.cost import Meter
@@ -39,7 +40,7 @@ def linear(split: Split, seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_it_is_the_plain_loop(digits: Dataset, optimizer: str) -> None:
-    """Bit for bit what anybody would write with torch alone."""
+    """The weights equal those of a plain torch loop, bit for bit."""
     recipe = recipe_of(f"training.optimizer={optimizer}", "training.lr=0.01")
     conditions, _ = conditions_of(recipe)
     ours = fit(linear(digits.train), digits.train, recipe, conditions)
@@ -178,3 +179,66 @@ def test_bf16_computes_in_bf16_and_keeps_float32_weights(digits: Dataset) -> Non
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     weight, other = model[1].weight, plain[1].weight  # type: ignore[index]
     assert not torch.equal(weight, other) and torch.allclose(weight, other, atol=0.05)
+
+
+HUGE = 99999999999999999999
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (f"training.batch_size={HUGE}", "at least 1 and at most 2,147,483,647"),
+        ("training.batch_size=0", "at least 1 and at most 2,147,483,647"),
+        (f"training.epochs={HUGE}", "at least 0 and at most 100,000"),
+        ("training.epochs=-1", "at least 0 and at most 100,000"),
+        ("training.lr=1e30", "0, or at least 1e-12 and at most 1e+06"),
+        ("training.lr=1e-300", "0, or at least 1e-12 and at most 1e+06"),
+        ("training.lr=-0.1", "0, or at least 1e-12 and at most 1e+06"),
+        ("training.momentum=1", "0, or at least 1e-12 and below 1"),
+        ("training.momentum=1e30", "0, or at least 1e-12 and below 1"),
+        ("training.momentum=1e-300", "0, or at least 1e-12 and below 1"),
+        ("training.weight_decay=1e30", "0, or at least 1e-12 and at most 1e+06"),
+        ("training.gamma=nan", "0, or at least 1e-12 and at most 1e+06"),
+        ("training.milestones=[1,-1]", "at least 0 and at most 100,000"),
+        ("training.clip=0", "at least 1e-12 and at most 1e+06"),
+        ("training.compile=-1", "write true or false"),
+        ("training.compile=2", "write true or false"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused_by_the_name_of_their_option(
+    override: str, words: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        plan_of(override)
+    assert str(refused.value).startswith(override.partition("=")[0])
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.epochs=2", "training.warmup=2"],
+        ["model=vit", "training.epochs=1"],
+        ["method.epochs=1", "method.warmup=1.5"],
+    ],
+)
+def test_a_warm_up_that_takes_all_epochs_is_refused(overrides: list[str]) -> None:
+    with pytest.raises(UserError, match=r"leaves no epoch at (\w+)\.lr: set \1\.warmup below [12]$"):
+        plan_of(*overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.epochs=1", "training.warmup=0.99"],
+        ["training.epochs=0", "evaluation.reference=null"],
+        ["model=vit", "training.epochs=0", "method=original"],  # no step has a learning rate
+    ],
+)
+def test_shorter_warm_ups_and_trainings_without_steps_are_served(overrides: list[str]) -> None:
+    plan_of(*overrides)
+
+
+def test_one_and_zero_are_booleans() -> None:
+    assert recipe_of("training.compile=1").compile is True
+    assert recipe_of("training.compile=0").compile is False

@@ -1,4 +1,4 @@
-"""What a method costs, counted where it gets its data."""
+"""The cost of a method: rows, seconds and memory, counted where batches are handed out."""
 
 import resource
 import sys
@@ -19,9 +19,13 @@ from methods.training.memory import release_freed_memory
 
 @dataclass
 class Cost:
-    """`gradient_examples`: rows that went through a forward and a backward pass.
-    `forward_examples`: rows that went through a forward pass alone. `seconds`: wall clock, with the
-    device waited for. `peak_bytes`: most memory held at once, above what was held at the start."""
+    """The cost of some work.
+
+    `gradient_examples` counts rows that went through a forward and a backward pass, and
+    `forward_examples` rows that went through a forward pass alone; a row counts once per pass.
+    `seconds` is wall-clock time, including the device's. `peak_bytes` is the largest memory held at
+    once, above the memory held at the start.
+    """
 
     gradient_examples: int = 0
     forward_examples: int = 0
@@ -30,25 +34,25 @@ class Cost:
 
 
 class Progress(Protocol):
-    """Something that shows how many rows are done, of how many."""
+    """A display of the rows done, out of the rows expected."""
 
     def expect(self, rows: int) -> None: ...
     def advance(self, rows: int) -> None: ...
 
 
 class Quiet:
-    """Shows nothing."""
+    """A `Progress` that displays nothing."""
 
     def expect(self, rows: int) -> None: ...
     def advance(self, rows: int) -> None: ...
 
 
 class Meter:
-    """Hands out batches, counts them, and ends the supply at the budget.
+    """Hand out batches, count their rows, and stop at the budget.
 
-    `budget` is the most gradient-examples that may be spent; null for no limit. A supply may end in
-    the middle of a pass: pair two supplies with `zip`, not with `next`. Used as a context manager it
-    takes the time and the peak memory of its body.
+    `budget` is the largest number of gradient examples; None means no limit. The batches may end in
+    the middle of a pass, after which `cut` is true: read two sources together with `zip`, not with
+    `next`. As a context manager, the meter also measures the time and the peak memory of its body.
     """
 
     def __init__(
@@ -58,50 +62,48 @@ class Meter:
         self.budget = budget
         self.progress = progress or Quiet()
         self.cost = Cost()
-        self.cut = False  # whether the budget ended a supply
+        self.cut = False  # true once the budget has ended a pass
 
     def batches(
         self, split: Split, size: int, streams: tuple[torch.Generator, ...], times: int = 1
     ) -> Iterator[Batch]:
-        """One shuffled and augmented pass for gradient steps; `streams` are those of `pass_streams`.
-        `times`: how many gradients will be taken of each row."""
+        """Yield one shuffled and augmented pass, in batches of `size` rows, for gradient steps.
+
+        `streams` come from `pass_streams`. `times` is the number of gradients taken of each row.
+        """
         order, augment = streams
         return self._counted(split.batches(size, order, augment), times)
 
     def ordered_batches(self, split: Split, size: int, times: int = 1) -> Iterator[Batch]:
-        """One pass in order, without augmentation, for gradients that move no weight; `times` of each
-        row."""
+        """Yield one pass in order and without augmentation, for gradients that move no weight.
+
+        `times` is the number of gradients taken of each row.
+        """
         return self._counted(split.batches(size), times)
 
-    def _counted(self, batches: Iterator[Batch], times: int) -> Iterator[Batch]:
-        for batch in batches:
-            if not self.spend(times * len(batch.rows)):
-                return
-            yield batch
-            self.progress.advance(len(batch.rows))
-
-    def count_forward(self, rows: int) -> None:
-        """Counts forward passes over rows that were handed out before: another model's, or another
-        look at them."""
-        self.cost.forward_examples += rows
-
     def forward_batches(self, split: Split, size: int) -> Iterator[Batch]:
-        """One pass in order, without augmentation, for forward passes alone."""
+        """Yield one pass in order and without augmentation, for forward passes alone."""
         for batch in split.batches(size):
             self.cost.forward_examples += len(batch.rows)
             yield batch
             self.progress.advance(len(batch.rows))
 
+    def count_forward(self, rows: int) -> None:
+        """Count further forward passes over rows already handed out, such as another model's."""
+        self.cost.forward_examples += rows
+
     def add(self, *costs: Cost) -> None:
-        """Counts what was spent elsewhere as spent here; no peak of memory is known of it."""
+        """Count the rows and seconds of other costs as spent here; their peak memory is ignored."""
         for cost in costs:
             self.cost.gradient_examples += cost.gradient_examples
             self.cost.forward_examples += cost.forward_examples
             self.cost.seconds += cost.seconds
 
     def spend(self, rows: int) -> bool:
-        """Counts a gradient step on so many images, wherever they come from; false, and nothing
-        counted, where the budget does not reach so far."""
+        """Count the gradient examples of one step, and return true.
+
+        If the budget does not cover them, count nothing, set `cut` and return false.
+        """
         spent = self.cost.gradient_examples + rows
         if self.budget is not None and spent > self.budget:
             self.cut = True
@@ -111,7 +113,7 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What the body takes, time or memory, is no cost."""
+        """Leave the time and memory of the body out of the cost."""
         started = self._now()
         with self._memory.paused():
             yield
@@ -131,19 +133,26 @@ class Meter:
         self.cost.seconds += self._now() - self._started
         self.cost.peak_bytes = self._memory.peak()
 
+    def _counted(self, batches: Iterator[Batch], times: int) -> Iterator[Batch]:
+        for batch in batches:
+            if not self.spend(times * len(batch.rows)):
+                return
+            yield batch
+            self.progress.advance(len(batch.rows))
+
     def _now(self) -> float:
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            torch.cuda.synchronize(self.device)  # kernels run asynchronously
         return time.perf_counter()
 
 
 def pass_streams(streams: Streams) -> tuple[torch.Generator, torch.Generator]:
-    """The generators of order and augmentation that the passes of one training share."""
+    """Return the generators of row order and of augmentation, which all passes of a training share."""
     return streams("order"), streams("augment")
 
 
 class _Memory:
-    """Peak memory above the start: the allocator's on a GPU, the process's resident set elsewhere."""
+    """Peak memory above the start: the allocator's on a GPU, the process's resident set on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -161,15 +170,17 @@ class _Memory:
         self._restart()
 
     def _restart(self) -> None:
-        """A new high-water mark."""
+        """Set the recorded peak back to the memory held now."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            release_freed_memory()  # what was freed before would hide what is taken now
-            with suppress(OSError):  # Linux has one
-                Path("/proc/self/clear_refs").write_text("5")
+            # Memory freed earlier stays resident, and new tensors in it would not raise the peak.
+            release_freed_memory()
+            with suppress(OSError):  # other systems than Linux lack this file
+                Path("/proc/self/clear_refs").write_text("5")  # 5 resets VmHWM (man 5 proc)
 
     def _held(self, peak: bool = False) -> int:
+        """Return the bytes held now, or the largest number held since `_restart`."""
         if self.device.type == "cuda":
             read = torch.cuda.max_memory_allocated if peak else torch.cuda.memory_allocated
             return int(read(self.device))
@@ -177,5 +188,5 @@ class _Memory:
             field = "VmHWM:" if peak else "VmRSS:"
             lines = Path("/proc/self/status").read_text().splitlines()
             return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
-        unit = 1 if sys.platform == "darwin" else 1024
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kibibytes elsewhere
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

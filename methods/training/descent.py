@@ -5,28 +5,33 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from data.bounds import COUNT, EPOCHS, MOMENTUM, POSITIVE, RATE
 from data.component import Component
 from data.errors import UserError
 from data.split import Batch
 from data.streams import Streams
-from methods.training.checks import at_least_one, zero_or_more
 from models.precision import Precision
 
 
 class Optimizer(Enum):
+    """The optimizers, under torch's names."""
+
     sgd = "sgd"
     adam = "adam"
     adamw = "adamw"
 
 
 class Schedule(Enum):
-    """How the learning rate goes on after the warm-up: `constant`; `step`, times `gamma` at each
-    epoch in `milestones`; `cosine`, to zero at the end."""
+    """The course of the learning rate after the warm-up.
+
+    `constant` keeps it. `step` multiplies it by `gamma` at each epoch in `milestones`. `cosine` lowers
+    it to zero at the last epoch (Loshchilov & Hutter 2017, eq. 5, without restarts).
+    """
 
     constant = "constant"
     step = "step"
@@ -35,50 +40,63 @@ class Schedule(Enum):
 
 @dataclass(frozen=True)
 class Descent(Component):
-    """Passes of minibatch gradient descent over one set of rows.
+    """Minibatch gradient descent over one set of rows.
 
-    `lr` climbs linearly from zero over `warmup` epochs (fractions allowed), then follows `schedule`.
-    `momentum` is SGD's; Adam and AdamW keep torch's betas. `clip` bounds the norm of the whole
-    gradient; null does not.
+    `epochs` counts passes over the rows, in batches of `batch_size` rows. `lr` is the learning rate: it
+    rises linearly from zero over the first `warmup` epochs, which may be a fraction and must be fewer
+    than `epochs`, and then follows `schedule`. `momentum`, below 1, applies to SGD; Adam and AdamW keep
+    torch's betas. `weight_decay` is the factor λ of the penalty λ/2·‖θ‖² in SGD and Adam, and of the
+    decoupled decay in AdamW. `clip` is the largest norm of the whole gradient; None does not clip.
+    Each field's annotation states the bounds of its values.
     """
 
-    epochs: int
-    batch_size: int
+    epochs: Annotated[int, EPOCHS]
+    batch_size: Annotated[int, COUNT]
     optimizer: Optimizer
-    lr: float
-    momentum: float
-    weight_decay: float
+    lr: Annotated[float, RATE]
+    momentum: Annotated[float, MOMENTUM]
+    weight_decay: Annotated[float, RATE]
     schedule: Schedule
-    milestones: list[int]
-    gamma: float
-    warmup: float
-    clip: float | None
+    milestones: list[Annotated[int, EPOCHS]]
+    gamma: Annotated[float, RATE]
+    warmup: Annotated[float, EPOCHS]
+    clip: Annotated[float, POSITIVE] | None
 
     def check_parameters(self, option: str) -> None:
-        """Raises UserError for numbers that describe no descent; `option` is where they were set."""
-        zero_or_more(option, self, "epochs", "lr", "momentum", "weight_decay", "gamma", "warmup")
-        at_least_one(option, self, "batch_size")
-        if self.clip is not None and not self.clip > 0:
-            raise UserError(f"{option}.clip={self.clip}: it must be above 0, or null")
+        """Raise UserError if the warm-up leaves no epoch at the full learning rate.
+
+        `option` is the option group that holds the fields, such as `training` or `method`.
+        """
+        if 0 < self.epochs <= self.warmup:
+            raise UserError(
+                f"{option}.warmup={self.warmup:g} takes all of {option}.epochs={self.epochs} and leaves "
+                f"no epoch at {option}.lr: set {option}.warmup below {self.epochs}"
+            )
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
-        """The learning rate of a step (counted from 0)."""
+        """Return the learning rate of a step, which counts from 0 over the whole training."""
         epoch = step / steps_per_epoch
         if epoch < self.warmup:
+            # Warm-up: lr·(t + 1)/T for step t of the T = warmup·steps_per_epoch first ones.
             return self.lr * min(1.0, (step + 1) / (self.warmup * steps_per_epoch))
         return self.lr * _SCHEDULES[self.schedule](self, epoch)
 
     def updating(self, steps: "Iterator[Step]", model: nn.Module, streams: Streams) -> "Iterator[Step]":
-        """The steps, where a variant may change their updates."""
+        """Return the steps of a training, changing their updates if this kind of descent does so."""
         return steps
 
     def optimizer_for(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return a new optimizer of the parameters that require gradients."""
         return _OPTIMIZERS[self.optimizer](self, [p for p in model.parameters() if p.requires_grad])
 
 
 @dataclass(frozen=True)
 class Recipe(Descent):
-    """How a model is trained: the descent, and the arithmetic that everything about it uses."""
+    """The training of a model: its descent, and the arithmetic of everything that uses the model.
+
+    `compile` passes the model through `torch.compile` for training. The first step then takes half a
+    minute for a small network and longer for a large one, so it pays off in long trainings only.
+    """
 
     kind: ClassVar[str] = "methods.training.Recipe"
 
@@ -88,10 +106,12 @@ class Recipe(Descent):
 
 @dataclass(frozen=True)
 class Step:
-    """Between backward and update: gradients are ready, weights have not moved yet.
+    """One step of a training, between its backward pass and its update.
 
-    `number` counts from 0 over the whole training; `loss` is the batch's mean; `lr` the rate that
-    the update by `optimizer` will use.
+    The parameters of `model` hold their gradients in `.grad`, not clipped yet, and their values have
+    not moved. `number` counts steps and `epoch` passes, both from 0 over the whole training. `logits`
+    (B, K) and the scalar `loss`, the mean over the batch, are detached from the graph. `lr` is the
+    learning rate that `optimizer` will use.
     """
 
     number: int
@@ -104,21 +124,27 @@ class Step:
     optimizer: torch.optim.Optimizer
 
 
+# The factor of `lr` at an epoch e, which has a fraction within a pass.
 _SCHEDULES: Mapping[Schedule, Callable[[Descent, float], float]] = {
     Schedule.constant: lambda descent, epoch: 1.0,
+    # gamma^(number of milestones m with m ≤ e)
     Schedule.step: lambda descent, epoch: (
         descent.gamma ** bisect_right(sorted(descent.milestones), epoch)
     ),
+    # (1 + cos(π·e/epochs))/2: 1 at the start, 0 after the last epoch
     Schedule.cosine: lambda descent, epoch: 0.5 * (1 + math.cos(math.pi * epoch / descent.epochs)),
 }
 
 _OPTIMIZERS: Mapping[Optimizer, Callable[[Descent, list[nn.Parameter]], torch.optim.Optimizer]] = {
+    # v ← momentum·v + g + λθ, then θ ← θ − lr·v
     Optimizer.sgd: lambda descent, parameters: torch.optim.SGD(
         parameters, descent.lr, momentum=descent.momentum, weight_decay=descent.weight_decay
     ),
+    # Adam's step for the gradient g + λθ (Kingma & Ba 2015)
     Optimizer.adam: lambda descent, parameters: torch.optim.Adam(
         parameters, descent.lr, weight_decay=descent.weight_decay
     ),
+    # θ ← θ − lr·λθ, then Adam's step for the gradient g (Loshchilov & Hutter 2019)
     Optimizer.adamw: lambda descent, parameters: torch.optim.AdamW(
         parameters, descent.lr, weight_decay=descent.weight_decay
     ),

@@ -1,4 +1,11 @@
-"""Gradient descent as a generator: pretraining, recording, unlearning and logging share one loop."""
+"""The training loop: gradient descent as a generator of steps.
+
+Pretraining, recording, unlearning and logging share this loop. A step is yielded after its backward
+pass and before its update, so that a consumer can read or change gradients, log, or stop:
+
+    for step in train(model, split, descent, conditions):
+        ...  # step.model holds the gradients of step.batch; the update follows
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +23,11 @@ from methods.training.descent import Descent, Recipe, Step
 from models.precision import Precision, autocast
 
 Log = Callable[[Mapping[str, float]], None]
-LossFunction = Callable[[Tensor, Tensor], Tensor]  # of logits and labels
-BatchLoss = Callable[[Tensor, Batch], Tensor]  # of logits and the batch that they are for
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) to a scalar
+BatchLoss = Callable[[Tensor, Batch], Tensor]  # logits (B, K) and their batch to a scalar
 
-# Losses are looked at for NaN once in so many steps: often enough to stop soon, rarely enough that a
-# GPU is not made to wait for the CPU at every step.
+# Steps between two checks of the losses for NaN. A check makes a GPU wait for the CPU, so it is not
+# done at every step.
 CHECK_EVERY = 32
 
 
@@ -30,8 +37,12 @@ class Diverged(UserError):
 
 @dataclass(frozen=True)
 class Conditions:
-    """What surrounds a training: its random streams, its meter, where its curves go, its arithmetic, and
-    who is told the model after every pass."""
+    """The surroundings of a training.
+
+    `streams` give its random numbers, `meter` its batches, and `log` receives its curves. `recipe`
+    decides precision and compilation. `passed` is called with the model after every complete pass over
+    a split.
+    """
 
     streams: Streams
     meter: Meter
@@ -41,20 +52,22 @@ class Conditions:
 
     @property
     def bf16(self) -> bool:
+        """Return true if forward passes run in bfloat16 autocast."""
         return self.recipe.precision is Precision.bf16
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """The mean cross-entropy with the batch's own labels, in nats."""
+    """Return the mean cross-entropy with the batch's labels, in nats."""
     return F.cross_entropy(logits, batch.labels)
 
 
 class Phase:
-    """Passes over one split with one loss; a training may go through several phases in turn.
+    """Passes over one split with one loss.
 
-    Order, augmentation and the count of steps go on from pass to pass. An optimizer that is given may
-    be shared with other phases (its momentum then is too); `factor` multiplies the learning rate of
-    this one. A named phase draws from streams of its own, and its curves carry its name.
+    A training may alternate between phases. Each phase continues its row order, its augmentation and
+    its step count from pass to pass. Several phases may share one `optimizer`, including its momentum;
+    without one, the phase makes its own. `factor` multiplies the learning rate of this phase. A phase
+    with a `name` has random streams of that name, and prefixes its curves with the name.
     """
 
     def __init__(
@@ -81,8 +94,13 @@ class Phase:
         self._number = 0
 
     def steps(self, epoch: int) -> Iterator[Step]:
-        """One pass, pausing before each update. Raises Diverged, with epoch and step, when a loss is
-        NaN or infinite."""
+        """Yield the steps of one pass, each between its backward pass and its update.
+
+        `epoch` labels the pass, from 0. The model is in training mode and is updated in place when the
+        next step is requested; a consumer that stops leaves the last step without its update. The pass
+        ends early if the meter's budget ends. Raise Diverged, naming epoch and step, if a loss is NaN
+        or infinite.
+        """
         conditions, descent = self.conditions, self.descent
         steps_per_epoch = math.ceil(len(self.split) / descent.batch_size)
         unchecked: list[Tensor] = []
@@ -97,29 +115,26 @@ class Phase:
             unchecked.append(loss.detach())
             if len(unchecked) == CHECK_EVERY:
                 _require_finite(unchecked, epoch, self._number)
-            yield Step(
-                self._number,
-                epoch,
-                batch,
-                logits.detach(),
-                loss.detach(),
-                lr,
-                self.model,
-                self.optimizer,
-            )
-            if descent.clip is not None:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), descent.clip)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            self.optimizer.step()
+            seen = logits.detach(), loss.detach()
+            yield Step(self._number, epoch, batch, *seen, lr, self.model, self.optimizer)
+            self._update(lr)
             self._number += 1
         _require_finite(unchecked, epoch, self._number - 1)
         conditions.passed(self.model)
 
     def run(self, epoch: int) -> None:
-        """One pass to its end, logging its curves."""
+        """Run one pass to its end and log its curves."""
         for _ in curves(self.steps(epoch), named(self.conditions.log, self.name)):
             pass
+
+    def _update(self, lr: float) -> None:
+        """Move the weights along the gradients, clipped after the consumer's changes to them."""
+        if self.descent.clip is not None:
+            # g ← g·min(1, clip/‖g‖), with ‖g‖ over all parameters
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.descent.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
 
 
 def train(
@@ -129,10 +144,12 @@ def train(
     conditions: Conditions,
     loss_function: LossFunction = F.cross_entropy,
 ) -> Iterator[Step]:
-    """Trains `model` in place, pausing before each update.
+    """Train `model` in place for `descent.epochs` passes, yielding every step before its update.
 
-    A consumer that stops early stops the training, before the update of the step it stopped at.
-    Raises Diverged, with epoch and step, when a loss is NaN or infinite.
+    `loss_function` takes logits (B, K) in float32 and labels (B,), and returns their mean loss. Steps
+    and epochs count from 0 over the whole training. Nothing runs until the first step is requested. A
+    consumer that stops early stops the training, without the update of its last step; `fit` runs a
+    training to its end. Raise Diverged, naming epoch and step, if a loss is NaN or infinite.
     """
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -145,7 +162,7 @@ def train(
 
 
 def alternate(phases: Sequence[Phase], epochs: int) -> None:
-    """One pass of each phase in turn, `epochs` times, with curves."""
+    """Run one pass of each phase in turn, `epochs` times, and log their curves."""
     rows = sum(len(phase.split) for phase in phases)
     phases[0].conditions.meter.progress.expect(epochs * rows)
     for epoch in range(epochs):
@@ -154,8 +171,12 @@ def alternate(phases: Sequence[Phase], epochs: int) -> None:
 
 
 def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:
-    """Passes steps on and logs, at the end of every epoch or where the steps are left, `epoch` (from 1),
-    mean `loss`, `accuracy` on the rows as they were trained on, and the last `lr`."""
+    """Yield the steps unchanged, and log one point of the curves per epoch.
+
+    A point holds `epoch` (from 1), the mean `loss` and the `accuracy` (0 to 1) over the epoch's rows,
+    and the last `lr`. Both means come from the training batches themselves: augmented, in training
+    mode, and before each update. A consumer that stops early still gets the point of the rows so far.
+    """
     totals: dict[str, Tensor] = {}
     rows, last = 0, None
     try:
@@ -165,6 +186,7 @@ def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:
                 totals, rows = {}, 0
             last, rows = step, rows + len(step.batch.rows)
             right = (step.logits.argmax(1) == step.batch.labels).sum()
+            # The last batch may be smaller, so the sum of losses weights each batch by its rows.
             totals["loss"] = totals.get("loss", 0) + step.loss * len(step.batch.rows)
             totals["accuracy"] = totals.get("accuracy", 0) + right
             yield step
@@ -174,13 +196,13 @@ def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:
 
 
 def named(log: Log, name: str) -> Log:
-    """Where curves go that carry a name."""
+    """Return a log that prefixes every value except `epoch` with the name, if there is one."""
     prefix = f"{name}_" if name else ""
 
-    def told(values: Mapping[str, float]) -> None:
+    def log_prefixed(values: Mapping[str, float]) -> None:
         log({key if key == "epoch" else prefix + key: value for key, value in values.items()})
 
-    return told
+    return log_prefixed
 
 
 def fit(
@@ -189,14 +211,14 @@ def fit(
     descent: Descent,
     conditions: Conditions,
 ) -> nn.Module:
-    """Trains to the end, logging curves; returns the same module."""
+    """Train `model` in place to the end, log its curves, and return it."""
     for _ in curves(train(model, split, descent, conditions), conditions.log):
         pass
     return model
 
 
 def require_finite(model: nn.Module) -> None:
-    """Raises Diverged where a weight is NaN or infinite: no loss was looked at after the last update."""
+    """Raise Diverged if a weight is NaN or infinite, as after a last update that no loss followed."""
     for name, weight in model.state_dict().items():
         if not weight.isfinite().all():
             raise Diverged(f"{name} is no longer finite: lower the learning rate, or set clip")
@@ -208,7 +230,10 @@ def _log_epoch(last: Step, totals: Mapping[str, Tensor], rows: int, log: Log) ->
 
 
 def _require_finite(losses: list[Tensor], epoch: int, last: int) -> None:
-    """Raises Diverged for the first bad one of these losses, the last of which is step `last`'s."""
+    """Raise Diverged for the first loss that is not finite, and clear the list otherwise.
+
+    `last` is the number of the step that the last of the losses belongs to.
+    """
     bad = (~torch.stack(losses).isfinite()).nonzero() if losses else torch.empty(0)
     if len(bad):
         index = int(bad[0])

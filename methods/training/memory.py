@@ -1,20 +1,20 @@
-"""The C library's heap, in which the tensors of a CPU lie.
+"""The memory of the C library's allocator, which holds the tensors of a CPU.
 
-glibc gives freed memory back to the system whenever enough of it is free at the heap's end, so that
-every step of a training asks for its activations' pages anew, and gets them one page fault at a time.
-Other libraries are left as they are.
+glibc returns freed memory to the system as soon as enough of it is free at the end of its heap. A
+training then requests the pages of its activations anew at every step, at one page fault each. Keeping
+freed memory avoids this. Other C libraries are left as they are.
 """
 
 import ctypes
 from contextlib import suppress
 
-# From malloc.h, and the most that glibc takes for each.
+# Parameters of mallopt (glibc's malloc.h), and the largest value that glibc accepts for each.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_INT, LARGEST_BLOCK = 2**31 - 1, 2**25
 
 
 def keep_freed_memory() -> None:
-    """Keeps freed memory in the process: up to 2 GiB of it, in blocks of up to 32 MiB."""
+    """Keep freed memory in the process: up to 2 GiB of it, in blocks of up to 32 MiB."""
     with suppress(AttributeError):
         library = ctypes.CDLL(None)
         library.mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
@@ -22,6 +22,6 @@ def keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Gives all freed memory back to the system, so that the resident set is what is held."""
+    """Return all freed memory to the system, so that the resident set is the memory in use."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

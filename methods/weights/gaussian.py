@@ -1,8 +1,9 @@
-"""Weights as independent Gaussians: sampling them, Bayesian gradient descent, and their divergence.
+"""Independent Gaussians over the weights: sampling, Bayesian gradient descent (BGD), and divergence.
 
-q = N(μ, diag σ²), θ = μ + σ∘ε with ε ~ N(0, I); G = E[∂L/∂θ] and H = E[∂L/∂θ ∘ ε], L a sum over rows.
-Everything is by parameter name; closed forms are those of METHODS.md A.8, not paper 001's, whose eq. 1
-has a term inside the root that belongs outside, and whose ∂KL/∂μ has the wrong sign.
+The distribution is q = N(μ, diag σ²), and a sample is θ = μ + σ∘ε with ε ~ N(0, I). For a loss L, a sum
+over rows, BGD uses the moments G = E[∂L/∂θ] and H = E[∂L/∂θ ∘ ε]. Tensors are mappings by parameter
+name. The closed forms here differ from paper 001's in two places: its eq. 1 has a term inside the root
+that belongs outside, and its ∂KL/∂μ has the wrong sign.
 Reference: Zeno et al., Task Agnostic Continual Learning Using Online Variational Bayes, 2018.
 """
 
@@ -16,31 +17,35 @@ from methods.weights.importance import PIECE
 
 Tensors = Mapping[str, Tensor]
 
-# The smallest standard deviation a step may leave: 1/σ² and its products stay finite in float32.
+# The smallest standard deviation after a step. With it 1/σ² and its products stay finite in float32.
 FLOOR = 1e-12
 
 
 def pieces(name: str, *parts: Tensors) -> Iterator[tuple[Tensor, ...]]:
-    """Flat views of the same numbers of a name in all parts."""
+    """Yield flat views of a parameter in all parts, `PIECE` numbers at a time."""
     yield from zip(*(part[name].view(-1).split(PIECE) for part in parts), strict=True)
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A distribution of the weights: `mean` and `deviation` by parameter name."""
+    """A distribution of the weights: `mean` μ and `deviation` σ by parameter name."""
 
     mean: Tensors
     deviation: Tensors
 
     def copy(self) -> "Gaussian":
+        """Return a copy that shares no memory with this one."""
         both = (
             {name: value.clone() for name, value in part.items()} for part in (self.mean, self.deviation)
         )
         return Gaussian(*both)
 
     def move(self, step: Callable[..., tuple[Tensor, Tensor]], *others: Tensors) -> None:
-        """Puts in the place of mean and deviation what `step` makes of them and of the same numbers of
-        `others`, number by number; it is given some at a time."""
+        """Replace mean and deviation, in place, by `step(mean, deviation, *others)`.
+
+        `step` works on each number alone: it gets flat pieces of the same numbers of all tensors, and
+        returns the new mean and deviation.
+        """
         for name in self.mean:
             for mean, deviation, *rest in pieces(name, self.mean, self.deviation, *others):
                 moved = step(mean, deviation, *rest)
@@ -48,7 +53,7 @@ class Gaussian:
                 deviation.copy_(moved[1])
 
     def put_mean(self, model: nn.Module) -> None:
-        """Sets the model's weights to the mean."""
+        """Set the model's weights to the mean."""
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(self.mean[name])
@@ -56,14 +61,14 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Moments:
-    """G and H, estimated from samples, and the mean loss of these."""
+    """Estimates from samples of the weights: `gradient` G, `product` H, and the mean `loss`."""
 
     gradient: Tensors
     product: Tensors
     loss: Tensor
 
     def scale(self, weight: float) -> None:
-        """Makes them the moments of the loss times `weight`; `loss` is still told as it is."""
+        """Turn G and H, in place, into those of the loss times `weight`; `loss` keeps its value."""
         for value in (*self.gradient.values(), *self.product.values()):
             value.mul_(weight)
 
@@ -71,10 +76,10 @@ class Moments:
 def moments(
     model: nn.Module, q: Gaussian, loss: Callable[[], Tensor], samples: int, rng: torch.Generator
 ) -> Moments:
-    """G and H of `loss`, a scalar of the model's weights, from `samples` draws of them.
+    """Estimate G and H of `loss`, a scalar of the model's weights, from `samples` draws of them.
 
-    `rng` is a CPU generator, so that every device sees the same draws. Leaves a sample's weights in
-    the model.
+    `rng` is a CPU generator, so that the draws are the same on every device. The model is left with the
+    weights of the last sample.
     """
     parameters = dict(model.named_parameters())
     gradient = {name: torch.zeros_like(mean) for name, mean in q.mean.items()}
@@ -85,6 +90,7 @@ def moments(
         value = loss()
         losses.append(value.detach())
         found = torch.autograd.grad(value, list(parameters.values()))
+        # G = 1/S Σₛ gₛ and H = 1/S Σₛ gₛ∘εₛ, with gₛ = ∂L/∂θ at θₛ = μ + σ∘εₛ
         for name, g in zip(parameters, found, strict=True):
             gradient[name].add_(g, alpha=1 / samples)
             product[name].addcmul_(g, noise[name], value=1 / samples)
@@ -92,7 +98,7 @@ def moments(
 
 
 def _sample(parameters: Mapping[str, nn.Parameter], q: Gaussian, rng: torch.Generator) -> Tensors:
-    """Draws the weights from q, in place; gives the noise ε they were drawn with."""
+    """Set the parameters to a sample θ = μ + σ∘ε, and return its noise ε."""
     noise = {
         name: torch.randn(parameter.shape, generator=rng).to(parameter.device)
         for name, parameter in parameters.items()
@@ -104,20 +110,20 @@ def _sample(parameters: Mapping[str, nn.Parameter], q: Gaussian, rng: torch.Gene
 
 
 def descended_deviation(deviation: Tensor, product: Tensor) -> Tensor:
-    """BGD's σ' = σ√(1 + (σH/2)²) − ½σ²H, which is above 0.
-
-    For H > 0 that is a difference of near numbers; multiplied out it is a quotient without one.
-    """
+    """Return BGD's σ' = σ√(1 + (σH/2)²) − ½σ²H, which is positive, for `product` H."""
+    # With h = σH/2 this is σ(√(1 + h²) − h). For large h > 0 the difference cancels, so it is
+    # computed as 1/(√(1 + h²) + h), which is equal.
     half = deviation * product / 2
     root = torch.hypot(half, torch.ones_like(half))
     return deviation * torch.where(half > 0, 1 / (root + half), root - half)
 
 
 def divergence(q: Gaussian, p: Gaussian) -> Tensor:
-    """KL(q‖p), summed over all weights; 0 if and only if they are equal."""
+    """Return KL(q‖p) in nats, a float64 scalar summed over all weights; 0 if and only if q = p."""
     total = torch.zeros((), dtype=torch.float64)
     for name in q.mean:
         both = pieces(name, q.mean, q.deviation, p.mean, p.deviation)
+        # KL = ½ Σ ((μ_q − μ_p)²/σ_p² + σ_q²/σ_p² − 1 − ln(σ_q²/σ_p²))
         for mean, deviation, around, held in both:
             squared = (deviation / held).square()
             moved = ((mean - around) / held).square()
@@ -126,6 +132,6 @@ def divergence(q: Gaussian, p: Gaussian) -> Tensor:
 
 
 def pull(mean: Tensor, deviation: Tensor, around: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
-    """∂KL(q‖p)/∂μ_q = (μ_q − μ_p)/σ_p² and ∂KL(q‖p)/∂σ_q = σ_q/σ_p² − 1/σ_q, for q = N(mean, deviation²)
-    and p = N(around, held²)."""
+    """Return ∂KL(q‖p)/∂μ_q and ∂KL(q‖p)/∂σ_q for q = N(mean, deviation²) and p = N(around, held²)."""
+    # (μ_q − μ_p)/σ_p² and σ_q/σ_p² − 1/σ_q
     return (mean - around) / held.square(), deviation / held.square() - 1 / deviation

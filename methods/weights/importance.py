@@ -1,13 +1,18 @@
-"""How much each weight matters to some rows: diagonal Fisher information and label-free sensitivity.
+"""The importance of each weight for some rows: diagonal Fisher information, and LFSSD's sensitivity.
 
-Every measure is a sum over rows (or batches) with its count, in evaluation mode and without
-augmentation, so that the measure of two parts together is the sum of theirs. What is per sample does
-not depend on the order of the rows or on the batch size, up to rounding.
+Every measure is a sum over rows (or batches) together with their number, so that the measures of two
+parts add up. It is taken in evaluation mode and without augmentation. Per-sample measures do not depend
+on the order of the rows or on the batch size, up to rounding.
 
-Per-sample squares come from the factors of `methods.factors`, Σᵢ Gᵢ² with Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ: for one
-position l they are Σᵢ bᵢ² ⊗ aᵢ², an ordinary product; for few, the sum over pairs of positions Σₗₘ
-(bₗ∘bₘ) ⊗ (aₗ∘aₘ) is one too; for many, each Gᵢ is made and squared, a few at a time. A model with a
-layer that has no rule goes row by row, which is much slower; a warning says so.
+The squared per-sample gradients come from the factors of `methods.weights.per_sample_gradients`. Sample
+i has the gradient Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ over positions l, and the measure needs Σᵢ Gᵢ² with the square taken
+number by number:
+
+- One position: Σᵢ bᵢ² ⊗ aᵢ², which is one matrix product.
+- Few positions: Σᵢ Σₗₘ (bᵢₗ∘bᵢₘ) ⊗ (aᵢₗ∘aᵢₘ) over pairs of positions, which is one matrix product too.
+- Many positions: form each Gᵢ and square it, a few samples at a time.
+
+If a layer of the model has no rule, the rows go one by one, which is much slower; a warning says so.
 """
 
 import logging
@@ -26,68 +31,72 @@ from methods.training.loop import Conditions
 from methods.weights.per_sample_gradients import RULES, Capture, Factors, layers_of
 from models.precision import autocast
 
-# From logits (B, K) and labels (B,) to the loss of each row, (B,).
+# Logits (B, K) and labels (B,) to the loss of each row (B,).
 RowLoss = Callable[[Tensor, Tensor], Tensor]
 
-# Numbers that may be in memory at once for one layer's squares: a CPU's last-level cache.
+# The most numbers in memory at once for the squares of one layer; they fit a CPU's last-level cache.
 CHUNK = 2**22
 
-# Numbers of a parameter that formulas work on at once: their intermediate results are no copies of it.
+# The numbers of a parameter that a formula works on at once, to keep its intermediate results small.
 PIECE = 2**18
 
-# Up to this many pairs of positions a product over pairs is cheaper than making each gradient: it
-# multiplies more and moves less.
+# Up to this many pairs of positions, a product over pairs is faster than forming each gradient: it
+# multiplies more numbers, but moves fewer through memory.
 PAIRS = 45
 
 
 @dataclass(frozen=True)
 class Importance:
-    """`sums` by parameter name, shaped as the parameters, over `count` rows or batches."""
+    """A measure of a model: `sums` over `count` rows or batches, by parameter name, of its shape."""
 
     sums: Mapping[str, Tensor]
     count: int
 
     def joined(self, other: "Importance") -> "Importance":
-        """Of both parts; the other's sums are added to these, which it takes over."""
+        """Return the measure of both parts together; the sums of this one are changed in place."""
         for name, value in self.sums.items():
             value += other.sums[name]
         return Importance(self.sums, self.count + other.count)
 
     def mean(self, name: str) -> Tensor:
-        """Of one parameter, per row or batch. Zero where nothing was measured."""
+        """Return the mean of one parameter per row or batch, or zeros if nothing was measured."""
         return self.sums[name] / max(1, self.count)
 
     def pieces(self, name: str) -> Iterator[Tensor]:
-        """The mean of one parameter, flat, some numbers after the others, in float64: squares come close
-        to float32's smallest numbers."""
+        """Yield the mean of one parameter in flat pieces of `PIECE` numbers.
+
+        They are float64, because squared gradients come close to the smallest numbers of float32.
+        """
         for piece in self.sums[name].flatten().split(PIECE):
             yield piece.double() / max(1, self.count)
 
 
-# Of a model, over a split, in batches of so many rows.
+# A function that measures a model over a split, in batches of the given number of rows.
 Measure = Callable[[nn.Module, Split, int, Conditions], Importance]
 
 
 def per_sample_fisher(model: nn.Module, split: Split, size: int, conditions: Conditions) -> Importance:
-    """Σ over rows of (∂CE(x, y)/∂θ)²: the empirical Fisher information's diagonal."""
+    """Return the diagonal of the empirical Fisher information: Σ over rows of (∂CE(x, y)/∂θ)²."""
     return _squares(model, split, size, conditions, [_cross_entropy])
 
 
 def expected_fisher(
     model: nn.Module, split: Split, size: int, conditions: Conditions, classes: int
 ) -> Importance:
-    """Σ over rows of Σ_y p(y|x)·(∂CE(x, y)/∂θ)²: the Fisher information's diagonal, whatever the labels.
-    Takes one gradient per class of each row."""
+    """Return the diagonal of the Fisher information: Σ over rows of Σ_y p(y|x)·(∂CE(x, y)/∂θ)².
+
+    It does not depend on the labels. Each row takes one gradient per class.
+    """
     return _squares(model, split, size, conditions, [_share_of(label) for label in range(classes)])
 
 
 def batch_fisher(model: nn.Module, split: Split, size: int, conditions: Conditions) -> Importance:
-    """Σ over batches of (∂ mean CE/∂θ)², as SSD's code has it: it shrinks as the batches grow."""
+    """Return Σ over batches of (∂ mean CE/∂θ)², as in SSD's code. It shrinks as the batches grow."""
     return _over_batches(model, split, size, conditions, F.cross_entropy, torch.square)
 
 
 def sensitivity(model: nn.Module, split: Split, size: int, conditions: Conditions) -> Importance:
-    """Σ over batches of |∂ mean‖f(x)‖²/∂θ|, which asks for no labels (LFSSD)."""
+    """Return Σ over batches of |∂ mean ‖f(x)‖²/∂θ|, which needs no labels (LFSSD)."""
     return _over_batches(model, split, size, conditions, _squared_norm, torch.abs)
 
 
@@ -96,8 +105,10 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _share_of(label: int) -> RowLoss:
+    """Return the loss √p·CE of a label y, with p = p(y|x) held fixed."""
+
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        """√p·CE, whose squared gradient is p·(∂CE)²; p is held fixed."""
+        # Its squared gradient is (√p·∂CE/∂θ)² = p·(∂CE/∂θ)², one term of the sum over y. CE = −log p.
         log_p = F.log_softmax(logits, 1)[:, label]
         return -(0.5 * log_p.detach()).exp() * log_p
 
@@ -116,6 +127,7 @@ def _over_batches(
     loss: Callable[[Tensor, Tensor], Tensor],
     measure: Callable[[Tensor], Tensor],
 ) -> Importance:
+    """Return the sum over batches of `measure` of the gradient of the batch's `loss`."""
     model.eval()
     parameters = dict(model.named_parameters())
     sums, count = _zeros(model), 0
@@ -133,6 +145,7 @@ def _over_batches(
 def _squares(
     model: nn.Module, split: Split, size: int, conditions: Conditions, losses: list[RowLoss]
 ) -> Importance:
+    """Return the sum over rows and losses of the squared gradient of each row's loss."""
     model.eval()
     sums, count = _zeros(model), 0
     conditions.meter.progress.expect(len(split))
@@ -144,23 +157,25 @@ def _squares(
     return Importance(sums, count)
 
 
+# A function that adds the squared per-sample gradients of a batch to sums by parameter name. It takes
+# the sums, images (B, C, H, W), labels (B,), the loss, and true for bfloat16 autocast.
 Add = Callable[[dict[str, Tensor], Tensor, Tensor, RowLoss, bool], None]
 
 
 @contextmanager
 def _adder(model: nn.Module) -> Iterator[Add]:
-    """What adds the squared gradients of a batch to sums: by factors where every layer has them."""
+    """Provide the `Add` of the model: by factors if every layer has a rule, or else row by row."""
     try:
         layers_of(model)
     except UserError:
         logging.getLogger(__name__).warning(
-            "a layer of this model has no rule for per-sample gradients: its rows go one by one, slowly"
+            "a layer of this model has no rule for per-sample gradients: rows go one by one, slowly"
         )
         yield _row_by_row(model)
         return
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     with Capture(model) as capture:
-        model.requires_grad_(False)  # backward then leaves out the weight gradients that nobody reads
+        model.requires_grad_(False)  # backward then computes no weight gradients, which are not read
         try:
             yield _by_factors(model, capture)
         finally:
@@ -170,8 +185,9 @@ def _adder(model: nn.Module) -> Iterator[Add]:
 
 def _by_factors(model: nn.Module, capture: Capture) -> Add:
     def add(sums: dict[str, Tensor], images: Tensor, labels: Tensor, loss: RowLoss, bf16: bool) -> None:
-        images = images.detach().requires_grad_()  # so that a gradient flows through every layer
+        images = images.detach().requires_grad_()  # makes gradients flow through every frozen layer
         with autocast(bf16, images.device):
+            # The sum over rows, not the mean: sample i's factors then have no 1/B.
             total = loss(model(images).float(), labels).sum()
         torch.autograd.grad(total, images)
         for name, uses in capture.take().items():
@@ -197,22 +213,24 @@ def _row_by_row(model: nn.Module) -> Add:
 
 
 def squares_of_layer(layer: nn.Module, uses: list[Factors]) -> dict[str, Tensor]:
-    """Σ over samples of each sample's squared gradient, by the layer's own parameter names. A layer that
-    is used several times has the sum over its uses squared."""
+    """Return Σᵢ Gᵢ² of one layer, by its own parameter names.
+
+    `uses` are the factors of each use of the layer; Gᵢ sums over the uses before it is squared.
+    """
     rule = RULES[type(layer)]
-    whole = [Factors(use.a.float(), use.b.float()) for use in uses]  # mixed precision leaves two types
+    whole = [Factors(use.a.float(), use.b.float()) for use in uses]  # autocast mixes two dtypes
     if rule.matrices is None or len(whole) != 1:
         each = [rule.each(layer, use) for use in whole]
         return {name: sum(part[name] for part in each).square().sum(0) for name in each[0]}  # type: ignore[union-attr]
     b, a = rule.matrices(layer, whole[0])
     found = {"weight": _squared_products(b, a).reshape(layer.weight.shape)}  # type: ignore[arg-type]
     if layer.bias is not None:
-        found["bias"] = b.sum(3).square().sum(0).flatten()
+        found["bias"] = b.sum(3).square().sum(0).flatten()  # Σᵢ (Σₗ bᵢₗ)²
     return found
 
 
 def _squared_products(b: Tensor, a: Tensor) -> Tensor:
-    """(G, O, I) = Σₙ (Σₗ b[n, g, o, l]·a[n, g, i, l])², for b (N, G, O, L) and a (N, G, I, L)."""
+    """Return Σₙ (Σₗ b[n, g, o, l]·a[n, g, i, l])² (G, O, I), for b (N, G, O, L) and a (N, G, I, L)."""
     (_, groups, outputs, positions), inputs = b.shape, a.shape[2]
     pairs = positions * (positions + 1) // 2
     few = pairs <= PAIRS
@@ -227,15 +245,17 @@ def _squared_products(b: Tensor, a: Tensor) -> Tensor:
 
 
 def _by_pairs(b: Tensor, a: Tensor) -> Tensor:
-    """The square as a sum over pairs of positions; a pair of two stands for its mirror image, too."""
+    """Return the sum of squares as a sum over pairs of positions l ≤ m."""
+    # (Σₗ bₗaₗ)² = Σ_{l≤m} c·(bₗbₘ)(aₗaₘ) with c = 1 for l = m, or 2 for the pairs (l, m) and (m, l)
     first, second = torch.triu_indices(b.shape[3], b.shape[3], device=b.device)
     twice = torch.where(first == second, 1.0, 2.0).to(b.device)
     left = (b[..., first] * b[..., second] * twice).permute(1, 2, 0, 3).flatten(2)
     right = (a[..., first] * a[..., second]).permute(1, 0, 3, 2).flatten(1, 2)
-    return left @ right
+    return left @ right  # (G, O, N·pairs) @ (G, N·pairs, I)
 
 
 def _one_by_one(b: Tensor, a: Tensor) -> Tensor:
+    """Return the sum of squares by forming every sample's gradient, (N, G, O, I)."""
     return (b @ a.transpose(2, 3)).square_().sum(0)
 
 
@@ -247,8 +267,12 @@ def _zeros(model: nn.Module) -> dict[str, Tensor]:
 
 
 def ratio_bound(forget: int, everything: int, size: int | None) -> float:
-    """The most that a weight's importance to the part to forget can exceed its importance to everything,
-    as everything holds that part: in rows, or in batches of `size` rows."""
+    """Return the largest possible ratio of a weight's mean importance to the rows to forget and to all.
+
+    `forget` and `everything` count rows, and all rows include those to forget. `size` is None for a mean
+    over rows, or the batch size for a mean over batches; rows to forget have their own batches.
+    """
+    # I_all = (n_f·I_f + n_r·I_r)/n ≥ I_f·n_f/n, so that I_f/I_all ≤ n/n_f for n = n_f + n_r.
     if size is None:
         return everything / forget
     own = math.ceil(forget / size)

@@ -1,4 +1,4 @@
-"""The layers of a model that own parameters, counted from its end."""
+"""The layers of a model that own parameters: selection, freezing, and checks of their kinds."""
 
 from collections.abc import Callable
 
@@ -8,26 +8,29 @@ from data.errors import UserError
 
 
 def owners(model: nn.Module) -> list[nn.Module]:
-    """The modules that own parameters, in the order in which the model defines them."""
+    """Return the modules that own parameters, in the order of their definition."""
     return [module for module in model.modules() if list(module.parameters(recurse=False))]
 
 
 def refuse_batch_norm(model: nn.Module) -> None:
-    """Raises UserError, naming the layer, where one couples the samples of a batch."""
+    """Raise UserError, naming the layer, if a BatchNorm couples the samples of a batch."""
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
-            raise UserError(f"{name} is a BatchNorm, which couples samples: use GroupNorm in its place")
+            raise UserError(f"{name} is a BatchNorm, which couples samples: use GroupNorm instead")
 
 
 def refuse_strides_over_a_pixel(model: nn.Module, image: Tensor) -> None:
-    """Raises UserError, naming the layer, where a convolution with a stride sees a single pixel of an
-    image (1, C, H, W): oneDNN leaves parts of its weight's gradient in bf16 unwritten (torch 2.15)."""
+    """Raise UserError, naming the layer, if a strided convolution sees a single pixel of `image`.
+
+    `image` has shape (1, C, H, W). oneDNN, on a CPU in bf16, leaves parts of the weight gradient of such
+    a layer unwritten (torch 2.15).
+    """
 
     def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def refuse(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if inputs[0].shape[2:].numel() == 1 and layer.stride != (1, 1):
                 raise UserError(
-                    f"{name} sees a single pixel, of which a CPU in bf16 makes wrong gradients: set "
+                    f"{name} sees a single pixel, for which a CPU in bf16 computes wrong gradients: set "
                     "training.precision=fp32"
                 )
 
@@ -40,14 +43,17 @@ def refuse_strides_over_a_pixel(model: nn.Module, image: Tensor) -> None:
 
 
 def rising(first: float, last: float, layers: int) -> list[float]:
-    """A share for each of so many layers, from the first one's to the last one's in equal steps."""
+    """Return one share per layer, from `first` to `last` in equal steps."""
+    # first + (last − first)·l/(L − 1) for layer l of L, counted from 0
     rise = (last - first) / max(1, layers - 1)
     return [first + rise * layer for layer in range(layers)]
 
 
 def last_layers(model: nn.Module, k: int) -> list[nn.Module]:
-    """The last `k` modules that own parameters, in the order in which the model defines its layers.
-    Raises UserError where it has fewer."""
+    """Return the last `k` modules that own parameters, in the order of their definition.
+
+    Raise UserError if the model has fewer.
+    """
     found = owners(model)
     if k > len(found):
         raise UserError(
@@ -58,7 +64,7 @@ def last_layers(model: nn.Module, k: int) -> list[nn.Module]:
 
 
 def thaw_only(model: nn.Module, layers: list[nn.Module]) -> None:
-    """Leaves gradients to these layers alone; an optimizer made afterwards moves nothing else."""
+    """Freeze all parameters but those that these layers own. Optimizers made before ignore this."""
     model.requires_grad_(False)
     for layer in layers:
         for parameter in layer.parameters(recurse=False):

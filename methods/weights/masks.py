@@ -1,8 +1,8 @@
-"""Training some coordinates of some parameters, while all others keep every bit.
+"""Training of single coordinates of parameters, while all others keep every bit.
 
-A gradient that is set to zero does not hold a weight: weight decay moves it, and so does momentum.
-Here the weight that the model uses is put together from the fixed one and a free one, so that whatever
-an optimizer does to the free one's other coordinates is never read, and clipping measures what moves.
+A zero gradient does not hold a weight, since weight decay and momentum still move it. Here the model
+uses θ = m∘θ_free + (1 − m)∘θ_fixed, and the optimizer sees θ_free. Its steps along the coordinates with
+m = 0 have no effect, and clipping measures the gradient of the others alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
-Masks = Mapping[str, Tensor]  # by parameter name, of its shape, true where it may move
+Masks = Mapping[str, Tensor]  # boolean, by parameter name, of its shape; true coordinates may move
 
 
 class Partly(nn.Module):
-    """`free` where the mask is true, the fixed values elsewhere."""
+    """A parametrization that takes `free` at the true coordinates of the mask, and `fixed` elsewhere."""
 
     def __init__(self, mask: Tensor, fixed: Tensor) -> None:
         super().__init__()
@@ -29,8 +29,11 @@ class Partly(nn.Module):
 
 @contextmanager
 def only(model: nn.Module, masks: Masks) -> Iterator[None]:
-    """While the body trains the model, nothing moves but the coordinates that are true in `masks`;
-    a parameter that has none stays. An optimizer is made inside."""
+    """Within the body, let a training of the model move the true coordinates of `masks` alone.
+
+    Parameters without a mask are frozen. Make the optimizer inside the body. Afterwards the parameters
+    hold the trained values, and require gradients as before.
+    """
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     model.requires_grad_(False)
     places = {name: _place(model, name) for name in masks}
@@ -48,16 +51,20 @@ def only(model: nn.Module, masks: Masks) -> Iterator[None]:
 
 
 def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return the module that owns a parameter, and the parameter's name in it."""
     layer, _, own = name.rpartition(".")
     return model.get_submodule(layer), own
 
 
 def largest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Masks of the `share` (0 to 1) of all coordinates together that have the largest scores; of equal
-    scores the earlier ones."""
+    """Return masks of the `share` (0 to 1) of all coordinates with the largest scores.
+
+    The coordinates of all parameters compete together; of equal scores the earlier ones win.
+    """
     flat = torch.cat([score.flatten() for score in scores.values()])
     wanted = round(share * len(flat))
-    least = flat.kthvalue(min(len(flat), len(flat) - wanted + 1)).values  # no sort: fewer copies
+    # The smallest of the `wanted` largest scores is the (n − wanted + 1)-th smallest of all n.
+    least = flat.kthvalue(min(len(flat), len(flat) - wanted + 1)).values  # copies less than a sort
     chosen = flat > least
     equal = (flat == least).nonzero()[:, 0]
     chosen[equal[: wanted - int(chosen.sum())]] = True

@@ -1,9 +1,12 @@
-"""Per-sample gradients of a batch, from what backward has anyway.
+"""Per-sample gradients of a batch, from the tensors that an ordinary backward pass computes.
 
-Where a layer's weight gradient is a sum of outer products, sample i's gradient is Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ:
-`a` is the layer's input, `b` the loss gradient at its output, l a position. Keeping aᵢ and bᵢ instead of
-Gᵢ loses nothing, and is much smaller wherever the weight is large and the feature map small. The loss is
-a mean over the batch, so `b` carries the 1/B already.
+If the weight gradient of a layer is a sum of outer products, sample i has the gradient
+
+    Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ
+
+over positions l, with `a` the layer's input and `b` the gradient of the loss at its output. Keeping the
+factors aᵢ and bᵢ in place of Gᵢ loses nothing, and takes much less memory if the weight is large and the
+feature map small. If the loss is a mean over the batch, `b` contains the factor 1/B.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,24 +24,26 @@ from models.vit import ClassToken, Positions
 
 @dataclass(frozen=True)
 class Factors:
-    """One use of a layer by the samples of a batch: `a` its input (B, …), `b` the loss gradient at its
-    output (B, …)."""
+    """The factors of one use of a layer in a batch.
+
+    `a` (B, …) is the layer's input, and `b` (B, …) the gradient of the loss at its output.
+    """
 
     a: Tensor
     b: Tensor
 
 
-Gradients = dict[str, Tensor]
+Gradients = dict[str, Tensor]  # by the layer's own parameter names
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a kind of layer turns factors into gradients of its own parameters, by name.
+    """The conversion from factors to parameter gradients for one type of layer.
 
-    `each` keeps the samples apart, (B, *shape). `total` sums over them, at the price of one ordinary
-    weight gradient. `matrices` are the b (B, G, O, L) and a (B, G, I, L) whose product over the
-    positions L is each sample's weight gradient, G groups of (O, I). Both are None where there is no
-    outer product to save.
+    `each` returns the gradient of every sample, (B, *shape). `total` returns their sum, at the cost of
+    one ordinary weight gradient. `matrices` returns b (B, G, O, L) and a (B, G, I, L): their product
+    over the positions L is every sample's weight gradient, in G groups of (O, I). `total` and `matrices`
+    are None for layers whose gradient is no sum of outer products.
     """
 
     each: Callable[[Any, Factors], Gradients]
@@ -47,6 +52,7 @@ class Rule:
 
 
 def _linear_total(layer: nn.Linear, factors: Factors) -> Gradients:
+    # y = Wx + c: ∂L/∂W = Σᵢₗ bᵢₗ ⊗ aᵢₗ = bᵀa and ∂L/∂c = Σᵢₗ bᵢₗ, with positions joined to samples
     a, b = factors.a.flatten(0, -2), factors.b.flatten(0, -2)
     return _with_bias(layer, b.T @ a, b.sum(0))
 
@@ -54,6 +60,7 @@ def _linear_total(layer: nn.Linear, factors: Factors) -> Gradients:
 def _linear_each(layer: nn.Linear, factors: Factors) -> Gradients:
     a = factors.a.reshape(len(factors.a), -1, layer.in_features)
     b = factors.b.reshape(len(factors.b), -1, layer.out_features)
+    # Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ: (B, O, L) @ (B, L, I)
     return _with_bias(layer, b.transpose(1, 2) @ a, b.sum(1))
 
 
@@ -78,25 +85,29 @@ def _conv_total(layer: nn.Conv2d, factors: Factors) -> Gradients:
 
 def _conv_each(layer: nn.Conv2d, factors: Factors) -> Gradients:
     b, columns = _conv_matrices(layer, factors)
-    # In this order the product takes a CPU three quarters of the time, its transposition included.
+    # Gᵢ = bᵢ aᵢᵀ is computed as (aᵢ bᵢᵀ)ᵀ: on a CPU this takes three quarters of the time.
     weight = (columns @ b.transpose(2, 3)).transpose(2, 3).contiguous().view(len(b), *layer.weight.shape)
     return _with_bias(layer, weight, factors.b.sum((2, 3)))
 
 
 def _conv_matrices(layer: nn.Conv2d, factors: Factors) -> tuple[Tensor, Tensor]:
+    # A convolution is a linear layer on the patches (I = C/G·kh·kw numbers) of L = H'·W' positions.
     n, groups = len(factors.a), layer.groups
     columns = _columns(layer, factors).view(n, groups, -1, factors.b[0, 0].numel())
     return factors.b.reshape(n, groups, layer.out_channels // groups, -1), columns
 
 
 def _columns(layer: nn.Conv2d, factors: Factors) -> Tensor:
-    """(B, C, kh, kw, H', W') what the filter sees at every position: as F.unfold, whose loop on a CPU
-    takes several times as long as this copy."""
-    up, left = cast(tuple[int, ...], layer.padding)  # layers_of refuses words
+    """Return the input patches of all positions, (B, C, kh, kw, H', W').
+
+    This is F.unfold, but several times faster on a CPU: a strided view and one copy.
+    """
+    up, left = cast(tuple[int, ...], layer.padding)  # layers_of refuses "same" and "valid"
     a = F.pad(factors.a, (left, left, up, up))
     n, c, y, x = a.stride()
     (dy, dx), (sy, sx) = layer.dilation, layer.stride
     shape = (*a.shape[:2], *layer.kernel_size, *factors.b.shape[2:])
+    # columns[i, c, u, v, p, q] = a[i, c, u·dy + p·sy, v·dx + q·sx]
     return a.as_strided(shape, (n, c, y * dy, x * dx, y * sy, x * sx)).contiguous()
 
 
@@ -105,12 +116,14 @@ def _with_bias(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> Gr
 
 
 def _group_norm_each(layer: nn.GroupNorm, factors: Factors) -> Gradients:
+    # y = γ∘x̂ + β: ∂L/∂γ = Σₗ bₗ∘x̂ₗ and ∂L/∂β = Σₗ bₗ, with x̂ the normalised input
     normal = F.group_norm(factors.a, layer.num_groups, eps=layer.eps)
     product = (factors.b * normal).flatten(2)
     return {"weight": product.sum(2), "bias": factors.b.flatten(2).sum(2)}
 
 
 def _layer_norm_each(layer: nn.LayerNorm, factors: Factors) -> Gradients:
+    # as for GroupNorm, with the positions (tokens) before the normalised dimensions
     normal = F.layer_norm(factors.a, layer.normalized_shape, eps=layer.eps)
     shape = (len(factors.a), -1, *layer.normalized_shape)
     product = (factors.b * normal).reshape(shape)
@@ -122,14 +135,18 @@ RULES: Mapping[type[nn.Module], Rule] = {
     nn.Conv2d: Rule(_conv_each, _conv_total, _conv_matrices),
     nn.GroupNorm: Rule(_group_norm_each),
     nn.LayerNorm: Rule(_layer_norm_each),
+    # y = [token; x] and y = x + table: the gradients are those of the first output and of all outputs
     ClassToken: Rule(lambda layer, factors: {"token": factors.b[:, None, :1]}),
     Positions: Rule(lambda layer, factors: {"table": factors.b[:, None]}),
 }
 
 
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that own parameters, by name. Raises UserError, naming the layer, where one couples
-    samples or is of a kind without a rule, and where two own the same parameter."""
+    """Return the modules that own parameters, by name.
+
+    Raise UserError, naming the layer, if one couples samples or has no rule, or if two layers own the
+    same parameter.
+    """
     refuse_batch_norm(model)
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
@@ -154,7 +171,10 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
 
 
 class Capture:
-    """Keeps the factors of every layer during forward and backward, as a context manager."""
+    """A context manager that keeps the factors of every layer during forward and backward passes.
+
+    Raise UserError if a layer has no rule (see `layers_of`).
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.layers = layers_of(model)
@@ -171,7 +191,11 @@ class Capture:
             hook.remove()
 
     def take(self) -> dict[str, list[Factors]]:
-        """The factors since the last call, by layer, one for each use of the layer."""
+        """Return the factors since the last call, by layer name, and forget them.
+
+        A layer has one entry for each use that a backward pass has reached. Raise UserError if an input
+        was changed in place since.
+        """
         taken = {
             name: [use.factors(name) for use in uses if use.b is not None]
             for name, uses in self._uses.items()
@@ -181,6 +205,8 @@ class Capture:
         return taken
 
     def _keeper(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        """Return a forward hook that keeps the layer's input, and later its output's gradient."""
+
         def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if output.requires_grad:
                 use = _Use(inputs[0].detach(), inputs[0]._version)
@@ -192,6 +218,8 @@ class Capture:
 
 @dataclass
 class _Use:
+    """One use of a layer: its input, the input's version at that time, and the output's gradient."""
+
     a: Tensor
     version: int
     b: Tensor | None = None
@@ -202,5 +230,8 @@ class _Use:
     def factors(self, name: str) -> Factors:
         assert self.b is not None
         if self.a._version != self.version:
-            raise UserError(f"the input of {name} was changed in place after it was used")
+            raise UserError(
+                f"the input of {name} was changed in place after it was used: choose another model, or "
+                "use no in-place operation on it"
+            )
         return Factors(self.a, self.b)

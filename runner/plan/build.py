@@ -1,5 +1,6 @@
 """Components from configuration nodes, every field checked and converted against its annotation."""
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -37,10 +38,8 @@ def build(node: Any, kind: type[Part], option: str) -> Part:
         raise UserError(f"{option}.{missing} is not set: add {option}.{missing}=…") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{option}.{error.full_key}: {str(error).splitlines()[0]}") from error
-    for name, value in vars(part).items():  # OmegaConf lets nested lists into lists of numbers
-        if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
-            raise UserError(f"{option}.{name}={value}: write one list of single values")
     assert isinstance(part, kind)
+    _check_conversions(option, given, part)
     check_bounds(option, part)
     return part
 
@@ -53,3 +52,13 @@ def _class_of(target: str, kind: type[Part], option: str) -> Any:
     if not (issubclass(cls, kind) and is_dataclass(cls)):
         raise UserError(f"{option}: {target} is no {kind.__name__.lower()}")
     return cls
+
+
+def _check_conversions(option: str, given: Mapping[str, Any], part: Component) -> None:
+    """Raise UserError for values that OmegaConf converts and that nobody means."""
+    for name, value in vars(part).items():
+        if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+            raise UserError(f"{option}.{name}={value}: write one list of single values")
+        number = given.get(name)
+        if isinstance(value, bool) and isinstance(number, int | float) and number not in (0, 1):
+            raise UserError(f"{option}.{name}={number}: write true or false")  # OmegaConf: true

@@ -1,4 +1,4 @@
-"""Factored per-sample gradients against torch.func.vmap(grad), layer by layer and model by model."""
+"""Per-sample gradients from factors, against torch.func.vmap(grad) for every layer and model."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from tests.conftest import options, plan_of
 
 
 def reference(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """(B, *shape) gradients of each sample's share of the mean loss."""
+    """Return each sample's gradient of its share of the mean loss, (B, *shape)."""
 
     def loss(parameters: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(model, parameters, (image[None],)), label[None])
@@ -31,10 +31,10 @@ def factored(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, list
 
 
 def assert_same(model: nn.Module, images: Tensor, labels: Tensor, subset: Tensor) -> None:
-    """Each sample's gradient, the sum over a subset, and the sum over the batch, which is `.grad`.
+    """Assert each sample's gradient, their sum over a subset, and their sum over the batch (`.grad`).
 
-    In float64: in float32 the two ways of computing the same network differ by a ReLU's kink here and
-    there, up to 2e-3 of a gradient in a ResNet-50.
+    In float64, because rounding in float32 moves some inputs of ReLUs across zero, which changes a
+    gradient of a ResNet-50 by up to 2e-3.
     """
     model, images = model.double(), images.double()
     wanted, found = reference(model, images, labels), factored(model, images, labels)
@@ -53,7 +53,7 @@ def assert_same(model: nn.Module, images: Tensor, labels: Tensor, subset: Tensor
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:
-    """Relative in the norm, where there is anything to be relative to."""
+    """Return the distance of two tensors relative to the norm of the second."""
     assert found.shape == wanted.shape
     return ((found - wanted).norm() / (wanted.norm() + 1e-12)).item()
 
@@ -82,7 +82,7 @@ def test_convolutions_of_any_shape(
 
 
 class Twice(nn.Module):
-    """A linear layer that is used two times."""
+    """A linear layer that is used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Twice(nn.Module):
 
 
 class Residual(nn.Module):
-    """An in-place sum after a layer whose input it was."""
+    """A residual block whose sum changes the last layer's output in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ def test_layers(model: nn.Module, shape: tuple[int, ...]) -> None:
     assert_same(model, torch.randn(5, *shape), torch.tensor([0, 1, 2, 3, 0]), torch.tensor([4, 1]))
 
 
-# Fewer layers of the same kinds, where all of them would take seconds.
+# Fewer layers of the same kinds, to save seconds.
 LARGE = ["model.input_size=32", "model.depth=2", "model.dim=64", "model.heads=4"]
 SMALLER = {"vit": ["model.depth=2"], "vit_b_16": LARGE, "vit_l_16": LARGE}
 
