@@ -83,12 +83,18 @@ def expected_fisher(
 
 def batch_fisher(model: nn.Module, split: Split, size: int, conditions: Conditions) -> Importance:
     """Σ over batches of (∂ mean CE/∂θ)², as SSD's code has it: it shrinks as the batches grow."""
-    return _over_batches(model, split, size, conditions, F.cross_entropy, torch.square)
+    return _over_batches(model.eval(), split, size, conditions, F.cross_entropy, torch.square)
+
+
+def training_fisher(model: nn.Module, split: Split, size: int, conditions: Conditions) -> Importance:
+    """Return `batch_fisher` in training mode: batch norms use each batch's statistics, and move their
+    running averages."""
+    return _over_batches(model.train(), split, size, conditions, F.cross_entropy, torch.square)
 
 
 def sensitivity(model: nn.Module, split: Split, size: int, conditions: Conditions) -> Importance:
     """Σ over batches of |∂ mean‖f(x)‖²/∂θ|, which asks for no labels (LFSSD)."""
-    return _over_batches(model, split, size, conditions, _squared_norm, torch.abs)
+    return _over_batches(model.eval(), split, size, conditions, _squared_norm, torch.abs)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -116,7 +122,6 @@ def _over_batches(
     loss: Callable[[Tensor, Tensor], Tensor],
     measure: Callable[[Tensor], Tensor],
 ) -> Importance:
-    model.eval()
     parameters = dict(model.named_parameters())
     sums, count = _zeros(model), 0
     conditions.meter.progress.expect(len(split))
