@@ -1,12 +1,12 @@
 """SSD: dampen the weights that matter to the forgotten rows far more than to all rows.
 
 Idea: Fisher information shows which weights store the forgotten rows; shrink those.
-Update rule: θᵢ ← βᵢθᵢ if I_f,i > α·I_D,i, with βᵢ = min(λ·I_D,i / I_f,i, 1). I_S,i is the mean over S of
-(∂ ln p(y|x)/∂θᵢ)². `alpha` is α, `dampening` is λ. No training step is taken.
+Update rule: θᵢ ← βᵢθᵢ if I_f,i > α·I_D,i, with βᵢ = min(λ·I_D,i / I_f,i, 1). I_S,i is the mean over S
+of (∂ ln p(y|x)/∂θᵢ)². `alpha` is α, `dampening` is λ. No training step is taken.
 Needs: the forgotten and the retained rows; one gradient of each.
 Differs from the reference code: with `fisher: per_sample` each row's gradient is squared, as in the
-paper, and neither batch size nor order matters. The code squares the mean gradient of a batch
-(`fisher: batch`), so that its α depends on both.
+paper, and neither batch size nor order matters. The code squares the mean gradient of a batch (`fisher:
+batch`), so that its α depends on both.
 `order` decides the batches of I_D with `fisher: batch`. With `apart`, D_f has its own batches, the rest
 goes class by class, and no batch mixes the two. The code makes one pass over the rest and then D_f:
 `by_class` for its requests for a class (fine classes if a part of a class goes), `shuffled` for its

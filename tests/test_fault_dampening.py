@@ -27,8 +27,8 @@ LEARNED = ["training.epochs=30", "training.lr=0.05"]
 
 
 class Means(nn.Module):
-    """A model of one weight w = 0. A row of pixel g has the gradient −g: its logits (gw, −gw) under label 0
-    lose log(1 + e^(−2gw))."""
+    """A model of one weight w = 0. A row of pixel g has the gradient −g: its logits (gw, −gw) under
+    label 0 lose log(1 + e^(−2gw))."""
 
     def __init__(self) -> None:
         super().__init__()
