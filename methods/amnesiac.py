@@ -1,11 +1,11 @@
 """Amnesiac: subtract every update of a batch that held a forgotten row.
 
-Idea: take back what the batches have added.
+Idea: take back what the batches with forgotten rows have added.
 Update rule: θ_u = θ_o − Σ_{t: b_t ∩ D_f ≠ ∅} Δ_t.
-Needs: a record of batch updates (`recorder=batch_updates`), and no data at all.
-Differs from the reference code: that records only batches of a class named before training; what is
-tracked is the recorder's choice here, all rows by default. Where nearly every batch is hit (a class of
-ten), subtracting them returns nearly the initial weights: the share of all batches is logged as
+Needs: a record of batch updates (`recorder=batch_updates`), and no data.
+Differs from the reference code: that records only the batches of a class named before training; here
+the recorder decides which rows it tracks, by default all. If a request hits nearly every batch (a class
+of ten does), the result is close to the initial weights. The share of batches hit is logged as
 `batches_hit`.
 Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021, section "Amnesiac unlearning".
 """
@@ -35,6 +35,7 @@ class Amnesiac(Method):
         hit = record.hit(problem.forget_rows)
         weights = parameters_to_vector(problem.model.parameters())
         total = record.total(hit).to(weights.device)
+        # θ_u = θ_o − Σ Δ_t over the steps that are hit.
         vector_to_parameters(weights - total, problem.model.parameters())
         problem.conditions.log({"batches_hit": int(hit.sum()) / max(1, record.steps)})
         return problem.model

@@ -1,25 +1,26 @@
-"""Bad teacher: on the forgotten rows imitate a random model, on the rest the original.
+"""Bad teacher: imitate a random model on the forgotten rows, and the original on the rest.
 
-Idea: an untrained network knows nothing of the forgotten rows; answer there as it does.
-Update rule: θ ← θ − η ∇KL(t ‖ p_θ) on D_f ∪ a random part of D_r, from θ_o; t = p_random on D_f,
-p_{θ_o} on the rest, both at temperature T.
-Needs: the forgotten rows and `retain_fraction` of the retained ones; neither's labels.
-Differs from the reference code: the divergence is the mean over rows and not over rows and classes
-(K times larger, and times T²), which matters to SGD and not to Adam; the incompetent teacher is the
-model's own architecture at its random start, not an ImageNet model with a new head.
+Idea: an untrained network knows nothing of the forgotten rows; answer as it does on them.
+Update rule: θ ← θ − η T²·∇KL(t ‖ p_θ) on D_f ∪ a random part of D_r, from θ_o. t is p_random on D_f and
+p_{θ_o} on the rest; all distributions are softmaxes at temperature T.
+Needs: the forgotten rows and the share `retain_fraction` of the retained ones, without their labels.
+Differs from the reference code: the divergence is the mean over rows, times T²; there it is the mean
+over rows and classes, which is K·T² times smaller. That matters to SGD and not to Adam. The incompetent
+teacher has the model's architecture and random weights; there it is an ImageNet model with a new head.
 Reference: Chundawat et al., Can Bad Teaching Induce Forgetting?, AAAI 2023.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from data.bounds import POSITIVE, SHARE
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
 from methods.families.distillation import Teacher, divergence
-from methods.training.checks import above_zero, batch_fits, zero_to_one
+from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase, alternate
 
@@ -28,19 +29,14 @@ from methods.training.loop import Phase, alternate
 class BadTeacher(Descent, Method):
     kind: ClassVar[str] = "methods.bad_teacher.BadTeacher"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
-    version: ClassVar[int] = 2  # 1 took a file of weights, where there was one, for a random start
-    retain_fraction: float
-    temperature: float
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        above_zero(option, self, "temperature")
-        zero_to_one(option, self, "retain_fraction")
+    version: ClassVar[int] = 2  # 1 began the random teacher at a file of weights, if there was one
+    retain_fraction: Annotated[float, SHARE]
+    temperature: Annotated[float, POSITIVE]
 
     def check(self, facts: Facts) -> None:
         rest = facts.all - facts.forget
         rows = facts.forget + round(self.retain_fraction * rest)
-        batch_fits("method", self, rows, "what is trained on")
+        batch_fits("method", self, rows, "the part that is trained on")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         conditions, forget = problem.conditions, problem.forget
@@ -49,6 +45,7 @@ class BadTeacher(Descent, Method):
 
         def imitation(logits: Tensor, batch: Batch) -> Tensor:
             forgotten = torch.isin(batch.rows, forget.rows)[:, None]
+            # t: the incompetent teacher's answer on D_f, the original's elsewhere.
             target = torch.where(forgotten, incompetent(batch.images), competent(batch.images))
             return divergence(target, logits, self.temperature)
 

@@ -1,12 +1,13 @@
-"""Boundary expand: move the forgotten rows into a class of their own, then take that class away.
+"""Boundary expand: move the forgotten rows into an extra class, then remove that class.
 
-Idea: an extra, (K+1)-th output attracts the forgotten rows; without it their answers are what is left.
-Update rule: append an output to the last layer, its weights at random; θ ← θ − η ∇CE on
-{(x, K+1) : x ∈ D_f}, from θ_o; remove the output.
-Needs: the forgotten rows; a request for half of the classes, whose answers would mostly be each
-other, is refused.
-Differs from the reference code: one published version never removes the output and finds the last layer
-by a width written into it; here it is the last linear layer, and the result has the original's shape.
+Idea: an extra, (K+1)-th output attracts the forgotten rows; after its removal another class answers.
+Update rule: append an output with random weights to the last layer; θ ← θ − η ∇CE on {(x, K+1) : x ∈
+D_f}, from θ_o; remove the output.
+Needs: the forgotten rows. A request for half of the classes or more is refused, since the forgotten
+classes would mostly answer for each other. On random rows the method usually moves no prediction.
+Differs from the reference code: one published version never removes the output, and the authors' finds
+the last layer by a fixed width. Here it is the last linear layer, and the result has the original's
+shape.
 Reference: Chen et al., Boundary Unlearning, CVPR 2023.
 """
 
@@ -44,17 +45,18 @@ class BoundaryExpand(Descent, Method):
 
 @torch.no_grad()
 def widen(head: nn.Linear, rng: torch.Generator) -> None:
-    """Appends an output, drawn as a new linear layer's would be; the others keep their weights."""
+    """Append an output, initialised as in a new linear layer; the others keep their weights."""
+    # torch's initialisation: weights and bias from U(−1/√in, 1/√in).
     bound = 1 / math.sqrt(head.in_features)
     for name, parameter in list(head.named_parameters()):
-        drawn = torch.empty(1, *parameter.shape[1:]).uniform_(-bound, bound, generator=rng)
-        setattr(head, name, nn.Parameter(torch.cat([parameter, drawn.to(parameter)])))
+        new = torch.empty(1, *parameter.shape[1:]).uniform_(-bound, bound, generator=rng)
+        setattr(head, name, nn.Parameter(torch.cat([parameter, new.to(parameter)])))
     head.out_features += 1
 
 
 @torch.no_grad()
 def narrow(head: nn.Linear) -> None:
-    """Removes the last output."""
+    """Remove the last output of the layer."""
     for name, parameter in list(head.named_parameters()):
         setattr(head, name, nn.Parameter(parameter[:-1].clone()))
     head.out_features -= 1

@@ -1,21 +1,22 @@
 """CF-k: fine-tune the last k layers on the retained rows.
 
 Idea: catastrophic forgetting, confined to the layers that are most specific to the classes.
-Update rule: θ_k ← θ_k − η ∇CE(D_r) for the parameters of the last k layers that own any, from θ_o; all
-others keep their bits (`layers` is k).
+Update rule: θ_k ← θ_k − η ∇CE(D_r), from θ_o. θ_k are the parameters of the last k layers that own
+parameters; all others keep their bits. `layers` is k.
 Needs: the retained rows.
-Differs from the reference code: that counts convolutions and linear layers, with the norms between them
-thrown in; here every layer that owns parameters counts.
+Differs from the reference code: that counts only convolutions and linear layers, and trains the norms
+between them too; here every layer that owns parameters counts.
 Reference: Goel et al., Towards Adversarial Evaluations of Inexact Machine Unlearning, 2022 (CF-k).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import nn
 
+from data.bounds import COUNT
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import at_least_one, batch_fits
+from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import fit
 from methods.weights.layers import last_layers, thaw_only
@@ -25,15 +26,11 @@ from methods.weights.layers import last_layers, thaw_only
 class CatastrophicK(Descent, Method):
     kind: ClassVar[str] = "methods.catastrophic_k.CatastrophicK"
     access: ClassVar[Access] = Access.RETAIN
-    layers: int
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        at_least_one(option, self, "layers")
+    layers: Annotated[int, COUNT]
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.retain, "the retained part")
-        last_layers(facts.outline(), self.layers)
+        last_layers(facts.outline(), self.layers)  # raises UserError if the model has fewer
 
     def unlearn(self, problem: Problem) -> nn.Module:
         thaw_only(problem.model, last_layers(problem.model, self.layers))

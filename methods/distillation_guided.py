@@ -1,31 +1,33 @@
 """Distillation-guided: selective fine-tuning that imitates a small teacher of the new labels.
 
-Idea: a class's logit should not be pushed to zero, but to what a model says that never knew the class.
+Idea: do not push the logit of the class that goes to zero, but to the logit of a model that never knew
+the class.
 Update rule: θ ← θ − η ∇[CE(relabelled rows) + λ_d·D + λ_m·E(f_s(x) − t_s(x))²] on the free coordinates
-of selective fine-tuning; t is a small network trained on the relabelled rows, s the class that goes.
-With temperature T, p = softmax(f/T), q = softmax(t/T): D is KL(p‖q) for `direction: paper`, T²·KL(q‖p)
-for `direction: code`. `distillation` is λ_d, `matching` λ_m.
-Needs: a request to relabel, with the relabelled rows and the forgotten ones.
-Differs from the paper/reference code: the paper writes the divergence one way and its code computes
-the other, times T²; both are here. The teacher has no dropout (its code's 0.1), as our small CNN has
-none; it sees the relabelled rows, as the code's, where the paper says full MNIST. Frozen coordinates
-keep every bit. The teacher's training is part of the method and counts as its cost.
+of selective fine-tuning. t is a small network trained on the relabelled rows, s is the class that goes.
+With p = softmax(f/T) and q = softmax(t/T), D is KL(p‖q) for `direction: paper` and T²·KL(q‖p) for
+`direction: code`. `distillation` is λ_d, `matching` is λ_m, `temperature` is T.
+Needs: a request to relabel, with the relabelled and the forgotten rows.
+Differs from the paper/reference code: the paper writes the divergence one way, and its code computes
+the other times T²; both are here. The teacher has no dropout, as our small CNN has none (the code's:
+0.1). It sees the relabelled rows, as in the code; the paper says all of MNIST. Frozen coordinates keep
+every bit. The teacher's training belongs to the method and counts as its cost.
 Reference: paper 000 (Nuralin and Bakridenov, Machine Unlearning, 2025), section 3.2.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data.bounds import EPOCHS, POSITIVE, POSITIVE_SHARE, SIZE, STRENGTH
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.selective_finetune import Criterion, classes_of, masks_of, require_relabelling
-from methods.training.checks import above_zero, above_zero_to_one, at_least_one, batch_fits, zero_or_more
+from methods.training.checks import batch_fits
 from methods.training.descent import Descent, Step
 from methods.training.loop import Conditions, curves, named, train
 from methods.weights.masks import only
@@ -33,35 +35,33 @@ from models.small_cnn import SmallCNN
 
 
 class Direction(Enum):
+    """The divergence: from student to teacher, as in the paper, or the other way, as in its code."""
+
     paper = "paper"
     code = "code"
 
 
 @dataclass(frozen=True)
 class DistillationGuided(Descent, Method):
-    """`teacher_epochs`, `teacher_widths` and `teacher_hidden` describe the teacher, a small CNN that
-    this descent trains."""
+    """The descent also trains the teacher, for `teacher_epochs`. The teacher is a small CNN with two
+    `teacher_widths` (channels of its convolutions) and `teacher_hidden` units."""
 
     kind: ClassVar[str] = "methods.distillation_guided.DistillationGuided"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     importance: Criterion
-    share: float
+    share: Annotated[float, POSITIVE_SHARE]
     direction: Direction
-    temperature: float
-    distillation: float
-    matching: float
-    teacher_epochs: int
-    teacher_widths: list[int]
-    teacher_hidden: int
+    temperature: Annotated[float, POSITIVE]
+    distillation: Annotated[float, STRENGTH]
+    matching: Annotated[float, STRENGTH]
+    teacher_epochs: Annotated[int, EPOCHS]
+    teacher_widths: list[Annotated[int, SIZE]]
+    teacher_hidden: Annotated[int, SIZE]
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
-        above_zero_to_one(option, self, "share")
-        zero_or_more(option, self, "distillation", "matching", "teacher_epochs")
-        above_zero(option, self, "temperature")
-        at_least_one(option, self, "teacher_hidden")
-        if len(self.teacher_widths) != 2 or min(self.teacher_widths) < 1:
-            raise UserError(f"{option}.teacher_widths={self.teacher_widths}: give two, of 1 or more")
+        if len(self.teacher_widths) != 2:
+            raise UserError(f"{option}.teacher_widths={self.teacher_widths}: write two widths")
 
     def check(self, facts: Facts) -> None:
         require_relabelling(facts)
@@ -76,6 +76,7 @@ class DistillationGuided(Descent, Method):
         def loss(logits: Tensor, labels: Tensor) -> Tensor:
             ours, theirs = logits.chunk(2, 1)
             apart = divergence(ours, theirs, self.temperature)
+            # CE + λ_d·D + λ_m·E(f_s − t_s)²
             matched = F.mse_loss(ours[:, source], theirs[:, source])
             return F.cross_entropy(ours, labels) + self.distillation * apart + self.matching * matched
 
@@ -87,7 +88,7 @@ class DistillationGuided(Descent, Method):
         return problem.model
 
     def _teacher(self, problem: Problem) -> nn.Module:
-        """A small network of the relabelled rows, frozen."""
+        """Return a small network trained on the relabelled rows, frozen."""
         channels, size = problem.retain.images.shape[1:3]
         network = SmallCNN(None, None, None, self.teacher_widths, self.teacher_hidden)
         seed = problem.conditions.streams.number("teacher")
@@ -97,12 +98,14 @@ class DistillationGuided(Descent, Method):
         steps = train(teacher, problem.retain, descent, conditions)
         for _ in curves(steps, named(conditions.log, "teacher")):
             pass
-        teacher.zero_grad()  # or they would be held as long as the teacher
+        teacher.zero_grad()  # frees the memory of its gradients
         return teacher.requires_grad_(False)
 
 
 class Beside(nn.Module):
-    """The logits (B, 2K) of a student that learns and of a teacher that does not, side by side."""
+    """The logits (B, 2K) of a student that learns and of a teacher that does not, side by side.
+
+    The teacher stays in evaluation mode."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
         super().__init__()
@@ -118,20 +121,20 @@ class Beside(nn.Module):
 
 
 def _of_student(steps: Iterator[Step], conditions: Conditions) -> Iterator[Step]:
-    """The steps with the student's logits alone; counts the teacher's looks."""
+    """Yield the steps with the student's logits alone, and count the teacher's forward passes."""
     for step in steps:
         conditions.meter.count_forward(len(step.batch.rows))
         yield replace(step, logits=step.logits.chunk(2, 1)[0])
 
 
 def _student_to_teacher(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
-    """KL(student‖teacher), eq. 4."""
+    """Return KL(p‖q) of student p and teacher q at temperature T, the mean over rows (eq. 4)."""
     log_p, log_q = (F.log_softmax(logits / temperature, 1) for logits in (ours, theirs))
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
 def _teacher_to_student(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
-    """T²·KL(teacher‖student)."""
+    """Return T²·KL(q‖p) of teacher q and student p, the mean over rows."""
     return temperature**2 * _student_to_teacher(theirs, ours, temperature)
 
 

@@ -1,20 +1,21 @@
 """DiStruction: unlearn while the weights stay where their distribution allows it.
 
 Idea: a Gaussian around the original's weights, learned before the data was discarded, stands for the
-rows to retain: weights that the training rows held tightly may hardly move.
+retained rows. Weights that the training rows determine closely may hardly move.
 Update rule: min over q of (1−λ)·E_{θ~q} Σ_{x∈b} U(f_θ(x)) + λ·KL(q‖p), from q = p = N(θ_o, diag σ²),
-batch by batch over D_f; the result is q's mean. G and H are (1−λ)·E[∂U/∂θ] and (1−λ)·E[∂U/∂θ ∘ ε],
-from `samples` draws. `step: proximal` solves each step's linearised problem with KL(q'‖q) as its trust
-region: with A = σ⁻² + λσ_p⁻², μ' = (σ⁻²μ + λσ_p⁻²μ_p − ηG)/A, σ' = (−H + √(H² + 4A(1+λ)))/(2A). `step:
-explicit` takes a step of Bayesian gradient descent (μ − ησ²G, and its σ), then one of rate `pull_rate`
-down λ·KL; that is stiff, stable only for pull_rate·λ/σ_p² < 2. `penalty` is λ, `eta` η. Objectives U:
-`entropy`, −H(p_θ(x)); `ascent`, −CE; `random_labels`, CE of wrong labels drawn once; `bad_teacher`, KL
-to an untrained model's answer.
-Needs: the forgotten rows and the record of `recorder=bayesian`; no retained row is seen.
+batch by batch over D_f; the result is q's mean. G = (1−λ)·E[∂U/∂θ] and H = (1−λ)·E[∂U/∂θ ∘ ε] are
+estimated from `samples` draws. `penalty` is λ, `eta` is η.
+`step: proximal` minimises the linearised objective, with KL(q'‖q) as the trust region of each step:
+μ' = (σ⁻²μ + λσ_p⁻²μ_p − ηG)/A and σ' = (−H + √(H² + 4A(1+λ)))/(2A) with A = σ⁻² + λσ_p⁻².
+`step: explicit` takes a step of Bayesian gradient descent (μ − ησ²G, and its σ), then a step of rate
+`pull_rate` down λ·KL. The second step is stiff: it is stable only for pull_rate·λ/σ_p² < 2.
+Objectives U: `entropy` is −H(p_θ(x)); `ascent` is −CE; `random_labels` is CE with wrong labels that are
+drawn once; `bad_teacher` is KL to a random model's answer.
+Needs: the forgotten rows and the record of `recorder=bayesian`; no retained row.
 Differs from the paper: its ∂KL/∂μ has the wrong sign and its σ step a misplaced term (see
-`methods.gaussian`); which U, λ, rates and numbers of steps it used it does not say, nor how the two
-terms are stepped: the proximal step is this project's, BGD exactly at λ = 0. Wrong labels may be those
-of another forgotten class, since what is retained is unknown. `kl` and `objective` (mean per row) are
+`methods.weights.gaussian`). It does not say which U, λ, rates and numbers of steps it used, nor how it
+steps the two terms: the proximal step is this project's, and equals BGD at λ = 0. A wrong label may be
+another forgotten class, since the retained classes are unknown. `kl` and `objective` (mean per row) are
 logged at every step.
 Reference: paper 001 (Dugue, Machine Unlearning Without Repair using DiStruction, 2024).
 """
@@ -23,17 +24,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data.bounds import COUNT, EPOCHS, ROUNDS, SHARE, STRENGTH
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
 from methods.recording.bayesian import Bayesian, deviation_of
 from methods.recording.recorder import Recorder
-from methods.training.checks import at_least_one, batch_fits, zero_or_more, zero_to_one
+from methods.training.checks import batch_fits
 from methods.training.cost import pass_streams
 from methods.training.loop import Diverged
 from methods.weights.gaussian import (
@@ -47,16 +49,20 @@ from methods.weights.gaussian import (
 )
 from models.precision import autocast
 
-# Of a batch: from logits (B, K) to the sum of its rows' objectives.
+# From a batch to a function from its logits (B, K) to the sum of its rows' objectives U.
 Objective = Callable[[Batch], Callable[[Tensor], Tensor]]
 
 
 class StepRule(Enum):
+    """The update of q: one proximal step, or a step down each term."""
+
     explicit = "explicit"
     proximal = "proximal"
 
 
 class Unlearning(Enum):
+    """The objective U on the forgotten rows."""
+
     entropy = "entropy"
     ascent = "ascent"
     random_labels = "random_labels"
@@ -67,21 +73,16 @@ class Unlearning(Enum):
 class DiStruction(Method):
     kind: ClassVar[str] = "methods.distruction.DiStruction"
     access: ClassVar[Access] = Access.FORGET
-    version: ClassVar[int] = 2  # 1 took a file of weights, where there was one, for a random teacher
+    version: ClassVar[int] = 2  # 1 began the random teacher at a file of weights, if there was one
     records: ClassVar[type[Recorder] | None] = Bayesian
     objective: Unlearning
     step: StepRule
-    epochs: int
-    batch_size: int
-    samples: int
-    penalty: float
-    eta: float
-    pull_rate: float
-
-    def check_parameters(self, option: str) -> None:
-        zero_or_more(option, self, "epochs", "eta", "pull_rate")
-        at_least_one(option, self, "batch_size", "samples")
-        zero_to_one(option, self, "penalty")
+    epochs: Annotated[int, EPOCHS]
+    batch_size: Annotated[int, COUNT]
+    samples: Annotated[int, ROUNDS]
+    penalty: Annotated[float, SHARE]
+    eta: Annotated[float, STRENGTH]
+    pull_rate: Annotated[float, STRENGTH]
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.forget, "the part to forget")
@@ -102,7 +103,7 @@ class DiStruction(Method):
             ):
                 loss = _Loss(model, batch.images, objective(batch), conditions.bf16)
                 found = moments(model, q, loss, self.samples, noise)
-                found.scale(1 - self.penalty)
+                found.scale(1 - self.penalty)  # G and H are those of (1−λ)·U
                 _STEPS[self.step](self, q, p, found)
                 kl = divergence(q, p).item()
                 shown = found.loss.item() / len(batch.rows)
@@ -114,7 +115,7 @@ class DiStruction(Method):
                     )
                 conditions.log({"step": number, "kl": kl, "objective": shown})
                 number += 1
-                del found  # two copies of the model, which the next batch makes again
+                del found  # frees two copies of the model, which the next batch makes again
             q.put_mean(model)
             conditions.passed(model)
         return model
@@ -122,7 +123,7 @@ class DiStruction(Method):
 
 @dataclass(frozen=True)
 class _Loss:
-    """The sum of a batch's objectives under the weights of the moment."""
+    """The sum of a batch's objectives U, a scalar, under the model's present weights."""
 
     model: nn.Module
     images: Tensor
@@ -136,36 +137,39 @@ class _Loss:
 
 
 def proximal(method: DiStruction, q: Gaussian, p: Gaussian, found: Moments) -> None:
-    """Moves q to the minimum of KL(q'‖q) + λ·KL(q'‖p) + the linearised objective."""
-    kappa = method.penalty
+    """Move q to q', the minimum of KL(q'‖q) + λ·KL(q'‖p) + ηG·μ' + H·σ'."""
+    penalty = method.penalty
 
     def step(
         mean: Tensor, deviation: Tensor, around: Tensor, recorded: Tensor, g: Tensor, h: Tensor
     ) -> tuple[Tensor, Tensor]:
-        # A and H in units of 1/σ² and 1/σ: the numbers stay near 1
+        # With r = λσ²/σ_p², Aσ² = 1 + r and Hσ are of the order of 1, where A and H need not be.
         variance = deviation.square()
-        held = kappa * variance / recorded.square()
+        held = penalty * variance / recorded.square()  # r
+        # μ' = (σ⁻²μ + λσ_p⁻²μ_p − ηG)/A = μ + (r(μ_p − μ) − ησ²G)/(1 + r)
         moved = mean + (held * (around - mean) - method.eta * variance * g) / (1 + held)
+        # σ' = (−H + √(H² + 4A(1+λ)))/(2A) = σ·(√(h² + (1 + r)(1 + λ)) − h)/(1 + r) with h = σH/2
         half = deviation * h / 2
-        spread = ((1 + held) * (1 + kappa)).sqrt()
+        spread = ((1 + held) * (1 + penalty)).sqrt()
         root = torch.hypot(half, spread)
-        # (root − half)/(1 + held), without the difference of near numbers for half > 0
-        factor = torch.where(half > 0, (1 + kappa) / (root + half), (root - half) / (1 + held))
+        # For h > 0 that is a difference of near numbers, which (√ − h)(√ + h) = (1 + r)(1 + λ) avoids.
+        factor = torch.where(half > 0, (1 + penalty) / (root + half), (root - half) / (1 + held))
         return moved, deviation * factor
 
     q.move(step, p.mean, p.deviation, found.gradient, found.product)
 
 
 def explicit(method: DiStruction, q: Gaussian, p: Gaussian, found: Moments) -> None:
-    """Moves q by a step of Bayesian gradient descent, then by one down the gradient of λ·KL(q‖p)."""
-
+    """Move q by a step of Bayesian gradient descent, then by a step down the gradient of λ·KL(q‖p)."""
     rate = method.pull_rate * method.penalty
 
     def step(
         mean: Tensor, deviation: Tensor, around: Tensor, recorded: Tensor, g: Tensor, h: Tensor
     ) -> tuple[Tensor, Tensor]:
+        # BGD: μ ← μ − ησ²G, and its σ
         mean = mean - method.eta * deviation.square() * g
         deviation = descended_deviation(deviation, h)
+        # μ ← μ − pull_rate·λ·∂KL/∂μ, and σ likewise
         of_mean, of_deviation = pull(mean, deviation, around, recorded)
         return mean - rate * of_mean, (deviation - rate * of_deviation).clamp(min=FLOOR)
 
@@ -175,7 +179,7 @@ def explicit(method: DiStruction, q: Gaussian, p: Gaussian, found: Moments) -> N
 def _entropy(problem: Problem) -> Objective:
     def negative_entropy(logits: Tensor) -> Tensor:
         log_p = F.log_softmax(logits, 1)
-        return (log_p.exp() * log_p).sum()
+        return (log_p.exp() * log_p).sum()  # −H = Σ p·ln p
 
     return lambda batch: negative_entropy
 
@@ -186,9 +190,10 @@ def _ascent(problem: Problem) -> Objective:
 
 def _random_labels(problem: Problem) -> Objective:
     own, rng = problem.forget.labels, problem.conditions.streams("labels")
+    # (y + shift) mod K with a shift of 1 to K − 1 is uniform over the other classes.
     shift = torch.randint(1, problem.classes, own.shape, generator=rng)
     rows, where = problem.forget.rows.sort()
-    wrong = ((own + shift.to(own)) % problem.classes)[where]  # uniform over the other classes
+    wrong = ((own + shift.to(own)) % problem.classes)[where]
 
     def objective(batch: Batch) -> Callable[[Tensor], Tensor]:
         labels = wrong[torch.searchsorted(rows, batch.rows)]

@@ -1,11 +1,11 @@
-"""Dual-phase ascent: every epoch, climb the loss of the forgotten rows, then descend that of the rest.
+"""Dual-phase ascent: in each epoch, climb the forgotten rows' loss, then descend the retained rows'.
 
-Idea: gradient ascent destroys; a pass over the retained rows after each pass of it repairs at once.
-Update rule: each epoch, over D_f: θ ← θ + αβ ∇CE; then over D_r: θ ← θ − α ∇CE; from θ_o; α is
-the learning rate, β is `factor`.
+Idea: gradient ascent damages the model; a pass over the retained rows after each ascent repairs it.
+Update rule: in each epoch, θ ← θ + αβ ∇CE over D_f, then θ ← θ − α ∇CE over D_r, from θ_o. α is the
+learning rate, β is `factor`.
 Needs: the forgotten and the retained rows.
-Differs from the paper: it leaves open whether the momentum is shared between the phases
-(`shared_momentum`) and names no weight decay (none here).
+Differs from the paper: it does not say whether the phases share their momentum (`shared_momentum`), and
+names no weight decay (here 0).
 Reference: paper 003 (Li), "Gradient Ascent": 45 epochs, α = 0.01, 0.001 from epoch 20, β = 0.3.
 """
 
@@ -24,5 +24,5 @@ class DualPhaseAscent(TwoPhases):
     kind: ClassVar[str] = "methods.dual_phase_ascent.DualPhaseAscent"
 
     def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Negative cross-entropy: descending it climbs the loss."""
+        """Return −CE, the mean over the batch: descending it climbs the loss."""
         return -cross_entropy(logits, batch)

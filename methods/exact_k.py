@@ -1,11 +1,11 @@
-"""EU-k: start the last k layers again and retrain them on the retained rows.
+"""EU-k: reset the last k layers and retrain them on the retained rows.
 
 Idea: exact unlearning of the layers that are most specific to the classes; the others stay.
-Update rule: the parameters of the last k layers that own any are drawn anew, then
-θ_k ← θ_k − η ∇CE(D_r); all others keep their bits (`layers` is k).
+Update rule: draw θ_k, the parameters of the last k layers that own parameters, from the initial
+distribution; then θ_k ← θ_k − η ∇CE(D_r). All others keep their bits. `layers` is k.
 Needs: the retained rows.
-Differs from the reference code: that counts convolutions and linear layers, and leaves the norms between
-them trained but not reset; here every layer that owns parameters counts, and is reset.
+Differs from the reference code: that counts only convolutions and linear layers, and trains the norms
+between them without resetting them; here every layer that owns parameters counts, and is reset.
 Reference: Goel et al., Towards Adversarial Evaluations of Inexact Machine Unlearning, 2022 (EU-k).
 """
 
@@ -22,7 +22,7 @@ from methods.weights.layers import last_layers
 @dataclass(frozen=True)
 class ExactK(CatastrophicK):
     kind: ClassVar[str] = "methods.exact_k.ExactK"
-    version: ClassVar[int] = 2  # 1 drew nothing anew where the original began with a file of weights
+    version: ClassVar[int] = 2  # 1 reset to a file of weights, if the original began with one
 
     def unlearn(self, problem: Problem) -> nn.Module:
         layers = last_layers(problem.model, self.layers)

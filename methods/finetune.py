@@ -1,10 +1,10 @@
-"""Finetune: keep training on the retained rows and let the rest fade.
+"""Finetune: keep training on the retained rows, so that the forgotten ones fade.
 
 Idea: catastrophic forgetting does the work.
 Update rule: θ ← θ − η ∇CE(D_r), from θ_o.
 Needs: the retained rows.
-Differs from the papers: nothing; papers choose other learning rates, which decide everything (at
-zero training loss nothing moves).
+Differs from the papers: in nothing. Papers choose other learning rates, and the rate decides the
+result: at zero training loss nothing moves.
 Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020 (baseline); called
 "Retraining" in paper 003.
 """

@@ -1,28 +1,27 @@
-"""Fisher forgetting: noise on every weight, the more the less the retained rows need it.
+"""Fisher forgetting: add noise to every weight, more to weights that the retained rows need less.
 
-Idea: what no retained row can feel is drowned in noise, and with it what only the forgotten rows
-wrote.
-Update rule: θᵢ ← θᵢ + √vᵢ·ε with v = α·min(1/(F + 1e-8), cap), F_i = E_{x∈D_r} Σ_y p(y|x)(∂CE(x,
-y)/∂θᵢ)²; v is averaged over the inputs (dimension 1) and multiplied by `boost` for one-dimensional
-tensors and the last layer, whose cap is `head_cap`. The last layer's rows of classes that are gone are
-drawn around 0 with the variance `gone_variance`, times `boost` as well. `alpha` is α.
-The root mean square of the noise is logged.
-Needs: the retained rows, one gradient per class of each.
-Differs from the reference code: the gradients come from factors, whole batches at a time, where that
-takes batches of one; the last layer is the last linear layer, and not every tensor whose first
-dimension happens to be the number of classes. Which classes are gone is read from the retained labels.
+Idea: noise on the weights that matter to no retained row hides what only the forgotten rows wrote.
+Update rule: θᵢ ← θᵢ + √vᵢ·ε with ε ~ N(0, 1), v = α·min(1/(F + 1e-8), cap) and F_i = E_{x∈D_r} Σ_y
+p(y|x)(∂CE(x, y)/∂θᵢ)². v is averaged over the inputs (dimension 1). For one-dimensional tensors and the
+last layer it is multiplied by `boost`; the last layer's cap is `head_cap`. The last layer's rows of the
+classes that are gone are drawn around 0 with the variance `gone_variance`, also times `boost`. `alpha`
+is α. The root mean square of the noise is logged.
+Needs: the retained rows, and one gradient per class of each.
+Differs from the reference code: the gradients come from factors, whole batches at a time; that takes
+batches of one. The last layer is the last linear layer; there it is every tensor whose first dimension
+is the number of classes. A class is gone if no retained row has its label.
 Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.
 """
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from data.bounds import COUNT, STRENGTH
 from methods.base import Access, Method, Problem
-from methods.training.checks import at_least_one, zero_or_more
 from methods.weights.heads import head_of
 from methods.weights.importance import expected_fisher
 
@@ -31,17 +30,13 @@ from methods.weights.importance import expected_fisher
 class FisherForgetting(Method):
     kind: ClassVar[str] = "methods.fisher_forgetting.FisherForgetting"
     access: ClassVar[Access] = Access.RETAIN
-    version: ClassVar[int] = 2  # 1 drowned every weight where the budget let it measure none
-    alpha: float
-    cap: float
-    head_cap: float
-    boost: float
-    gone_variance: float
-    batch_size: int
-
-    def check_parameters(self, option: str) -> None:
-        zero_or_more(option, self, "alpha", "cap", "head_cap", "boost", "gone_variance")
-        at_least_one(option, self, "batch_size")
+    version: ClassVar[int] = 2  # 1 drowned every weight if the budget ended before the measurement
+    alpha: Annotated[float, STRENGTH]
+    cap: Annotated[float, STRENGTH]
+    head_cap: Annotated[float, STRENGTH]
+    boost: Annotated[float, STRENGTH]
+    gone_variance: Annotated[float, STRENGTH]
+    batch_size: Annotated[int, COUNT]
 
     @torch.no_grad()
     def unlearn(self, problem: Problem) -> nn.Module:
@@ -49,7 +44,7 @@ class FisherForgetting(Method):
         with torch.enable_grad():
             found = expected_fisher(model, problem.retain, self.batch_size, conditions, problem.classes)
         if not found.count:
-            return model  # the budget ended before anything was known of the weights
+            return model  # the budget ended before the first batch
         _, head = head_of(model, problem.classes)
         gone = torch.ones(problem.classes, dtype=torch.bool)
         gone[problem.retain.labels.unique().cpu()] = False
@@ -61,6 +56,7 @@ class FisherForgetting(Method):
             if last:
                 parameter[gone] = 0
                 variance[gone] = self.gone_variance * self.boost
+            # θ ← θ + √v·ε
             noise = torch.randn(parameter.shape, generator=rng).to(parameter.device)
             parameter.addcmul_(variance.sqrt(), noise)
             total += variance.sum().item()
@@ -69,7 +65,8 @@ class FisherForgetting(Method):
         return model
 
     def variance(self, fisher: Tensor, last: bool) -> Tensor:
-        """v of a parameter, shaped as it; `last` where it is the last layer's."""
+        """Return v of a parameter, in its shape, from its F; `last` is true for the last layer."""
+        # v = α·min(1/(F + 1e-8), cap)
         variance = self.alpha * (1 / (fisher + 1e-8)).clamp(max=self.head_cap if last else self.cap)
         if fisher.ndim > 1:
             variance = variance.mean(1, keepdim=True).expand_as(fisher).clone()

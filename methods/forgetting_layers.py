@@ -1,29 +1,31 @@
-"""Forgetting layers: let neurons fade as memory does, the busiest on the forgotten rows first.
+"""Forgetting layers: let neurons fade as memory does, fastest those most active on the forgotten rows.
 
-Idea: Ebbinghaus' curve: a neuron's output is multiplied by φ(t) = exp(−t/τ).
-Update rule: in each of `rounds` rounds every neuron j before the last layer fades by exp(−r_j/τ), then
-come `epochs` of descent on CE(D_r). `rates: fixed`: r_j = 1; `varied`: drawn uniformly from (0, 1),
-once; `rank`: the neuron's rank by mean |activation| on D_f over the number of neurons, measured in
-each round, so that the most active fades by exp(−1/τ). `tau` is τ, in rounds.
-Needs: the forgotten rows (a forward pass, for their activations) and the retained ones.
-Differs from the paper: that puts layers with factors into the network; here the factor goes into the
-weights that read the neuron, which is the same function, and the architecture stays. Only the neurons
-before the last linear layer fade. Its schedule and its fourth kind of rates (the n highest ranks
-alone) are not reproduced; the numbers are this project's.
+Idea: Ebbinghaus' forgetting curve multiplies a neuron's output by φ(t) = exp(−t/τ).
+Update rule: in each of `rounds` rounds every neuron j before the last layer fades by exp(−r_j/τ); then
+`epochs` of descent on CE(D_r) follow. `rates: fixed`: r_j = 1. `varied`: r_j is drawn once, uniformly
+from (0, 1). `rank`: r_j is the neuron's rank by mean |activation| on D_f, divided by the number of
+neurons and measured in each round, so that the most active neuron fades by exp(−1/τ). `tau` is τ, in
+rounds.
+Needs: the forgotten rows (one forward pass each round with `rates: rank`) and the retained ones.
+Differs from the paper: that inserts layers of factors into the network. Here each factor goes into the
+weights that read the neuron, which computes the same function in the original's architecture. Only the
+neurons before the last linear layer fade. The paper's schedule and its fourth kind of rates (only the n
+highest ranks) are not reproduced; the numbers are this project's.
 Reference: Hatua et al., Machine Unlearning using Forgetting Neural Networks, 2024 (arXiv 2410.22374).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from data.bounds import POSITIVE, ROUNDS
 from data.streams import Streams
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import above_zero, at_least_one, batch_fits
+from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Conditions, fit
 from methods.weights.heads import head_of
@@ -31,6 +33,8 @@ from models.precision import autocast
 
 
 class Rates(Enum):
+    """The rates r_j: all 1, random, or by the rank of the neuron's activity on D_f."""
+
     fixed = "fixed"
     varied = "varied"
     rank = "rank"
@@ -40,14 +44,9 @@ class Rates(Enum):
 class ForgettingLayers(Descent, Method):
     kind: ClassVar[str] = "methods.forgetting_layers.ForgettingLayers"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
-    rounds: int
+    rounds: Annotated[int, ROUNDS]
     rates: Rates
-    tau: float
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        at_least_one(option, self, "rounds")
-        above_zero(option, self, "tau")
+    tau: Annotated[float, POSITIVE]
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.retain, "the retained part")
@@ -62,12 +61,16 @@ class ForgettingLayers(Descent, Method):
 
 @torch.no_grad()
 def fade(head: nn.Linear, rates: Tensor, tau: float) -> None:
-    """Multiplies what the layer reads of neuron j by exp(−rates[j]/tau), in place."""
+    """Multiply the weights that read neuron j by exp(−rates[j]/tau), in place.
+
+    `rates` has the shape (in_features,).
+    """
+    # w·(φⱼ·aⱼ) = (w·φⱼ)·aⱼ, with φⱼ = exp(−rⱼ/τ)
     head.weight.mul_((-rates / tau).exp())
 
 
 def _of_round(conditions: Conditions, number: int) -> Conditions:
-    """Conditions under which a round trains: rows in an order of its own, and its number in the log."""
+    """Return the conditions of a round: another order of rows each round, and its number in the log."""
     streams = Streams(conditions.streams.seed, f"{conditions.streams.scope}/round{number}")
 
     def log(values: Mapping[str, float]) -> None:
@@ -81,12 +84,13 @@ def _fixed(problem: Problem, head: nn.Linear, batch_size: int) -> Tensor:
 
 
 def _varied(problem: Problem, head: nn.Linear, batch_size: int) -> Tensor:
-    drawn = torch.rand(head.in_features, generator=problem.conditions.streams("rates"))
-    return drawn.to(head.weight.device)
+    # The stream begins anew at each call, so that every round has the same rates.
+    rates = torch.rand(head.in_features, generator=problem.conditions.streams("rates"))
+    return rates.to(head.weight.device)
 
 
 def _rank(problem: Problem, head: nn.Linear, batch_size: int) -> Tensor:
-    """Rank over number, from 1/n for the neuron that is least active on D_f to 1 for the most."""
+    """Return rank/n of each of n neurons: 1/n for the least active on D_f, 1 for the most active."""
     activity = activity_on_forgotten(problem, head, batch_size)
     ranks = torch.empty_like(activity)
     ranks[activity.argsort(stable=True)] = torch.arange(1, len(activity) + 1).to(ranks)
@@ -95,7 +99,7 @@ def _rank(problem: Problem, head: nn.Linear, batch_size: int) -> Tensor:
 
 @torch.no_grad()
 def activity_on_forgotten(problem: Problem, head: nn.Linear, batch_size: int) -> Tensor:
-    """(in_features,) Σ over D_f of what each neuron before the head puts out, without its sign."""
+    """Return (in_features,): Σ over D_f of |activation| of each neuron before the head."""
     model, conditions = problem.model.eval(), problem.conditions
     total = torch.zeros_like(head.weight[0])
 

@@ -1,24 +1,27 @@
 """Just in time: make the model flat around the forgotten rows.
 
-Idea: what is memorised stands out from its surroundings; smoothing there takes it away, and needs no
-other row.
-Update rule: θ ← θ − η ∇ Σ_{x∈b} mean_ξ ‖f(x) − f(x + ξ)‖/‖ξ‖ over `samples` draws ξ ~ N(0, noise²), x
-+ ξ clamped to the batch's range of values, f the logits. No gradient flows through the noisy image.
+Idea: a memorised row stands out from its surroundings. Smoothing the model there removes it, and needs
+no other row.
+Update rule: θ ← θ − η ∇ Σ_{x∈b} mean_ξ ‖f(x) − f(x + ξ)‖/‖ξ‖, with f the logits, over `samples` draws ξ
+~ N(0, noise²); x + ξ is clamped to the batch's range of values. No gradient flows through the noisy
+image.
 Needs: the forgotten rows.
-Differs from the reference code: that never resets its gradients, so that each step repeats all steps
-before; here each takes its own. The model is in evaluation mode, so that f differs by the image alone.
+Differs from the reference code: that never resets its gradients, so that each step adds those of all
+steps before; here a step takes only its own. The model is in evaluation mode, so that only the image
+changes f.
 Reference: Foster et al., Zero-Shot Machine Unlearning at Scale via Lipschitz Regularization, 2024
 (JiT).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from data.bounds import POSITIVE, ROUNDS
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import above_zero, at_least_one, batch_fits
+from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import train
 
@@ -27,13 +30,8 @@ from methods.training.loop import train
 class JustInTime(Descent, Method):
     kind: ClassVar[str] = "methods.just_in_time.JustInTime"
     access: ClassVar[Access] = Access.FORGET
-    noise: float
-    samples: int
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        above_zero(option, self, "noise")
-        at_least_one(option, self, "samples")
+    noise: Annotated[float, POSITIVE]
+    samples: Annotated[int, ROUNDS]
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.forget, "the part to forget")
@@ -48,8 +46,8 @@ class JustInTime(Descent, Method):
 
 
 class Steepness(nn.Module):
-    """(B,) how much a model's logits change around images (B, C, H, W), per unit of the image's change,
-    as a mean over `samples` draws of Gaussian noise of the given deviation."""
+    """The change (B,) of a model's logits around images (B, C, H, W), per unit of the images' change:
+    the mean over `samples` draws of Gaussian noise with the deviation `noise`."""
 
     def __init__(self, model: nn.Module, noise: float, samples: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -63,12 +61,13 @@ class Steepness(nn.Module):
             near = (images + drawn).clamp(images.min(), images.max())
             with torch.no_grad():
                 other = self.model(near).float()
+            # ‖f(x) − f(x + ξ)‖/‖ξ‖, with the noise that is left after the clamp.
             change = torch.linalg.vector_norm(logits - other, dim=1)
             total = total + change / torch.linalg.vector_norm((images - near).flatten(1), dim=1)
         return total / self.samples
 
     def train(self, mode: bool = True) -> "Steepness":
-        """Stays in evaluation mode."""
+        """Stay in evaluation mode, whatever `mode` says."""
         return super().train(False)
 
 

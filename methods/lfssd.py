@@ -2,22 +2,22 @@
 
 Idea: a weight matters to rows if the size of their outputs depends on it, whatever their labels are.
 Update rule: as SSD's, with I_S,i the mean over batches of |∂ mean‖f(x)‖²/∂θᵢ|.
-Needs: the forgotten and the retained rows, one gradient of each; their labels are not read but to put
-the rest in the order of its classes.
-Differs from the reference code: the rows to forget have batches of their own. The importance is a mean
-over batches and depends on their size; SSD's bound on α holds in numbers of batches, and a warning
-says where it is not met.
+Needs: the forgotten and the retained rows; one gradient of each. Labels only decide the order of the
+retained rows, which go class by class.
+Differs from the reference code: no batch mixes forgotten and retained rows. The importance is a mean
+over batches and depends on their size. SSD's bound on α holds in numbers of batches; a warning before
+the run says if α is not below it.
 Reference: Foster et al., Loss-Free Machine Unlearning, 2024 (arXiv 2402.19308); α as for SSD.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import nn
 
+from data.bounds import COUNT, STRENGTH
 from methods.base import Access, Facts, Method, Problem
-from methods.families.dampening import dampen, measured, warn_where_nothing_can_be_selected
-from methods.training.checks import at_least_one, zero_or_more
+from methods.families.dampening import dampen, measured, warn_if_nothing_can_be_selected
 from methods.weights.importance import sensitivity
 
 
@@ -25,16 +25,12 @@ from methods.weights.importance import sensitivity
 class LFSSD(Method):
     kind: ClassVar[str] = "methods.lfssd.LFSSD"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
-    alpha: float
-    dampening: float
-    batch_size: int
-
-    def check_parameters(self, option: str) -> None:
-        zero_or_more(option, self, "alpha", "dampening")
-        at_least_one(option, self, "batch_size")
+    alpha: Annotated[float, STRENGTH]
+    dampening: Annotated[float, STRENGTH]
+    batch_size: Annotated[int, COUNT]
 
     def check(self, facts: Facts) -> None:
-        warn_where_nothing_can_be_selected(self.alpha, facts, self.batch_size)
+        warn_if_nothing_can_be_selected(self.alpha, facts, self.batch_size)
 
     def unlearn(self, problem: Problem) -> nn.Module:
         forget, everything = measured(problem, sensitivity, self.batch_size)

@@ -21,7 +21,7 @@ from data.streams import Streams
 from methods.assd import ratio_at
 from methods.base import Method, Problem
 from methods.distillation_guided import DIVERGENCES, Beside, Direction, DistillationGuided
-from methods.distruction import DiStruction, Step, Unlearning, explicit, proximal
+from methods.distruction import DiStruction, StepRule, Unlearning, explicit, proximal
 from methods.families.dampening import dampen, measured
 from methods.fisher_forgetting import FisherForgetting
 from methods.forgetting_layers import activity_on_forgotten, fade
@@ -322,7 +322,7 @@ def test_ssd_gives_the_same_weights_whatever_the_order_of_the_rows(quick: Quick,
     for part in ("forget", "retain"):
         split: Split = getattr(problems[1], part)
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(3))
-        setattr(problems[1], part, split.take(order))
+        setattr(problems[1], f"declared_{part}", split.take(order))
     a, b = (s.plan.method.unlearn(p) for s, p in zip((stages, shuffled), problems, strict=True))
     for one, other in zip(a.parameters(), b.parameters(), strict=True):
         assert close(one, other, 1e-4)
@@ -526,7 +526,7 @@ def test_the_divergences_gradient_has_the_right_sign() -> None:
 
 def distruction(**fields: object) -> DiStruction:
     method = DiStruction(
-        objective=Unlearning.entropy, step=Step.proximal, epochs=1, batch_size=8, samples=2,
+        objective=Unlearning.entropy, step=StepRule.proximal, epochs=1, batch_size=8, samples=2,
         penalty=0.1, eta=1, pull_rate=1e-6,
     )  # fmt: skip
     return replace(method, **fields)  # type: ignore[arg-type]
@@ -668,7 +668,7 @@ def test_poisoned_retained_rows_change_nothing_for_distruction(quick: Quick) -> 
 
     def unlearned(stages: Stages) -> dict[str, Tensor]:
         problem = problem_of(stages)
-        problem.recording = stages.record("bayesian").path
+        problem.declared_recording = stages.record("bayesian").path
         return stages.plan.method.unlearn(problem).state_dict()
 
     a, b = unlearned(clean), unlearned(poisoned)

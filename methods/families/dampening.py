@@ -1,29 +1,34 @@
-"""Selective dampening: shrink the weights that matter more to the part to forget than to everything."""
+"""Selective dampening: shrink the weights that matter more to the forgotten rows than to all rows."""
 
 import logging
 
 import torch
 from torch import nn
 
+from data.split import Split
 from methods.base import Facts, Problem
 from methods.weights.importance import PIECE, Importance, Measure, ratio_bound
 
-# A threshold is passed by more than rounding: where only rows to forget move a weight, its ratio is the
-# bound on all ratios, to the last bit or so.
+# A ratio must exceed the threshold by more than rounding. A weight that only forgotten rows move has the
+# largest possible ratio, up to the last bits, and a threshold at that bound must not select it.
 ROUNDING = 1e-12
 
 
 def measured(problem: Problem, measure: Measure, size: int) -> tuple[Importance, Importance]:
-    """The importance of every weight to the part to forget, and to all rows.
+    """Return the importance of every weight to the forgotten rows D_f and to all rows D.
 
-    All rows are those to forget and the rest, so their importance is put together from the two and no
-    row is looked at twice. The rest goes class by class, as in SSD's code: the order decides what a
-    measure over batches is. A budget that ends early leaves all rows with those that were seen.
+    Measures D_f and the rest apart, in batches of `size` rows, and adds the sums: every row goes through
+    one gradient, and no batch mixes the two parts. If the budget ends the measurement, D holds the rows
+    measured until then.
     """
-    rest = problem.rest.take(problem.rest.labels.argsort(stable=True))
     forget = measure(problem.model, problem.forget, size, problem.conditions)
-    rest_alone = measure(problem.model, rest, size, problem.conditions)
-    return forget, rest_alone.joined(forget)
+    rest = measure(problem.model, by_class(problem.rest), size, problem.conditions)
+    return forget, rest.joined(forget)
+
+
+def by_class(split: Split) -> Split:
+    """Return the rows class by class, each class in its order: a measure over batches depends on it."""
+    return split.take(split.labels.argsort(stable=True))
 
 
 @torch.no_grad()
@@ -34,13 +39,18 @@ def dampen(
     alpha: float,
     dampening: float,
 ) -> float:
-    """θᵢ ← βᵢ·θᵢ with βᵢ = min(dampening·I_D,i / I_f,i, 1), wherever I_f,i > alpha·I_D,i, in place.
-    Returns the share of the weights that were selected."""
+    """Dampen the selected weights in place and return their share of all weights, from 0 to 1.
+
+    θᵢ ← βᵢ·θᵢ with βᵢ = min(dampening·I_D,i / I_f,i, 1) for every i with I_f,i > alpha·I_D,i (Foster et
+    al. 2024). `forget` is I_f, `everything` is I_D.
+    """
     selected = total = 0
     for name, parameter in model.named_parameters():
         weights = parameter.view(-1).split(PIECE)
         for part, own, all_ in zip(weights, forget.pieces(name), everything.pieces(name), strict=True):
-            chosen = own > alpha * (1 + ROUNDING) * all_  # strictly: weights that matter to none stay
+            # I_f > α·I_D, strictly: a weight that matters to no row (0 > 0) stays.
+            chosen = own > alpha * (1 + ROUNDING) * all_
+            # β = min(λ·I_D/I_f, 1): no weight grows.
             shrunk = (dampening * all_ / own).clamp(max=1)
             part.mul_(torch.where(chosen, shrunk, 1.0).to(part))
             selected += int(chosen.sum())
@@ -48,13 +58,16 @@ def dampen(
     return selected / total
 
 
-def warn_where_nothing_can_be_selected(alpha: float, facts: Facts, size: int | None) -> None:
-    """Says so where `alpha` is beyond what any weight's ratio can be (see `ratio_bound`)."""
+def warn_if_nothing_can_be_selected(alpha: float, facts: Facts, size: int | None) -> None:
+    """Log a warning if no weight's ratio can exceed `alpha` (see `ratio_bound`).
+
+    `size` is the batch size of a measure over batches, None for a measure over rows.
+    """
     bound = ratio_bound(facts.forget, facts.all, size)
     if alpha >= bound:
         unit = "" if size is None else f" in batches of {size}"
         logging.getLogger(__name__).warning(
-            "method.alpha=%g selects no weight: with %d of %d rows to forget%s, none matters more than "
-            "%.3g times as much to them as to all; set method.alpha below that",
+            "method.alpha=%g selects no weight: with %d of %d rows to forget%s, no weight matters more "
+            "than %.3g times as much to them as to all rows; set method.alpha below that",
             alpha, facts.forget, facts.all, unit, bound,
         )  # fmt: skip

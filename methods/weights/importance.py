@@ -92,12 +92,17 @@ def expected_fisher(
 
 def batch_fisher(model: nn.Module, split: Split, size: int, conditions: Conditions) -> Importance:
     """Return Σ over batches of (∂ mean CE/∂θ)², as in SSD's code. It shrinks as the batches grow."""
-    return _over_batches(model, split, size, conditions, F.cross_entropy, torch.square)
+    return _over_batches(model.eval(), split, size, conditions, F.cross_entropy, torch.square)
+
+
+def training_fisher(model: nn.Module, split: Split, size: int, conditions: Conditions) -> Importance:
+    """Return `batch_fisher` in training mode: dropout drops, and batch norms use each batch's statistics."""
+    return _over_batches(model.train(), split, size, conditions, F.cross_entropy, torch.square)
 
 
 def sensitivity(model: nn.Module, split: Split, size: int, conditions: Conditions) -> Importance:
     """Return Σ over batches of |∂ mean ‖f(x)‖²/∂θ|, which needs no labels (LFSSD)."""
-    return _over_batches(model, split, size, conditions, _squared_norm, torch.abs)
+    return _over_batches(model.eval(), split, size, conditions, _squared_norm, torch.abs)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -128,7 +133,6 @@ def _over_batches(
     measure: Callable[[Tensor], Tensor],
 ) -> Importance:
     """Return the sum over batches of `measure` of the gradient of the batch's `loss`."""
-    model.eval()
     parameters = dict(model.named_parameters())
     sums, count = _zeros(model), 0
     conditions.meter.progress.expect(len(split))
