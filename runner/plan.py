@@ -1,6 +1,6 @@
 """From a composed configuration to checked, typed parts, and to the identity of every stage."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,11 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from torch import nn
 
-from conf import Tracking, Until
+from conf import Data, Run, Tracking, Until
+from data.annotations import single_values_in_lists
 from data.bounds import check_bounds
+from data.classes import check_classes, number_classes, rare_classes
 from data.component import Component, identity_of
 from data.errors import UserError
-from data.requests import Scenario, check_classes
+from data.requests import Scenario
 from data.sources import Source
 from methods.base import Facts, Method
 from methods.recording.recorder import Recorder
@@ -45,9 +47,9 @@ VERSIONS = {
 }
 
 
-def build(node: Any, kind: type[Part], option: str) -> Part:
+def build(node: Any, kind: type[Part], option: str, source: Source | None = None) -> Part:
     """The component that a configuration node names by `_target_`, every field checked and converted
-    against its annotation.
+    against its annotation. `source` knows the names of classes.
 
     Raises UserError, naming the option, where the target is no component of this kind, and where a
     field is unknown, missing or of the wrong type.
@@ -63,11 +65,14 @@ def build(node: Any, kind: type[Part], option: str) -> Part:
         raise UserError(f"{option}: {target} is no {kind.__name__.lower()}")
     given = OmegaConf.to_container(node, resolve=True)
     assert isinstance(given, dict)
-    del given["_target_"]
+    given = {str(name): value for name, value in given.items() if name != "_target_"}
     known = {field.name for field in fields(cls)}
     for name in given:
         if name not in known:
             raise UserError(f"{option}.{name} is no parameter of {cls.__name__}: {sorted(known)}")
+    given = single_values_in_lists(cls, given)
+    if source is not None:
+        given = number_classes(option, cls, given, source)
     try:
         part = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), given))
     except MissingMandatoryValue as error:
@@ -125,22 +130,28 @@ class Plan:
             reference = build(cfg.evaluation.reference, Method, "evaluation.reference")
         if cfg.table.published is not None:
             read(cfg.table.published)  # refuses an unknown one now and not after the sweep
-        if cfg.table.seeds is not None and cfg.table.seeds < 1:
-            raise UserError(f"table.seeds={cfg.table.seeds}: it must be at least 1")
         tracking = OmegaConf.to_object(cfg.tracking)
         assert isinstance(tracking, Tracking)
+        source = build(cfg.dataset, Source, "dataset")
+        nodes = {
+            name: OmegaConf.to_object(cfg[name]) for name in ("data", "evaluation", "budget", "table")
+        }
+        for option, node in {"": Run(seed=cfg.seed, threads=cfg.threads), **nodes}.items():
+            check_bounds(option, node)
+        data = nodes["data"]
+        assert isinstance(data, Data)
         plan = Plan(
             names=names,
             name=run_name(cfg.name, names),
             seed=cfg.seed,
-            source=build(cfg.dataset, Source, "dataset"),
+            source=source,
             limit=cfg.data.limit,
-            rare=_rare(cfg.data.rare),
+            rare=rare_classes("data.rare", data.rare, source),
             architecture=build(cfg.model, Architecture, "model"),
             recipe=build(cfg.training, Recipe, "training"),
-            scenario=build(cfg.scenario, Scenario, "scenario"),
+            scenario=build(cfg.scenario, Scenario, "scenario", source),
             recorders={
-                name: build(cfg.recorder[name], Recorder, f"recorder.{name}")
+                name: build(cfg.recorder[name], Recorder, f"recorder.{name}", source)
                 for name in cfg.recorder
                 if "_target_" in cfg.recorder[name]  # a preset may set options of others
             },
@@ -165,23 +176,8 @@ class Plan:
         return plan
 
     def check(self) -> None:
-        for option, value in (
-            ("threads", self.threads),
-            ("evaluation.batch_size", self.batch_size),
-            ("evaluation.every", self.every),
-            ("data.limit", self.limit),
-            ("budget.gradient_examples", self.budget),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"{option}={value}: it must be at least 1")
         if "/" in self.name or self.name.startswith("."):
             raise UserError(f"name={self.name} must be a plain folder name")
-        for label, rows in self.rare.items():
-            if not 0 <= label < self.source.classes or rows < 1:
-                raise UserError(
-                    f"data.rare=[{label}:{rows}]: name classes 0 to {self.source.classes - 1}, and at "
-                    "least 1 row of each"
-                )
         self.source.check()
         self.recipe.check_parameters("training")
         self._check_method("method", self.method)
@@ -217,7 +213,9 @@ class Plan:
             chosen = self.names.get(option, type(method).__name__)
             cure = f"add recorder=[{name}]"
             if option == "method" and self.reads is not None:
-                cure = f"reads={self.reads} is none: name the experiment= whose variant this is, or {cure}"
+                cure = (
+                    f"reads={self.reads} is none: name the experiment= whose variant this is, or {cure}"
+                )
                 cure += " and set reads=null"
             raise UserError(f"{option}={chosen} reads a record of the training: {cure}")
 
@@ -350,20 +348,6 @@ class Plan:
     def key(self) -> str:
         """Names the run: the key of what it makes last."""
         return fingerprint(self.repair_identity or self.own_identity)
-
-
-def _rare(pairs: Iterable[str]) -> dict[int, int]:
-    """Rows to keep by class."""
-    found: dict[int, int] = {}
-    for pair in pairs:
-        try:
-            label, rows = map(int, pair.split(":"))
-        except ValueError as error:
-            cure = "write class:rows, as in data.rare=[3:100]"
-            raise UserError(f"data.rare={list(pairs)}: {cure}") from error
-        if found.setdefault(label, rows) != rows:
-            raise UserError(f"data.rare={list(pairs)} names class {label} twice: name it once")
-    return found
 
 
 def _device(name: str | None) -> torch.device:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.classes import ClassNumber
 from data.errors import UserError
 from runner.figure.drawing import Drawing, legend, panels, styles
 from runner.figure.runs import Line, Runs
@@ -20,7 +21,7 @@ class LogitsFigure(Drawing):
     """Densities over `bins` of equal width: a panel of the logits of all classes together, then one of
     the logit of each of `classes`, of every test row and all seeds."""
 
-    classes: list[int]
+    classes: list[ClassNumber]
     bins: int
 
     def draw(self, runs: Runs) -> "Figure":
