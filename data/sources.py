@@ -28,7 +28,7 @@ class Source(Component):
 
     Images are `size` × `size` pixels of `channels` channels. `names` are the names of the `classes`
     classes in order; without them, classes have numbers only. `fine_classes` and `fine_names` describe
-    the finer labels that lie within the classes; a data set without fine labels has None.
+    the finer labels within the classes; `fine_classes` is None if there are none.
     """
 
     mean: list[Annotated[float, PIXEL]]
