@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 class Component:
     """A data set, architecture, recipe, recorder, scenario, method or metric.
 
-    Results with the same identity are the same. The identity holds every field, unless a component
+    Components with the same identity give the same results. It holds every field, unless a component
     overrides `identity` (a file is identified by its content, not by its path).
 
     `kind` names the component in its identity. It stays the same if the class moves to another file, so

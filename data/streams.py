@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True)
 class Streams:
-    """The random streams of one run. `streams("order")` is the same stream for the same seed and scope."""
+    """The random streams of a run. `streams("order")` depends on its name, the seed and the scope alone."""
 
     seed: int
     scope: str

@@ -19,8 +19,8 @@ class Predictions:
     """Logits (N, K) float32 and true labels (N,) int64, by part.
 
     The parts are `test`, the whole test set, and those of `train_forget`, `train_retain`, `test_forget`
-    and `test_retain` that have rows. `classes` is K. `target` is the new class of the forgotten rows in a
-    request to relabel, else None.
+    and `test_retain` that have rows. `classes` is K. `target` is the new class of the forgotten rows in
+    a request to relabel, else None.
     """
 
     logits: Mapping[str, Tensor]
@@ -35,7 +35,7 @@ class Metric(Component):
     def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
         """Return scores by name.
 
-        `reference` holds the retrained model's predictions of the same rows, or None without a reference.
+        `reference` holds the retrained model's predictions of the same rows, or is None.
         """
         raise NotImplementedError
 
