@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True)
 class Streams:
-    """The random streams of a run. `streams("order")` depends on its name, the seed and the scope alone."""
+    """The random streams of a run. `streams("order")` depends on this name, the seed and the scope."""
 
     seed: int
     scope: str
