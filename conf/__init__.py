@@ -1,15 +1,17 @@
-"""The typed spine of the configuration; the slots are typed by the components that fill them."""
+"""The schema of the configuration. Fields of type Any hold components, which have their own types."""
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from data.bounds import COUNT, EXAMPLES, SEED, THREADS
+
 
 class Until(Enum):
-    """The stage after which a run ends: warm the store first, sweep later."""
+    """The stage that ends a run: fill the store first, sweep later."""
 
     pretrain = "pretrain"
     record = "record"
@@ -17,7 +19,7 @@ class Until(Enum):
 
 
 class Mode(Enum):
-    """How W&B runs are kept."""
+    """Modes of the W&B client."""
 
     online = "online"
     offline = "offline"
@@ -26,49 +28,57 @@ class Mode(Enum):
 
 @dataclass
 class Data:
-    """`root`: the folder that torchvision calls root. `download`: fetch what is missing.
-    `limit`: rows per class, for quick looks; null for all. `rare`: training rows to keep of single
-    classes, each as class:rows."""
+    """Options of reading the data set.
+
+    `root` is the folder that torchvision calls root. `download` fetches missing files. `limit` is the
+    number of rows per class, for quick looks; null for all. `rare` limits the training rows of single
+    classes, as class:rows or a list of such pairs.
+    """
 
     root: str = MISSING
     download: bool = MISSING
-    limit: int | None = MISSING
-    rare: list[str] = field(default_factory=list)
+    limit: Annotated[int, COUNT] | None = MISSING
+    rare: Any = field(default_factory=list)
 
 
 @dataclass
 class Paths:
-    """`root`: everything a run writes lies below it."""
+    """`root` is the folder of everything that a run writes."""
 
     root: str = MISSING
 
 
 @dataclass
 class Budget:
-    """`gradient_examples`: the most that unlearning may spend; null for no limit."""
+    """`gradient_examples` is the most that unlearning may spend; null for no limit."""
 
-    gradient_examples: int | None = MISSING
+    gradient_examples: Annotated[int, EXAMPLES] | None = MISSING
 
 
 @dataclass
 class Evaluation:
-    """`reference`: the method whose model every score is compared with, or null. `train`: whether
-    training rows are predicted too. `every`: the model is scored while it unlearns, too, after so many
-    passes over rows; null does not. The reference is not, nor are methods that take no passes, and SISA,
-    whose slices serve every request. `batch_size`: rows predicted at once. `metrics`: by name, each a
-    component."""
+    """Options of scoring models.
+
+    `reference` is the method whose model every score is compared with, or null. `train` also predicts
+    the training rows. `every` also scores the model after that many passes of unlearning; null does not.
+    It has no effect on the reference, on methods without passes, and on SISA, whose slices serve every
+    request. `batch_size` is the number of rows predicted at once. `metrics` are components by name.
+    """
 
     reference: Any = MISSING
     train: bool = MISSING
-    every: int | None = MISSING
-    batch_size: int = MISSING
+    every: Annotated[int, COUNT] | None = MISSING
+    batch_size: Annotated[int, COUNT] = MISSING
     metrics: dict[str, Any] = MISSING
 
 
 @dataclass
 class Tracking:
-    """W&B. `enabled`: at all. `mode`: online, offline or disabled; null for WANDB_MODE, else offline.
-    `salt`: changes the run ids, where a deleted id must not be used again."""
+    """Options of W&B.
+
+    `enabled` turns it on. `mode` is online, offline or disabled; null for WANDB_MODE, else offline.
+    `salt` changes the ids of the runs, since W&B does not take a deleted id again.
+    """
 
     enabled: bool = MISSING
     project: str = MISSING
@@ -79,27 +89,33 @@ class Tracking:
 
 @dataclass
 class Table:
-    """`columns`: the scores and costs a table shows, in order. `seeds`: how many there should be;
-    null for the most that any line has. `published`: the file of results/published whose numbers
-    stand beside ours; null for none."""
+    """Options of the table of results.
+
+    `columns` are the scores and costs to show, in order. `seeds` is the number of seeds that each line
+    should have; null for the most that any line has. `published` is a file of results/published whose
+    numbers stand beside these; null for none.
+    """
 
     columns: list[str] = field(default_factory=list)
-    seeds: int | None = MISSING
+    seeds: Annotated[int, COUNT] | None = MISSING
     published: str | None = MISSING
 
 
 @dataclass
 class Run:
-    """One run. `name`: the results folder; null for <dataset>_<model>_<scenario>. `reads`: the recorder
-    whose record the method reads, where there are several of its kind; null for the first. `device`:
-    null for a GPU where there is one. `threads`: of the CPU; results differ in their last bits between
-    thread counts, so it is fixed here and not by the machine."""
+    """One run.
+
+    `name` is the folder of its result; null for <dataset>_<model>_<scenario>. `reads` is the recorder
+    whose record the method reads; null for the first that fits. `device` is null for a GPU if there is
+    one, else the CPU. `threads` are those of the CPU: results differ in their last bits between thread
+    counts, so it is set here and not by the machine. `until` ends the run early.
+    """
 
     name: str | None = MISSING
-    seed: int = MISSING
+    seed: Annotated[int, SEED] = MISSING
     reads: str | None = MISSING
     device: str | None = MISSING
-    threads: int = MISSING
+    threads: Annotated[int, THREADS] = MISSING
     until: Until = MISSING
     data: Data = field(default_factory=Data)
     paths: Paths = field(default_factory=Paths)

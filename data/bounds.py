@@ -1,23 +1,27 @@
-"""Bounds of numbers. Each stands in the annotation of its field, and is checked before any work.
+"""Bounds of numbers. The annotation of a field holds its bounds, and they are checked before any work.
 
     lr: Annotated[float, RATE]
 
-A value outside is refused by the name of its option. A field that allows `None` or a word is checked if
-it holds a number; of a list, every item is checked.
+The error names the option of a value outside. A field that also takes `None` or a word is checked if it
+holds a number. In a list, every item is checked.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Any
 
+from data.annotations import marks_of
 from data.errors import UserError
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The closed interval from `low` to `high`. `above` and `below` exclude its ends; `zero` allows 0
-    beside it. Floats must be finite unless `infinite` allows infinity (which then means no limit)."""
+    """The closed interval from `low` to `high`.
+
+    `above` and `below` exclude the ends. `zero` also allows 0. Numbers must be finite unless `infinite`
+    allows infinity, which then means no limit.
+    """
 
     low: float
     high: float
@@ -27,8 +31,8 @@ class Bounds:
     infinite: bool = False
 
     def hold(self, value: float) -> bool:
-        """Return whether the value lies within the bounds."""
-        if math.isinf(value):
+        """Return True if the value lies within the bounds."""
+        if isinstance(value, float) and math.isinf(value):  # isinf overflows on a large int
             return self.infinite and value > 0
         if self.zero and value == 0:
             return True
@@ -45,15 +49,17 @@ class Bounds:
         return f"{text}, or inf" if self.infinite else text
 
 
-# Sizes. Their upper ends are far beyond what any machine holds, and within what torch takes.
-COUNT = Bounds(1, 2**31 - 1)  # of rows, pixels, threads, layers: at least one
-NUMBER = Bounds(0, 2**31 - 1)  # the same, or none
+# Sizes. The upper ends are more than any machine holds and less than torch's limits.
+COUNT = Bounds(1, 2**31 - 1)  # of rows, pixels or layers: at least one
+NUMBER = Bounds(0, 2**31 - 1)  # the same, possibly none
+EXAMPLES = Bounds(1, 2**63 - 1)  # rows counted over all passes
+THREADS = Bounds(1, 1024)  # OpenMP ends the process if it cannot start a thread
 EPOCHS = Bounds(0, 100_000)  # passes, rounds and samples, which each take time
 ROUNDS = Bounds(1, 100_000)  # the same, at least one
-SIZE = Bounds(1, 65_536)  # of an image, a layer or a patch: what a model is built from
+SIZE = Bounds(1, 65_536)  # of an image, a layer or a patch: a model is built from these
 SEED = Bounds(0, 2**63 - 1)
 
-# Rates and weights. Smaller ones than 1e-12 do nothing in float32; larger ones than 1e6 do nothing good.
+# Rates and weights. Below 1e-12 they have no effect in float32; above 1e6 they have no use.
 RATE = Bounds(1e-12, 1e6, zero=True)
 POSITIVE = Bounds(1e-12, 1e6)
 MOMENTUM = Bounds(1e-12, 1, zero=True, below=True)  # at 1 and above, SGD's velocity never decays
@@ -62,12 +68,13 @@ SHARE = Bounds(0, 1)
 POSITIVE_SHARE = Bounds(0, 1, above=True)
 BELOW_ONE = Bounds(0, 1, below=True)
 INSIDE_SHARE = Bounds(0, 1, above=True, below=True)
+PIXEL = Bounds(-1e6, 1e6)  # a mean, in units of the pixels' range
 
 
 def check_bounds(option: str, holder: Any) -> None:
-    """Raise UserError if a number of a dataclass lies outside the bounds of its field.
+    """Raise UserError if a number lies outside the bounds of its field.
 
-    `option` is the option that holds the dataclass (`training`, `method`, …), empty for the root.
+    `option` holds the dataclass `holder` (`training`, `method`, …). It is empty for the root.
     """
     for name, bounds in bounds_of(type(holder)):
         found = getattr(holder, name)
@@ -80,17 +87,8 @@ def check_bounds(option: str, holder: Any) -> None:
 
 
 def bounds_of(cls: type) -> Iterator[tuple[str, Bounds]]:
-    """Yield the bounded fields of a dataclass: name and bounds."""
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        yield from ((name, bounds) for bounds in _within(hint))
-
-
-def _within(hint: Any) -> Iterator[Bounds]:
-    """Yield the bounds in a type, also inside `list[…]` and `… | None`."""
-    if get_origin(hint) is Annotated:
-        yield from (extra for extra in get_args(hint) if isinstance(extra, Bounds))
-    for argument in get_args(hint):
-        yield from _within(argument)
+    """Yield name and bounds of each bounded field of a dataclass."""
+    return marks_of(cls, Bounds)
 
 
 def _written(number: float) -> str:

@@ -1,4 +1,4 @@
-"""Components: frozen dataclasses that a configuration file names, with their parameters as fields."""
+"""Components: frozen dataclasses that a configuration file names. Their parameters are their fields."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 class Component:
     """A data set, architecture, recipe, recorder, scenario, method or metric.
 
-    The identity of a component decides which results are the same. It holds every field, unless a
-    component overrides `identity` (a file is identified by its content, not by its path).
+    Components with the same identity give the same results. It holds every field, unless a component
+    overrides `identity` (a file is identified by its content, not by its path).
 
-    `kind` names the component in that identity. It stays the same when the class moves to another
-    file, so that stored results are found again; a class that sets none is named by its module and
-    class. `version` counts changes of meaning: raise it when the same fields produce other results,
-    as after a bug fix, and results of earlier versions are left alone.
+    `kind` names the component in its identity. It stays the same if the class moves to another file, so
+    that stored results are found again. A class that sets none is named by its module and class.
+    `version` counts changes of meaning. Raise it if the same fields produce other results, as after a
+    bug fix; results of earlier versions are then no longer used.
     """
 
     kind: ClassVar[str]
@@ -23,11 +23,11 @@ class Component:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "kind" not in vars(cls):  # a subclass is another component than its parent
+        if "kind" not in vars(cls):  # a subclass does not inherit its parent's kind
             cls.kind = f"{cls.__module__}.{cls.__qualname__}"
 
     def identity(self) -> dict[str, Any]:
-        """Return the values that decide what this component does, by name."""
+        """Return, by name, the values that decide the results of this component."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
 

@@ -1,20 +1,20 @@
-"""What is known of files by those who write them and those who keep them."""
+"""Full disks and files with their own checksums, as writers of files and the store know them."""
 
 import errno
 import os
 
-# What the system says when a disk, a quota or a file is full.
+# The errors of a full disk, an exceeded quota and a file that is too large.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def says_full(error: BaseException) -> bool:
-    """Whether a disk, a quota or a file was full. safetensors tells what the system said as text."""
+    """Return True if the error means a full disk, an exceeded quota or a file that is too large."""
     if isinstance(error, OSError):
         return error.errno in FULL
-    named = type(error).__name__ == "SafetensorError"
-    return named and any(os.strerror(number) in str(error) for number in FULL)
+    from_safetensors = type(error).__name__ == "SafetensorError"  # it has the system's text, no number
+    return from_safetensors and any(os.strerror(number) in str(error) for number in FULL)
 
 
-# Files of entries that carry their own checksums: the store leaves checking them to whoever reads them,
-# since a request reads few of many.
+# The suffix of files of entries, which carry their own checksums. The store does not check them: their
+# reader does, since a request reads few entries of many.
 ENTRIES = ".entries"

@@ -1,9 +1,9 @@
-"""The one exception for what a user can mend."""
+"""The exception for mistakes that a user can correct."""
 
 
 class UserError(Exception):
-    """A mistake or a missing thing the user can mend; the message is a sentence that names the cure.
+    """A mistake or a missing file that the user can correct. The message is one sentence with the cure.
 
-    The command line prints the message alone and exits with 1. Everything else is a bug and keeps
+    The command line prints the message alone and exits with 1. Any other exception is a bug and keeps
     its traceback.
     """

@@ -1,16 +1,18 @@
-"""Requests to forget: which training rows must go, and which test rows show the same thing.
+"""Requests to forget training rows, and the test rows of the same kind.
 
-A scenario is a frozen dataclass with two verbs: `check` refuses what cannot be, from what is known
-before any file is read; `select` names the rows.
+A scenario is a frozen dataclass. `check` refuses an impossible request before any file is read; `select`
+returns the rows of a possible one.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from data.bounds import COUNT, INSIDE_SHARE, SEED
+from data.classes import ClassNumber, FineClassNumber, check_classes
 from data.component import Component
 from data.errors import UserError
 from data.row_file import Rows, content, read_rows
@@ -21,9 +23,12 @@ from data.streams import Streams
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Rows to forget: `rows` (F,) int64 training rows, ascending; `test` (T,) int64 test rows of the
-    same kind, none where the request names single rows; `target`, the class that the forgotten rows
-    are to become, in a request to relabel."""
+    """Rows to forget.
+
+    `rows` (F,) int64 holds the training rows, ascending. `test` (T,) int64 holds the test rows of the
+    same kind; it is empty if the request names single rows. `target` is the new class of the forgotten
+    rows in a request to relabel, else None.
+    """
 
     rows: Tensor
     test: Tensor
@@ -31,13 +36,13 @@ class Request:
 
 
 class Scenario(Component):
-    """A kind of request; its fields say which one."""
+    """A kind of request. Its fields make it a single request."""
 
     def check(self, source: Source) -> None:
-        """Raises UserError where the data set cannot serve this request."""
+        """Raise UserError if the data set cannot serve this request."""
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
-        """The rows. Raises UserError where they are none, all, or not rows of the data set."""
+        """Return the rows. Raise UserError if they are none, all, or not rows of the data set."""
         raise NotImplementedError
 
 
@@ -47,7 +52,7 @@ class WholeClass(Scenario):
 
     kind: ClassVar[str] = "data.requests.WholeClass"
 
-    classes: list[int]
+    classes: list[ClassNumber]
 
     def identity(self) -> dict[str, Any]:
         return {"classes": sorted(set(self.classes))}
@@ -68,47 +73,39 @@ class WholeClass(Scenario):
 
 @dataclass(frozen=True)
 class PartOfClass(Scenario):
-    """Forget fine classes inside their superclass: 'rocket' goes, 'vehicles 2' stays."""
+    """Forget fine classes within their superclasses: rocket goes, the rest of vehicles_2 stays."""
 
     kind: ClassVar[str] = "data.requests.PartOfClass"
 
-    classes: list[int]
+    classes: list[FineClassNumber]
 
     def identity(self) -> dict[str, Any]:
         return {"classes": sorted(set(self.classes))}
 
     def check(self, source: Source) -> None:
-        if source.fine_classes is None:
-            raise UserError(
-                "scenario=part_of_class needs a data set with fine labels: use dataset=cifar20"
-            )
-        check_classes("scenario.classes", self.classes, source.fine_classes)
+        names = source.fine_class_names("scenario.classes")
+        check_classes("scenario.classes", self.classes, len(names))
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
         train, test = dataset.train.fine, dataset.test.fine
-        assert train is not None and test is not None  # check() has refused the others
+        assert train is not None and test is not None  # check() refuses the others
         wanted = torch.tensor(self.classes)
         return _request(dataset, torch.isin(train, wanted), torch.isin(test, wanted))
 
 
 @dataclass(frozen=True)
 class Random(Scenario):
-    """Forget rows drawn uniformly: `count` of them, or a `fraction` of the training set where `count`
-    is null. `seed` pins the draw while the run's seed varies; null draws anew for every seed."""
+    """Forget rows drawn uniformly without replacement.
+
+    `count` is their number; if it is null, `fraction` is their share of the training set. `seed` fixes
+    the draw for all seeds of the run; null draws other rows for each.
+    """
 
     kind: ClassVar[str] = "data.requests.Random"
 
-    count: int | None
-    fraction: float
-    seed: int | None
-
-    def check(self, source: Source) -> None:
-        if self.count is None and not 0 < self.fraction < 1:
-            raise UserError(
-                f"scenario.fraction={self.fraction}: it must lie between 0 and 1, both excluded"
-            )
-        if self.count is not None and self.count < 1:
-            raise UserError(f"scenario.count={self.count}: ask to forget at least one row")
+    count: Annotated[int, COUNT] | None
+    fraction: Annotated[float, INSIDE_SHARE]
+    seed: Annotated[int, SEED] | None
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
         n = len(dataset.train)
@@ -124,7 +121,7 @@ class Random(Scenario):
 
 @dataclass(frozen=True)
 class GivenRows(Scenario):
-    """Forget the training rows that a file lists: .npy, or .csv or .txt with one index a line."""
+    """Forget the training rows that a file lists: .npy, or .csv or .txt with one row a line."""
 
     kind: ClassVar[str] = "data.requests.GivenRows"
 
@@ -134,12 +131,12 @@ class GivenRows(Scenario):
         _ = self.rows
 
     def identity(self) -> dict[str, Any]:
-        """What the request is made of: the rows themselves, wherever the file lies."""
+        """Return the content of the file, whatever its path."""
         return {"rows_sha256": content(self.rows)}
 
     @cached_property
     def rows(self) -> Rows:
-        """The listed rows, read once: a run keeps its request though the file changes."""
+        """The listed rows, read once: a run keeps its request even if the file changes."""
         return read_rows(self.file, "scenario.file")
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
@@ -155,16 +152,16 @@ class GivenRows(Scenario):
 
 @dataclass(frozen=True)
 class Relabel(Scenario):
-    """Class `source` becomes class `target` (paper 000: 6 becomes 3).
+    """Turn class `source` into class `target` (paper 000: 6 becomes 3).
 
-    The rows stay, under the new label: what is retained is the whole training set relabelled, and
-    the reference is trained on that.
+    The rows stay under the new label. The retained data are the whole training set with the new labels,
+    and the reference is trained on them.
     """
 
     kind: ClassVar[str] = "data.requests.Relabel"
 
-    source: int
-    target: int
+    source: ClassNumber
+    target: ClassNumber
 
     def check(self, source: Source) -> None:
         check_classes("scenario.source", [self.source], source.classes)
@@ -184,6 +181,7 @@ class Relabel(Scenario):
 def _request(
     dataset: Dataset, train: Tensor, test: Tensor | None = None, target: int | None = None
 ) -> Request:
+    """Return the request for the rows that are true in the masks of the training and test split."""
     forgotten = int(train.sum())
     if not forgotten:
         raise UserError("the request selects no training row: nothing would be forgotten")
@@ -195,13 +193,3 @@ def _request(
         test=dataset.test.rows[none if test is None else test],
         target=target,
     )
-
-
-def check_classes(option: str, asked: list[int], classes: int) -> None:
-    if not asked:
-        raise UserError(f"{option} is empty, so that nothing would be forgotten: name a class")
-    for label in asked:
-        if not 0 <= label < classes:
-            raise UserError(
-                f"{option} asks for class {label}, but the data set has classes 0 to {classes - 1}"
-            )

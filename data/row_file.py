@@ -13,8 +13,10 @@ Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def read_rows(file: str, option: str) -> Rows:
-    """The listed rows, ascending. Raises UserError, naming the option that gave the file, on anything
-    that is no list of different rows."""
+    """Return the listed rows, ascending.
+
+    Raise UserError, naming the option that gave the file, if it is not a list of different rows.
+    """
     rows = read_numbers(file, option)
     found: Rows
     found, counts = np.unique(rows, return_counts=True)
@@ -28,7 +30,7 @@ def read_rows(file: str, option: str) -> Rows:
 
 
 def read_numbers(file: str, option: str) -> Rows:
-    """The listed numbers in their order. Raises UserError where the file holds anything else."""
+    """Return the listed numbers in their order. Raise UserError if the file holds anything else."""
     path = Path(file).expanduser()
     readers = {".npy": _npy, ".csv": _csv, ".txt": _txt}
     if path.suffix not in readers:
@@ -45,7 +47,7 @@ def read_numbers(file: str, option: str) -> Rows:
 
 
 def content(rows: Rows) -> str:
-    """What a list of rows is identified by, wherever its file lies."""
+    """Return a checksum that identifies a list of rows, whatever the path of its file."""
     return hashlib.sha256(rows.tobytes()).hexdigest()
 
 
@@ -60,7 +62,7 @@ def _npy(path: Path) -> Rows:
 
 
 def _csv(path: Path) -> Rows:
-    with path.open(newline="", encoding="utf-8-sig") as file:  # as spreadsheets write it
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets add a mark
         lines = [line for line in csv.reader(file) if line]
     if any(len(line) > 1 for line in lines):
         raise ValueError("it has several columns")

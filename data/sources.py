@@ -1,20 +1,22 @@
-"""Where a data set comes from: checked files, read through torchvision, or scikit-learn's digits.
+"""Data sets: checked files read through torchvision, and scikit-learn's digits.
 
-A source is a frozen dataclass; what it says before anything is loaded (`classes`, `fine_classes`)
-is enough to refuse an impossible request at once.
+A source is a frozen dataclass. Its classes and their names are known before any file is read, so that an
+impossible request is refused at once.
 """
 
 import hashlib
-import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from filelock import FileLock
 
+from data.bounds import NUMBER, PIXEL, POSITIVE
+from data.class_names import CIFAR10_CLASSES, CIFAR20_CLASSES, CIFAR100_CLASSES, DIGITS, SUPERCLASS
 from data.component import Component
 from data.errors import UserError
 from data.split import Dataset, Pixels, Split
@@ -22,40 +24,65 @@ from data.split import Dataset, Pixels, Split
 
 @dataclass(frozen=True)
 class Source(Component):
-    """A data set that can be loaded, and how its pixels are prepared (see `Pixels`)."""
+    """A data set to load, and how its pixels are prepared (see `Pixels`).
 
-    mean: list[float]
-    std: list[float]
-    crop: int
+    Images are `size` × `size` pixels of `channels` channels. `names` are the names of the `classes`
+    classes in order; without them, classes have numbers only. `fine_classes` and `fine_names` describe
+    the finer labels within the classes; `fine_classes` is None if there are none.
+    """
+
+    mean: list[Annotated[float, PIXEL]]
+    std: list[Annotated[float, POSITIVE]]
+    crop: Annotated[int, NUMBER]
     flip: bool
 
     classes: ClassVar[int]
+    names: ClassVar[Sequence[str]] = ()
     fine_classes: ClassVar[int | None] = None
+    fine_names: ClassVar[Sequence[str]] = ()
     size: ClassVar[int]
     channels: ClassVar[int]
 
     def load(self, root: Path, download: bool) -> Dataset:
-        """The whole data set, on the CPU. Raises UserError where a file is missing or damaged."""
+        """Return the whole data set, on the CPU. Raise UserError if a file is missing or damaged."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises UserError for numbers that describe no preparation of these images."""
+        """Raise UserError if the numbers do not fit these images."""
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             if len(numbers) != self.channels:
                 raise UserError(
                     f"dataset.{name} has {len(numbers)} numbers for {self.channels} channels"
                 )
-        if not all(map(math.isfinite, [*self.mean, *self.std])):
-            raise UserError("dataset.mean and dataset.std must be finite")
-        if min(self.std) <= 0 or self.crop < 0:
-            raise UserError("dataset.std must be above 0, and dataset.crop not below")
+        if self.crop > self.size:
+            raise UserError(
+                f"dataset.crop={self.crop} would crop beside the images: set at most their {self.size} "
+                "pixels"
+            )
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The name of each class, or its number if the data set has no names."""
+        return self.names or tuple(map(str, range(self.classes)))
+
+    def fine_class_names(self, option: str) -> Sequence[str]:
+        """Return the name of each fine class, or its number.
+
+        Raise UserError, naming the option that asks, if the data set has no fine labels.
+        """
+        if self.fine_classes is None:
+            raise UserError(
+                f"{option} asks for fine classes, but this data set has none: use dataset=cifar20 or "
+                "dataset=digits_parity"
+            )
+        return self.fine_names or tuple(map(str, range(self.fine_classes)))
 
     @property
     def pixels(self) -> Pixels:
         return Pixels(tuple(self.mean), tuple(self.std), self.crop, self.flip)
 
     def split(self, images: Any, labels: Any, fine: Any = None) -> Split:
-        """A split of all given rows; images (N, C, H, W) bytes, labels (N,) integers."""
+        """Return a split of all given rows, from images (N, C, H, W) of bytes and labels (N,)."""
         return Split(
             images=torch.as_tensor(images, dtype=torch.uint8).contiguous(),
             labels=torch.as_tensor(labels, dtype=torch.int64),
@@ -68,12 +95,13 @@ class Source(Component):
 class Digits(Source):
     """scikit-learn's 1,797 handwritten digits, 8×8, which come with the library.
 
-    Every fifth row is a test row: 1,438 training and 359 test images.
+    Every fifth row is a test row, which makes 1,438 training and 359 test images.
     """
 
     kind: ClassVar[str] = "data.sources.Digits"
 
     classes, size, channels = 10, 8, 1
+    names = DIGITS
 
     def load(self, root: Path, download: bool) -> Dataset:
         from sklearn.datasets import load_digits
@@ -88,15 +116,28 @@ class Digits(Source):
         )
 
 
+class DigitsParity(Digits):
+    """scikit-learn's digits in two classes, even and odd; the 10 digits are the fine labels."""
+
+    kind: ClassVar[str] = "data.sources.DigitsParity"
+
+    classes, fine_classes = 2, 10
+    names, fine_names = ("even", "odd"), DIGITS
+
+    def load(self, root: Path, download: bool) -> Dataset:
+        return _grouped(super().load(root, download), torch.arange(10) % 2, self.classes)
+
+
 class MNIST(Source):
     """60,000 training and 10,000 test images of handwritten digits, 28×28 (LeCun et al. 1998)."""
 
     kind: ClassVar[str] = "data.sources.MNIST"
 
     classes, size, channels = 10, 28, 1
+    names = DIGITS
 
-    # torchvision checks the compressed files only, and only while downloading; these are the md5 of
-    # what it unpacks and reads.
+    # torchvision checks the compressed files, and those only while downloading. These are the md5 of the
+    # unpacked files, which it reads.
     files: ClassVar = {
         "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
         "MNIST/raw/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -121,6 +162,7 @@ class CIFAR10(Source):
     kind: ClassVar[str] = "data.sources.CIFAR10"
 
     classes, size, channels = 10, 32, 3
+    names = CIFAR10_CLASSES
 
     def load(self, root: Path, download: bool) -> Dataset:
         from torchvision.datasets import CIFAR10 as Reader
@@ -139,6 +181,7 @@ class CIFAR100(Source):
     kind: ClassVar[str] = "data.sources.CIFAR100"
 
     classes, size, channels = 100, 32, 3
+    names = CIFAR100_CLASSES
 
     def load(self, root: Path, download: bool) -> Dataset:
         from torchvision.datasets import CIFAR100 as Reader
@@ -152,34 +195,25 @@ class CIFAR100(Source):
 
 
 class CIFAR20(CIFAR100):
-    """CIFAR-100 under its 20 superclasses; the 100 classes stay as the fine labels."""
+    """CIFAR-100 in its 20 superclasses; the 100 classes are the fine labels."""
 
     kind: ClassVar[str] = "data.sources.CIFAR20"
 
     classes, fine_classes = 20, 100
+    names, fine_names = CIFAR20_CLASSES, CIFAR100_CLASSES
 
     def load(self, root: Path, download: bool) -> Dataset:
-        fine = super().load(root, download)
-        # The files hold the superclass of every image, but torchvision reads the fine label only.
-        # Which superclass a fine class belongs to is a table of 100 numbers, checked in the tests
-        # against the files.
-        coarse = torch.tensor(SUPERCLASS)
-
-        def raised(split: Split) -> Split:
-            return replace(split, labels=coarse[split.labels], fine=split.labels)
-
-        return Dataset(raised(fine.train), raised(fine.test), self.classes)
+        # torchvision reads the fine labels only, although the files hold both.
+        return _grouped(super().load(root, download), torch.tensor(SUPERCLASS), self.classes)
 
 
-# fmt: off
-SUPERCLASS = (
-     4,  1, 14,  8,  0,  6,  7,  7, 18,  3,  3, 14,  9, 18,  7, 11,  3,  9,  7, 11,
-     6, 11,  5, 10,  7,  6, 13, 15,  3, 15,  0, 11,  1, 10, 12, 14, 16,  9, 11,  5,
-     5, 19,  8,  8, 15, 13, 14, 17, 18, 10, 16,  4, 17,  4,  2,  0, 17,  4, 18, 17,
-    10,  3,  2, 12, 12, 16, 12,  1,  9, 19,  2, 10,  0,  1, 16, 12,  9, 13, 15, 13,
-    16, 19,  2,  4,  6, 19,  5,  5,  8, 19, 18,  1,  2, 15,  6,  0, 17,  8, 14, 13,
-)
-# fmt: on
+def _grouped(dataset: Dataset, coarse: torch.Tensor, classes: int) -> Dataset:
+    """Return the data set with its labels as fine labels, and the class of each from `coarse`."""
+
+    def grouped(split: Split) -> Split:
+        return replace(split, labels=coarse[split.labels], fine=split.labels)
+
+    return Dataset(grouped(dataset.train), grouped(dataset.test), classes)
 
 
 def _cifar_files(reader: Any) -> dict[str, str]:
@@ -191,7 +225,7 @@ def _cifar_files(reader: Any) -> dict[str, str]:
 def _read(
     reader: Callable[..., Any], files: dict[str, str], root: Path, download: bool
 ) -> tuple[Any, Any]:
-    """torchvision's reader of the training and of the test part, after every file was checked."""
+    """Return torchvision's training and test parts after checking every file by its md5."""
     if download:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".download.lock"):  # the jobs of a sweep start together
@@ -210,19 +244,25 @@ def _download(reader: Callable[..., Any], files: dict[str, str], root: Path) -> 
     damaged = _damaged(files, root)
     if not damaged:
         return
-    for name in damaged:  # torchvision would take a damaged MNIST file for a good one
+    for name in damaged:  # torchvision would keep a damaged MNIST file
         (root / name).unlink(missing_ok=True)
     try:
         reader(root, train=True, download=True)
     except Exception as error:  # network, mirror or disk: torchvision raises many kinds
         raise UserError(
-            f"could not download {damaged[0]} to {root} ({error}); "
+            f"could not download {damaged[0]} to {root} ({_reason(error)}); "
             "copy the files there by hand, or point data.root at a folder that holds them"
         ) from error
 
 
+def _reason(error: Exception) -> str:
+    """Return the last line of the error, which is the failure of the last mirror."""
+    last = (str(error).splitlines() or [type(error).__name__])[-1]
+    return re.sub(r"<urlopen error (?:\[Errno -?\d+\] )?(.*)>", r"\1", last)
+
+
 def _damaged(files: dict[str, str], root: Path) -> list[str]:
-    """The files that are missing or not what they should be."""
+    """Return the files that are missing or have another md5."""
     return [name for name, md5 in files.items() if not _is_sound(root / name, md5)]
 
 

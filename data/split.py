@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rows prepared by one set of tensor calls. Enough to make the calls' own cost small beside the work
-# for batches of 64, few enough that the prepared floats stay in a CPU's last-level cache.
+# Rows prepared by one set of tensor calls: enough that the cost of the calls is small for batches of 64,
+# few enough that the prepared floats stay in the last-level cache of a CPU.
 CHUNK = 1024
 
 
 class Batch(NamedTuple):
-    """One batch: `images` (B, C, H, W) float32 normalised, `labels` (B,) int64, `rows` (B,) int64."""
+    """One batch: normalised `images` (B, C, H, W) float32, `labels` (B,) int64, `rows` (B,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -23,11 +23,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Pixels:
-    """How stored bytes become a model's input.
+    """The preparation of stored bytes for a model.
 
-    `mean` and `std` are per channel, in units of the full range (0 to 1). `crop` is the padding in
-    pixels of a random crop, `flip` a horizontal flip with probability one half; both only happen
-    where a generator for them is given.
+    `mean` and `std` are per channel, in units of the full range (0 to 1). `crop` is the padding of a
+    random crop, in pixels. `flip` adds a horizontal flip with probability one half. Crops and flips need
+    a generator; without one, images are as stored.
     """
 
     mean: tuple[float, ...]
@@ -36,18 +36,19 @@ class Pixels:
     flip: bool = False
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) uint8 to float32 with mean 0 and deviation 1 per channel of the data set."""
-        shape = (1, -1, 1, 1)
+        """Return (x / 255 - mean) / std as float32, for x (N, C, H, W) uint8."""
+        shape = (1, -1, 1, 1)  # (x/255 - m)/s = (x - 255m)/(255s): scaling the constants is cheaper
         mean = torch.tensor(self.mean, device=images.device).view(shape) * 255
         std = torch.tensor(self.std, device=images.device).view(shape) * 255
         return images.to(torch.float32).sub_(mean).div_(std)
 
     def augment(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """A random crop and flip of each image; (N, C, H, W) uint8 in and out."""
+        """Return each image with its own random crop and flip, (N, C, H, W) uint8 as given."""
         n, _, height, width = images.shape
         if self.crop:
             shift = torch.randint(2 * self.crop + 1, (2, n), generator=rng).to(images.device)
             padded = F.pad(images, (self.crop,) * 4)
+            # a view of all windows, (N, C, 2·crop + 1, 2·crop + 1, H, W), of which each image takes one
             windows = padded.unfold(2, height, 1).unfold(3, width, 1)
             images = windows[torch.arange(n, device=images.device), :, shift[0], shift[1]]
         if self.flip:
@@ -60,9 +61,9 @@ class Pixels:
 class Split:
     """Rows of a data set.
 
-    `images` (N, C, H, W) uint8; `labels` (N,) int64; `rows` (N,) int64, each row's position in the
-    whole training or test set, which stays with it through every selection; `fine` (N,) int64, the
-    finer labels of a data set that has two levels.
+    `images` is (N, C, H, W) uint8 and `labels` (N,) int64. `rows` (N,) int64 holds the position of each
+    row in the whole training or test set, which every selection keeps. `fine` (N,) int64 holds the finer
+    labels of a data set with two levels, else None.
     """
 
     images: Tensor
@@ -75,7 +76,7 @@ class Split:
         return len(self.rows)
 
     def take(self, where: Tensor) -> "Split":
-        """The rows at these positions of this split, or where this mask is true."""
+        """Return the rows at these positions, or those whose entry of the mask is true."""
         fine = None if self.fine is None else self.fine[where]
         return replace(
             self,
@@ -86,19 +87,19 @@ class Split:
         )
 
     def only(self, rows: Tensor) -> "Split":
-        """The part whose rows are among these."""
+        """Return the part whose rows are among these."""
         return self.take(torch.isin(self.rows, rows.to(self.rows.device)))
 
     def without(self, rows: Tensor) -> "Split":
-        """The part whose rows are not among these."""
+        """Return the part whose rows are not among these."""
         return self.take(~torch.isin(self.rows, rows.to(self.rows.device)))
 
     def relabelled(self, labels: Tensor) -> "Split":
-        """The same images under other labels, (N,) int64."""
+        """Return the same images with other labels, (N,) int64."""
         return replace(self, labels=labels.to(self.labels))
 
     def joined(self, other: "Split") -> "Split":
-        """This split's rows followed by the other's."""
+        """Return this split's rows followed by the other's."""
         both = self.fine is not None and other.fine is not None
         return replace(
             self,
@@ -124,9 +125,9 @@ class Split:
         order: torch.Generator | None = None,
         augment: torch.Generator | None = None,
     ) -> Iterator[Batch]:
-        """One pass in batches of `size` rows (the last may be smaller).
+        """Yield all rows once, in batches of `size` (the last may be smaller).
 
-        `order` shuffles; without it rows come as they lie. `augment` draws the random crops and
+        `order` shuffles the rows; without it they keep their order. `augment` draws random crops and
         flips; without it images are as stored. A CPU generator gives the same pass on every device.
         """
         n = len(self)
@@ -161,17 +162,20 @@ class Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
     def limited(self, per_class: int) -> "Dataset":
-        """The first `per_class` rows of every class (of every fine class, where there are such) of
-        the training split, and of the test split. Rows keep their positions in the whole set."""
+        """Return the first `per_class` rows of every class of the training and of the test split.
+
+        Fine classes, if there are any, take the place of classes. Rows keep their positions.
+        """
         return replace(self, train=_first(self.train, per_class), test=_first(self.test, per_class))
 
     def thinned(self, label: int, rows: int) -> "Dataset":
-        """Only the first `rows` training rows of one class: a rare class. The test split stays."""
+        """Return the data set with only the first `rows` training rows of a class, and all test rows."""
         gone = self.train.rows[(self.train.labels == label).nonzero()[rows:, 0]]
         return replace(self, train=self.train.without(gone))
 
 
 def _first(split: Split, per_class: int) -> Split:
+    """Return the first `per_class` rows of every class, or fine class, in the order of the split."""
     labels = split.labels if split.fine is None else split.fine
     keep = [(labels == label).nonzero()[:per_class, 0] for label in labels.unique()]
     return split.take(torch.cat(keep).sort().values)

@@ -1,1 +1,1 @@
-"""Predictions of a model, and the scores that are pure functions of them."""
+"""Predictions of a model, and scores, which are pure functions of predictions."""

@@ -1,4 +1,4 @@
-"""Accuracies, losses and confusion on every part, weighted by sample."""
+"""Accuracies, losses and confusion of every part. Each row has the same weight."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from metrics.predictions import Metric, Predictions, Scores
 
 @dataclass(frozen=True)
 class Accuracy(Metric):
-    """Share of rows whose largest logit is their label's, from 0 to 1: `<part>_accuracy`.
+    """The share of rows whose largest logit is that of their label, from 0 to 1: `<part>_accuracy`.
 
     In a request to relabel, `train_relabelled` and `test_relabelled` are the shares of the forgotten
     rows that are predicted as the new class.
@@ -32,7 +32,7 @@ class Accuracy(Metric):
 
 @dataclass(frozen=True)
 class Loss(Metric):
-    """Mean cross-entropy in nats: `<part>_loss`."""
+    """The mean cross-entropy of the rows, in nats: `<part>_loss`."""
 
     kind: ClassVar[str] = "metrics.accuracy.Loss"
 
@@ -45,7 +45,7 @@ class Loss(Metric):
 
 @dataclass(frozen=True)
 class ClassAccuracy(Metric):
-    """Accuracy on the test rows of each class: `class_<k>_accuracy`, for the classes that have any."""
+    """The accuracy on the test rows of each class that has any: `class_<k>_accuracy`."""
 
     kind: ClassVar[str] = "metrics.accuracy.ClassAccuracy"
 
@@ -59,12 +59,13 @@ class ClassAccuracy(Metric):
 
 @dataclass(frozen=True)
 class Confusion(Metric):
-    """Counts of test rows by true class (row) and predicted class (column): `confusion`, (K, K)."""
+    """The counts of test rows: `confusion` (K, K), by true class first and predicted class second."""
 
     kind: ClassVar[str] = "metrics.accuracy.Confusion"
 
     def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
         k = predictions.classes
+        # one number for each pair of true and predicted class, i·K + j, so that one bincount counts all
         pairs = predictions.labels["test"] * k + predictions.logits["test"].argmax(1)
         counts = torch.bincount(pairs, minlength=k * k).view(k, k)
         return {"confusion": counts.tolist()}

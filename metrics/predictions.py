@@ -1,4 +1,4 @@
-"""Predict once, score many: the logits of one model on every part of the data."""
+"""The logits of one model on every part of the data, computed once and scored by every metric."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,12 @@ Scores = dict[str, float | Matrix]
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Logits (N, K) float32 and true labels (N,) int64 by part: `train_forget`, `train_retain`,
-    `test_forget` and `test_retain`, less the empty ones, and `test`, the whole test set. `target` is
-    the class that the forgotten rows are to become in a request to relabel."""
+    """Logits (N, K) float32 and true labels (N,) int64, by part.
+
+    The parts are `test`, the whole test set, and those of `train_forget`, `train_retain`, `test_forget`
+    and `test_retain` that have rows. `classes` is K. `target` is the new class of the forgotten rows in
+    a request to relabel, else None.
+    """
 
     logits: Mapping[str, Tensor]
     labels: Mapping[str, Tensor]
@@ -27,27 +30,29 @@ class Predictions:
 
 
 class Metric(Component):
-    """A pure function of predictions: a frozen dataclass whose fields are its parameters."""
+    """A pure function of predictions. It is a frozen dataclass, whose fields are its parameters."""
 
     def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
-        """Scores by name. `reference` holds the retrained model's predictions of the same rows, or
-        nothing where no reference is asked for."""
+        """Return scores by name.
+
+        `reference` holds the retrained model's predictions of the same rows, or is None.
+        """
         raise NotImplementedError
 
 
 def scored(metrics: Sequence[Metric], predictions: Predictions, reference: Predictions | None) -> Scores:
-    """The scores of all metrics together."""
+    """Return the scores of all metrics together."""
     found = [metric(predictions, reference) for metric in metrics]
     return {name: value for scores in found for name, value in scores.items()}
 
 
 def numbers(scores: Scores) -> dict[str, float]:
-    """The scores that are single numbers."""
+    """Return the scores that are single numbers."""
     return {name: value for name, value in scores.items() if not isinstance(value, list)}
 
 
 def matrices(scores: Scores) -> dict[str, Matrix]:
-    """The scores that are matrices."""
+    """Return the scores that are matrices."""
     return {name: value for name, value in scores.items() if isinstance(value, list)}
 
 
@@ -59,8 +64,11 @@ def predict(
     bf16: bool,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Tensor:
-    """Logits (N, K) float32 on the CPU of every row in its order, in evaluation mode, without
-    augmentation. `advance` is told how many rows are done."""
+    """Return the logits (N, K) float32 of all rows in their order, on the CPU.
+
+    The model is put into evaluation mode, and images are not augmented. `advance` is called with the
+    number of rows after each batch.
+    """
     model.eval()
     logits = []
     for batch in split.batches(batch_size):
@@ -73,8 +81,11 @@ def predict(
 def by_part(
     splits: Mapping[str, Sequence[Tensor]], forget: Mapping[str, Tensor], target: int | None
 ) -> Predictions:
-    """Predictions of whole splits, each `(logits, labels, rows)` by name, cut into parts at the rows of
-    that split to forget. `test` must be among them."""
+    """Return the predictions of whole splits, cut into the rows to forget and to retain.
+
+    `splits` holds `(logits, labels, rows)` by name of the split, and must hold `test`. `forget` holds
+    the rows to forget by name of the split.
+    """
     logits, labels = {}, {}
     for name, split in splits.items():
         gone = torch.isin(split[2], forget[name])

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import UserError
+from data.sources import CIFAR10, CIFAR20, CIFAR100, MNIST, Digits, DigitsParity, Source
 from data.split import Dataset, Pixels, Split
 from data.streams import Streams
 from tests.conftest import data_root, needs, plan_of
@@ -138,7 +140,75 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
         plan_of("dataset=mnist").source.load(tmp_path, False)
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            RuntimeError("Error:\nTried a, got:\n<urlopen error [Errno -2] Name unknown>\n"),
+            "Name unknown",
+        ),
+        (URLError(OSError(-2, "Name unknown")), "Name unknown"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_a_failed_download_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", fail)
+    with pytest.raises(UserError) as refused:
+        plan_of("dataset=mnist").source.load(tmp_path, True)
+    assert f"({reason}); copy the files there" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("source", [Digits, DigitsParity, MNIST, CIFAR10, CIFAR20, CIFAR100])
+def test_every_class_has_a_name_of_its_own(source: type[Source]) -> None:
+    assert len(set(source.names)) == source.classes
+    assert len(set(source.fine_names)) == (source.fine_classes or 0)
+
+
+def test_parity_keeps_the_digits_as_fine_labels(digits: Dataset) -> None:
+    data = plan_of("dataset=digits_parity", "scenario.classes=odd").source.load(Path(), False)
+    assert data.classes == 2 and torch.equal(data.train.images, digits.train.images)
+    assert data.test.fine is not None and torch.equal(data.test.fine, digits.test.labels)
+    assert torch.equal(data.train.labels, digits.train.labels % 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("dataset.crop=99999999999999999999", "dataset.crop=99999999999999999999: it must be"),
+        ("dataset.crop=-1", "dataset.crop=-1"),
+        ("dataset.crop=9", "set at most their 8 pixels"),
+        ("dataset.std=[0]", "dataset.std=[0.0]"),
+        ("dataset.mean=[nan]", "dataset.mean=[nan]"),
+        ("dataset.mean=[inf]", "dataset.mean=[inf]"),
+    ],
+)
+def test_impossible_pixels_are_refused(override: str, words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        plan_of(override)
+    assert words in str(refused.value)
+
+
 # Real files
+
+
+@needs("cifar-10-batches-py/batches.meta")
+@needs("cifar-100-python/meta")
+def test_the_names_of_classes_are_those_of_the_files() -> None:
+    import pickle
+
+    def names(file: str, key: str) -> tuple[str, ...]:
+        with (data_root() / file).open("rb") as opened:
+            return tuple(pickle.load(opened)[key])
+
+    assert names("cifar-10-batches-py/batches.meta", "label_names") == CIFAR10.names
+    assert names("cifar-100-python/meta", "fine_label_names") == CIFAR100.names == CIFAR20.fine_names
+    assert names("cifar-100-python/meta", "coarse_label_names") == CIFAR20.names
 
 
 @needs("MNIST/raw/train-images-idx3-ubyte")
@@ -152,10 +222,10 @@ def test_mnist_has_its_published_counts_and_statistics() -> None:
 
 @needs("cifar-10-batches-py/data_batch_1")
 def test_cifar10_is_channel_first_and_matches_torchvision() -> None:
-    from torchvision.datasets import CIFAR10
+    from torchvision.datasets import CIFAR10 as Reader
 
     data = plan_of("dataset=cifar10").source.load(data_root(), False)
-    reader = CIFAR10(data_root(), train=False)
+    reader = Reader(data_root(), train=False)
     assert data.train.labels.bincount().tolist() == [5000] * 10
     image, label = reader[123]
     assert data.test.labels[123] == label

@@ -1,6 +1,8 @@
 """Layers look down, names are free, the catalogue is complete."""
 
 import ast
+import subprocess
+import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from tests.conftest import catalogue, options
 
 ROOT = Path(__file__).parent.parent
 
-# Each package may import the ones before it (and conf, which is configuration, imports none).
+# Each package may import the ones before it. conf is the configuration and may import data.bounds alone.
 LAYERS = ["data", "models", "metrics", "methods", "runner"]
 
 
@@ -29,6 +31,16 @@ def test_layers_look_down(layer: str) -> None:
     above = set(LAYERS[LAYERS.index(layer) + 1 :]) | ({"conf", "hydra"} if layer != "runner" else set())
     for path in (ROOT / layer).rglob("*.py"):
         assert not imports(path) & above, f"{path} looks up"
+
+
+def test_the_configuration_imports_bounds_and_no_torch() -> None:
+    import conf
+
+    tree = ast.parse(Path(conf.__file__).read_text())
+    ours = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    assert {module for module in ours if module.split(".")[0] in LAYERS} == {"data.bounds"}
+    code = "import conf, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_the_runner_names_no_method_model_or_data_set() -> None:

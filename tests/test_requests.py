@@ -79,15 +79,21 @@ def test_relabelling_names_the_class_the_rows_become(digits: Dataset) -> None:
     ("overrides", "words"),
     [
         (["scenario.classes=[12]"], "class 12, but the data set has classes 0 to 9"),
-        (["scenario.classes=[-1]"], "class -1"),
+        (["scenario.classes=[-1]"], "scenario.classes=[-1]: it must be at least 0"),
         (["scenario.classes=[]"], "nothing would be forgotten"),
         (["scenario.classes=[0,1,2,3,4,5,6,7,8,9]"], "nothing would be retained"),
+        (["scenario.classes=cat"], "class cat, but the data set has zero, one, two, three, four"),
+        (["scenario.classes=3.5"], "scenario.classes"),
         (["scenario=part_of_class"], "use dataset=cifar20"),
+        (["scenario=part_of_class", "scenario.classes=rocket"], "use dataset=cifar20"),
         (["scenario=part_of_class", "dataset=cifar20", "scenario.classes=[100]"], "classes 0 to 99"),
-        (["scenario=random", "scenario.fraction=1"], "between 0 and 1"),
-        (["scenario=random", "scenario.count=0"], "at least one row"),
+        (["scenario=random", "scenario.fraction=1"], "above 0 and below 1"),
+        (["scenario=random", "scenario.count=0"], "at least 1 and"),
+        (["scenario=random", f"scenario.count={10**20}"], "at most 2,147,483,647"),
+        (["scenario=random", "scenario.seed=-1"], "scenario.seed=-1: it must be at least 0"),
         (["scenario=relabel", "scenario.target=6"], "same class"),
         (["scenario=relabel", "scenario.target=10"], "class 10"),
+        (["scenario=relabel", "scenario.target=cat"], "scenario.target asks for class cat"),
         (["scenario=given_rows", "scenario.file=nowhere.npy"], "does not exist"),
         (["scenario=given_rows", "scenario.file=rows.json"], "write the rows as .npy"),
     ],
@@ -151,6 +157,17 @@ def test_rows_out_of_range_are_refused(digits: Dataset, tmp_path: Path, row: int
 def test_more_random_rows_than_there_are(digits: Dataset) -> None:
     with pytest.raises(UserError, match="has 1438 rows"):
         select(digits, "scenario=random", "scenario.count=1438")
+
+
+def test_part_of_a_class_by_name_on_odd_digits() -> None:
+    plan = plan_of("dataset=digits_parity", "scenario=part_of_class", "scenario.classes=three")
+    data = plan.source.load(Path(), False)
+    request = plan.scenario.select(data, Streams(0, "request"))
+    assert data.train.fine is not None
+    assert set(data.train.only(request.rows).labels.tolist()) == {1}
+    assert request.rows.tolist() == data.train.rows[data.train.fine == 3].tolist()
+    rest = data.train.without(request.rows)
+    assert rest.fine is not None and set(rest.fine[rest.labels == 1].tolist()) == {1, 5, 7, 9}
 
 
 @needs("cifar-100-python/train")

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from data.classes import ClassNumber
 from data.component import Component
 from data.errors import UserError
 from data.row_file import content, read_rows
@@ -66,7 +67,7 @@ class Recorder(Component):
     """Something that watches a training. `classes` are those whose rows are tracked, `rows` a file that
     lists them; null both for all. `on_full`: what a full disk means for the training."""
 
-    classes: list[int] | None
+    classes: list[ClassNumber] | None
     rows: str | None
     on_full: OnFull
 

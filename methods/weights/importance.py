@@ -96,7 +96,7 @@ def batch_fisher(model: nn.Module, split: Split, size: int, conditions: Conditio
 
 
 def training_fisher(model: nn.Module, split: Split, size: int, conditions: Conditions) -> Importance:
-    """Return `batch_fisher` in training mode: dropout drops, and batch norms use each batch's statistics."""
+    """Return `batch_fisher` in training mode, in which dropout and batch norms are at work."""
     return _over_batches(model.train(), split, size, conditions, F.cross_entropy, torch.square)
 
 

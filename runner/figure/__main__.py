@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from data.sources import Source
 from runner.errors import exit_with_message
 from runner.figure.drawing import Drawing
 from runner.figure.runs import Runs
@@ -20,7 +21,8 @@ def main(overrides: list[str]) -> None:
     name, root = run_name(cfg.name, names), Path(cfg.paths.root)
     # a preset may set options of a figure that the command line did not choose
     chosen = [kind for kind in cfg.figure if "_target_" in cfg.figure[kind]]
-    drawings = {kind: build(cfg.figure[kind], Drawing, f"figure.{kind}") for kind in chosen}
+    source = build(cfg.dataset, Source, "dataset")
+    drawings = {kind: build(cfg.figure[kind], Drawing, f"figure.{kind}", source) for kind in chosen}
     runs = Runs(Report(Results(root / "results").named(name), list(cfg.table.columns)), root)
     (root / "figures").mkdir(parents=True, exist_ok=True)
     for kind, drawing in drawings.items():

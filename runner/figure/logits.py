@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from data.bounds import NUMBER, SIZE
+from data.bounds import SIZE
+from data.classes import ClassNumber
 from data.errors import UserError
 from runner.figure.drawing import Drawing, legend, panels, styles
 from runner.figure.runs import Runs
@@ -25,7 +26,7 @@ class LogitsFigure(Drawing):
     of `classes`.
     """
 
-    classes: list[Annotated[int, NUMBER]]
+    classes: list[ClassNumber]
     bins: Annotated[int, SIZE]
 
     def draw(self, runs: Runs) -> "Figure":

@@ -8,15 +8,20 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from data.annotations import single_values_in_lists
 from data.bounds import check_bounds
+from data.classes import number_classes
 from data.component import Component
 from data.errors import UserError
+from data.sources import Source
 
 Part = TypeVar("Part", bound=Component)
 
 
-def build(node: Any, kind: type[Part], option: str) -> Part:
+def build(node: Any, kind: type[Part], option: str, source: Source | None = None) -> Part:
     """Return the component that a configuration node names by `_target_`.
+
+    `source` knows the names of classes; without it they are given by number.
 
     Raises UserError, naming the option, if the target is no component of this kind, or if a field is
     unknown, missing, of the wrong type or out of its bounds.
@@ -31,6 +36,9 @@ def build(node: Any, kind: type[Part], option: str) -> Part:
     for name in given:
         if name not in known:
             raise UserError(f"{option}.{name} is no parameter of {cls.__name__}: {sorted(known)}")
+    given = single_values_in_lists(cls, given)
+    if source is not None:
+        given = number_classes(option, cls, given, source)
     try:
         part = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), given))
     except MissingMandatoryValue as error:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from conf import Until
+from data.classes import check_classes
 from data.errors import UserError
-from data.requests import check_classes
 from methods.base import Facts, Method
 from methods.training.checks import batch_fits
 from methods.weights.layers import refuse_strides_over_a_pixel
@@ -19,23 +19,8 @@ if TYPE_CHECKING:
 
 def check(plan: "Plan") -> None:
     """Raise UserError if the parts of a plan contradict each other. Reads no data."""
-    for option, value in (
-        ("threads", plan.threads),
-        ("evaluation.batch_size", plan.evaluation.batch_size),
-        ("evaluation.every", plan.evaluation.every),
-        ("data.limit", plan.data.limit),
-        ("budget.gradient_examples", plan.budget),
-    ):
-        if value is not None and value < 1:
-            raise UserError(f"{option}={value}: it must be at least 1")
     if "/" in plan.name or plan.name.startswith("."):
         raise UserError(f"name={plan.name} must be a plain folder name")
-    for label, rows in plan.rare.items():
-        if not 0 <= label < plan.source.classes or rows < 1:
-            raise UserError(
-                f"data.rare=[{label}:{rows}]: name classes 0 to {plan.source.classes - 1}, and at "
-                "least 1 row of each"
-            )
     plan.source.check()
     plan.recipe.check_parameters("training")
     for option, method in _methods(plan).items():

@@ -9,7 +9,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from conf import Data, Evaluation, Tracking, Until
+from conf import Budget, Data, Evaluation, Run, Table, Tracking, Until
+from data.bounds import check_bounds
+from data.classes import rare_classes
 from data.errors import UserError
 from data.requests import Scenario
 from data.sources import Source
@@ -69,22 +71,24 @@ class Plan:
         """
         if cfg.table.published is not None:
             read(cfg.table.published)  # refuses an unknown name now and not after the sweep
-        if cfg.table.seeds is not None and cfg.table.seeds < 1:
-            raise UserError(f"table.seeds={cfg.table.seeds}: it must be at least 1")
-        data, evaluation = _node(cfg.data, Data), _node(cfg.evaluation, Evaluation)
+        check_bounds("", Run(seed=cfg.seed, threads=cfg.threads))
+        for option, kind in (("budget", Budget), ("table", Table)):
+            _node(cfg, option, kind)
+        data, evaluation = _node(cfg, "data", Data), _node(cfg, "evaluation", Evaluation)
+        source = build(cfg.dataset, Source, "dataset")
         reference, metrics = cfg.evaluation.reference, cfg.evaluation.metrics
         plan = Plan(
             names=names,
             name=run_name(cfg.name, names),
             seed=cfg.seed,
-            source=build(cfg.dataset, Source, "dataset"),
+            source=source,
             data=data,
-            rare=_rare(data.rare),
+            rare=rare_classes("data.rare", data.rare, source),
             architecture=build(cfg.model, Architecture, "model"),
             recipe=build(cfg.training, Recipe, "training"),
-            scenario=build(cfg.scenario, Scenario, "scenario"),
+            scenario=build(cfg.scenario, Scenario, "scenario", source),
             recorders={
-                name: build(cfg.recorder[name], Recorder, f"recorder.{name}")
+                name: build(cfg.recorder[name], Recorder, f"recorder.{name}", source)
                 for name in cfg.recorder
                 if "_target_" in cfg.recorder[name]  # a preset may set options of others
             },
@@ -99,7 +103,7 @@ class Plan:
             threads=cfg.threads,
             until=cfg.until,
             root=Path(cfg.paths.root),
-            tracking=_node(cfg.tracking, Tracking),
+            tracking=_node(cfg, "tracking", Tracking),
         )
         check(plan)
         return plan
@@ -133,24 +137,11 @@ class Plan:
         return fingerprint(identities.repair(self) or identities.own(self))
 
 
-def _node(node: DictConfig, kind: type[Node]) -> Node:
-    """Return a typed node of the configuration as its dataclass."""
-    found = OmegaConf.to_object(node)
+def _node(cfg: DictConfig, option: str, kind: type[Node]) -> Node:
+    """Return a node of the configuration as its dataclass, its numbers within their bounds."""
+    found = OmegaConf.to_object(cfg[option])
     assert isinstance(found, kind)
-    return found
-
-
-def _rare(pairs: list[str]) -> dict[int, int]:
-    """Return the rows to keep by class, from `class:rows` pairs."""
-    found: dict[int, int] = {}
-    for pair in pairs:
-        try:
-            label, rows = map(int, pair.split(":"))
-        except ValueError as error:
-            cure = "write class:rows, as in data.rare=[3:100]"
-            raise UserError(f"data.rare={list(pairs)}: {cure}") from error
-        if found.setdefault(label, rows) != rows:
-            raise UserError(f"data.rare={list(pairs)} names class {label} twice: name it once")
+    check_bounds(option, found)
     return found
 
 
