@@ -216,7 +216,7 @@ def told(
         (["table.published=nowhere"], "table.published=nowhere is not in"),
         (["table.seeds=0"], "table.seeds=0"),
         (["evaluation.reference._target_=methods.amnesiac.Amnesiac"], "add recorder=[batch_updates]"),
-        (["dataset.std=[nan]"], "must be finite"),
+        (["dataset.std=[nan]"], "dataset.std=[nan]: it must be"),
         (["model.input_size=5"], "needs 6 pixels"),
         (["model.widths=[4,0]"], "model.widths=[4, 0]: it must be at least 1"),
         (["method.lr=fast"], "method.lr"),
