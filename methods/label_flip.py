@@ -39,11 +39,9 @@ class LabelFlip(Descent, Method):
         batch_fits("method", self, rows, part)
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        forget = problem.forget
-        assert forget is not None
-        wrong = flipped(forget, problem.classes, problem.conditions.streams("labels"))
-        shown = forget.relabelled(wrong)
-        if problem.retain is not None:
+        wrong = flipped(problem.forget, problem.classes, problem.conditions.streams("labels"))
+        shown = problem.forget.relabelled(wrong)
+        if self.include_retain:
             shown = problem.rest.joined(shown)
         model, conditions = problem.model, problem.conditions
         steps = train(model, shown, self, conditions)
