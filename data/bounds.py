@@ -28,7 +28,7 @@ class Bounds:
 
     def hold(self, value: float) -> bool:
         """Return whether the value lies within the bounds."""
-        if math.isinf(value):
+        if isinstance(value, float) and math.isinf(value):
             return self.infinite and value > 0
         if self.zero and value == 0:
             return True
@@ -57,6 +57,7 @@ SEED = Bounds(0, 2**63 - 1)
 RATE = Bounds(1e-12, 1e6, zero=True)
 POSITIVE = Bounds(1e-12, 1e6)
 STRENGTH = Bounds(1e-12, 1e12, zero=True)  # of a penalty or a subtraction, whose scale is the user's
+LOSS = Bounds(1e-12, 1e12, infinite=True)  # in nats, at which a training stops; inf means never
 SHARE = Bounds(0, 1)
 POSITIVE_SHARE = Bounds(0, 1, above=True)
 BELOW_ONE = Bounds(0, 1, below=True)

@@ -72,6 +72,10 @@ class Descent(Component):
         """The steps, where a variant may change their updates."""
         return steps
 
+    def set_mode(self, model: nn.Module) -> None:
+        """Put the model into the mode that its passes run in: training mode, unless overridden."""
+        model.train()
+
     def optimizer_for(self, model: nn.Module) -> torch.optim.Optimizer:
         return _OPTIMIZERS[self.optimizer](self, [p for p in model.parameters() if p.requires_grad])
 
