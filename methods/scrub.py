@@ -1,9 +1,10 @@
 """SCRUB: move away from the original on the forgotten rows, stay with it on the rest.
 
 Idea: a student that contradicts its teacher, the original, only on the rows to forget.
-Update rule: each of the first `ascent_epochs` epochs begins with a pass over D_f: θ ← θ + η ∇KL(p_o ‖
-p_θ). Every epoch passes over D_r: θ ← θ − η ∇[α KL(p_o ‖ p_θ) + γ CE], where `kl_weight` is α and
-`ce_weight` is γ. KL is taken at temperature T and multiplied by T². One optimizer serves both passes.
+Update rule: each of the first `ascent_epochs` epochs begins with a pass over D_f:
+θ ← θ + η ∇KL(p_o ‖ p_θ). Every epoch passes over D_r: θ ← θ − η ∇[α KL(p_o ‖ p_θ) + γ CE], where
+`kl_weight` is α and `ce_weight` is γ. KL is taken at temperature T and multiplied by T². One optimizer
+serves both passes.
 Needs: the forgotten and the retained rows. The original stays in memory beside the student.
 Rewinding (SCRUB+R): of the models after each epoch, keep the one with the error on D_f closest to
 `rewind_error`; of two equally close ones keep the later. Null keeps the last model.

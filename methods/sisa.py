@@ -2,10 +2,10 @@
 
 Idea: cheaper exact unlearning. A row is in one shard, and a shard is trained slice by slice.
 Update rule: train S models, each on one shard. For r = 1…R train on slices 1…r for e_r epochs by the
-original's recipe and store a checkpoint. e_r is 2E/(R + 1), rounded to whole epochs such that Σ_r r·e_r
-= R·E: a shard costs E epochs of its rows. If E < (R + 1)/2, every slice still takes one epoch, which
-costs more. Unlearning returns to the checkpoint before the first slice with a forgotten row and trains
-on without the forgotten rows.
+original's recipe and store a checkpoint. e_r is 2E/(R + 1), rounded to whole epochs such that
+Σ_r r·e_r = R·E: a shard costs E epochs of its rows. If E < (R + 1)/2, every slice still takes one epoch,
+which costs more. Unlearning returns to the checkpoint before the first slice with a forgotten row and
+trains on without the forgotten rows.
 Needs: all rows before the request; after it, the retained rows of the shards that are hit.
 Differs from the reference code: the optimizer is reset at every slice, so that a resumed shard has the
 same bits as an uninterrupted one. The recipe's warm-up and schedule restart with it and keep their
@@ -153,8 +153,8 @@ def _train_shard(
 ) -> tuple[nn.Module | None, list[Cost]]:
     """Train a shard slice by slice; return its model and the cost of every slice.
 
-    The budget limits the slices from `first` on, which the request makes necessary. A slice up to which
-    no row is left costs nothing; the model is None if the whole shard has none left.
+    The budget limits the slices from `first` on, which the request makes necessary. If no row is left
+    up to a slice, it costs nothing; if no row is left in the shard, the model is None.
     """
     streams, meter = problem.conditions.streams, problem.conditions.meter
     epochs = epochs_of_slices(problem.recipe.epochs, len(slices))

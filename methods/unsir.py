@@ -6,7 +6,7 @@ Update rule: for every whole forgotten class c, start from random images n and t
 of Adam that climb CE(f_o(n), c) − λ·mean‖n‖², where `noise_penalty` is λ. Impair: θ ← θ − η ∇CE on
 `noise_copies` copies of n, labelled c, and on at most `retain_per_class` retained rows of every class.
 Repair: θ ← θ − η' ∇CE on those retained rows.
-Needs: the retained rows and the numbers of whole classes. Other requests are refused, because noise
+Needs: the retained rows and the labels of whole classes. Other requests are refused, because noise
 under the name of a class that stays would overwrite all of it. A request to relabel removes the old
 class, and its images are retained under the new label.
 Differs from the reference code: the retained rows of a class are drawn at random; the code takes the

@@ -1,9 +1,9 @@
 """Gradient descent in which every update moves only a share of each layer.
 
 Update rule: θ ← θ + P_l ⊙ Δ, where Δ is the optimizer's update of layer l and P_l is a mask. Every
-update draws a new mask, each of whose entries is 1 with the layer's share as probability. Layer l = 0 …
-L − 1, counted from the input, has the share k_first + (k_last − k_first)·l/(L − 1). Weights outside the
-mask keep every bit; the optimizer's averages see all gradients.
+update draws a new mask, each of whose entries is 1 with the layer's share as probability. Of L layers,
+layer l = 0, 1, … from the input has the share k_first + (k_last − k_first)·l/(L − 1). Weights outside
+the mask keep every bit; the optimizer's averages see all gradients.
 Reference: Gogineni & Nadimi 2024 (paper 002). Its layer-wise variants of label flipping and gradient
 ascent update a fraction of each layer; it gives no schedule.
 """
