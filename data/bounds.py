@@ -64,6 +64,7 @@ RATE = Bounds(1e-12, 1e6, zero=True)
 POSITIVE = Bounds(1e-12, 1e6)
 MOMENTUM = Bounds(1e-12, 1, zero=True, below=True)  # at 1 and above, SGD's velocity never decays
 STRENGTH = Bounds(1e-12, 1e12, zero=True)  # of a penalty or a subtraction, whose scale is the user's
+LOSS = Bounds(1e-12, 1e12, infinite=True)  # in nats, at which a training stops; inf means never
 SHARE = Bounds(0, 1)
 POSITIVE_SHARE = Bounds(0, 1, above=True)
 BELOW_ONE = Bounds(0, 1, below=True)

@@ -1,4 +1,4 @@
-"""The interface of an unlearning method: the problem that it is given, and what it must do."""
+"""The interface of an unlearning method: the problem that it gets, and the methods it implements."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

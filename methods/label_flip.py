@@ -1,13 +1,13 @@
 """Label flip: teach wrong answers for the forgotten rows.
 
-Idea: overwrite what is known of the forgotten rows, and repair afterwards (`repair=`) what that breaks.
-Update rule: θ ← θ − η ∇CE on {(x, ỹ) : x ∈ D_f}, with D_r where `include_retain` says so, from θ_o;
-ỹ is drawn once, uniformly from the classes other than the row's own.
-Needs: the forgotten rows; the retained ones too with `include_retain`.
-Differs from the paper: it does not say whether the retained rows are shown while labels are flipped
-(`include_retain`), nor any number. As it says no more than "incorrect", a flipped label may be that of
-another forgotten class; `random_labels` draws none of those.
-Reference: paper 002 (Gogineni and Nadimi), "Label Flipping".
+Idea: overwrite what the model knows about the forgotten rows, then repair the damage with `repair=`.
+Update rule: θ ← θ − η ∇CE on {(x, ỹ) : x ∈ D_f}, and on D_r if `include_retain` is set, from θ_o. Each
+ỹ is drawn once, uniformly from the classes other than the row's label.
+Needs: the forgotten rows; with `include_retain` the retained rows too.
+Differs from the paper: the paper gives no numbers and leaves open if the retained rows are shown too,
+so `include_retain` is an option. It only calls the labels "incorrect", so a flipped label may name
+another forgotten class here; `random_labels` excludes those.
+Reference: Gogineni & Nadimi 2024 (paper 002), "Label Flipping".
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ from methods.training.loop import curves, train
 
 @dataclass(frozen=True)
 class LabelFlip(Descent, Method):
+    """`include_retain` adds the retained rows, under their own labels, to every epoch."""
+
     kind: ClassVar[str] = "methods.label_flip.LabelFlip"
     access: ClassVar[Access] = Access.FORGET
     include_retain: bool
@@ -39,11 +41,9 @@ class LabelFlip(Descent, Method):
         batch_fits("method", self, rows, part)
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        forget = problem.forget
-        assert forget is not None
-        wrong = flipped(forget, problem.classes, problem.conditions.streams("labels"))
-        shown = forget.relabelled(wrong)
-        if problem.retain is not None:
+        wrong = flipped(problem.forget, problem.classes, problem.conditions.streams("labels"))
+        shown = problem.forget.relabelled(wrong)
+        if self.include_retain:
             shown = problem.rest.joined(shown)
         model, conditions = problem.model, problem.conditions
         steps = train(model, shown, self, conditions)
@@ -53,6 +53,7 @@ class LabelFlip(Descent, Method):
 
 
 def flipped(forget: Split, classes: int, rng: torch.Generator) -> Tensor:
-    """(F,) labels, each uniform over the classes other than the row's own."""
+    """Draw (F,) int64 labels, each uniform over the classes other than the row's label."""
+    # ỹ = (y + d) mod K with d uniform over 1 … K − 1, which never returns y
     away = torch.randint(1, classes, (len(forget),), generator=rng).to(forget.labels.device)
     return (forget.labels + away) % classes

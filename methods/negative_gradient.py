@@ -1,66 +1,64 @@
 """Negative gradient: climb the loss of the forgotten rows.
 
 Idea: undo learning by gradient ascent.
-Update rule: θ ← θ + η ∇CE(D_f), from θ_o, until the loss reaches ln K (the loss of knowing nothing)
-or the epochs are over; `stop_loss` sets another bound, in nats. The loss is the mean over the rows of
-the last batches: as many as make a pass, at most 32.
+Update rule: θ ← θ + η ∇CE(D_f), from θ_o, until the loss reaches ln K (the loss of a uniform guess) or
+the epochs end. `stop_loss` sets another limit, in nats. The loss that is compared is the mean over the
+rows of the last batches: as many batches as one pass has, at most 32.
 Needs: the forgotten rows.
-Differs from the papers: they stop after fixed epochs and often collapse; the loss has no upper
-bound, so a bound is part of the method here. `stop_loss=inf` restores theirs. The step it stopped
-at is logged, and the loss.
+Differs from the papers: they run a fixed number of epochs and often destroy the model, because the loss
+has no upper limit. The stop rule is part of the method here; `stop_loss=inf` restores theirs. The step
+of the stop and its loss are logged.
 Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021; Golatkar et al., CVPR 2020 (NegGrad).
 """
 
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.errors import UserError
+from data.bounds import LOSS
 from methods.base import Access, Facts, Method, Problem
 from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
 
-# Batches over which the loss is averaged, at most: a single batch's is heavy-tailed.
+# The loss is averaged over at most this many batches, because the loss of one batch is heavy-tailed.
 WINDOW = 32
 
 
 @dataclass(frozen=True)
 class NegativeGradient(Descent, Method):
+    """`stop_loss` is the mean loss, in nats, at which the ascent stops; null means ln K, inf never."""
+
     kind: ClassVar[str] = "methods.negative_gradient.NegativeGradient"
     access: ClassVar[Access] = Access.FORGET
     version: ClassVar[int] = 2  # 1 stopped at the loss of a single batch
-    stop_loss: float | None
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        if self.stop_loss is not None and not self.stop_loss > 0:
-            must = "it must be above 0 (inf for no bound), or null"
-            raise UserError(f"{option}.stop_loss={self.stop_loss}: {must}")
+    stop_loss: Annotated[float, LOSS] | None
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        bound = math.log(problem.classes) if self.stop_loss is None else self.stop_loss
+        # a uniform guess has the loss −ln(1/K) = ln K
+        limit = math.log(problem.classes) if self.stop_loss is None else self.stop_loss
         log = problem.conditions.log
         window = min(WINDOW, math.ceil(len(problem.forget) / self.batch_size))
         recent: deque[tuple[float, int]] = deque(maxlen=window)  # loss and rows of a batch
         steps = train(problem.model, problem.forget, self, problem.conditions, ascent)
         updating = self.updating(steps, problem.model, problem.conditions.streams)
         for step in curves(updating, log):
-            recent.append((-step.loss.item(), len(step.batch.rows)))
+            recent.append((-step.loss.item(), len(step.batch.rows)))  # the descended loss is −CE
+            # mean CE over the window: Σ_b n_b·CE_b / Σ_b n_b
             loss = sum(mean * rows for mean, rows in recent) / sum(rows for _, rows in recent)
-            if len(recent) == window and loss >= bound:
+            if len(recent) == window and loss >= limit:
                 log({"stopped_at_step": step.number, "forget_loss": loss})
                 break
         return problem.model
 
 
 def ascent(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative cross-entropy: descending it climbs the loss."""
+    """Return the negative mean cross-entropy: its descent, θ − η ∇(−CE), is ascent of the loss."""
     return -F.cross_entropy(logits, labels)

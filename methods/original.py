@@ -1,6 +1,6 @@
 """Original: do nothing.
 
-Idea: the model as it was trained, the row that every table starts from.
+Idea: the model as it was trained, the first line of every table.
 Update rule: θ_u = θ_o.
 Needs: nothing.
 Reference: none.

@@ -1,44 +1,48 @@
-"""Per-sample amnesiac: subtract what the forgotten rows themselves have added.
+"""Per-sample amnesiac: subtract the forgotten rows' share of every update.
 
-Idea: as amnesiac, but leaving the other rows of their batches alone.
-Update rule: θ_u = θ_o − strength · Σ_{i ∈ D_f} share_i; share_i = Σ_t c_t·g_{i,t}/B_t from the record.
-Needs: a record of per-sample gradients (`recorder=per_sample`), and no data at all; the forgotten rows
-where `strength` is auto.
-Differs from the paper: it stores a random part of every gradient and leaves the coefficient open; the
-record is complete here unless `form: masked` asks for the paper's, and the coefficient is SGD's exact
-one, or the step's learning rate. `strength` 1 is the linear share; later steps have made up for part of
-it, so less can be enough. `auto` takes the smallest that brings the accuracy on the forgotten rows
-down to `target`, found by doubling and bisection; how many evaluations that took is logged.
+Idea: amnesiac unlearning that spares the other rows of a batch.
+Update rule: θ_u = θ_o − strength · Σ_{i ∈ D_f} share_i, with share_i = Σ_t c_t·g_{i,t}/B_t from the
+record.
+Needs: a record of per-sample gradients (`recorder=[per_sample]`) and no data; if `strength` is auto,
+the forgotten rows.
+Differs from the paper: the paper stores a random part of every gradient and leaves the coefficient c_t
+open. Here the record is complete unless its `form: masked` asks for the paper's, and c_t is SGD's exact
+coefficient or the learning rate of the step. A `strength` of 1 subtracts the linear share; later steps
+have undone part of it, so a smaller strength can be enough. `auto` finds the smallest strength that
+brings the accuracy on the forgotten rows down to `target`, by doubling and bisection, and logs the
+number of evaluations.
 Reference: paper 004 (Marincione).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import nn
 
+from data.bounds import BELOW_ONE, STRENGTH
 from data.errors import UserError
 from methods.base import Access, Method, Problem, accuracy
 from methods.recording.per_sample import PerSample, SampleRecord
 from methods.recording.recorder import Recorder
-from methods.training.checks import zero_or_more
 
 AUTO = "auto"
 
-# A search doubles 1 at most so often, and then halves the interval so often.
+# The search doubles a strength of 1 at most ten times and then halves the interval five times.
 DOUBLINGS, HALVINGS = 10, 5
 
 
 @dataclass(frozen=True)
 class PerSampleAmnesiac(Method):
+    """`strength` is a number or "auto"; `target` is the accuracy, below 1, at which "auto" stops."""
+
     kind: ClassVar[str] = "methods.per_sample_amnesiac.PerSampleAmnesiac"
     access: ClassVar[Access] = Access.NOTHING
-    version: ClassVar[int] = 2  # 1 subtracted something even where nothing had to be
+    version: ClassVar[int] = 2  # 1 subtracted something even if nothing had to be
     records: ClassVar[type[Recorder] | None] = PerSample
-    strength: int | float | str
-    target: float
+    strength: Annotated[int, STRENGTH] | Annotated[float, STRENGTH] | str
+    target: Annotated[float, BELOW_ONE]
 
     def identity(self) -> dict[str, Any]:
         strength = self.strength if isinstance(self.strength, str) else float(self.strength)
@@ -50,10 +54,6 @@ class PerSampleAmnesiac(Method):
     def check_parameters(self, option: str) -> None:
         if isinstance(self.strength, str) and self.strength != AUTO:
             raise UserError(f"{option}.strength={self.strength}: set a number, or auto")
-        if not isinstance(self.strength, str):
-            zero_or_more(option, self, "strength")
-        if not 0 <= self.target < 1:
-            raise UserError(f"{option}.target={self.target}: an accuracy from 0 to below 1")
 
     @torch.no_grad()
     def unlearn(self, problem: Problem) -> nn.Module:
@@ -62,6 +62,7 @@ class PerSampleAmnesiac(Method):
         before = {name: parameter.clone() for name, parameter in model.named_parameters()}
 
         def subtract(strength: float) -> None:
+            # θ_u = θ_o − strength · Σ_{i ∈ D_f} share_i
             for name, parameter in model.named_parameters():
                 parameter.copy_(before[name] - strength * share[name])
 
@@ -78,11 +79,15 @@ class PerSampleAmnesiac(Method):
 
 
 def smallest(reached: Callable[[float], bool]) -> tuple[float, int]:
-    """The smallest strength that is enough, to a 32nd of the power of two above it, and the number of
-    evaluations. Raises UserError where none up to 1024 is."""
+    """Find the smallest strength that is enough, to 1/32 of the next power of two.
+
+    Return it and the number of evaluations of `reached`. Raise UserError if no strength up to 1024 is
+    enough.
+    """
     if reached(0.0):
         return 0.0, 1
     evaluations = 2
+    # invariant of both loops: `low` is too little; after the first, `high` is enough
     low, high = 0.0, 1.0
     while not reached(high):
         if evaluations > DOUBLINGS + 1:

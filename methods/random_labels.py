@@ -1,12 +1,12 @@
-"""Random labels: teach wrong answers for the forgotten rows, right ones for the rest.
+"""Random labels: teach wrong answers for the forgotten rows and right ones for the rest.
 
-Idea: overwrite what is known of the forgotten rows while rehearsing the others.
-Update rule: θ ← θ − η ∇CE on D_r ∪ {(x, ỹ) : x ∈ D_f}, from θ_o; ỹ is drawn once, uniformly from
-the classes that are not among the row's own label (nor among the labels of a whole forgotten class).
+Idea: overwrite what the model knows about the forgotten rows while rehearsing the others.
+Update rule: θ ← θ − η ∇CE on D_r ∪ {(x, ỹ) : x ∈ D_f}, from θ_o. Each ỹ is drawn once, uniformly from
+the classes other than the row's label and the classes that are forgotten as a whole.
 Needs: the forgotten and the retained rows.
-Differs from reference code: nothing. Bad-teaching and SSD call this "amnesiac".
-Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021, section "Unlearning"; as implemented
-by Chundawat et al. 2023 and Foster et al. 2024 (3 epochs, Adam 1e-4, batch 128).
+Differs from the reference code: nothing. Bad-teaching and SSD call this "amnesiac".
+Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021, section "Unlearning"; as implemented by
+Chundawat et al. 2023 and Foster et al. 2024 (3 epochs, Adam 1e-4, batch 128).
 """
 
 from dataclasses import dataclass
@@ -40,16 +40,19 @@ class RandomLabels(Descent, Method):
 
 
 def wrong_labels(forget: Split, retain: Split, classes: int, rng: torch.Generator) -> Tensor:
-    """(F,) labels, each uniform over the classes other than the row's own; classes of which nothing
-    is retained are left out too, since no label may lead back to what is being forgotten. Raises
-    UserError where a row has none left."""
+    """Draw (F,) int64 labels, each uniform over the retained classes other than the row's label.
+
+    A class without retained rows is excluded, because it is being forgotten. Raise UserError if no
+    class is left for a row.
+    """
+    # p(ỹ = k) ∝ 1[k is retained] · 1[k ≠ y], one line of weights per row
     allowed = torch.zeros(classes)
     allowed[retain.labels.unique().cpu()] = 1
     weights = allowed.repeat(len(forget), 1)
     weights[torch.arange(len(forget)), forget.labels.cpu()] = 0
     if not weights.any(1).all():
         raise UserError(
-            "only rows of one class are retained, and some of its own cannot be given a wrong label: "
-            "retain rows of another class"
+            "only rows of one class are retained, so its forgotten rows have no wrong label to take: "
+            "choose a request that retains rows of another class"
         )
     return torch.multinomial(weights, 1, generator=rng)[:, 0]

@@ -1,39 +1,37 @@
 """Repair: a short training on the retained rows, after any method.
 
-Idea: what a method has damaged can be learned again from what may still be seen.
-Update rule: θ ← θ − η ∇CE(D_r), from θ_u; for `epochs`, or until it is as good as the original was:
-until it is within `recovered` of the original's accuracy on D_r. It is looked at every 32 batches, on
-their rows, as the original was: in evaluation mode and without augmentation.
+Idea: the retained rows can restore what a method has damaged.
+Update rule: θ ← θ − η ∇CE(D_r), from θ_u, for `epochs` epochs. If `recovered` is set, stop once the
+accuracy on D_r is at most `recovered` below the original's. Every 32 batches the accuracy is measured
+on their rows in the same way as the original's: in evaluation mode and without augmentation.
 Needs: the retained rows.
 Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021; papers 002 and 004 (4 epochs).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from data.bounds import SHARE
 from methods.base import Access, Facts, Method, Problem, accuracy
-from methods.training.checks import batch_fits, zero_to_one
+from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
 
-# Batches after which, and on whose rows, accuracy is looked at to tell whether the model has recovered.
+# Batches between two measurements of accuracy, which use the rows of these batches.
 WINDOW = 32
 
 
 @dataclass(frozen=True)
 class Repair(Descent, Method):
+    """`recovered`, from 0 to 1, is the loss of accuracy that ends the repair; null runs all epochs."""
+
     kind: ClassVar[str] = "methods.repair.Repair"
     access: ClassVar[Access] = Access.RETAIN
     version: ClassVar[int] = 2  # 1 compared augmented batches in training mode with clean rows
-    recovered: float | None
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        if self.recovered is not None:
-            zero_to_one(option, self, "recovered")
+    recovered: Annotated[float, SHARE] | None
 
     def check(self, facts: Facts) -> None:
         batch_fits("repair", self, facts.retain, "the retained part")
@@ -42,6 +40,7 @@ class Repair(Descent, Method):
         retain, conditions = problem.retain, problem.conditions
         goal = None
         if self.recovered is not None:
+            # stop at accuracy(θ) ≥ accuracy(θ_o) − recovered
             goal = accuracy(problem.original(), retain, conditions) - self.recovered
         rows: list[Tensor] = []
         for step in curves(train(problem.model, retain, self, conditions), conditions.log):
@@ -53,6 +52,6 @@ class Repair(Descent, Method):
             if accuracy(problem.model, retain.only(torch.cat(rows)), conditions) >= goal:
                 conditions.log({"recovered_at_step": step.number, "goal": goal})
                 break
-            problem.model.train()
+            problem.model.train()  # `accuracy` has left it in evaluation mode
             rows.clear()
         return problem.model

@@ -1,13 +1,13 @@
 """Retrain: start again without the forgotten rows.
 
 Idea: exact unlearning, the reference for every other method.
-Update rule: a fresh model, trained by the original's own recipe on the retained rows (on the
-relabelled rows, where the request is to relabel).
+Update rule: train a fresh model by the original's recipe on the retained rows (on the relabelled rows,
+if the request is to relabel).
 Needs: the retained rows.
-Differs from reference code: SSD's "retrain" resets the classifier's head only (0.092 % of its
-ResNet-18) and trains by another recipe; here every tensor starts anew, from its own random stream,
+Differs from the reference code: SSD's "retrain" resets only the classifier's head (0.092 % of its
+ResNet-18) and trains by another recipe. Here every tensor starts again, from a separate random stream,
 and the recipe is the original's. An original that began with a file of weights (`model.weights`) is
-retrained from that file: what its makers trained on is not forgotten.
+retrained from that file, so the data behind the file is not forgotten.
 Reference: Bourtoule et al., Machine Unlearning, S&P 2021 (the naive baseline).
 """
 

@@ -1,62 +1,62 @@
 """Reverse KL: imitate a teacher from which the knowledge of the forgotten rows has been subtracted.
 
-Idea: what the outputs gain when the forgotten rows are trained on further is what is known of them; a
-teacher without it is the original minus that gain.
-Update rule: θ_s: `strengthen_epochs` more of ∇CE(D_f) from θ_o; teacher logits l_o − a·ReLU(l_s − l_o)
-(`strength` is a); θ ← θ − η ∇KL(p_θ ‖ p_teacher) on D_f, from θ_o.
-Needs: the forgotten rows.
-Where they are known perfectly there is nothing to gain, and nothing is forgotten.
-Differs from the paper: that unlearns sequences of a language model, word by word; here the K logits of a
-classifier stand for the vocabulary.
+Idea: further training on the forgotten rows raises the logits that carry knowledge of them. The teacher
+is the original minus that gain.
+Update rule: θ_s is θ_o after `strengthen_epochs` epochs of descent on CE(D_f). The teacher's logits are
+l_o − a·ReLU(l_s − l_o), where a is `strength`. θ ← θ − η ∇KL(p_θ ‖ p_teacher) on D_f, from θ_o.
+Needs: the forgotten rows. If the original knows them perfectly, there is no gain, and nothing is
+forgotten.
+Differs from the paper: the paper unlearns sequences of a language model, token by token. Here the K
+logits of a classifier stand for the vocabulary.
 Reference: Wang et al., RKLD, 2024 (arXiv 2406.01983), as paper 000 cites it.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
-from data.split import Batch, Split
+from data.bounds import EPOCHS, POSITIVE, STRENGTH
+from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
 from methods.families.distillation import Teacher, divergence
-from methods.training.checks import above_zero, batch_fits, zero_or_more
+from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase, alternate
 
 
 @dataclass(frozen=True)
 class ReverseKL(Descent, Method):
+    """`strengthen_epochs` train the strengthened model, `strength` multiplies the gain, and
+    `temperature` is that of the divergence."""
+
     kind: ClassVar[str] = "methods.reverse_kl.ReverseKL"
     access: ClassVar[Access] = Access.FORGET
-    strengthen_epochs: int
-    strength: float
-    temperature: float
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        above_zero(option, self, "temperature")
-        zero_or_more(option, self, "strengthen_epochs", "strength")
+    strengthen_epochs: Annotated[int, EPOCHS]
+    strength: Annotated[float, STRENGTH]
+    temperature: Annotated[float, POSITIVE]
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
-        forget, conditions = problem.forget, problem.conditions
-        strengthened = Teacher(self.strengthened(problem, forget), conditions)
+        conditions = problem.conditions
+        strengthened = Teacher(self.strengthened(problem), conditions)
         original = Teacher(problem.original(), conditions)
 
         def imitation(logits: Tensor, batch: Batch) -> Tensor:
-            known = original(batch.images)
-            gain = (strengthened(batch.images) - known).relu()
+            known = original(batch.images)  # l_o
+            gain = (strengthened(batch.images) - known).relu()  # ReLU(l_s − l_o)
+            # KL(p_θ ‖ p_teacher), the student first: the reverse of distillation's order
             return divergence(logits, known - self.strength * gain, self.temperature)
 
-        alternate([Phase(problem.model, forget, self, conditions, imitation)], self.epochs)
+        alternate([Phase(problem.model, problem.forget, self, conditions, imitation)], self.epochs)
         return problem.model
 
-    def strengthened(self, problem: Problem, forget: Split) -> nn.Module:
-        """The original after further epochs on the forgotten rows."""
+    def strengthened(self, problem: Problem) -> nn.Module:
+        """Return the original after `strengthen_epochs` more epochs on the forgotten rows."""
         longer = replace(self, epochs=self.strengthen_epochs)
         model = problem.original()
-        phase = Phase(model, forget, longer, problem.conditions, name="strengthen")
+        phase = Phase(model, problem.forget, longer, problem.conditions, name="strengthen")
         alternate([phase], self.strengthen_epochs)
         return model

@@ -1,28 +1,29 @@
 """SalUn: random labels, learned only by the weights that matter to the forgotten rows.
 
-Idea: saliency; a weight that the forgotten rows do not pull at need not move.
+Idea: saliency. A weight with a small gradient on the forgotten rows need not move.
 Update rule: m_i = 1 for the `share` of all weights with the largest |Σ_{D_f} ∂CE/∂θ_i| at θ_o. Each
-epoch, over D_f with wrong labels drawn anew, then over D_r: θ ← θ − η m ⊙ ∇CE, from θ_o. Where m_i = 0
-the weight keeps its bits, whatever momentum and weight decay would do.
+epoch first passes over D_f with newly drawn wrong labels, then over D_r: θ ← θ − η m ⊙ ∇CE, from θ_o. A
+weight with m_i = 0 keeps its bits in spite of momentum and weight decay.
 Needs: the forgotten and the retained rows.
-Differs from the reference code: its labels may be the true one; here, as in the paper, they are not, nor
-any of a whole forgotten class. The sum runs over rows, not over the means of batches. Its masked weights
-were moved by weight decay until February 2026. Its CIFAR-100 path mixes both parts in one pass; this is
-its CIFAR-10 path.
+Differs from the reference code: its labels may be the true one. Here, as in the paper, they never are,
+and they never name a class that is forgotten as a whole. The sum runs over rows, not over the means of
+batches. Weight decay moved its masked weights until February 2026. Its CIFAR-100 path mixes both parts
+in one pass; this is its CIFAR-10 path.
 Reference: Fan et al., SalUn, ICLR 2024.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data.bounds import POSITIVE_SHARE
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.random_labels import wrong_labels
-from methods.training.checks import above_zero_to_one, batch_fits
+from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase
 from methods.weights.masks import largest, only
@@ -31,14 +32,12 @@ from models.precision import autocast
 
 @dataclass(frozen=True)
 class SalUn(Descent, Method):
+    """`share` is the share of all weights, above 0 and at most 1, that may move."""
+
     kind: ClassVar[str] = "methods.salun.SalUn"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     version: ClassVar[int] = 2  # 1 took the saliency of augmented images
-    share: float
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        above_zero_to_one(option, self, "share")
+    share: Annotated[float, POSITIVE_SHARE]
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.forget, "the part to forget")
@@ -46,7 +45,7 @@ class SalUn(Descent, Method):
         weights = sum(parameter.numel() for parameter in facts.outline().parameters())
         if round(self.share * weights) == 0:
             raise UserError(
-                f"method.share={self.share} frees none of the {weights} weights: raise it above "
+                f"method.share={self.share} frees none of the {weights} weights: set it above "
                 f"{1 / weights:.1g}"
             )
 
@@ -68,13 +67,16 @@ class SalUn(Descent, Method):
 
 
 def saliency(problem: Problem, batch_size: int) -> dict[str, Tensor]:
-    """|Σ over the forgotten rows of the gradient of their loss|, by parameter, in evaluation mode."""
+    """Return |Σ_{x ∈ D_f} ∂CE(x)/∂θ| by parameter name, in the parameter's shape.
+
+    Puts the model into evaluation mode, uses images without augmentation and leaves no gradients.
+    """
     model, conditions = problem.model.eval(), problem.conditions
     model.zero_grad()
     for batch in conditions.meter.ordered_batches(problem.forget, batch_size):
         with autocast(conditions.bf16, batch.images.device):
             logits = model(batch.images).float()
-        F.cross_entropy(logits, batch.labels, reduction="sum").backward()
+        F.cross_entropy(logits, batch.labels, reduction="sum").backward()  # adds to parameter.grad
     scores = {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.abs()
         for name, parameter in model.named_parameters()

@@ -1,57 +1,51 @@
 """SCRUB: move away from the original on the forgotten rows, stay with it on the rest.
 
-Idea: a student that disobeys its teacher, the original, only where it is to forget.
-Update rule: each epoch, while it is among the first `ascent_epochs`, over D_f:
-θ ← θ + η ∇KL(p_o ‖ p_θ); then over D_r: θ ← θ − η ∇[α KL(p_o ‖ p_θ) + γ CE] (`kl_weight` is α,
-`ce_weight` is γ); KL at temperature T, times T²; one optimizer for both.
-Needs: the forgotten and the retained rows; the original stays in memory beside the student.
-Rewinding (SCRUB+R): of the models after each epoch, the one whose error on D_f is closest to
-`rewind_error` is kept, the later one of two that are equally close; null keeps the last.
-Differs from the paper: that takes the error to rewind to from validation rows of the same classes; here
-every training row was seen by the original, so it is a number to give (for example 1 − the test accuracy
-on such rows). Its options of weight averaging and smoothing are dead code and are left out. In a request
-to relabel all rows are retained, the forgotten ones under their new label: these are pushed away from
-the original and drawn to it in turns.
+Idea: a student that contradicts its teacher, the original, only on the rows to forget.
+Update rule: each of the first `ascent_epochs` epochs begins with a pass over D_f:
+θ ← θ + η ∇KL(p_o ‖ p_θ). Every epoch passes over D_r: θ ← θ − η ∇[α KL(p_o ‖ p_θ) + γ CE], where
+`kl_weight` is α and `ce_weight` is γ. KL is taken at temperature T and multiplied by T². One optimizer
+serves both passes.
+Needs: the forgotten and the retained rows. The original stays in memory beside the student.
+Rewinding (SCRUB+R): of the models after each epoch, keep the one with the error on D_f closest to
+`rewind_error`; of two equally close ones keep the later. Null keeps the last model.
+Differs from the paper: the paper takes the error to rewind to from validation rows of the same classes.
+Here the original has seen every training row, so that error is an option (for example 1 − the test
+accuracy on those classes). The authors' options for weight averaging and smoothing are dead code and
+are left out. A request to relabel retains all rows, the forgotten ones under their new label: the
+student is pushed away from the original on these rows and drawn to it in turns.
 Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023.
 """
 
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from data.errors import UserError
+from data.bounds import COUNT, EPOCHS, POSITIVE, SHARE, STRENGTH
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem, accuracy
 from methods.families.distillation import Teacher, divergence
-from methods.training.checks import above_zero, at_least_one, batch_fits, zero_or_more
+from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase, cross_entropy
 
 
 @dataclass(frozen=True)
 class Scrub(Descent, Method):
+    """`batch_size` is that of the retained rows, `forget_batch_size` that of the forgotten ones;
+    `rewind_error` lies between 0 and 1, or is null."""
+
     kind: ClassVar[str] = "methods.scrub.Scrub"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
-    forget_batch_size: int
-    ascent_epochs: int
-    kl_weight: float
-    ce_weight: float
-    temperature: float
-    rewind_error: float | None
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        above_zero(option, self, "temperature")
-        zero_or_more(option, self, "ascent_epochs", "kl_weight", "ce_weight")
-        at_least_one(option, self, "forget_batch_size")
-        if self.rewind_error is not None and not 0 <= self.rewind_error <= 1:
-            raise UserError(
-                f"{option}.rewind_error={self.rewind_error}: it must lie between 0 and 1, or be null"
-            )
+    forget_batch_size: Annotated[int, COUNT]
+    ascent_epochs: Annotated[int, EPOCHS]
+    kl_weight: Annotated[float, STRENGTH]
+    ce_weight: Annotated[float, STRENGTH]
+    temperature: Annotated[float, POSITIVE]
+    rewind_error: Annotated[float, SHARE] | None
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.retain, "the retained part")
@@ -68,19 +62,21 @@ class Scrub(Descent, Method):
                 closest = abs(error - self.rewind_error)
                 if kept is student:
                     kept = deepcopy(student)
-                else:  # no second copy beside the first
+                else:  # reuse the copy instead of holding a second one
                     kept.load_state_dict(student.state_dict())
         return kept
 
     def students(self, problem: Problem) -> Iterator[nn.Module]:
-        """The student after every epoch; the same module each time."""
+        """Yield the student after every epoch: the same module each time."""
         conditions = problem.conditions
         teacher = Teacher(problem.original(), conditions)
 
         def disobey(logits: Tensor, batch: Batch) -> Tensor:
+            # descending −T²·KL(p_o ‖ p_θ) climbs the divergence (Kurmanji et al. 2023, the max-step)
             return -divergence(teacher(batch.images), logits, self.temperature)
 
         def obey(logits: Tensor, batch: Batch) -> Tensor:
+            # α·T²·KL(p_o ‖ p_θ) + γ·CE (the min-step)
             imitation = divergence(teacher(batch.images), logits, self.temperature)
             return self.kl_weight * imitation + self.ce_weight * cross_entropy(logits, batch)
 

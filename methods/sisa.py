@@ -1,70 +1,73 @@
-"""SISA: train on shards apart from each other, retrain only those that a request hits.
+"""SISA: train on separate shards, and retrain only the shards that a request hits.
 
-Idea: exact unlearning made cheaper: a row is in one shard, and a shard is trained slice by slice.
-Update rule: S models, each on its own shard, on slices 1…r for e_r epochs for r = 1…R with the
-original's recipe, a checkpoint after every slice; e_r is 2E/(R + 1) in whole epochs, with Σ r·e_r = R·E,
-so that a shard costs E epochs of it. Where E < (R + 1)/2 every slice still takes one, which costs more.
-Unlearning goes back to the checkpoint before the first slice that holds a forgotten row, and trains on
-without it.
-Needs: all rows, before the request; the retained rows of the shards that are hit, after it.
-Differs from the reference code: the optimizer is reset at every slice, since only then is a resumed
-shard what an uninterrupted one would be; the recipe's warm-up and schedule begin again with it, their
-numbers of epochs as they are. Shards can follow classes (`sharding: by_class`), so that a request for a
-class hits few. Checkpoints are kept by what they were trained on: a killed run goes on at its last
-slice, and the next request shares what it can. What is unlearned is an ensemble, and its accuracy before
-the request is a line of its own, since S models on N/S rows are worse than one on N.
+Idea: cheaper exact unlearning. A row is in one shard, and a shard is trained slice by slice.
+Update rule: train S models, each on one shard. For r = 1…R train on slices 1…r for e_r epochs by the
+original's recipe and store a checkpoint. e_r is 2E/(R + 1), rounded to whole epochs such that
+Σ_r r·e_r = R·E: a shard costs E epochs of its rows. If E < (R + 1)/2, every slice still takes one epoch,
+which costs more. Unlearning returns to the checkpoint before the first slice with a forgotten row and
+trains on without the forgotten rows.
+Needs: all rows before the request; after it, the retained rows of the shards that are hit.
+Differs from the reference code: the optimizer is reset at every slice, so that a resumed shard has the
+same bits as an uninterrupted one. The recipe's warm-up and schedule restart with it and keep their
+numbers of epochs. Shards can follow classes (`sharding: by_class`), so that a request for a class hits
+few shards. Checkpoints are stored by their training data: a killed run resumes at its last slice, and
+later requests reuse every checkpoint that still fits. The model before the request is an ensemble too,
+and the results list its accuracy separately, because S models on N/S rows each are worse than one model
+on N rows.
 Reference: Bourtoule et al., Machine Unlearning, S&P 2021.
 """
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data.bounds import COUNT
 from data.errors import UserError
 from data.split import Split
 from data.streams import Streams
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import at_least_one
 from methods.training.cost import Cost
 from methods.training.loop import Conditions, fit
 
 
 class Aggregate(Enum):
-    """`mean` of the members' softmax; majority `vote` of their predictions, ties by the mean."""
+    """The `mean` of the members' softmax, or the majority `vote` of their predictions; the mean breaks
+    ties."""
 
     mean = "mean"
     vote = "vote"
 
 
 class Sharding(Enum):
-    """`uniform` at random, or `by_class`: in the order of labels, so that a class is in few shards."""
+    """`uniform` shards are random; `by_class` shards follow the labels, so that few hold a class."""
 
     uniform = "uniform"
     by_class = "by_class"
 
 
 class Ensemble(nn.Module):
-    """Members that answer together: (B, C, H, W) to (B, K) logarithms of probabilities."""
+    """Several models as one: (B, C, H, W) images to (B, K) logarithms of probabilities."""
 
     vote: Tensor
 
     def __init__(self, members: list[nn.Module], vote: bool) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.register_buffer("vote", torch.tensor(vote))  # part of what the weights mean
+        self.register_buffer("vote", torch.tensor(vote))  # stored: the weights alone do not tell
 
     def forward(self, images: Tensor) -> Tensor:
         each = torch.stack([member(images).float().softmax(1) for member in self.members])
-        mean = each.mean(0)
+        mean = each.mean(0)  # p̄ = (1/S) Σ_s p_s
         if self.vote:
+            # p_k = (votes_k + p̄_k)/(S + 1): one vote outweighs any p̄ < 1, so p̄ only breaks ties
             votes = F.one_hot(each.argmax(2), each.shape[2]).sum(0)
             mean = (votes + mean) / (len(self.members) + 1)
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
@@ -72,34 +75,40 @@ class Ensemble(nn.Module):
 
 @dataclass(frozen=True)
 class Sisa(Method):
+    """`shards` is S and `slices` is R, both at least 1; S·R must not exceed the number of rows."""
+
     kind: ClassVar[str] = "methods.sisa.Sisa"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     version: ClassVar[int] = 2  # 1 gave every slice the same epochs, rounded
-    shards: int
-    slices: int
+    shards: Annotated[int, COUNT]
+    slices: Annotated[int, COUNT]
     aggregate: Aggregate
     sharding: Sharding
 
-    def check_parameters(self, option: str) -> None:
-        at_least_one(option, self, "shards", "slices")
-
     def check(self, facts: Facts) -> None:
-        if self.shards * self.slices > facts.all:
+        rows = facts.all // (self.shards * self.slices)
+        if rows == 0:
             raise UserError(
                 f"method.shards={self.shards} of method.slices={self.slices} are more than the "
                 f"{facts.all} training rows: set fewer"
             )
+        if rows < facts.recipe.batch_size:
+            logging.getLogger(__name__).warning(
+                "a slice of SISA has only %d rows, fewer than training.batch_size=%d: set a smaller "
+                "method.shards or method.slices",
+                rows, facts.recipe.batch_size,
+            )  # fmt: skip
 
     def module(self, fresh: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
         count = len({name.split(".")[1] for name in state if name.startswith("members.")})
         return Ensemble([fresh() for _ in range(count)], vote=bool(state["vote"]))
 
     def initial_training(self, problem: Problem) -> nn.Module:
-        """The ensemble trained on all rows; its cost is that of all its slices."""
+        """Return the ensemble trained on all rows; its cost is that of all slices."""
         data = _all_rows(problem)
         members = []
-        for number, shard in enumerate(self._shards(data, problem.conditions.streams)):
-            model, costs = self._train(problem, data, number, shard, len(shard))
+        for number, slices in enumerate(self._shards(data, problem.conditions.streams)):
+            model, costs = _train_shard(problem, data, number, slices, first=len(slices))
             problem.conditions.meter.add(*costs)
             members.append(model)
         return self._ensemble(members, problem)
@@ -108,12 +117,12 @@ class Sisa(Method):
         retained = problem.retain.rows.cpu()
         members, hit, retrained = [], 0, 0
         shards = self._shards(_all_rows(problem), problem.conditions.streams)
-        for number, shard in enumerate(shards):
-            gone = [bool(torch.isin(rows, problem.forget_rows).any()) for rows in shard]
-            first = gone.index(True) if any(gone) else len(shard)
-            kept = [rows[torch.isin(rows, retained)] for rows in shard]
-            model, costs = self._train(problem, problem.retain, number, kept, first)
-            problem.conditions.meter.add(*costs[first:])  # what came before the request is paid
+        for number, slices in enumerate(shards):
+            gone = [bool(torch.isin(rows, problem.forget_rows).any()) for rows in slices]
+            first = gone.index(True) if any(gone) else len(slices)
+            left = [rows[torch.isin(rows, retained)] for rows in slices]
+            model, costs = _train_shard(problem, problem.retain, number, left, first)
+            problem.conditions.meter.add(*costs[first:])  # earlier slices belong to the initial training
             hit, retrained = hit + any(gone), retrained + len(costs[first:])
             members.append(model)
         problem.conditions.log({"shards_hit": hit, "slices_retrained": retrained})
@@ -127,7 +136,7 @@ class Sisa(Method):
         return ensemble.to(problem.conditions.meter.device)
 
     def _shards(self, data: Split, streams: Streams) -> list[list[Tensor]]:
-        """Each shard's slices of row numbers, whatever the request."""
+        """Return the slices of every shard as (n,) row numbers. They do not depend on the request."""
         rows = data.rows[torch.randperm(len(data), generator=streams("shards"))]
         if self.sharding is Sharding.by_class:
             labels = data.labels[torch.searchsorted(data.rows, rows)]
@@ -138,42 +147,58 @@ class Sisa(Method):
             shards.append(list(shard[mixed].tensor_split(self.slices)))
         return shards
 
-    def _train(
-        self, problem: Problem, data: Split, number: int, slices: list[Tensor], first: int
-    ) -> tuple[nn.Module | None, list[Cost]]:
-        """A shard's model after its last slice, and what each slice cost; no model where no row is left.
-        The budget bounds the slices from `first` on, which are trained for the request."""
-        meter = problem.conditions.meter
-        left = None if meter.budget is None else meter.budget - meter.cost.gradient_examples
-        epochs = epochs_of_slices(problem.recipe.epochs, len(slices))
-        model: nn.Module | None = None
-        costs, seen = [], hashlib.sha256()
-        for r, rows in enumerate(slices):
-            part = _sorted(data.only(torch.cat(slices[: r + 1])))
-            new = _sorted(data.only(rows))
-            seen.update(torch.stack([new.rows, new.labels]).cpu().numpy().tobytes())
-            if not len(part):
-                costs.append(Cost())
-                continue
-            start = model
-            model = problem.fresh(Streams(problem.conditions.streams.seed, f"sisa/{number}"))
-            make = partial(_continue, start, model, part, epochs[r], f"sisa/{number}/{r}")
-            own = epochs[: r + 1]
-            identity = {"shard": number, "slice": r, "epochs": own, "rows": seen.hexdigest()}
-            budget = None if r < first or left is None else left
-            costs.append(problem.cached_training(identity, make, model, budget))
-            left = None if left is None else left - (costs[-1].gradient_examples if r >= first else 0)
-        return model, costs
+
+def _train_shard(
+    problem: Problem, data: Split, number: int, slices: list[Tensor], first: int
+) -> tuple[nn.Module | None, list[Cost]]:
+    """Train a shard slice by slice; return its model and the cost of every slice.
+
+    The budget limits the slices from `first` on, which the request makes necessary. If no row is left
+    up to a slice, it costs nothing; if no row is left in the shard, the model is None.
+    """
+    streams, meter = problem.conditions.streams, problem.conditions.meter
+    epochs = epochs_of_slices(problem.recipe.epochs, len(slices))
+    model: nn.Module | None = None
+    costs: list[Cost] = []
+    for r, (rows, digest) in enumerate(_prefixes(data, slices)):
+        if not len(rows):
+            costs.append(Cost())
+            continue
+        budget = None
+        if r >= first and meter.budget is not None:
+            spent = sum(cost.gradient_examples for cost in costs[first:])
+            budget = meter.budget - meter.cost.gradient_examples - spent
+        start, model = model, problem.fresh(Streams(streams.seed, f"sisa/{number}"))
+        make = partial(_continue, start, model, rows, epochs[r], f"sisa/{number}/{r}")
+        identity = {"shard": number, "slice": r, "epochs": epochs[: r + 1], "rows": digest}
+        costs.append(problem.cached_training(identity, make, model, budget))
+    return model, costs
+
+
+def _prefixes(data: Split, slices: list[Tensor]) -> Iterator[tuple[Split, str]]:
+    """Yield the rows up to each slice, in ascending order, and a digest of the slices that they came in.
+
+    The digest covers row numbers and labels, slice by slice.
+    """
+    seen = hashlib.sha256()
+    for r, new in enumerate(slices):
+        added = _sorted(data.only(new))
+        seen.update(torch.stack([added.rows, added.labels]).cpu().numpy().tobytes())
+        yield _sorted(data.only(torch.cat(slices[: r + 1]))), seen.hexdigest()
 
 
 def epochs_of_slices(epochs: int, slices: int) -> list[int]:
-    """Whole epochs for each of a shard's slices, of which slice r is trained on with all before it:
-    together as many rows as `epochs` of the whole shard, or one epoch each where that is more.
+    """Return whole epochs for each slice of a shard; slice r is trained together with all before it.
+
+    In total they show as many rows as `epochs` epochs of the shard, or one epoch for each slice if that
+    is more.
 
     >>> epochs_of_slices(5, 3)
     [2, 2, 3]
     """
+    # e = ⌊2E/(R + 1)⌋ is the largest with Σ_r r·e = e·R(R + 1)/2 ≤ R·E; an epoch is the least
     each = max(min(1, epochs), 2 * epochs // (slices + 1))
+    # R·E − e·R(R + 1)/2 passes over a slice are missing; one more epoch of slice r adds r of them
     left = slices * epochs - each * slices * (slices + 1) // 2
     found = [each] * slices
     for r in range(slices, 0, -1):
@@ -184,7 +209,7 @@ def epochs_of_slices(epochs: int, slices: int) -> list[int]:
 
 
 def _all_rows(problem: Problem) -> Split:
-    """The rows as they were before the request, ascending."""
+    """Return all rows under their labels before the request, in ascending order."""
     return _sorted(problem.rest.joined(problem.forget))
 
 
@@ -195,7 +220,7 @@ def _sorted(split: Split) -> Split:
 def _continue(
     start: nn.Module | None, model: nn.Module, part: Split, epochs: int, scope: str, given: Conditions
 ) -> nn.Module:
-    """Trains on from the checkpoint before, or from the beginning, by the recipe."""
+    """Train `model` by the recipe, from the weights of `start` or, if that is None, from its own."""
     if start is not None:
         model.load_state_dict(start.state_dict())
     own = replace(given, streams=Streams(given.streams.seed, scope))

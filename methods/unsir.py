@@ -1,32 +1,34 @@
 """UNSIR: teach noise under the forgotten class's name, then repair.
 
-Idea: images that raise the loss of a class as far as they can, learned as that class, overwrite it; the
-class's own images are not needed.
-Update rule: for every whole forgotten class c, from random images n: `noise_steps` steps of Adam up
-CE(f_o(n), c) − λ·mean‖n‖² (`noise_penalty` is λ); impair: θ ← θ − η ∇CE on `noise_copies` of them,
-labelled c, and up to `retain_per_class` retained rows of every class; repair: θ ← θ − η' ∇CE on those
-rows.
-Needs: retained rows, and the names of whole classes; other requests are refused, as noise under the name
-of a class that stays would overwrite it all. In a request to relabel the old class goes, and its images
-are retained ones under the new label.
-Differs from the reference code: the noise steps leave nothing behind. There they add to the model's
-gradients, so that the first step of impairing is a sum of all of them and spoils Adam's averages, and
-run in training mode. Its first version labels all noise as class 0, and takes three channels only.
+Idea: learn, under the name of a class, images that raise its loss as far as possible. They overwrite
+the class without any of its own images.
+Update rule: for every whole forgotten class c, start from random images n and take `noise_steps` steps
+of Adam that climb CE(f_o(n), c) − λ·mean‖n‖², where `noise_penalty` is λ. Impair: θ ← θ − η ∇CE on
+`noise_copies` copies of n, labelled c, and on at most `retain_per_class` retained rows of every class.
+Repair: θ ← θ − η' ∇CE on those retained rows.
+Needs: the retained rows and the labels of whole classes. Other requests are refused, because noise
+under the name of a class that stays would overwrite all of it. A request to relabel removes the old
+class, and its images are retained under the new label.
+Differs from the reference code: the retained rows of a class are drawn at random; the code takes the
+first 500. The noise steps leave nothing behind. In the code they run in training mode and add to the
+model's gradients, so that the first step of impairing is the sum of all of them and distorts Adam's
+averages. Its first version labels all noise as class 0 and supports only three channels.
 Reference: Tarun et al., Fast Yet Effective Machine Unlearning, TNNLS 2023; numbers of SSD's version.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data.bounds import COUNT, EPOCHS, RATE, SIZE, STRENGTH
 from data.errors import UserError
 from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import at_least_one, batch_fits, zero_or_more
+from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase, alternate
 from models.precision import autocast
@@ -34,32 +36,29 @@ from models.precision import autocast
 
 @dataclass(frozen=True)
 class Unsir(Descent, Method):
-    """`epochs`, `batch_size` and `lr` are those of impairing."""
+    """`epochs`, `batch_size` and `lr` belong to impairing, the prefixed ones to the noise and to repair.
+
+    `noise_batch_size` images are learned per class; `retain_per_class` is the most retained rows used of
+    each class.
+    """
 
     kind: ClassVar[str] = "methods.unsir.Unsir"
     access: ClassVar[Access] = Access.RETAIN
-    noise_batch_size: int
-    noise_steps: int
-    noise_lr: float
-    noise_penalty: float
-    noise_copies: int
-    retain_per_class: int
-    repair_epochs: int
-    repair_batch_size: int
-    repair_lr: float
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        sizes = ("noise_batch_size", "noise_copies", "retain_per_class", "repair_batch_size")
-        at_least_one(option, self, *sizes)
-        others = ("noise_steps", "noise_lr", "noise_penalty", "repair_epochs", "repair_lr")
-        zero_or_more(option, self, *others)
+    noise_batch_size: Annotated[int, SIZE]
+    noise_steps: Annotated[int, EPOCHS]
+    noise_lr: Annotated[float, RATE]
+    noise_penalty: Annotated[float, STRENGTH]
+    noise_copies: Annotated[int, SIZE]
+    retain_per_class: Annotated[int, COUNT]
+    repair_epochs: Annotated[int, EPOCHS]
+    repair_batch_size: Annotated[int, COUNT]
+    repair_lr: Annotated[float, RATE]
 
     def check(self, facts: Facts) -> None:
         if not facts.gone:
             raise UserError(
-                "method=unsir forgets whole classes, and this request leaves rows of every class: "
-                "choose scenario=whole_class, or another method"
+                "method=unsir forgets whole classes, and this request retains rows of every class: "
+                "choose scenario=whole_class or another method"
             )
         batch_fits("method", self, facts.retain, "the retained part", "repair_batch_size")
 
@@ -80,20 +79,23 @@ class Unsir(Descent, Method):
         return model
 
     def noise(self, problem: Problem, gone: list[int]) -> Tensor:
-        """(len(gone)·B, C, H, W) learned images, in the order of the classes, in the model's own units;
-        less trained where the budget ends early."""
+        """Learn (len(gone)·B, C, H, W) normalised images, B per class, in the order of `gone`.
+
+        If the budget ends early, the remaining steps are left out.
+        """
         shape = problem.retain.images.shape[1:]
         device, rng = problem.retain.images.device, problem.conditions.streams("noise")
         learned = []
         for label in gone:
-            drawn = torch.randn(self.noise_batch_size, *shape, generator=rng)
+            drawn = torch.randn(self.noise_batch_size, *shape, generator=rng)  # n ~ N(0, 1)
             images = drawn.to(device).requires_grad_()
             self.raise_loss(images, label, problem)
             learned.append(images.detach())
         return torch.cat(learned)
 
     def raise_loss(self, images: Tensor, label: int, problem: Problem) -> None:
-        """Moves the images; the model keeps its weights, and has no gradients afterwards."""
+        """Move (B, C, H, W) images up the loss of a label, in place; leave the model and its gradients
+        unchanged."""
         model, conditions = problem.model.eval(), problem.conditions
         optimizer = torch.optim.Adam([images], self.noise_lr)
         labels = torch.full((len(images),), label, device=images.device)
@@ -104,6 +106,7 @@ class Unsir(Descent, Method):
                 logits = model(images).float()
             size = images.square().sum((1, 2, 3)).mean()
             raised = F.cross_entropy(logits, labels)
+            # descend λ·mean‖n‖² − CE(f_o(n), c), that is, climb its negative
             (images.grad,) = torch.autograd.grad(self.noise_penalty * size - raised, images)
             optimizer.step()
         if self.noise_steps:
@@ -112,8 +115,10 @@ class Unsir(Descent, Method):
 
 @dataclass(frozen=True, eq=False)
 class Noisy(Split):
-    """A split in which row −1 − i stands for learned image i of `noise`, (n, C, H, W), as it is: neither
-    normalised nor augmented."""
+    """A split with learned images: row −1 − i stands for image i of `noise` (n, C, H, W).
+
+    Learned images are in the model's units: they are neither normalised nor augmented.
+    """
 
     noise: Tensor = field(default_factory=lambda: torch.empty(0))
 
@@ -125,13 +130,16 @@ class Noisy(Split):
     ) -> Iterator[Batch]:
         for batch in super().batches(size, order, augment):
             learned = batch.rows < 0
-            images = batch.images.clone()  # batches are views of a larger piece
+            images = batch.images.clone()  # batches are views of a larger chunk
             images[learned] = self.noise[-1 - batch.rows[learned]]
             yield batch._replace(images=images)
 
 
 def with_noise(sample: Split, noise: Tensor, labels: Tensor, copies: int) -> Noisy:
-    """The sample, and so many copies of the learned images under these labels."""
+    """Return the sample followed by `copies` copies of the learned images.
+
+    `noise` is (n, C, H, W) and `labels` (n,) int64.
+    """
     stand_in = -1 - torch.arange(len(noise)).repeat(copies).to(sample.rows)
     both = replace(sample, fine=None).joined(
         Split(
@@ -145,7 +153,7 @@ def with_noise(sample: Split, noise: Tensor, labels: Tensor, copies: int) -> Noi
 
 
 def some_of_each(split: Split, most: int, rng: torch.Generator) -> Split:
-    """At most so many rows of every class, drawn at random."""
+    """Draw at most `most` rows of every class at random; return them in their old order."""
     order = torch.randperm(len(split), generator=rng).to(split.rows.device)
     labels = split.labels[order]
     chosen = [order[labels == label][:most] for label in split.labels.unique()]

@@ -78,7 +78,7 @@ def test_a_strength_may_be_written_in_any_way() -> None:
     assert plan_of(*record, "method.strength=auto").key != plan_of(*record).key
     with pytest.raises(UserError, match="set a number, or auto"):
         plan_of(*record, "method.strength=much")
-    with pytest.raises(UserError, match=r"method\.strength=-1: it must be 0 or more"):
+    with pytest.raises(UserError, match=r"method\.strength=-1: it must be 0, or at least"):
         plan_of(*record, "method.strength=-1")
 
 

@@ -1,36 +1,34 @@
-"""A descent of which every update moves a part of each layer only.
+"""Gradient descent in which every update moves only a share of each layer.
 
-Update rule: θ ← θ + P_l ⊙ Δ, Δ what the optimizer would have done to layer l, P_l drawn anew for every
-update, each number true with the layer's share. Layer l of L, counted from the input, has the share
-k_first + (k_last − k_first)·l/(L − 1). What stays keeps every bit; the optimizer's averages see all
-gradients.
-Reference: paper 002 (Gogineni & Nadimi 2024), whose layer-wise variants of label flipping and of
-gradient ascent update a fraction of each layer; it gives no schedule.
+Update rule: θ ← θ + P_l ⊙ Δ, where Δ is the optimizer's update of layer l and P_l is a mask. Every
+update draws a new mask, each of whose entries is 1 with the layer's share as probability. Of L layers,
+layer l = 0, 1, … from the input has the share k_first + (k_last − k_first)·l/(L − 1). Weights outside
+the mask keep every bit; the optimizer's averages see all gradients.
+Reference: Gogineni & Nadimi 2024 (paper 002). Its layer-wise variants of label flipping and gradient
+ascent update a fraction of each layer; it gives no schedule.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
+from data.bounds import POSITIVE_SHARE
 from data.errors import UserError
 from data.streams import Streams
 from methods.base import Facts, Method
-from methods.training.checks import above_zero_to_one
 from methods.training.descent import Descent, Step
 from methods.weights.layers import owners, rising
 
 
 @dataclass(frozen=True)
 class PartialDescent(Descent, Method):
-    keep_first: float
-    keep_last: float
+    """`keep_first` and `keep_last` are the shares of the first and last layer, above 0 and at most 1."""
 
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        above_zero_to_one(option, self, "keep_first", "keep_last")
+    keep_first: Annotated[float, POSITIVE_SHARE]
+    keep_last: Annotated[float, POSITIVE_SHARE]
 
     def check(self, facts: Facts) -> None:
         super().check(facts)
@@ -40,28 +38,29 @@ class PartialDescent(Descent, Method):
         if sum(share * size for share, size in zip(shares, sizes, strict=True)) < 1:
             raise UserError(
                 f"method.keep_first={self.keep_first} with method.keep_last={self.keep_last} moves none "
-                f"of the {sum(sizes)} weights: raise them"
+                f"of the {sum(sizes)} weights: set larger shares"
             )
 
     def updating(self, steps: Iterator[Step], model: nn.Module, streams: Streams) -> Iterator[Step]:
-        """Passes the steps on; the updates between them move the chosen numbers alone."""
+        """Yield the steps, and let each update between them move only the weights of its mask."""
         layers = [list(layer.parameters(recurse=False)) for layer in owners(model)]
         shares = rising(self.keep_first, self.keep_last, len(layers))
         rng = streams("partial")
         before: list[list[torch.Tensor]] = []
 
-        def note(*_: Any) -> None:
+        def remember(*_: Any) -> None:
             before[:] = [[value.detach().clone() for value in layer] for layer in layers]
 
         @torch.no_grad()
-        def hold(*_: Any) -> None:
+        def restore(*_: Any) -> None:
             for share, layer, old in zip(shares, layers, before, strict=True):
                 for value, earlier in zip(layer, old, strict=True):
+                    # P_l ~ Bernoulli(share), then θ ← P_l ? θ + Δ : θ
                     moves = torch.rand(value.shape, generator=rng) < share
                     value.copy_(torch.where(moves.to(value.device), value, earlier))
 
         for step in steps:
             if step.number == 0:
-                step.optimizer.register_step_pre_hook(note)
-                step.optimizer.register_step_post_hook(hold)
+                step.optimizer.register_step_pre_hook(remember)
+                step.optimizer.register_step_post_hook(restore)
             yield step

@@ -1,34 +1,35 @@
-"""Paper 003's two phases: every epoch a pass over the forgotten rows, then one over the retained."""
+"""Paper 003's two phases: every epoch passes over the forgotten rows, then over the retained ones.
+
+Update rule: θ ← θ − αβ ∇L_f on D_f, then θ ← θ − α ∇CE on D_r; α is the learning rate and β is
+`factor`.
+"""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
+from data.bounds import STRENGTH
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits, zero_or_more
+from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase, alternate, cross_entropy
 
 
 @dataclass(frozen=True)
 class TwoPhases(Descent, Method):
-    """The forgetting phase descends `forget_loss` at `factor` times the learning rate; the other
-    descends the cross-entropy. With `shared_momentum` one optimizer serves both; else each has its own,
-    with its own momentum."""
+    """The first phase descends `forget_loss` at `factor` times the learning rate, the second the
+    cross-entropy. With `shared_momentum` one optimizer serves both phases, else each has a separate
+    one."""
 
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
-    factor: float
+    factor: Annotated[float, STRENGTH]
     shared_momentum: bool
 
     def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """What is descended on the forgotten rows."""
+        """Return the loss to descend on a batch of forgotten rows, from (B, K) logits."""
         raise NotImplementedError
-
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        zero_or_more(option, self, "factor")
 
     def check(self, facts: Facts) -> None:
         batch_fits("method", self, facts.forget, "the part to forget")

@@ -85,6 +85,10 @@ class Descent(Component):
         """Return the steps of a training, changing their updates if this kind of descent does so."""
         return steps
 
+    def set_mode(self, model: nn.Module) -> None:
+        """Put the model into the mode that its passes run in: training mode, unless overridden."""
+        model.train()
+
     def optimizer_for(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return a new optimizer of the parameters that require gradients."""
         return _OPTIMIZERS[self.optimizer](self, [p for p in model.parameters() if p.requires_grad])

@@ -104,7 +104,7 @@ class Phase:
         conditions, descent = self.conditions, self.descent
         steps_per_epoch = math.ceil(len(self.split) / descent.batch_size)
         unchecked: list[Tensor] = []
-        self.model.train()
+        descent.set_mode(self.model)
         for batch in conditions.meter.batches(self.split, descent.batch_size, self._passes):
             with autocast(conditions.bf16, batch.images.device):
                 logits = self._forward(batch.images)
