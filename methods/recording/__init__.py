@@ -1,1 +1,1 @@
-"""Records of training: one module per recorder, and the files that they write."""
+"""Records of a training: one module or package per recorder, and the files that they write."""

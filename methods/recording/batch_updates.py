@@ -1,9 +1,10 @@
-"""Batch updates: how far each step moved the weights, and which rows were in it.
+"""Batch updates: the change of the weights at each step, and the rows of its batch.
 
-Idea: what a batch has added can be subtracted again.
+Idea: an update that a batch has added can be subtracted again.
 Record: for every step whose batch holds a tracked row, Δ_t = θ_{t+1} − θ_t over all parameters, after
-the optimizer, and the rows of the batch; `updates.entries` holds them in the order of the steps.
-Size: U·M numbers; a request for 10 % of the rows hits nearly every batch (see `share_of_batches_hit`).
+the optimizer, and the rows of the batch. `updates.entries` holds the updates in the order of the steps.
+Size: U·M numbers for U updates of M weights. A request for 10 % of the rows hits nearly every batch (see
+`share_of_batches_hit`).
 Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021.
 """
 
@@ -20,25 +21,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
+from methods.recording.estimates import share_of_batches_hit
 from methods.recording.files import Entries, EntryFile
-from methods.recording.recorder import (
-    ABOUT,
-    ROWS,
-    RecordedTraining,
-    Recorder,
-    close_record,
-    share_of_batches_hit,
-)
+from methods.recording.recorder import ABOUT, ROWS, RecordedTraining, Recorder, close_record
 from methods.training.descent import Step
 
 UPDATES = "updates"
 
-# Updates in memory at once while a request is served.
+# Updates that are in memory at once while a request is served.
 CHUNK = 4
 
 
 class Stored(Enum):
-    """The numbers' type on disk."""
+    """The type of the numbers on disk."""
 
     fp32 = "fp32"
     fp16 = "fp16"
@@ -49,22 +44,22 @@ TYPES = {Stored.fp32: torch.float32, Stored.fp16: torch.float16, Stored.bf16: to
 
 
 class Packing(Protocol):
-    """What of an update is kept: `width` bytes."""
+    """Turns an update (M,) into an entry of `width` bytes, and adds entries up again."""
 
     width: int
 
     def pack(self, number: int, update: Tensor) -> Tensor:
-        """The entry (width,) uint8 of the number-th update (M,)."""
+        """Return the entry (width,) uint8 of the number-th update (M,)."""
 
     def add(self, total: Tensor, number: int, entry: Tensor) -> None:
-        """Adds the number-th entry to `total` (M,)."""
+        """Add the number-th entry to `total` (M,)."""
 
     def about(self) -> dict[str, Any]:
-        """What it takes to unpack, as JSON-like values."""
+        """Return the arguments of the packing that reads the entries, as JSON-like values."""
 
 
 class Whole:
-    """Every number of an update."""
+    """Keeps every number of an update."""
 
     def __init__(self, parameters: int, dtype: str) -> None:
         self.parameters = parameters
@@ -83,76 +78,89 @@ class Whole:
 
 @dataclass(frozen=True)
 class UpdateRecorder(Recorder):
-    """Keeps something of every update; what, is its packing."""
+    """Records every update whose batch holds a tracked row; the packing decides what is kept of it."""
 
     version: ClassVar[int] = 2  # 1 did not count the steps
 
-    def packing(self, watched: RecordedTraining) -> Packing:
+    def packing(self, training: RecordedTraining) -> Packing:
+        """Return the packing of this training's updates."""
         raise NotImplementedError
 
-    def estimated_bytes(self, watched: RecordedTraining) -> int:
-        rows, batch = len(watched.split), watched.recipe.batch_size
-        hit = share_of_batches_hit(rows, len(self.tracked(watched.split)), batch)
-        return round(watched.steps * hit * self.packing(watched).width)
+    def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
+        tracked = self.tracked(training.split) if tracked is None else tracked
+        hit = share_of_batches_hit(len(training.split), len(tracked), training.recipe.batch_size)
+        return round(training.steps * hit * self.packing(training).width)
 
-    def watch(self, steps: Iterator[Step], watched: RecordedTraining) -> Iterator[Step]:
-        tracked, packing = self.tracked(watched.split), self.packing(watched)
+    def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
+        tracked, packing = self.tracked(training.split), self.packing(training)
         members: list[Tensor] = []
         before: Tensor | None = None
-        file = EntryFile(watched.folder, UPDATES)
+        file = EntryFile(training.folder, UPDATES)
 
         def close_step() -> None:
-            """Keeps the step that has just been taken, where it is to be kept."""
+            """Write the update of the step that was just taken, if it is recorded: Δ = θ_{t+1} − θ_t."""
             if before is not None:
-                update = parameters_to_vector(watched.model.parameters()).detach() - before
+                update = parameters_to_vector(training.model.parameters()).detach() - before
                 entry = packing.pack(len(members) - 1, update.cpu())
                 writer.do(partial(file.append, entry[None]))
 
-        with self.writer(watched.folder) as writer:
+        with self.writer(training.folder) as writer:
             taken = 0
             for step in steps:
                 close_step()
                 before, taken = None, taken + 1
                 if torch.isin(step.batch.rows, tracked).any() and not writer.lost:
-                    before = parameters_to_vector(watched.model.parameters()).detach().clone()
+                    before = parameters_to_vector(training.model.parameters()).detach().clone()
                     members.append(step.batch.rows.cpu())
                 yield step
             close_step()
             writer.do(file.close)
-        width = max(map(len, members), default=1)
-        rows = torch.full((len(members), width), -1)
-        for line, batch in zip(rows, members, strict=True):
-            line[: len(batch)] = batch
-        about = json.dumps(packing.about())
-        index = {"rows": rows, "tracked": tracked.cpu(), "steps": torch.tensor(taken)}
-        close_record(writer, watched.folder, about, index)
+        steps_taken = torch.tensor(taken)
+        index = self.index(training.split) | {"rows": _padded(members), "steps": steps_taken}
+        close_record(writer, training.folder, json.dumps(packing.about()), index)
+
+
+def _padded(batches: list[Tensor]) -> Tensor:
+    """Return the rows of batches (U, B), with −1 after the rows of a smaller batch."""
+    width = max(map(len, batches), default=1)
+    rows = torch.full((len(batches), width), -1)
+    for line, batch in zip(rows, batches, strict=True):
+        line[: len(batch)] = batch
+    return rows
 
 
 @dataclass(frozen=True)
 class BatchUpdates(UpdateRecorder):
+    """Keeps whole updates."""
+
     kind: ClassVar[str] = "methods.recorders.batch_updates.BatchUpdates"
     dtype: Stored
 
-    def packing(self, watched: RecordedTraining) -> Packing:
-        return Whole(watched.parameters, self.dtype.name)
+    def packing(self, training: RecordedTraining) -> Packing:
+        return Whole(training.parameters, self.dtype.name)
+
+    def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
+        if self.dtype is Stored.fp32 and self.fits(training, free, dtype=Stored.bf16):
+            yield f"{option}.dtype=bf16"
+        yield from super().cures(training, free, option)
 
 
-Unpacker = Callable[..., Packing]  # makes a packing of what its `about` said
+Unpacker = Callable[..., Packing]  # makes the packing whose `about` are its arguments
 
 
 @dataclass(frozen=True)
 class UpdateRecord:
-    """A record of updates, read a few at a time."""
+    """A record of U updates of M weights, read a few at a time."""
 
     entries: Entries
-    rows: Tensor  # (U, B) rows of each update's batch, −1 where the batch was smaller
+    rows: Tensor  # (U, B) rows of each update's batch, −1 after those of a smaller batch
     packing: Packing
     parameters: int
-    steps: int  # of the whole training, kept or not
+    steps: int  # of the whole training, also those without a tracked row
 
     @staticmethod
     def open(folder: Path, unpacker: Unpacker = Whole) -> "UpdateRecord":
-        """Raises Damaged where the files do not belong together."""
+        """Open the record in a folder. Raise Damaged if its files do not belong together."""
         about = json.loads((folder / ABOUT).read_text())
         index = load_file(folder / ROWS)
         packing = unpacker(**about)
@@ -161,11 +169,14 @@ class UpdateRecord:
         return UpdateRecord(entries, index["rows"], packing, about["parameters"], steps)
 
     def hit(self, rows: Tensor) -> Tensor:
-        """(U,) which updates' batches hold any of these rows."""
+        """Return the mask (U,) of the updates whose batch holds any of these rows."""
         return torch.isin(self.rows, rows.cpu()).any(1)
 
     def total(self, hit: Tensor) -> Tensor:
-        """(M,) float32 sum of what is kept of the updates that are hit, in constant memory."""
+        """Return the sum (M,) float32 of the updates in the mask (U,), as far as they were kept.
+
+        Memory does not grow with their number. Raise Damaged if an entry was altered.
+        """
         total = torch.zeros(self.parameters, dtype=torch.float64)
         for numbers in hit.nonzero()[:, 0].split(CHUNK):
             for number, entry in zip(

@@ -1,17 +1,19 @@
-"""Bayesian: how far each weight can move before the training rows notice, learned after the training.
+"""Bayesian: how far each weight can move before the loss of the training rows rises.
 
-Idea: what a later request may not see (the rows to retain) is kept as a Gaussian around the weights.
-Record: σ of q = N(θ_o, diag σ²), one number per weight, `deviation.safetensors`. Bayesian gradient
-descent goes over the watched rows with the mean frozen at the trained weights: for each batch H =
-E[∂L/∂θ ∘ ε] from `samples` draws θ = θ_o + σ∘ε, L the sum of the batch's losses, then σ ← σ√(1 +
-(σH/2)²) − ½σ²H. On a quadratic this adds the curvature to the precision, 1/σ² ← 1/σ² + h: σ shrinks
-with every step and never settles, so `epochs` and `initial` are part of the result.
-Size: as large as the model. Costs `samples`·`epochs` gradients of every row (`about.json` says how
-many). The training itself is not touched: the passes run on a copy, after the last step, and draw from
-streams of their own.
+Idea: keep a Gaussian around the trained weights in place of the retained rows, which a later request may
+not see.
+Record: σ of q = N(θ_o, diag σ²), one number per weight, in `deviation.safetensors`. After the training,
+Bayesian gradient descent passes over the training rows with the mean frozen at the trained weights θ_o.
+For each batch it estimates H = E[∂L/∂θ ∘ ε] from `samples` draws θ = θ_o + σ∘ε, where L is the sum of
+the batch's losses; then σ ← σ√(1 + (σH/2)²) − ½σ²H. On a quadratic loss of curvature h this adds h to
+the precision: 1/σ² ← 1/σ² + h. So σ shrinks with every step and does not converge, and `epochs` and
+`initial` are part of the result.
+Size: as large as the model. Costs `samples`·`epochs` gradients of every row (counted in `about.json`).
+The training itself is unchanged: the passes run on a copy of the model, after the last step, and draw
+from separate random streams.
 Differs from the paper: its eq. 1 has the second term inside the root, and the square inside the
-expectation; its mean could drift, and is frozen here, as θ_o is what must come back. Rows are shuffled
-but not augmented, and the model is in evaluation mode: only the weights are random.
+expectation. The paper's mean can drift; here it is frozen, because unlearning starts from θ_o. Rows are
+shuffled but not augmented, and the model is in evaluation mode, so that only the weights are random.
 Reference: paper 001 (DiStruction), section 3.1; Zeno et al. 2018 (10 samples, σ₀ 0.02, batches of
 128).
 """
@@ -22,16 +24,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from data.bounds import COUNT, POSITIVE, ROUNDS
 from data.split import Batch
 from methods.recording.recorder import RecordedTraining, Recorder, close_record
-from methods.training.checks import above_zero, at_least_one
 from methods.training.descent import Step
 from methods.training.loop import Diverged
 from methods.weights.gaussian import Gaussian, descended_deviation, moments
@@ -42,45 +44,44 @@ DEVIATION = "deviation.safetensors"
 
 @dataclass(frozen=True)
 class Bayesian(Recorder):
-    """`initial` is the deviation of every weight at the beginning, `samples` the draws of the weights
-    per batch. `classes` restrict what can be asked to be forgotten; all rows shape σ."""
+    """`initial` is the standard deviation of every weight at the beginning, and `samples` the number of
+    draws of the weights per batch. `classes` and `rows` restrict the requests; all rows shape σ."""
 
     kind: ClassVar[str] = "methods.recorders.bayesian.Bayesian"
 
-    epochs: int
-    batch_size: int
-    samples: int
-    initial: float
+    epochs: Annotated[int, ROUNDS]
+    batch_size: Annotated[int, COUNT]
+    samples: Annotated[int, ROUNDS]
+    initial: Annotated[float, POSITIVE]
 
-    def check_parameters(self, option: str) -> None:
-        super().check_parameters(option)
-        at_least_one(option, self, "epochs", "batch_size", "samples")
-        above_zero(option, self, "initial")
+    def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
+        return training.parameters * 4
 
-    def estimated_bytes(self, watched: RecordedTraining) -> int:
-        return watched.parameters * 4
+    def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
+        yield from ()  # one number per weight under every setting
 
-    def smaller(self, option: str) -> str:
-        return "choose a smaller model (model=…)"
-
-    def watch(self, steps: Iterator[Step], watched: RecordedTraining) -> Iterator[Step]:
+    def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
         yield from steps
-        deviation = self.deviation(watched)
+        deviation = self.deviation(training)
         found = {name: value.cpu().contiguous() for name, value in deviation.items()}
-        with self.writer(watched.folder) as writer:
-            writer.do(partial(save_file, found, watched.folder / DEVIATION))
-        about = json.dumps({"gradient_examples": self.samples * self.epochs * len(watched.split)})
-        close_record(writer, watched.folder, about, self.index(watched.split))
+        with self.writer(training.folder) as writer:
+            writer.do(partial(save_file, found, training.folder / DEVIATION))
+        about = json.dumps({"gradient_examples": self.samples * self.epochs * len(training.split)})
+        close_record(writer, training.folder, about, self.index(training.split))
 
-    def deviation(self, watched: RecordedTraining) -> dict[str, Tensor]:
-        """σ by parameter name, after `epochs` passes over the watched rows."""
-        model = _copied(watched.model).eval()
+    def deviation(self, training: RecordedTraining) -> dict[str, Tensor]:
+        """Return σ by parameter name, after `epochs` passes over the training rows.
+
+        Raise Diverged if a deviation is not finite.
+        """
+        model = _copied(training.model).eval()
         mean = {name: value.detach().clone() for name, value in model.named_parameters()}
         q = Gaussian(mean, {name: torch.full_like(mean[name], self.initial) for name in mean})
-        order, noise = watched.streams("order"), watched.streams("noise")
-        bf16 = watched.recipe.precision is Precision.bf16
+        order, noise = training.streams("order"), training.streams("noise")
+        bf16 = training.recipe.precision is Precision.bf16
         for _ in range(self.epochs):
-            for batch in watched.split.batches(self.batch_size, order):
+            for batch in training.split.batches(self.batch_size, order):
+                # H = E[∂L/∂θ ∘ ε], then σ ← σ√(1 + (σH/2)²) − ½σ²H; the mean stays at θ_o.
                 found = moments(model, q, _Loss(model, batch, bf16), self.samples, noise)
                 deviation = {
                     name: descended_deviation(q.deviation[name], found.product[name]) for name in mean
@@ -93,7 +94,8 @@ class Bayesian(Recorder):
 
 @dataclass(frozen=True)
 class _Loss:
-    """The sum of a batch's losses under the weights of the moment: Bayes' rule adds rows up."""
+    """The sum of a batch's losses under the model's present weights: in Bayes' rule log-likelihoods of
+    rows add up, so that the loss is a sum and not a mean."""
 
     model: nn.Module
     batch: Batch
@@ -106,7 +108,7 @@ class _Loss:
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """A copy that other recorders' hooks do not see."""
+    """Return a copy without the hooks of other recorders."""
     twin = copy.deepcopy(model)
     for module in twin.modules():
         module._forward_hooks.clear()
@@ -114,5 +116,5 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def deviation_of(folder: Path) -> dict[str, Tensor]:
-    """σ by parameter name, float32 on the CPU, as recorded."""
+    """Return the recorded σ by parameter name, float32 on the CPU."""
     return load_file(folder / DEVIATION)

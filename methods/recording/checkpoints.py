@@ -1,8 +1,8 @@
 """Checkpoints: the weights before the first step and after every epoch.
 
-Idea: where training stood can be returned to.
-Record: `epoch_<e>.safetensors` for e = 0 … E, as the model's state dictionary names its tensors.
-Size: (E + 1)·M numbers, whatever is tracked.
+Idea: a method can go back to an earlier state of the training.
+Record: `epoch_<e>.safetensors` for e = 0 … E, with the tensors of the model's state dictionary.
+Size: (E + 1)·M float32 numbers for E epochs and M weights, for any tracked rows.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from methods.recording.recorder import RecordedTraining, Recorder, close_record
 from methods.training.descent import Step
@@ -21,28 +21,32 @@ from methods.training.descent import Step
 
 @dataclass(frozen=True)
 class Checkpoints(Recorder):
+    """Saves the weights before the first step and after every epoch."""
+
     kind: ClassVar[str] = "methods.recorders.checkpoints.Checkpoints"
 
-    def estimated_bytes(self, watched: RecordedTraining) -> int:
-        return 4 * watched.parameters * (watched.recipe.epochs + 1)
+    def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
+        return 4 * training.parameters * (training.recipe.epochs + 1)
 
-    def smaller(self, option: str) -> str:
-        return "train for fewer epochs (training.epochs=…)"
+    def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
+        epochs = free // max(1, 4 * training.parameters) - 1
+        if epochs > 0:
+            yield f"training.epochs={epochs}"
 
-    def watch(self, steps: Iterator[Step], watched: RecordedTraining) -> Iterator[Step]:
-        with self.writer(watched.folder) as writer:
+    def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
+        folder, last = training.folder, training.recipe.epochs
+        with self.writer(folder) as writer:
             saved = 0
             for step in steps:
                 if step.epoch == saved:
-                    writer.do(_saving(watched.model, watched.folder, saved))
+                    writer.do(_saving(training.model, folder, saved))
                     saved += 1
                 yield step
-            writer.do(_saving(watched.model, watched.folder, watched.recipe.epochs))
-        about = json.dumps({"epochs": watched.recipe.epochs})
-        close_record(writer, watched.folder, about, {"tracked": self.tracked(watched.split).cpu()})
+            writer.do(_saving(training.model, folder, last))
+        close_record(writer, folder, json.dumps({"epochs": last}), self.index(training.split))
 
 
 def _saving(model: nn.Module, folder: Path, epoch: int) -> "partial[None]":
-    """Takes a copy of the weights now, to be saved later."""
+    """Copy the weights now; return the job that saves the copy."""
     state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     return partial(save_file, state, folder / f"epoch_{epoch}.safetensors")

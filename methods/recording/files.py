@@ -1,4 +1,4 @@
-"""Entries of one size on disk: appended by a thread of their own, read by number, each checked then."""
+"""Entries of one size on disk: a second thread appends them, and each is checked when it is read."""
 
 import errno
 import io
@@ -24,21 +24,23 @@ from data.errors import UserError
 # Jobs that may wait for the disk before training does.
 PENDING = 4
 
-# Bytes that are written at once, and the unit that writing past the page cache asks for.
+# Bytes that are written at once, and the page size that writing past the page cache requires.
 BLOCK, PAGE = 2**22, 4096
 
 
 class Damaged(UserError):
-    """A record's file is not what was written."""
+    """A file of a record was altered, or belongs to another record."""
 
 
 class Writer:
-    """Does jobs in their order in a thread of its own, as a context manager. Jobs write and add with
-    numpy: torch's operations in a second thread would compete with training for its threads.
+    """A thread that does jobs in their order, as a context manager.
 
-    What a job raises is raised by the next `do`, or at the end; but a full disk, where `go_on` says so,
-    only ends the record: `lost` is set, nothing more is written, and what `folder` held is given back to
-    the disk at once, since the training still has to be stored.
+    Jobs write and add with numpy: torch's operations in a second thread would compete with training for
+    its threads.
+
+    An error of a job is raised by the next `do`, or at the end. With `go_on`, a full disk only ends the
+    record: `lost` is set, nothing more is written, and the files in `folder` are deleted at once, since
+    the training still has to be stored.
     """
 
     def __init__(self, folder: Path, go_on: bool) -> None:
@@ -65,6 +67,7 @@ class Writer:
             self._raise()
 
     def do(self, job: Callable[[], None]) -> None:
+        """Queue a job, waiting if the queue is full. Raise the error of an earlier job."""
         self._raise()
         self._jobs.put(job)
 
@@ -77,14 +80,14 @@ class Writer:
             except BaseException as error:
                 if self.go_on and says_full(error):
                     self.lost = True
-                    with suppress(OSError):  # the thread must live: training waits for its queue
+                    with suppress(OSError):  # the thread must not die: training waits for its queue
                         self._give_back()
                 else:
                     self._error = error
 
     def _give_back(self) -> None:
         for file in filter(Path.is_file, self.folder.iterdir()):
-            os.truncate(file, 0)  # one that is still open would keep its blocks
+            os.truncate(file, 0)  # a file that is still open would keep its blocks
             file.unlink()
 
     def _raise(self) -> None:
@@ -93,22 +96,22 @@ class Writer:
 
 
 class EntryFile:
-    """A file being written, `name`.entries in a folder; `close` writes the entries' checksums.
+    """The file `name`.entries of a folder while it is written; `close` writes the entries' checksums.
 
-    Blocks go past the page cache where the file system can: a record is often larger than memory, and
-    filling the cache with it takes more of a processor than the disk does.
+    Blocks go past the page cache if the file system can do that: a record is often larger than memory,
+    and filling the cache with it takes more processor time than the disk does.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / (name + ENTRIES)
         self._file = io.FileIO(self.path, "w", opener=_past_the_cache)
-        self._block = mmap.mmap(-1, BLOCK)  # begins on a page, as writing past the cache asks
+        self._block = mmap.mmap(-1, BLOCK)  # begins on a page, as writing past the cache requires
         self._filled = 0
         self._size = 0
         self._sums: list[int] = []
 
     def append(self, entries: Tensor) -> None:
-        """Appends (n, …) numbers on the CPU as n entries."""
+        """Append (n, …) numbers on the CPU as n entries."""
         block = entries.contiguous().view(torch.uint8).flatten(1).numpy()
         self._sums.extend(map(xxh3_64_intdigest, block))
         left = block.data.cast("B")
@@ -122,13 +125,14 @@ class EntryFile:
                 self._write()
 
     def _write(self) -> None:
-        """The block, in whole pages."""
+        """Write the block in whole pages; `close` cuts the last one off."""
         left = memoryview(self._block)[: -(-self._filled // PAGE) * PAGE]
         while len(left):
             left = left[self._file.write(left) :]
         self._filled = 0
 
     def close(self) -> None:
+        """Write what is left, and the checksums beside the file."""
         self._write()
         self._file.truncate(self._size)
         self._file.close()
@@ -141,7 +145,7 @@ def _past_the_cache(path: str, flags: int) -> int:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return os.open(path, flags, 0o666)  # this file system knows only the cache
+        return os.open(path, flags, 0o666)  # this file system always uses the cache
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ class Entries:
 
     @staticmethod
     def open(folder: Path, name: str, width: int) -> "Entries":
-        """Raises Damaged where the file does not hold whole entries of this width."""
+        """Open a closed file. Raise Damaged if its entries do not have this width."""
         path = folder / (name + ENTRIES)
         sums = np.load(_sums_of(path))
         if path.stat().st_size != len(sums) * width:
@@ -162,8 +166,10 @@ class Entries:
         return Entries(path, width, sums)
 
     def read(self, numbers: Tensor, dtype: torch.dtype) -> Tensor:
-        """The entries of these numbers (n,), each width / itemsize numbers. Raises Damaged where one is
-        not what was written."""
+        """Return the entries of these numbers (n,), each width / itemsize numbers, as (n, …).
+
+        Raise Damaged if the checksum of one differs.
+        """
         which = numbers.numpy()
         block = np.empty((len(which), self.width), np.uint8)
         with self.path.open("rb", buffering=0) as file:
@@ -176,7 +182,7 @@ class Entries:
 
 
 def intact(path: Path) -> bool:
-    """Whether every entry of a closed file is what was written, by the checksums beside it."""
+    """Return whether every entry of a closed file has the checksum that was written beside it."""
     sums = np.load(_sums_of(path))
     width = path.stat().st_size // max(1, len(sums))
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Random subsets of positions that need no stored indices."""
+"""Random subsets of positions that are drawn again instead of stored."""
 
 from enum import Enum
 
@@ -9,18 +9,18 @@ from data.streams import Streams
 
 
 class Mask(Enum):
-    """`fresh`: another random subset for every update (or row); `fixed`: one for all."""
+    """`fresh` draws another random subset for every update (or row), `fixed` one for all."""
 
     fresh = "fresh"
     fixed = "fixed"
 
 
 class RandomMask:
-    """`kept` of `size` positions, anew for every number: a window of one random permutation, which
-    begins at a random place. Each position is kept with probability kept / size.
+    """Chooses `kept` of `size` positions by number: a window of one random permutation, which begins at
+    a random place. Each position is kept with probability kept / size.
 
-    The same streams give the same positions; what was drawn when the record was made is compared by
-    `proof`, since torch may come to draw otherwise.
+    The same streams give the same positions. A record stores `proof`, the beginning of the permutation,
+    since a later version of torch may draw another one.
     """
 
     def __init__(self, size: int, keep: float, mask: Mask, streams: Streams, purpose: str) -> None:
@@ -31,16 +31,17 @@ class RandomMask:
         self._streams, self._purpose = streams, purpose
 
     def positions(self, number: int) -> Tensor:
-        """(kept,) int64."""
+        """Return the positions (kept,) int64 that this number keeps."""
         start = 0
         if self._mask is Mask.fresh:
             start = self._streams.number(f"{self._purpose}/{number}") % self._size
         return self._order[start : start + self.kept]
 
     def of_each(self, numbers: list[int], values: Tensor) -> Tensor:
-        """(n, kept) of the values (n, size), each row by its number."""
-        return torch.stack([row[self.positions(n)] for row, n in zip(values, numbers, strict=True)])
+        """Return the kept part (n, kept) of values (n, size), each line by its number."""
+        return torch.stack([line[self.positions(n)] for line, n in zip(values, numbers, strict=True)])
 
     @property
     def proof(self) -> list[int]:
+        """The first positions of the permutation."""
         return self._order[:4].tolist()

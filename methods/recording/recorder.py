@@ -1,14 +1,14 @@
-"""Records of a training: what is written while a model trains, so that it can be taken out later.
+"""Recorders: they write down during a training what lets its rows be taken out later.
 
-A recorder wraps the loop's steps and changes nothing: the weights are the same bits with and without it.
-Several recorders can watch one training.
+A recorder wraps the steps of the training loop and changes nothing: the weights are bit-identical with
+and without it. Several recorders can watch one training.
 """
 
 import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -24,19 +24,20 @@ from data.errors import UserError
 from data.row_file import content, read_rows
 from data.split import Split
 from data.streams import Streams
+from methods.recording.estimates import in_words, largest_count, share_of_batches_hit
 from methods.recording.files import Writer
 from methods.training.descent import Recipe, Step
 from methods.weights.layers import refuse_batch_norm
 
-# What a recording that gave up leaves in its folder.
+# A recorder that gave up on a full disk leaves this file in its folder.
 LOST = "lost"
 
-# What every record has: which rows it can serve, and what it takes to read it, written last.
+# The last files of every record: the rows that it can serve, and the values needed to read it.
 ROWS, ABOUT = "rows.safetensors", "about.json"
 
 
 class OnFull(Enum):
-    """When the disk fills up: `stop` the training, or let it `go_on` to the end without the record."""
+    """If the disk fills up: `stop` the training, or `go_on` to its end without the record."""
 
     stop = "stop"
     go_on = "go_on"
@@ -44,8 +45,8 @@ class OnFull(Enum):
 
 @dataclass(frozen=True)
 class RecordedTraining:
-    """A training that is about to begin: the model on its device, the rows, the recipe, the record's own
-    random streams, and the folder that it is to be written to."""
+    """A training that is about to begin: the model on its device, the training rows, the recipe, the
+    recorder's random streams, and the folder of the record."""
 
     model: nn.Module
     split: Split
@@ -64,8 +65,11 @@ class RecordedTraining:
 
 @dataclass(frozen=True)
 class Recorder(Component):
-    """Something that watches a training. `classes` are those whose rows are tracked, `rows` a file that
-    lists them; null both for all. `on_full`: what a full disk means for the training."""
+    """Watches a training and writes a record of it.
+
+    `classes` are the classes to track and `rows` a file of rows to track; both null track every row.
+    `on_full` decides about the training if the disk fills up.
+    """
 
     classes: list[ClassNumber] | None
     rows: str | None
@@ -74,7 +78,7 @@ class Recorder(Component):
     def identity(self) -> dict[str, Any]:
         listed = None if self.rows is None else content(self._listed)
         found = super().identity() | {"rows": listed}
-        del found["on_full"]  # a record is the same whatever would have been done without it
+        del found["on_full"]  # a finished record is the same under both policies
         return found
 
     @cached_property
@@ -83,7 +87,7 @@ class Recorder(Component):
         return read_rows(self.rows, "recorder.rows")
 
     def check_parameters(self, option: str) -> None:
-        """Raises UserError for parameters that make no sense; `option` is where they were set."""
+        """Raise UserError for fields that contradict each other; `option` is the recorder's."""
         if self.classes == []:
             raise UserError(f"{option}.classes is empty: name the classes to track, or null for all")
         if self.classes is not None and self.rows is not None:
@@ -92,7 +96,10 @@ class Recorder(Component):
             read_rows(self.rows, f"{option}.rows")
 
     def tracked(self, split: Split) -> Tensor:
-        """(T,) the rows that can be asked for later, ascending."""
+        """Return the tracked rows (T,) in ascending order: those that a request can name later.
+
+        Raise UserError if the file of rows lists one that is not in the split.
+        """
         if self.classes is not None:
             return split.rows[torch.isin(split.labels, torch.tensor(self.classes).to(split.labels))]
         if self.rows is not None:
@@ -107,71 +114,103 @@ class Recorder(Component):
         return split.rows
 
     def index(self, split: Split) -> dict[str, Tensor]:
-        """What decides which requests can be served: `tracked`, and `groups` (T,) where rows can only be
-        asked for together."""
+        """Return the tensors that decide which requests can be served: `tracked` (T,), and `groups`
+        (T,) if a group's rows can only be forgotten together."""
         return {"tracked": self.tracked(split).cpu()}
 
-    def estimated_bytes(self, watched: RecordedTraining) -> int:
-        """Bytes that the record will take, expected before the first step."""
+    def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
+        """Return the expected size of the record, of these rows (T,) or of the recorder's own."""
         raise NotImplementedError
 
-    def watch(self, steps: Iterator[Step], watched: RecordedTraining) -> Iterator[Step]:
-        """Passes the steps on, writing the record into the folder."""
+    def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
+        """Pass the steps on unchanged, and write the record into the training's folder."""
         raise NotImplementedError
 
-    def check(self, watched: RecordedTraining, option: str) -> None:
-        """Raises UserError where this training cannot be recorded."""
-        refuse_batch_norm(watched.model)
+    def check(self, training: RecordedTraining, option: str) -> None:
+        """Raise UserError if this training cannot be recorded."""
+        refuse_batch_norm(training.model)
 
-    def summary(self, watched: RecordedTraining, option: str, asked: int) -> str:
-        """The cost sheet: bytes in all, per tracked row and free, and the share of batches that a
-        request for `asked` rows hits."""
-        bill, rows = self.estimated_bytes(watched), max(1, len(self.tracked(watched.split)))
-        free = shutil.disk_usage(watched.folder).free
-        hit = share_of_batches_hit(len(watched.split), asked, watched.recipe.batch_size)
+    def summary(self, training: RecordedTraining, option: str, asked: int) -> str:
+        """Return one line: expected bytes, in all and per tracked row, free bytes, and the share of
+        batches that a request for `asked` rows hits."""
+        size, rows = self.estimated_bytes(training), max(1, len(self.tracked(training.split)))
+        free = free_bytes(training.folder)
+        hit = share_of_batches_hit(len(training.split), asked, training.recipe.batch_size)
         return (
-            f"{option}: {_size(bill)} expected, {_size(bill / rows)} per tracked row, {_size(free)} "
-            f"free; a request for {asked} rows hits {hit:.1%} of the batches"
+            f"{option}: {in_words(size)} expected, {in_words(size / rows)} per tracked row, "
+            f"{in_words(free)} free; a request for {asked} rows hits {hit:.1%} of the batches"
         )
 
-    def smaller(self, option: str) -> str:
-        """What makes the record smaller, in words, with its overrides."""
-        return f"track fewer rows ({option}.classes=[…]) or store less ({option}.dtype=bf16)"
+    def fits(self, training: RecordedTraining, free: int, **changes: Any) -> bool:
+        """Return whether the record would fit into `free` bytes with these fields changed."""
+        return replace(self, **changes).estimated_bytes(training) <= free
+
+    def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
+        """Yield settings, as overrides, each of which alone makes the record fit into `free` bytes."""
+        split = training.split
+        of_tracked = torch.isin(split.rows, self.tracked(split))
+        tracked, labels = split.rows[of_tracked], split.labels[of_tracked]
+        classes, sizes = labels.unique(return_counts=True)
+        largest = classes[sizes.argsort(descending=True)]  # if these fit, so do any others
+
+        def fit(rows: Tensor) -> bool:
+            return self.estimated_bytes(training, rows) <= free
+
+        count = largest_count(lambda n: fit(tracked[torch.isin(labels, largest[:n])]), len(classes) - 1)
+        if count and self.rows is None:
+            yield f"{option}.classes=[…] with at most {count} class{'es' if count > 1 else ''}"
+            return
+        count = largest_count(lambda n: fit(tracked[:n]), len(tracked) - 1)
+        if count:
+            null = "" if self.classes is None else f"{option}.classes=null "
+            yield f"{null}{option}.rows=<file> with at most {count} row{'s' if count > 1 else ''}"
 
     def writer(self, folder: Path) -> Writer:
+        """Return the thread that writes this recorder's files."""
         return Writer(folder, go_on=self.on_full is OnFull.go_on)
 
 
-def require_space(recorders: Mapping[str, Recorder], watched: Mapping[str, RecordedTraining]) -> None:
-    """Raises UserError where the records of a training, by option, do not fit on their disk together."""
-    bills = {option: recorder.estimated_bytes(watched[option]) for option, recorder in recorders.items()}
-    free = min((shutil.disk_usage(each.folder).free for each in watched.values()), default=0)
-    if sum(bills.values()) > free:
-        largest = max(bills, key=lambda option: bills[option])
-        raise UserError(
-            f"{' and '.join(bills)} would write {_size(sum(bills.values()))}, but {_size(free)} are "
-            f"free: {recorders[largest].smaller(largest)}"
-        )
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes on the disk of a folder."""
+    return shutil.disk_usage(folder).free
 
 
-def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+def require_space(recorders: Mapping[str, Recorder], trainings: Mapping[str, RecordedTraining]) -> None:
+    """Raise UserError if the records of one training do not fit on their disk together.
+
+    Both mappings are by the recorder's option. The message names settings that fit: of the largest
+    record that a setting can make small enough, while the others stay as they are.
+    """
+    sizes = {
+        option: recorder.estimated_bytes(trainings[option]) for option, recorder in recorders.items()
+    }
+    free = min((free_bytes(each.folder) for each in trainings.values()), default=0)
+    total = sum(sizes.values())
+    if total <= free:
+        return
+    cures: list[str] = []
+    for option in sorted(sizes, key=lambda option: sizes[option], reverse=True):
+        others = total - sizes[option]
+        cures = cures or list(recorders[option].cures(trainings[option], free - others, option))
+    cures = [*(cures or ["a smaller model (model=…)"]), "another disk (paths.root=…)"]
+    raise UserError(
+        f"{' and '.join(sizes)} would write {in_words(total)}, but {in_words(free)} are free: "
+        f"set {', or '.join(cures)}"
+    )
 
 
 class Stopwatch:
-    """Seconds that one part of a chain of steps takes: all of its own, without what it waits for."""
+    """Seconds that one part of a chain of steps takes, without the parts that it waits for."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def counting(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Pass the steps on, and add the time that they take."""
         return self._timed(steps, 1)
 
     def excluding(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Pass the steps on, and subtract the time that they take."""
         return self._timed(steps, -1)
 
     def _timed(self, steps: Iterator[Step], sign: int) -> Iterator[Step]:
@@ -187,7 +226,7 @@ class Stopwatch:
 
 
 def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Tensor]) -> None:
-    """The last files of a record; where it was given up, only word of that."""
+    """Write the last files of a record, or only the mark `lost` if the writer gave it up."""
     if writer.lost:
         (folder / LOST).touch()
         return
@@ -196,7 +235,7 @@ def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Te
 
 
 def check_request(index: dict[str, Tensor], rows: Tensor, option: str) -> None:
-    """Raises UserError where the record of `option` cannot serve a request for these rows."""
+    """Raise UserError if a record with this index cannot serve a request for these rows."""
     tracked = index["tracked"]
     unknown = rows[~torch.isin(rows, tracked)]
     if len(unknown):
@@ -214,17 +253,3 @@ def check_request(index: dict[str, Tensor], rows: Tensor, option: str) -> None:
             f"{option} keeps one sum per group, and only a part of group {int(torn[0])} is to be "
             f"forgotten: ask for whole groups, or set {option}.group_by=null"
         )
-
-
-def share_of_batches_hit(rows: int, tracked: int, batch_size: int) -> float:
-    """Probability that a batch of `batch_size` out of `rows` holds at least one of `tracked` rows
-    (hypergeometric): what a request of this size makes of an amnesiac record.
-
-    >>> round(share_of_batches_hit(60000, 6131, 64), 3)
-    0.999
-    """
-    others = rows - tracked
-    if others < batch_size:
-        return 1.0
-    ways = math.lgamma(others + 1) - math.lgamma(others - batch_size + 1)
-    return 1 - math.exp(ways - math.lgamma(rows + 1) + math.lgamma(rows - batch_size + 1))

@@ -1,0 +1,48 @@
+"""Estimates of a record: the batches that a request hits, and the largest setting that fits a disk."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+
+# Shares with two significant digits, ascending, from 1e-6 to 0.99.
+SHARES = [float(f"{digits}e{power}") for power in range(-7, -1) for digits in range(10, 100)]
+
+
+def share_of_batches_hit(rows: int, tracked: int, batch_size: int) -> float:
+    """Return the probability that a batch of `batch_size` out of `rows` holds any of `tracked` rows.
+
+    A request for that many rows takes this share of the batches out of an amnesiac record.
+
+    >>> round(share_of_batches_hit(60000, 6131, 64), 3)
+    0.999
+    """
+    others = rows - tracked
+    if others < batch_size:
+        return 1.0
+    # Hypergeometric: 1 − C(others, B) / C(rows, B), whose factors B! cancel.
+    ways = math.lgamma(others + 1) - math.lgamma(others - batch_size + 1)
+    return 1 - math.exp(ways - math.lgamma(rows + 1) + math.lgamma(rows - batch_size + 1))
+
+
+def largest_share(fits: Callable[[float], bool], below: float) -> float | None:
+    """Return the largest share of two significant digits below `below` that fits, or None.
+
+    Every share below one that fits must fit too.
+    """
+    shares = [share for share in SHARES if share < below]
+    found = bisect_right(shares, False, key=lambda share: not fits(share))
+    return shares[found - 1] if found else None
+
+
+def largest_count(fits: Callable[[int], bool], most: int) -> int:
+    """Return the largest number from 1 to `most` that fits, or 0; smaller numbers must fit too."""
+    return bisect_right(range(1, most + 1), False, key=lambda count: not fits(count))
+
+
+def in_words(size: float) -> str:
+    """Return a number of bytes with its unit, for messages."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

@@ -1,0 +1,97 @@
+"""From the factors that one step leaves behind to the numbers that the record stores."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.recording.per_sample.layout import TYPES, FactorType, Layout
+from methods.recording.per_sample.shares import Attribution, Shares, adam_roots
+from methods.recording.random_mask import RandomMask
+from methods.training.descent import Step
+from methods.weights.per_sample_gradients import RULES, Factors
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The n tracked rows of a step: `entries` (n, entry_numbers) in the record's type, `sums`
+    (n, slot_numbers) float32, and in int8 `scales` (n, factors), by which entries are multiplied."""
+
+    entries: Tensor
+    sums: Tensor
+    scales: Tensor | None
+
+
+@dataclass(frozen=True)
+class Packer:
+    """Packs the tracked rows of each step. `masks` holds the mask of every summed layer, or None."""
+
+    layers: Mapping[str, nn.Module]
+    layout: Layout
+    masks: Mapping[str, RandomMask | None]
+    dtype: FactorType
+    attribution: Attribution
+    shares: Shares
+
+    def pack(
+        self,
+        step: Step,
+        taken: Mapping[str, list[Factors]],
+        where: slice | Tensor,
+        slots: Tensor,
+    ) -> Packed:
+        """Pack the rows at `where` in the batch, which belong to `slots` (n,)."""
+        entries = torch.empty(len(slots), self.layout.entry_numbers, dtype=TYPES[self.dtype])
+        sums = torch.empty(len(slots), self.layout.slot_numbers)
+        scales: list[Tensor] = []
+        for name, (use,) in taken.items():
+            factors = Factors(use.a[where], use.b[where])
+            if name in self.layout.sums:
+                sums[:, self.layout.sums[name].numbers] = self._summands(step, name, factors, slots)
+            else:
+                scales += self._write_factors(entries, name, factors)
+        return Packed(entries, sums, torch.stack(scales, 1) if scales else None)
+
+    def _summands(self, step: Step, name: str, factors: Factors, slots: Tensor) -> Tensor:
+        """Return (n, kept) c_t·g_{i,t}/B of a layer, or the masked part of it."""
+        layer = self.layers[name]
+        each = self._gradients(layer, factors) * self._coefficient(step, layer)
+        mask = self.masks[name]
+        return each if mask is None else mask.of_each(slots.tolist(), each)
+
+    def _gradients(self, layer: nn.Module, factors: Factors) -> Tensor:
+        """Return (n, parameters) every row's gradient of a layer. Norms are computed in float32 in any
+        case: their gradients are cheap, and sensitive to rounding."""
+        rule = RULES[type(layer)]
+        exact = rule.total is None or self.dtype is FactorType.fp32
+        dtype = torch.float32 if exact else torch.bfloat16
+        each = rule.each(layer, Factors(factors.a.to(dtype), factors.b.to(dtype)))
+        names = [name for name, _ in layer.named_parameters(recurse=False)]
+        return torch.cat([each[name].flatten(1) for name in names], 1).float()
+
+    def _coefficient(self, step: Step, layer: nn.Module) -> Tensor:
+        """Return c_t: one number, or one for each of the layer's parameters if preconditioned."""
+        share = self.shares.each[step.number]
+        if self.attribution is not Attribution.preconditioned:
+            return torch.tensor(share)
+        return share / adam_roots(step, layer)
+
+    def _write_factors(self, entries: Tensor, name: str, factors: Factors) -> list[Tensor]:
+        """Write both factors of a layer into the entries; return their scales (n,), in int8 only."""
+        scales = []
+        for factor, value in (("a", factors.a.flatten(1)), ("b", factors.b.flatten(1))):
+            if self.dtype is FactorType.int8:
+                value, scale = _in_eight_bits(value)
+                scales.append(scale.cpu())
+            entries[:, self.layout.factors[name, factor].numbers] = value
+        return scales
+
+
+def _in_eight_bits(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (n, m) whole numbers from −127 to 127, and (n,) the scale of each row: value ≈ whole·scale.
+
+    The scale is max_j |v_j| / 127, so that the largest number of a row becomes ±127.
+    """
+    scale = torch.linalg.vector_norm(values, torch.inf, dim=1).float() / 127
+    return (values / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round(), scale

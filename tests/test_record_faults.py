@@ -1,0 +1,150 @@
+"""Records that are altered, lost, or do not fit on the disk."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from data.errors import UserError
+from methods.recording.batch_updates import UpdateRecord
+from methods.recording.files import EntryFile, Writer
+from methods.training.loop import Diverged
+from runner.plan import Plan
+from runner.stages.models import MODEL
+from runner.store import Artefact, Store
+from runner.tracking import Tracker
+from tests.conftest import Stages, stages_of
+from tests.recording import RECORD
+
+Quick = Callable[..., Plan]
+
+
+def test_an_altered_record_is_made_again(quick: Quick) -> None:
+    stages = stages_of(quick(*RECORD))
+    stages.pretrain()
+    path = stages.record("batch_updates").path / "updates.entries"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    again = stages_of(quick(*RECORD))
+    again.pretrain()
+    assert (again.record("batch_updates").path / "updates.entries").read_bytes() == whole
+
+
+def put_weights_of(other: Artefact, made: Artefact) -> None:
+    """As if `made` had ended in the weights of `other`."""
+    (made.path / MODEL).write_bytes((other.path / MODEL).read_bytes())
+    sums = made.read("checksums.json") | {MODEL: other.checksum(MODEL)}
+    text = json.dumps(sums, indent=2, sort_keys=True) + "\n"  # as the store writes it
+    (made.path / "checksums.json").write_text(text)
+
+
+def test_a_record_that_belongs_to_other_weights_is_refused(quick: Quick) -> None:
+    """As where the original was made by another release of torch."""
+    stages = stages_of(quick("training.epochs=2"))
+    made = stages.pretrain()
+    other = stages_of(quick("training.epochs=2", "seed=1")).pretrain()
+    put_weights_of(other, made)
+    with pytest.raises(UserError, match="did not end in the weights of the stored original"):
+        stages_of(quick(*RECORD)).pretrain()
+
+
+def test_a_record_is_not_used_with_another_original(quick: Quick) -> None:
+    """As where the original was deleted and made again on another machine."""
+    amnesiac = [*RECORD, "method=amnesiac"]
+    stages = stages_of(quick(*amnesiac))
+    stages.pretrain()
+    put_weights_of(stages_of(quick("training.epochs=2", "seed=1")).pretrain(), stages.pretrain())
+    again = stages_of(quick(*amnesiac))
+    with pytest.raises(UserError, match=r"recorder\.batch_updates .* other weights .* is set aside"):
+        again.unlearn(again.pretrain())
+
+
+def test_an_entry_that_was_altered_is_found_when_it_is_read_and_recorded_anew(quick: Quick) -> None:
+    """The store looks at the length of entries alone when it opens a record."""
+    request = ["recorder=[batch_updates]", "method=amnesiac"]
+    stages = stages_of(quick(*request))
+    stages.pretrain()
+    path = stages.record("batch_updates").path / "updates.entries"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    assert stages.record("batch_updates").damage() == "updates.entries differs from what was written"
+    again = stages_of(quick(*request))
+    with pytest.raises(UserError, match="set aside: run again, and it is made anew"):
+        again.unlearn(again.pretrain())
+    third = stages_of(quick(*request))
+    third.unlearn(third.pretrain())
+    assert path.read_bytes() == whole
+
+
+def test_what_a_writer_fails_at_is_raised_where_it_was_asked_for(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"), Writer(tmp_path, go_on=True) as writer:
+        writer.do(fail)
+
+
+def test_a_training_that_ended_is_kept_when_a_record_of_it_fails_later(quick: Quick) -> None:
+    """The Bayesian record begins after the last step."""
+    stages = stages_of(quick("recorder=[bayesian]", "recorder.bayesian.initial=1e6"))
+    with pytest.raises(Diverged):
+        stages.pretrain()
+    assert {artefact.stage for artefact in stages.store.artefacts()} == {"request", "pretrain"}
+    plain = stages_of(quick())
+    assert plain.pretrain().read("cost.json")["gradient_examples"] == 200
+    assert len(plain.pretrain().read("curves.json")) == 1
+
+
+# Full disks
+
+
+def full(*jobs: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("on_full", ["stop", "go_on"])
+def test_a_disk_that_fills_up_ends_the_record_and_the_training_if_asked(
+    quick: Quick, on_full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EntryFile, "append", full)
+    several = ["recorder=[batch_updates,checkpoints]", "training.epochs=3"]
+    stages = stages_of(quick(*several, f"recorder.batch_updates.on_full={on_full}"))
+    with pytest.raises(UserError, match=r"disk .* full|disk filled up"):
+        stages.pretrain()
+    kept = {artefact.stage for artefact in stages.store.artefacts()}
+    assert kept == ({"request"} if on_full == "stop" else {"request", "pretrain", "record"})
+    assert not stages.store.leftovers()
+    monkeypatch.undo()
+    again = stages_of(quick("recorder=[batch_updates,checkpoints]"))
+    again.pretrain()
+    assert len(UpdateRecord.open(again.record("batch_updates").path).rows) == 4
+
+
+class Filling(Tracker):
+    """Another program, which leaves so many bytes of a disk after the first epoch."""
+
+    def __init__(self, disk: Path, left: int) -> None:
+        self.disk, self.left = disk, left
+
+    def curve(self, stage: str, point: Mapping[str, float]) -> None:
+        if not (self.disk / "filler").exists():
+            size = shutil.disk_usage(self.disk).free - self.left
+            (self.disk / "filler").write_bytes(bytes(size))
+
+
+@pytest.mark.parametrize("recorder", ["batch_updates", "checkpoints"])
+def test_the_training_outlives_a_disk_that_is_really_full(
+    quick: Quick, small_disk: Callable[[int], Path], recorder: str
+) -> None:
+    """What the record held makes room for the model."""
+    root = small_disk(24)
+    options = [f"recorder=[{recorder}]", f"recorder.{recorder}.on_full=go_on", "model.hidden=256"]
+    plan = quick(*options, "training.epochs=8", "training.batch_size=40", f"paths.root={root}")
+    stages = Stages(plan, Store(root / "store"), Filling(root, 200_000))
+    with pytest.raises(UserError, match="the disk filled up, and the training went on"):
+        stages.pretrain()
+    assert {artefact.stage for artefact in stages.store.artefacts()} == {"request", "pretrain"}
