@@ -19,7 +19,7 @@ from runner.tracking import flat, track
 OWN = ("before", "unlearned", "repaired")
 
 # The choices that label a row.
-NAMED = ("dataset", "model", "scenario", "method", "line")
+NAMED = ("dataset", "model", "scenario", "method", "variant")
 
 
 def run(plan: Plan, overrides: Sequence[str] = ()) -> Row | None:

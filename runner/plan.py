@@ -217,7 +217,7 @@ class Plan:
             chosen = self.names.get(option, type(method).__name__)
             cure = f"add recorder=[{name}]"
             if option == "method" and self.reads is not None:
-                cure = f"reads={self.reads} is none: name the experiment= whose line this is, or {cure}"
+                cure = f"reads={self.reads} is none: name the experiment= whose variant this is, or {cure}"
                 cure += " and set reads=null"
             raise UserError(f"{option}={chosen} reads a record of the training: {cure}")
 

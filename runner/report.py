@@ -90,7 +90,7 @@ class Report:
             places = {role: (row.setting, row.cells.get(role, role)) for role in row.scores}
             if (again := shared_role(row)) is not None:
                 places["unlearned"] = (row.setting, again)
-            ours.setdefault(row.names.get("line", row.names["method"]), {}).update(places)
+            ours.setdefault(row.names.get("variant", row.names["method"]), {}).update(places)
         lines = dict.fromkeys([line for line, _, _ in self.published] + sorted(ours))
         heads = list(dict.fromkeys((role, metric) for _, role, metric in self.published))
         numbers = cells[["value", "half_width"]]
@@ -166,14 +166,14 @@ class Report:
         lines: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
         for row in self.rows:
             options = {
-                name: value for name, value in row.names.items() if name not in ("method", "line")
+                name: value for name, value in row.names.items() if name not in ("method", "variant")
             }
             options |= {as_option(name): value for name, value in row.parameters.items()}
             shared = {name: value for name, value in options.items() if not _is_own(name)}
             for role, method in SHARED.items():
                 lines[row.setting, role] = (method, shared)
             own = {name: value for name, value in options.items() if not name.startswith("repair.")}
-            name = row.names.get("line", row.names["method"])
+            name = row.names.get("variant", row.names["method"])
             lines[row.setting, row.cells["unlearned"]] = (name, own)
             if "before" in row.cells:
                 lines[row.setting, row.cells["before"]] = (f"{name}, before the request", own)

@@ -53,7 +53,7 @@ def test_every_preset_runs_shrunk_to_digits(name: str, tmp_path: Path) -> None:
     chosen = {option: str(values).split(",")[0] for option, values in swept.items()}
     first = [f"{option}={value}" for option, value in chosen.items() if option != "model"]
     smaller = QUICK
-    if "line" in chosen and "/model:" in (CONF / "line" / f"{chosen['line']}.yaml").read_text():
+    if "variant" in chosen and "/model:" in (CONF / "variant" / f"{chosen['variant']}.yaml").read_text():
         smaller = [option for option in QUICK if not option.startswith("model.")]
     row = run(plan_of(f"experiment={name}", *first, "profile=quick", *smaller, f"paths.root={tmp_path}"))
     assert row is not None and row.status == "done" and row.name.endswith("_quick")
@@ -108,8 +108,8 @@ def test_what_decides_a_result_is_in_the_key(override: str) -> None:
     ("overrides", "rows"),
     [
         (["data.rare=[3:5,4:7]"], {3: 5, 4: 7}),
-        (["experiment=paper004_table1", "line=factored"], {3: 100}),
-        (["experiment=paper004_table1", "line=factored", "data.rare=[]"], {}),
+        (["experiment=paper004_table1", "variant=factored"], {3: 100}),
+        (["experiment=paper004_table1", "variant=factored", "data.rare=[]"], {}),
     ],
 )
 def test_classes_are_made_rare_and_whole_again(overrides: list[str], rows: dict[int, int]) -> None:
@@ -174,7 +174,7 @@ def test_tuned_numbers_are_found_and_the_command_line_beats_them() -> None:
         (["training.lr=nan"], "training.lr=nan"),
         (["training.clip=-1"], "training.clip=-1"),
         (["method=negative_gradient", "method.stop_loss=nan"], "method.stop_loss=nan"),
-        (["line=factored"], "name the experiment= whose line this is"),
+        (["variant=factored"], "name the experiment= whose variant this is"),
         (["dataset.mean=[0.1,0.2]"], "dataset.mean has 2 numbers for 1 channels"),
     ],
 )

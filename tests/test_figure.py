@@ -171,14 +171,14 @@ def test_the_figures_of_every_preset_build(preset: str) -> None:
 def test_published_lines_are_lines_of_ours(path: Path) -> None:
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert lines and {line["line"] for line in lines} <= set(options("line"))
+    assert lines and {line["line"] for line in lines} <= set(options("variant"))
     assert {line["role"] for line in lines} <= {"original", "unlearned", "repaired"}
     assert all(0 <= value <= 1 for value in read(path.stem).values())
 
 
 def test_ours_and_theirs_stand_in_one_cell(quick: Quick) -> None:
     """On digits and small: the numbers differ, their places must not."""
-    preset = ["line=amnesiac", "recorder=[batch_updates]", "repair=epochs", "name=beside"]
+    preset = ["variant=amnesiac", "recorder=[batch_updates]", "repair=epochs", "name=beside"]
     row = run(quick(*preset))
     assert row is not None
     report = Report([row], ["test_forget_accuracy"], published=read("paper004_table1"))

@@ -152,7 +152,7 @@ def test_the_names_of_lines_are_no_part_of_what_they_share() -> None:
     rows = []
     for model in (models := ("resnet18", "vit")):
         made = row("amnesiac", 0, 0.1, setting=model)
-        rows.append(replace(made, names={**made.names, "model": model, "line": f"{model}_amnesiac"}))
+        rows.append(replace(made, names={**made.names, "model": model, "variant": f"{model}_amnesiac"}))
     lines = {line for line, _ in cells(Report(rows, COLUMNS))}
     shared = {f"{name} (model={model})" for name in ("original", "retrain") for model in models}
     assert lines == shared | {f"{model}_amnesiac" for model in models}
