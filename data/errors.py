@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""Exceptions for what a user can mend."""
 
 
 class UserError(Exception):
@@ -7,3 +7,8 @@ class UserError(Exception):
     The command line prints the message alone and exits with 1. Everything else is a bug and keeps
     its traceback.
     """
+
+
+class ComponentError(UserError):
+    """A component breaks the rules of its interface. The command line puts its name and file before the
+    message."""

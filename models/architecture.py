@@ -13,6 +13,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from data.component import Component
+from data.contracts import returned
 from data.errors import UserError
 
 
@@ -74,9 +75,10 @@ class Architecture(Component):
 
     def _built(self, channels: int, size: int, classes: int) -> nn.Module:
         try:
-            return self.build(channels, self.input_size or size, classes)
+            built = self.build(channels, self.input_size or size, classes)
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             raise UserError(f"no such model can be built ({error}): check model.*") from error
+        return returned(self, "build", built, nn.Module, "a torch.nn.Module")
 
     def _read(self, path: Path) -> bytes:
         """The file of weights, checked: it may change while a run goes on."""

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from data.contracts import named, returned
 from data.errors import UserError
 from data.requests import Request
 from data.split import Dataset, Split
@@ -44,6 +45,7 @@ from runner.tracking import Tracker
 
 MODEL = "model.safetensors"
 TENSORS = "tensors.safetensors"
+MODEL_MADE = "the model that it made, a torch.nn.Module"
 ORIGINAL = "original.json"  # in a record: whose training it is of
 
 # The stage that makes the model of a role.
@@ -81,7 +83,8 @@ class Stages:
         """The data on the device; loaded only if a stage must be made."""
         plan = self.plan
         with Bar(f"load {plan.names['dataset']}", delay=0):
-            dataset = plan.source.load(plan.data_root, plan.download)
+            loaded = plan.source.load(plan.data_root, plan.download)
+        dataset = returned(plan.source, "load", loaded, Dataset, "a data.split.Dataset")
         dataset = dataset if plan.limit is None else dataset.limited(plan.limit)
         for label, rows in plan.rare.items():
             dataset = dataset.thinned(label, rows)
@@ -93,7 +96,10 @@ class Stages:
 
         def produce(folder: Path) -> None:
             dataset = self.dataset.to(torch.device("cpu"))
-            request = self.plan.scenario.select(dataset, self.streams("request"))
+            selected = self.plan.scenario.select(dataset, self.streams("request"))
+            request = returned(
+                self.plan.scenario, "select", selected, Request, "a data.requests.Request"
+            )
             save_file({"rows": request.rows, "test": request.test}, folder / TENSORS)
             retained = _retained(dataset.train, request)
             kept = set(retained.labels.unique().tolist())
@@ -244,7 +250,10 @@ class Stages:
                 )
                 for name, each in watched.items():
                     watch, recorder = watches[name], plan.recorders[name]
-                    steps = watch.counting(recorder.watch(watch.excluding(steps), each))
+                    recorded = recorder.watch(watch.excluding(steps), each)
+                    meaning = "an iterator of the steps"
+                    recorded = returned(recorder, "watch", recorded, Iterator, meaning)  # type: ignore[type-abstract]
+                    steps = watch.counting(recorded)
                 for _ in steps:
                     pass
             for name, place in recorders.items():
@@ -314,7 +323,8 @@ class Stages:
             if role != "reference" and self.plan.looks_identity:
                 problem.conditions = replace(conditions, passed=self._looks(problem.model, conditions))
             with conditions.meter:
-                model = method.unlearn(problem)
+                made = method.unlearn(problem)
+                model = returned(method, "unlearn", made, nn.Module, MODEL_MADE)
             if conditions.meter.cut:
                 conditions.log({"cut_by_budget": 1})
             _save(model, folder)
@@ -351,8 +361,8 @@ class Stages:
             with self._conditions(folder, "before", self.streams("unlearn"), None) as conditions:
                 problem = self.problem(method, self.pretrain(), conditions)
                 with conditions.meter:
-                    model = method.initial_training(problem)
-                assert model is not None
+                    made = method.initial_training(problem)
+                    model = returned(method, "initial_training", made, nn.Module, MODEL_MADE)
                 kept = sum(made.size() for made in self.used[others:] if made.stage == "slice")
                 conditions.log({"record_bytes": kept})
                 _save(model, folder)
@@ -489,8 +499,18 @@ class Stages:
         state = load_file(made.path / MODEL)
         model = self._fresh(self.streams("load"))
         if method is not None:
-            model = method.module(lambda: self._fresh(self.streams("load")), state).to(self.plan.device)
-        model.load_state_dict(state)
+            shell = method.module(lambda: self._fresh(self.streams("load")), state)
+            model = returned(method, "module", shell, nn.Module, "a torch.nn.Module")
+            model = model.to(self.plan.device)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            if method is None:
+                raise
+            reason = " ".join(str(error).split()[:20])
+            raise UserError(
+                f"{named(method, 'module')} must return a module that fits what unlearn made: {reason}…"
+            ) from error
         return model
 
     def _cached_training(self, outer: Meter) -> CachedTraining:
