@@ -28,6 +28,7 @@ from models.precision import Precision
 from runner.naming import run_name
 from runner.published import read
 from runner.store import Identity, fingerprint
+from runner.tracking import check_settings
 
 Part = TypeVar("Part", bound=Component)
 
@@ -182,6 +183,7 @@ class Plan:
                     f"data.rare=[{label}:{rows}]: name classes 0 to {self.source.classes - 1}, and at "
                     "least 1 row of each"
                 )
+        check_settings(self.tracking)
         self.source.check()
         self.recipe.check_parameters("training")
         self._check_method("method", self.method)
@@ -217,7 +219,9 @@ class Plan:
             chosen = self.names.get(option, type(method).__name__)
             cure = f"add recorder=[{name}]"
             if option == "method" and self.reads is not None:
-                cure = f"reads={self.reads} is none: name the experiment= whose variant this is, or {cure}"
+                cure = (
+                    f"reads={self.reads} is none: name the experiment= whose variant this is, or {cure}"
+                )
                 cure += " and set reads=null"
             raise UserError(f"{option}={chosen} reads a record of the training: {cure}")
 
