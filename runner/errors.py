@@ -48,8 +48,10 @@ def message_of(error: Exception) -> str | None:
         return text
     if isinstance(error, ComponentError):
         return located(error)
-    if isinstance(error, UserError | HydraException | OmegaConfBaseException):
+    if isinstance(error, UserError):
         return str(error).strip()
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return " ".join(str(error).split())
     if type(error).__name__ == "OutOfMemoryError":  # torch's; importing torch takes a second
         return "the GPU's memory is too small: set a smaller batch size, or device=cpu"
     if (text := blamed(error)) is not None:

@@ -38,6 +38,10 @@ SENTENCES: Table = (
         r"Error merging override [+]*([^=\n]*)=\[[^\n]*\nCannot merge DictConfig",
         r"\1 holds several options: set them one by one, by their names",
     ),
+    (
+        r"In '(.*?)': \w*TypeError raised while composing config:\nCannot merge",
+        r"\1.yaml sets options where a list must be, or a list where options must be",
+    ),
     (r"Could not append to config. An item is already at '(.*?)'", r"\1 exists: write \1=… without +"),
     (r"Key '(\w+)' not in 'Run'", r"\1 cannot be removed: leave out ~\1"),
     (
@@ -103,7 +107,7 @@ SUBJECTS = (
 # The reason, and what the option must be.
 REASONS: Table = (
     (
-        r"Value '(\[.*\])' of type '\w+' could not be converted",
+        r"Value '(\[.*\]|\{.*\})' of type '\w+' could not be converted",
         r"it must be a single number, not \1; a sweep over several numbers is -m option=a,b",
     ),
     (
@@ -229,8 +233,7 @@ def _several_options(error: OmegaConfBaseException) -> str:
     """Name the options of a part of the configuration that was set as a whole."""
     assert isinstance(error.parent_node, DictConfig)
     key, part = str(error.full_key), error.parent_node[error.key]
-    if not isinstance(part, DictConfig):
-        return f"{key} is a single value: write {key}=…"
+    assert isinstance(part, DictConfig)
     options = [f"{key}.{option!s}" for option in part]
     return f"{key} holds several options: set {' or '.join(options)}"
 

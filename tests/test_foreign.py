@@ -81,10 +81,8 @@ def test_a_method_that_returns_another_model(said: Said) -> None:
 def test_a_method_that_reads_what_it_did_not_declare(said: Said, tmp_path: Path, part: str) -> None:
     text = said("method", method(f"return problem.{part}"))
     read = "retain" if part == "rest" else part
-    assert (
-        f"method Own, in Own.unlearn ({tmp_path}/own.py, line {line_of('BODY')}): it reads problem.{read}"
-        in text
-    )
+    place = f"method Own, in Own.unlearn ({tmp_path}/own.py, line {line_of('BODY')})"
+    assert f"{place}: it reads problem.{read}" in text
 
 
 @pytest.mark.parametrize(
