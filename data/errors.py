@@ -7,3 +7,8 @@ class UserError(Exception):
     The command line prints the message alone and exits with 1. Any other exception is a bug and keeps
     its traceback.
     """
+
+
+class ComponentError(UserError):
+    """A component breaks the rules of its interface. The command line puts its name and file before the
+    message."""

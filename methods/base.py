@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data.component import Component
-from data.errors import UserError
+from data.errors import ComponentError
 from data.split import Split
 from data.streams import Streams
 from methods.recording.recorder import Recorder
@@ -32,7 +32,7 @@ class Access(Flag):
     RETAIN = auto()
 
 
-class Undeclared(UserError):
+class Undeclared(ComponentError):
     """A method read something that it does not declare."""
 
 

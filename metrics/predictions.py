@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from data.component import Component
+from data.contracts import returned_scores
 from data.split import Split
 from models.precision import autocast
 
@@ -42,7 +43,7 @@ class Metric(Component):
 
 def scored(metrics: Sequence[Metric], predictions: Predictions, reference: Predictions | None) -> Scores:
     """Return the scores of all metrics together."""
-    found = [metric(predictions, reference) for metric in metrics]
+    found = [returned_scores(metric, metric(predictions, reference)) for metric in metrics]
     return {name: value for scores in found for name, value in scores.items()}
 
 

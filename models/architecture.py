@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from data.bounds import SIZE
 from data.component import Component
+from data.contracts import returned
 from data.errors import UserError
 
 
@@ -81,10 +82,11 @@ class Architecture(Component):
 
     def _built(self, channels: int, size: int, classes: int) -> nn.Module:
         try:
-            return self.build(channels, self.input_size or size, classes)
+            built = self.build(channels, self.input_size or size, classes)
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             reason = str(error).splitlines()[0]  # torch may append its C++ stack
             raise UserError(f"this model cannot be built ({reason}): check model.*") from error
+        return returned(self, "build", built, nn.Module, "a torch.nn.Module")
 
     def _read(self, path: Path) -> bytes:
         """Return the content of the file of weights, checking it again: it may change during a run."""

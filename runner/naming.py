@@ -7,7 +7,10 @@ from omegaconf import OmegaConf
 
 
 def choices(hydra: Any) -> dict[str, str]:
-    """The names of the chosen options, from Hydra's own configuration."""
+    """Return the names of the chosen options by group, from Hydra's own configuration.
+
+    Groups within groups (`hydra/launcher`) and groups without a choice are left out.
+    """
     chosen = OmegaConf.to_container(hydra.runtime.choices)
     assert isinstance(chosen, dict)
     return {
@@ -18,7 +21,9 @@ def choices(hydra: Any) -> dict[str, str]:
 
 
 def run_name(asked: str | None, names: Mapping[str, str]) -> str:
-    """The results folder: the one asked for, or <dataset>_<model>_<scenario>; a profile of a preset has
-    its own."""
+    """Return the name of the results folder: `asked`, or else <dataset>_<model>_<scenario>.
+
+    The name of a chosen profile is appended, so that quick results lie apart.
+    """
     parts = [asked] if asked else [names[part] for part in ("dataset", "model", "scenario")]
     return "_".join([*parts, *(names[part] for part in ("profile",) if part in names)])

@@ -147,7 +147,6 @@ def _sum(first: Mapping[str, float], then: Mapping[str, float]) -> dict[str, flo
 def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: Any) -> Result:
     plan = ws.plan
     shared = plan.without_seed()
-    last = identities.repair(shared) or identities.own(shared)
     return Result(
         name=plan.name,
         key=plan.key,
@@ -155,7 +154,7 @@ def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: 
         names={part: plan.names[part] for part in NAMED if part in plan.names},
         setting=fingerprint(identities.setting(shared)),
         cells=_cells(shared, models),
-        parameters=identities.flat(last),
+        parameters=shared.parameters,
         overrides=list(overrides),
         artefacts=sorted({(made.stage, made.key) for made in ws.used}),
         weights={role.name: weights_of(model) for role, model in models.items()},

@@ -1,4 +1,4 @@
-"""One Hydra job: the configuration it was composed of, its table, and its failure within a sweep."""
+"""One Hydra job: run its configuration, print its table, and note its failure within a sweep."""
 
 import sys
 import traceback
@@ -8,26 +8,31 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conf import Until
-from runner.errors import message_of
+from runner.errors import exit_with_message, message_of, wants_traceback
 from runner.naming import choices
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.report import Report, show
 
-# What a job of a sweep leaves in its folder, for the end of the sweep.
+# Files that a job of a sweep leaves in its folder, to be read at the end of the sweep.
 FAILURE, NAME = "failure.txt", "name.txt"
 
 
 def execute(cfg: DictConfig) -> None:
-    """Runs a composed configuration. A run alone prints its own table. In a sweep a failure is told
-    and noted in the job's folder, and the other jobs go on; the sweep fails when all are done."""
+    """Run a composed configuration, alone or as a job of a sweep.
+
+    A single run prints its table. In a sweep, a failure is printed and noted in the job's folder, and
+    the other jobs go on; the sweep fails when all are done.
+    """
     hydra = HydraConfig.get()
-    overrides = list(hydra.overrides.task)
+    overrides = OmegaConf.to_container(hydra.overrides.task)  # with the ${…} that they have
+    assert isinstance(overrides, list)
     if hydra.mode is RunMode.RUN:
-        row = run(Plan.of(cfg, choices(hydra)), overrides)
+        with exit_with_message():  # before Hydra, which would print the overrides of a failed job first
+            row = run(Plan.of(cfg, choices(hydra)), overrides)
         if row is not None:
             print(f"\n{row.name}, seed {row.seed}\n\n{Report([row], cfg.table.columns).terminal()}")
         return
@@ -37,7 +42,8 @@ def execute(cfg: DictConfig) -> None:
         (folder / NAME).write_text(plan.name)
         run(plan, overrides)
     except Exception as error:
-        text = message_of(error) or traceback.format_exc()
+        message = None if wants_traceback() else message_of(error)
+        text = message or traceback.format_exc()
         print(f"failed: {' '.join(overrides)}: {text}", file=sys.stderr, flush=True)
         (folder / FAILURE).write_text(text)
 

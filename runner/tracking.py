@@ -1,36 +1,62 @@
-"""W&B, or nothing, behind one small class. A mirror: no table is ever read from it."""
+"""Tracking by W&B, or none. W&B mirrors a run; no table reads anything from it."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from conf import Mode, Tracking
 from data.errors import UserError
 from metrics.predictions import Scores, matrices, numbers
-from runner.plan import Plan, identities
-from runner.plan.identities import flat
+from runner.roles import REFERENCE, ROLES, UNLEARNED
 from runner.store import fingerprint
 
-# Curves of `evaluation.every` stand apart: they have an axis of their own.
+if TYPE_CHECKING:  # a plan checks its settings here
+    from runner.plan import Plan
+
+# The suffix of the curves of `evaluation.every`, whose axis is the number of passes.
 SCORED = "scores"
+
+# W&B's rules for the name of a project.
+FORBIDDEN, LONGEST = "/\\#?%:", 128
+
+# Words that W&B takes in WANDB_MODE: ours, and former ones.
+MODES = (*Mode.__members__, "dryrun", "run", "shared")
+
+
+def check_settings(settings: Tracking) -> None:
+    """Raise UserError if W&B would refuse the project, the entity, or the mode in WANDB_MODE."""
+    if not settings.enabled:
+        return
+    for option, name in (("project", settings.project), ("entity", settings.entity)):
+        if name is not None and (not 0 < len(name) <= LONGEST or set(name) & set(FORBIDDEN)):
+            raise UserError(
+                f"tracking.{option}={name}: write a name of 1 to {LONGEST} characters without "
+                f"{' '.join(FORBIDDEN)}; the user or team is tracking.entity"
+            )
+    mode = os.environ.get("WANDB_MODE")
+    if settings.mode is None and mode and mode not in MODES:
+        known = ", ".join(Mode.__members__)
+        raise UserError(f"WANDB_MODE={mode}: set it to one of {known}, or set tracking=off")
 
 
 class Tracker:
-    """Tracks nothing."""
+    """A tracker that tracks nothing."""
 
     def curve(self, stage: str, values: Mapping[str, float]) -> None:
-        """One point of a stage's curves, e.g. an epoch's loss."""
+        """Track one point of a stage's curves, such as the loss of an epoch."""
 
     def result(self, scores: Mapping[str, Scores], costs: Mapping[str, Mapping[str, float]]) -> None:
-        """The scores and costs of the models by role (see `Row`)."""
+        """Track the scores and the costs of the run's models, by the names of their roles."""
 
 
 class WandbTracker(Tracker):
-    """Writes to a W&B run that `track` opened and closes."""
+    """A tracker that writes to a W&B run, which `track` opens and closes."""
 
     def __init__(self, run: Any) -> None:
         self.run = run
-        for stage in ("pretrain", "before", "unlearn", "repair", "reference"):
-            for group, step in ((stage, "epoch"), (f"{stage}_{SCORED}", "pass")):
+        for role in ROLES:
+            for group, step in ((role.curves, "epoch"), (f"{role.curves}_{SCORED}", "pass")):
                 run.define_metric(f"{group}/{step}", hidden=True)
                 run.define_metric(f"{group}/*", step_metric=f"{group}/{step}")
 
@@ -43,12 +69,12 @@ class WandbTracker(Tracker):
 
         lines = {role: numbers(found) | dict(costs[role]) for role, found in scores.items()}
         for role, line in lines.items():
-            prefix = "" if role == "unlearned" else f"{role}/"
+            prefix = "" if role == UNLEARNED.name else f"{role}/"
             self.run.summary.update({prefix + name: value for name, value in line.items()})
-        if "reference" in scores:
-            own, other = numbers(scores["unlearned"]), numbers(scores["reference"])
+        if REFERENCE.name in scores:
+            own, other = numbers(scores[UNLEARNED.name]), numbers(scores[REFERENCE.name])
             self.run.summary.update({f"gap/{name}": own[name] - other[name] for name in own})
-        columns = list(lines["unlearned"])
+        columns = list(lines[UNLEARNED.name])
         data: list[Iterable[Any]] = [
             [role, *(line.get(name) for name in columns)] for role, line in lines.items()
         ]
@@ -63,37 +89,15 @@ class WandbTracker(Tracker):
 
 
 @contextmanager
-def track(plan: Plan) -> Iterator[Tracker]:
-    """A tracker whose run is closed with the body, also when the body fails."""
+def track(plan: "Plan") -> Iterator[Tracker]:
+    """Yield a tracker of the run. Its W&B run is closed after the body, as failed if the body raises.
+
+    Raise UserError if W&B does not start.
+    """
     if not plan.tracking.enabled:
         yield Tracker()
         return
-    import os
-
-    import wandb
-
-    names = plan.names
-    settings = plan.tracking
-    try:
-        run = wandb.init(
-            project=settings.project,
-            entity=settings.entity,
-            group=plan.name,
-            job_type=names["method"],
-            name=f"{names['method']}/{names['scenario']}/s{plan.seed}",
-            tags=[names["dataset"], names["model"]],
-            config=flat(identities.repair(plan) or identities.own(plan)),
-            id=fingerprint([plan.key, plan.name, settings.salt]),
-            resume="allow",
-            mode=settings.mode.value if settings.mode else os.environ.get("WANDB_MODE") or "offline",  # type: ignore[arg-type]
-            dir=plan.root,
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-    except (wandb.Error, ValueError) as error:  # a word in WANDB_MODE that is no mode is a ValueError
-        reason = "; ".join(line.strip() for line in str(error).splitlines()[:3])
-        raise UserError(
-            f"W&B refused ({reason}); run `wandb login`, or set tracking.mode=offline or tracking=off"
-        ) from error
+    run = _started(plan)
     done = False
     try:
         yield WandbTracker(run)
@@ -102,9 +106,41 @@ def track(plan: Plan) -> Iterator[Tracker]:
         run.finish(exit_code=0 if done else 1)
 
 
+def _started(plan: "Plan") -> Any:
+    """Return a new W&B run. The same plan has the same id again, so that its run continues."""
+    import wandb
+
+    names = plan.names
+    settings = plan.tracking
+    mode = settings.mode.value if settings.mode else os.environ.get("WANDB_MODE") or "offline"
+    try:
+        return wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            group=plan.name,
+            job_type=names["method"],
+            name=f"{names['method']}/{names['scenario']}/s{plan.seed}",
+            tags=[names["dataset"], names["model"]],
+            config=plan.parameters,
+            id=fingerprint([plan.key, plan.name, settings.salt]),
+            resume="allow",
+            mode=mode,  # type: ignore[arg-type]
+            dir=plan.root,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except (wandb.Error, ValueError) as error:
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+        raise UserError(
+            f"W&B did not start ({reason}): run `wandb login` if it wants a key, or set "
+            "tracking.mode=offline or tracking=off"
+        ) from error
+
+
 def _picture(counts: Any) -> Any:
-    """A confusion matrix as a grey image, (16 K, 16 K): the darker, the larger the share of the true
-    class."""
+    """Return a confusion matrix (K, K) as a grey image (16 K, 16 K), uint8.
+
+    A square is the darker, the larger its share of the true class.
+    """
     import numpy as np
 
     shares = np.asarray(counts, dtype=float)

@@ -150,14 +150,36 @@ def test_the_salt_changes_the_id_and_off_writes_nothing(quick: Quick) -> None:
     assert len(files(quick().root)) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["tracking.project=a/b"], "tracking.project=a/b: write a name"),
+        (["tracking.project='a#b'"], "without / "),
+        (["tracking.project="], "tracking.project=: write a name of 1 to 128"),
+        ([f"tracking.project={'a' * 129}"], "write a name of 1 to 128 characters"),
+        (["tracking.entity=team/project"], "tracking.entity=team/project: write a name"),
+        (["tracking.entity=''"], "tracking.entity=: write a name"),
+    ],
+)
+def test_names_that_wandb_refuses_are_refused_before_work(
+    quick: Quick, options: list[str], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        quick(*ON, *options)
+    quick(*options)  # without tracking they matter to nobody
+
+
 def test_a_mode_that_is_none_is_refused_before_work(
     quick: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "off")
-    plan = quick(*ON)
-    with pytest.raises(UserError, match=r"W&B refused .* or tracking=off"):
-        run(plan)
-    assert not (plan.root / "store").exists()
+    with pytest.raises(UserError, match="WANDB_MODE=off: set it to one of online, offline, disabled"):
+        quick(*ON)
+    quick(*ON, "tracking.mode=offline")
+    quick()
+    for mode in ("", "dryrun", "disabled", "online"):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        quick(*ON)
 
 
 def test_the_environment_chooses_the_mode(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from methods.base import Facts, Method
 from methods.training.checks import batch_fits
 from methods.weights.layers import refuse_strides_over_a_pixel
 from models.precision import Precision
+from runner.tracking import check_settings
 
 if TYPE_CHECKING:
     from runner.plan.plan import Plan
@@ -21,6 +22,7 @@ def check(plan: "Plan") -> None:
     """Raise UserError if the parts of a plan contradict each other. Reads no data."""
     if "/" in plan.name or plan.name.startswith("."):
         raise UserError(f"name={plan.name} must be a plain folder name")
+    check_settings(plan.tracking)
     plan.source.check()
     plan.recipe.check_parameters("training")
     for option, method in _methods(plan).items():

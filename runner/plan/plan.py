@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +25,7 @@ from runner.plan import identities
 from runner.plan.build import build
 from runner.plan.checks import check
 from runner.published import read
-from runner.store import fingerprint
+from runner.store import Identity, fingerprint
 
 Node = TypeVar("Node")
 
@@ -134,7 +134,16 @@ class Plan:
     @property
     def key(self) -> str:
         """The key of the last artefact that the run makes, which names the run."""
-        return fingerprint(identities.repair(self) or identities.own(self))
+        return fingerprint(self._last)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything that this artefact depends on, as one level of dotted names."""
+        return identities.flat(self._last)
+
+    @property
+    def _last(self) -> Identity:
+        return identities.repair(self) or identities.own(self)
 
 
 def _node(cfg: DictConfig, option: str, kind: type[Node]) -> Node:

@@ -5,6 +5,8 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from data.contracts import named, returned
+from data.errors import UserError
 from data.streams import Streams
 from methods.base import Method
 from methods.training.loop import require_finite
@@ -35,9 +37,18 @@ def load(ws: Workspace, made: Artefact, maker: Method | None = None) -> nn.Modul
     has the original's architecture."""
     state = weights(made.path)
     model = fresh(ws, ws.streams("load"))
-    if maker is not None:
-        model = maker.module(lambda: fresh(ws, ws.streams("load")), state).to(ws.plan.device)
-    model.load_state_dict(state)
+    if maker is None:
+        model.load_state_dict(state)
+        return model
+    shell = maker.module(lambda: fresh(ws, ws.streams("load")), state)
+    model = returned(maker, "module", shell, nn.Module, "a torch.nn.Module").to(ws.plan.device)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()[:20])
+        raise UserError(
+            f"{named(maker, 'module')} must return a module that fits what unlearn made: {reason}…"
+        ) from error
     return model
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data.contracts import returned
 from data.errors import UserError
 from data.requests import Request
 from methods.recording.recorder import (
@@ -142,7 +143,10 @@ def _run(
         require_space(recorders, trainings)
         for option, recorder in recorders.items():
             watch = watches[option]
-            steps = watch.counting(recorder.watch(watch.excluding(steps), trainings[option]))
+            recorded = recorder.watch(watch.excluding(steps), trainings[option])
+            steps = watch.counting(
+                returned(recorder, "watch", recorded, Iterator, "an iterator of the steps")  # type: ignore[type-abstract]
+            )
         for _ in steps:
             pass
     for option, watch in watches.items():

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from data.contracts import returned
 from data.requests import Request
 from data.split import Dataset, Split
 from runner.plan import identities
@@ -19,7 +20,9 @@ def request(ws: Workspace) -> tuple[Request, dict[str, Any]]:
 
     def produce(folder: Path) -> None:
         dataset = ws.dataset.to(torch.device("cpu"))
-        found = ws.plan.scenario.select(dataset, ws.streams("request"))
+        scenario = ws.plan.scenario
+        selected = scenario.select(dataset, ws.streams("request"))
+        found = returned(scenario, "select", selected, Request, "a data.requests.Request")
         save_file({"rows": found.rows, "test": found.test}, folder / TENSORS)
         write(folder / ABOUT, {"target": found.target, "facts": _facts(dataset, found)})
 

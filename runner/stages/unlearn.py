@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from data.contracts import returned
 from data.errors import UserError
 from data.requests import Request
 from methods.base import Access, CachedTraining, Method, Problem
@@ -23,6 +24,8 @@ from runner.stages.pretrain import ORIGINAL, pretrain, record
 from runner.stages.request import retained
 from runner.stages.workspace import COST, Workspace
 from runner.store import Artefact
+
+MODEL_MADE = "the model that it made, a torch.nn.Module"
 
 
 def unlearn(ws: Workspace, request: Request, original: Artefact) -> Artefact:
@@ -67,9 +70,9 @@ def initial_training(ws: Workspace, request: Request, method: Method) -> Artefac
         with ws.conditions(folder, INITIAL.curves, ws.streams("unlearn"), None) as conditions:
             given = problem(ws, request, method, pretrain(ws, request), conditions)
             with conditions.meter:
-                model = method.initial_training(given)
-            assert model is not None
-            stored = sum(made.size() for made in ws.used[others:] if made.stage == "slice")
+                made = method.initial_training(given)
+                model = returned(method, "initial_training", made, nn.Module, MODEL_MADE)
+            stored = sum(each.size() for each in ws.used[others:] if each.stage == "slice")
             conditions.log({"record_bytes": stored})
             save(model, folder)
 
@@ -128,7 +131,8 @@ def _apply(
             passed = _scoring(ws, request, given.model, conditions)
             given.conditions = replace(conditions, passed=passed)
         with conditions.meter:
-            model = work.method.unlearn(given)
+            made = work.method.unlearn(given)
+            model = returned(work.method, "unlearn", made, nn.Module, MODEL_MADE)
         if conditions.meter.cut:
             conditions.log({"cut_by_budget": 1})
         save(model, folder)

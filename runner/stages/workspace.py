@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from data.contracts import returned
 from data.split import Dataset
 from data.streams import Streams
 from methods.training.cost import Cost, Meter
@@ -37,7 +38,8 @@ class Workspace:
         """The data on the device, loaded when the first stage needs them."""
         plan = self.plan
         with Bar(f"load {plan.names['dataset']}", delay=0):
-            dataset = plan.source.load(plan.data_root, plan.data.download)
+            loaded = plan.source.load(plan.data_root, plan.data.download)
+        dataset = returned(plan.source, "load", loaded, Dataset, "a data.split.Dataset")
         if plan.data.limit is not None:
             dataset = dataset.limited(plan.data.limit)
         for label, rows in plan.rare.items():

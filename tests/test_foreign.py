@@ -1,0 +1,207 @@
+"""Components of a user's own that break the rules: whose fault it is, where, and what is wanted."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data.contracts import returned, returned_scores
+from data.errors import UserError
+from metrics.predictions import Metric, Predictions, Scores
+from runner.errors import message_of
+from tests.conftest import QUICK
+from tests.test_cli import runner, told
+
+# A module `own` of the user's, whose classes share these imports.
+HEAD = """
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from methods.base import Access, Method
+from metrics.predictions import Metric
+
+"""
+
+METHOD = """
+@dataclass(frozen=True)
+class Own(Method):
+    access: ClassVar[Access] = Access.NOTHING
+
+    def unlearn(self, problem):
+        BODY
+"""
+
+Said = Callable[..., str]
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Returns what a run says of a class in the user's file own.py, chosen in a group by own.yaml."""
+
+    def run(group: str, code: str, *overrides: str, fields: str = "") -> str:
+        (tmp_path / "own.py").write_text(HEAD + code)
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / "own.yaml").write_text(f"{fields}_target_: own.Own\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "own", raising=False)
+        search = f"hydra.searchpath=[file://{tmp_path}/conf]"
+        asked = [*QUICK, search, f"{group}=own", f"paths.root={tmp_path}/out", *overrides]
+        return told(asked, monkeypatch, capsys)
+
+    return run
+
+
+def method(body: str) -> str:
+    return METHOD.replace("BODY", body)
+
+
+def line_of(text: str) -> int:
+    """Return the line of own.py, holding a method, that begins with the text."""
+    lines = (HEAD + METHOD).splitlines()
+    return 1 + next(number for number, line in enumerate(lines) if line.strip().startswith(text))
+
+
+def test_a_method_that_returns_nothing(said: Said, tmp_path: Path) -> None:
+    text = said("method", method("pass"))
+    assert f"unlearn of method Own ({tmp_path}/own.py, line {line_of('def')}) must return" in text
+    assert "torch.nn.Module, and returned nothing" in text
+
+
+def test_a_method_that_returns_the_wrong_thing(said: Said) -> None:
+    assert "and returned a value of type int" in said("method", method("return 3"))
+
+
+def test_a_method_that_returns_another_model(said: Said) -> None:
+    text = said("method", method("return torch.nn.Linear(2, 2)"))
+    assert "module of method Own" in text and "must return a module that fits" in text
+
+
+@pytest.mark.parametrize("part", ["forget", "retain", "rest", "recording"])
+def test_a_method_that_reads_what_it_did_not_declare(said: Said, tmp_path: Path, part: str) -> None:
+    text = said("method", method(f"return problem.{part}"))
+    read = "retain" if part == "rest" else part
+    place = f"method Own, in Own.unlearn ({tmp_path}/own.py, line {line_of('BODY')})"
+    assert f"{place}: it reads problem.{read}" in text
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise KeyError('x')", "raised KeyError: 'x'"),
+        ("assert False", "raised AssertionError"),
+        ("return problem.model(3)", "raised TypeError"),
+        ("open('nowhere')", "raised FileNotFoundError"),
+        ("list(problem.conditions.meter.batches())", "raised TypeError"),
+    ],
+)
+def test_a_method_that_raises(said: Said, tmp_path: Path, body: str, words: str) -> None:
+    text = said("method", method(body))
+    assert f"method Own, in Own.unlearn ({tmp_path}/own.py, line {line_of('BODY')}), {words}" in text
+    assert "HYDRA_FULL_ERROR=1 shows the traceback" in text
+
+
+@pytest.mark.parametrize(
+    "call", ["check_parameters(self, option)", "check(self, facts)", "identity(self)"]
+)
+def test_a_method_that_raises_before_it_is_used(said: Said, call: str) -> None:
+    code = method("return problem.model") + f"\n    def {call}:\n        1 / 0\n"
+    assert "raised ZeroDivisionError: division by zero" in said("method", code)
+
+
+# Groups of components → the shipped option and class that the user's class extends, the call that it
+# overrides, and what that call must return.
+OTHERS = {
+    "scenario": ("whole_class", "data.requests.WholeClass", "select", "a data.requests.Request"),
+    "dataset": ("digits", "data.sources.Digits", "load", "a data.split.Dataset"),
+    "model": ("small_cnn", "models.small_cnn.SmallCNN", "build", "a torch.nn.Module"),
+    "recorder": ("checkpoints", "methods.recording.checkpoints.Checkpoints", "watch", "an iterator"),
+}
+
+
+def other(group: str, body: str) -> tuple[str, str]:
+    """Return the code of a component of the user's in a group, and the fields of its option."""
+    option, shipped, call, _ = OTHERS[group]
+    module = shipped.rpartition(".")[0]
+    code = f"import {module}\nclass Own({shipped}):\n    def {call}(self, *given):\n        {body}\n"
+    fields = f"defaults: [{option}, _self_]\n"
+    if group == "recorder":
+        fields = "# @package recorder.own\ndefaults: [_tracking, _self_]\n"
+    return code, fields
+
+
+@pytest.mark.parametrize("group", OTHERS)
+def test_other_components_that_return_nothing(said: Said, group: str) -> None:
+    _, _, call, wanted = OTHERS[group]
+    code, fields = other(group, "pass")
+    text = said(group, code, "training=small_cnn", fields=fields)
+    assert f"{call} of " in text and "own.py, line" in text
+    assert f"must return {wanted}" in text and "and returned nothing" in text
+
+
+@pytest.mark.parametrize("group", OTHERS)
+def test_other_components_that_raise(said: Said, group: str) -> None:
+    code, fields = other(group, "raise LookupError('gone')")
+    text = said(group, code, "training=small_cnn", fields=fields)
+    assert f" Own, in Own.{OTHERS[group][2]} (" in text and "raised LookupError: gone" in text
+
+
+def test_a_model_that_raises_inside_a_shipped_method(said: Said) -> None:
+    code = (
+        "import models.small_cnn\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def forward(self, images):\n"
+        "        return super().forward(images.flatten(1).nope)\n"
+        "class Own(models.small_cnn.SmallCNN):\n"
+        "    def build(self, channels, size, classes):\n"
+        "        return Net(channels * size * size, classes)\n"
+    )
+    text = said("model", code, "training=small_cnn", fields="defaults: [small_cnn, _self_]\n")
+    assert "your code, in Net.forward (" in text and "has no attribute 'nope'" in text
+
+
+def test_a_metric_that_returns_no_numbers(said: Said) -> None:
+    code = (
+        "@dataclass(frozen=True)\n"
+        "class Own(Metric):\n"
+        "    def __call__(self, predictions, reference):\n"
+        "        return {'mine': torch.ones(1)}\n"
+    )
+    text = said("evaluation", code, "evaluation=standard", "+evaluation.metrics.own._target_=own.Own")
+    assert "__call__ of metric Own (" in text and "returned 'mine': Tensor" in text
+
+
+def test_in_a_sweep_the_reason_is_the_same_sentence(said: Said) -> None:
+    text = said("method", method("raise KeyError('x')"), "hydra.mode=MULTIRUN")
+    assert "failed: " in text and "raised KeyError: 'x'; HYDRA_FULL_ERROR=1" in text
+
+
+def test_the_traceback_is_shown_on_request(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(HEAD + method("raise KeyError('x')"))
+    asked = ["method=original", "method._target_=own.Own", f"paths.root={tmp_path}/out"]
+    done = runner(*asked, PYTHONPATH=str(tmp_path), HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "KeyError: 'x'" in done.stderr
+
+
+def test_a_bug_of_this_project_has_no_sentence() -> None:
+    with pytest.raises(AttributeError) as met:
+        returned(3, "unlearn", None, int, "a number")  # type: ignore[arg-type]
+    inner = met.value.__traceback__
+    assert inner is not None
+    error = met.value.with_traceback(inner.tb_next)  # without this file, which is no file of ours
+    assert message_of(error) is None
+
+
+class Blank(Metric):
+    """A metric without parameters, to be named."""
+
+    def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
+        return {}
+
+
+def test_scores_are_numbers_or_matrices_by_name() -> None:
+    good = {"a": 1, "b": 0.5, "c": [[1, 2], [3, 4]]}
+    assert returned_scores(Blank(), good) == good
+    for wrong in (None, [1.0], {"a": None}, {"a": True}, {1: 0.5}):
+        with pytest.raises(UserError, match=r"__call__ of metric Blank .* must return a dictionary"):
+            returned_scores(Blank(), wrong)
