@@ -1,4 +1,4 @@
-"""The process-wide switches: what makes one seed give one result, and a CPU's steps quick."""
+"""Process-wide settings, by which a seed always gives the same result and a CPU trains faster."""
 
 import os
 
@@ -8,15 +8,15 @@ from methods.training.memory import keep_freed_memory
 
 
 def prepare(device: torch.device, threads: int) -> None:
-    """Fixes the thread count, keeps freed memory for the next step, and asks for deterministic kernels
-    where a GPU offers a choice.
+    """Set the number of threads, keep freed memory for reuse, and choose deterministic GPU kernels.
 
-    Sums over threads round differently: 1 and 2 threads give different last bits, and different
-    third decimals after a training.
+    The number of threads is fixed because it decides the order of sums, and so their rounding: 1 and 2
+    threads differ in the last bits of a step, and in the third decimals after a training.
     """
     torch.set_num_threads(threads)
     keep_freed_memory()
     if device.type == "cuda":
+        # cuBLAS is deterministic only with a workspace of fixed size
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+        torch.backends.cudnn.allow_tf32 = False  # TF32 rounds fp32 inputs to 10 bits

@@ -1,4 +1,4 @@
-"""Progress bars for what takes longer than a second, where somebody is looking."""
+"""Progress bars on a terminal, for work that takes longer than a second."""
 
 import sys
 from types import TracebackType
@@ -7,9 +7,9 @@ from tqdm import tqdm
 
 
 class Bar:
-    """Rows done, of rows expected, after a second; nothing at all where stdout is no terminal.
+    """A bar that counts the rows done, and shows nothing if stdout is no terminal.
 
-    `delay` 0 shows the label at once: for work that cannot say how far it is.
+    It appears after `delay` seconds. Set 0 for work that reports no progress, to show its label at once.
     """
 
     def __init__(self, label: str, delay: float = 1) -> None:
@@ -36,7 +36,9 @@ class Bar:
         self._bar.close()
 
     def expect(self, rows: int) -> None:
+        """Set the number of rows in all."""
         self._bar.total = rows
 
     def advance(self, rows: int) -> None:
+        """Count rows as done."""
         self._bar.update(rows)

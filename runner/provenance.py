@@ -1,4 +1,4 @@
-"""With what a result was made: recorded beside it, and no part of its key."""
+"""The software and hardware that made a result: recorded beside it, and not part of its key."""
 
 import platform
 import subprocess
@@ -11,7 +11,7 @@ import torch
 
 
 def provenance(device: torch.device, threads: int) -> dict[str, Any]:
-    """Commit, versions, device, threads and time."""
+    """Return the commit, the versions, the device, the number of threads and the time (UTC)."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         **_code(),
@@ -26,7 +26,7 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
 
 @cache
 def _code() -> dict[str, Any]:
-    """The commit of the checkout and whether it was changed; unknown outside a checkout."""
+    """Return the commit of the checkout and whether files were changed; None outside a checkout."""
     here = Path(__file__).parent
     try:
         commit = _git(here, "rev-parse", "HEAD")
