@@ -13,8 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from conf import Until
 from runner.errors import exit_with_message, message_of, wants_traceback
 from runner.naming import choices
-from runner.pipeline import run
-from runner.plan import Plan
 from runner.report import Report, show
 
 # Files that a job of a sweep leaves in its folder, to be read at the end of the sweep.
@@ -27,14 +25,18 @@ def execute(cfg: DictConfig) -> None:
     A single run prints its table. In a sweep, a failure is printed and noted in the job's folder, and
     the other jobs go on; the sweep fails when all are done.
     """
+    from runner.pipeline import run  # imports torch, which launching a sweep does without
+    from runner.plan import Plan
+
     hydra = HydraConfig.get()
     overrides = OmegaConf.to_container(hydra.overrides.task)  # with the ${…} that they have
     assert isinstance(overrides, list)
     if hydra.mode is RunMode.RUN:
         with exit_with_message():  # before Hydra, which would print the overrides of a failed job first
-            row = run(Plan.of(cfg, choices(hydra)), overrides)
-        if row is not None:
-            print(f"\n{row.name}, seed {row.seed}\n\n{Report([row], cfg.table.columns).terminal()}")
+            result = run(Plan.of(cfg, choices(hydra)), overrides)
+        if result is not None:
+            table = Report([result], cfg.table.columns).terminal()
+            print(f"\n{result.name}, seed {result.seed}\n\n{table}")
         return
     folder = Path(hydra.runtime.output_dir)
     try:
