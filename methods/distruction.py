@@ -101,7 +101,7 @@ class DiStruction(Method):
             for batch in conditions.meter.batches(
                 problem.forget, self.batch_size, passes, times=self.samples
             ):
-                loss = _Loss(model, batch.images, objective(batch), conditions.bf16)
+                loss = _BatchObjective(model, batch.images, objective(batch), conditions.bf16)
                 found = moments(model, q, loss, self.samples, noise)
                 found.scale(1 - self.penalty)  # G and H are those of (1−λ)·U
                 _STEPS[self.step](self, q, p, found)
@@ -122,7 +122,7 @@ class DiStruction(Method):
 
 
 @dataclass(frozen=True)
-class _Loss:
+class _BatchObjective:
     """The sum of a batch's objectives U, a scalar, under the model's present weights."""
 
     model: nn.Module

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from conf import Until
@@ -39,45 +40,46 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     with track(plan) as tracker:
         ws = Workspace(plan, Store(plan.root / "store", say), tracker)
         try:
-            # Everything that the request makes impossible is refused before the expensive part.
-            request, facts = stages.request(ws)
-            check_request(plan, facts)
-            original = stages.pretrain(ws, request)
-            if plan.until is not Until.end:
-                return None
-            predictions = {ORIGINAL: stages.predictions(ws, request, original)}
-            warn_if_untrained(predictions[ORIGINAL], say)
-            models = make(ws, request, original)
-            makers = _makers(plan)
-            for role, model in models.items():
-                if role not in predictions:
-                    predictions[role] = stages.predictions(ws, request, model, makers[role])
+            made = make(ws)
         except Diverged as error:
-            diverged = _result(ws, overrides, {}, status="diverged", error=str(error))
-            results.write(diverged, {})
+            results.write(_result(ws, overrides, {}, status="diverged", error=str(error)), {})
             raise
-        scores = score(plan, {role: predictions[role] for role in models})
-        costs = _costs(ws, request, models)
-        costs[UNLEARNED] |= remarks(plan, predictions[ORIGINAL], predictions[UNLEARNED], say)
-        result = _result(
-            ws,
-            overrides,
-            models,
-            status="done",
-            scores={role.name: numbers(found) for role, found in scores.items()},
-            costs={role.name: found for role, found in costs.items()},
-        )
-        results.write(result, {role.name: matrices(found) for role, found in scores.items()})
-        tracker.result(
-            {role.name: found for role, found in scores.items()},
-            {role.name: found for role, found in costs.items()},
-        )
+        if made is None:
+            return None
+        scores = score(plan, made.predictions)
+        costs = _costs(ws, made.request, made.models)
+        costs[UNLEARNED] |= remarks(plan, made.predictions[ORIGINAL], made.predictions[UNLEARNED], say)
+        scores_by_name = {role.name: found for role, found in scores.items()}
+        costs_by_name = {role.name: found for role, found in costs.items()}
+        plain = {name: numbers(found) for name, found in scores_by_name.items()}
+        result = _result(ws, overrides, made.models, status="done", scores=plain, costs=costs_by_name)
+        results.write(result, {name: matrices(found) for name, found in scores_by_name.items()})
+        tracker.result(scores_by_name, costs_by_name)
         return result
 
 
-def make(ws: Workspace, request: Request, original: Artefact) -> dict[Role, Artefact]:
-    """Make the models that the run compares, in the order of a table, the original first."""
+@dataclass(frozen=True)
+class Made:
+    """The request of a run, and its models and their predictions by role, in the order of a table."""
+
+    request: Request
+    models: Models
+    predictions: Mapping[Role, Predictions]
+
+
+def make(ws: Workspace) -> Made | None:
+    """Make every model of the run, and its predictions; None if `until` ends the run after pretraining.
+
+    Everything that the request makes impossible is refused before the first training.
+    """
     plan = ws.plan
+    request, facts = stages.request(ws)
+    check_request(plan, facts)
+    original = stages.pretrain(ws, request)
+    if plan.until is not Until.end:
+        return None
+    predictions = {ORIGINAL: stages.predictions(ws, request, original)}
+    warn_if_untrained(predictions[ORIGINAL], say)
     models = {ORIGINAL: original}
     initial = stages.initial_training(ws, request, plan.method)
     if initial is not None:
@@ -87,7 +89,10 @@ def make(ws: Workspace, request: Request, original: Artefact) -> dict[Role, Arte
         models[REPAIRED] = stages.repair(ws, request, models[UNLEARNED], plan.repair)
     if plan.reference is not None:
         models[REFERENCE] = stages.reference(ws, request, original, plan.reference)
-    return models
+    for role, model in models.items():
+        if role is not ORIGINAL:
+            predictions[role] = stages.predictions(ws, request, model, _maker(plan, role))
+    return Made(request, models, predictions)
 
 
 def score(plan: Plan, predictions: Mapping[Role, Predictions]) -> dict[Role, Scores]:
@@ -101,10 +106,9 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def _makers(plan: Plan) -> dict[Role, Method | None]:
-    """Return the method that made each model, which knows its architecture."""
-    own = dict.fromkeys((INITIAL, UNLEARNED, REPAIRED), plan.method)
-    return {ORIGINAL: None, **own, REFERENCE: plan.reference}
+def _maker(plan: Plan, role: Role) -> Method | None:
+    """Return the method that made the model of a role, which knows its architecture."""
+    return plan.reference if role is REFERENCE else plan.method
 
 
 def _costs(ws: Workspace, request: Request, models: Models) -> dict[Role, dict[str, float]]:

@@ -82,7 +82,7 @@ class Bayesian(Recorder):
         for _ in range(self.epochs):
             for batch in training.split.batches(self.batch_size, order):
                 # H = E[∂L/∂θ ∘ ε], then σ ← σ√(1 + (σH/2)²) − ½σ²H; the mean stays at θ_o.
-                found = moments(model, q, _Loss(model, batch, bf16), self.samples, noise)
+                found = moments(model, q, _BatchLoss(model, batch, bf16), self.samples, noise)
                 deviation = {
                     name: descended_deviation(q.deviation[name], found.product[name]) for name in mean
                 }
@@ -93,7 +93,7 @@ class Bayesian(Recorder):
 
 
 @dataclass(frozen=True)
-class _Loss:
+class _BatchLoss:
     """The sum of a batch's losses under the model's present weights: in Bayes' rule log-likelihoods of
     rows add up, so that the loss is a sum and not a mean."""
 

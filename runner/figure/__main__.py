@@ -15,14 +15,12 @@ from runner.results import Results
 def main(overrides: list[str]) -> None:
     """Compose the configuration, draw its figures, and print the path of every file written."""
     from runner.compose import composed
-    from runner.plan import build
+    from runner.plan import build, build_chosen
 
     cfg, names = composed(overrides)
     name, root = run_name(cfg.name, names), Path(cfg.paths.root)
-    # a preset may set options of a figure that the command line did not choose
-    chosen = [kind for kind in cfg.figure if "_target_" in cfg.figure[kind]]
     source = build(cfg.dataset, Source, "dataset")
-    drawings = {kind: build(cfg.figure[kind], Drawing, f"figure.{kind}", source) for kind in chosen}
+    drawings = build_chosen(cfg.figure, Drawing, "figure", source)
     runs = Runs(Report(Results(root / "results").named(name), list(cfg.table.columns)), root)
     (root / "figures").mkdir(parents=True, exist_ok=True)
     for kind, drawing in drawings.items():

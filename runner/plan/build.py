@@ -52,6 +52,21 @@ def build(node: Any, kind: type[Part], option: str, source: Source | None = None
     return part
 
 
+def build_chosen(
+    nodes: DictConfig, kind: type[Part], option: str, source: Source | None = None
+) -> dict[str, Part]:
+    """Return the components of a group of which several can be chosen, by name.
+
+    A preset may set options of components that are not chosen: their nodes name no class, and are left
+    out.
+    """
+    return {
+        str(name): build(node, kind, f"{option}.{name}", source)
+        for name, node in nodes.items()
+        if "_target_" in node
+    }
+
+
 def _class_of(target: str, kind: type[Part], option: str) -> Any:
     try:
         cls = get_class(target)

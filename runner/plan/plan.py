@@ -22,7 +22,7 @@ from metrics.predictions import Metric
 from models.architecture import Architecture
 from runner.naming import run_name
 from runner.plan import identities
-from runner.plan.build import build
+from runner.plan.build import build, build_chosen
 from runner.plan.checks import check
 from runner.published import read
 from runner.store import Identity, fingerprint
@@ -87,17 +87,13 @@ class Plan:
             architecture=build(cfg.model, Architecture, "model"),
             recipe=build(cfg.training, Recipe, "training"),
             scenario=build(cfg.scenario, Scenario, "scenario", source),
-            recorders={
-                name: build(cfg.recorder[name], Recorder, f"recorder.{name}", source)
-                for name in cfg.recorder
-                if "_target_" in cfg.recorder[name]  # a preset may set options of others
-            },
+            recorders=build_chosen(cfg.recorder, Recorder, "recorder", source),
             reads=cfg.reads,
             method=build(cfg.method, Method, "method"),
             repair=None if cfg.repair is None else build(cfg.repair, Method, "repair"),
             reference=None if reference is None else build(reference, Method, "evaluation.reference"),
             budget=cfg.budget.gradient_examples,
-            metrics=[build(metrics[key], Metric, f"evaluation.metrics.{key}") for key in metrics],
+            metrics=list(build_chosen(metrics, Metric, "evaluation.metrics").values()),
             evaluation=evaluation,
             device=_device(cfg.device),
             threads=cfg.threads,

@@ -11,7 +11,7 @@ from methods.training.descent import Recipe, Step
 
 
 class Attribution(Enum):
-    """How a step's gradient is weighted in a row's share: see the package's docstring."""
+    """The weight of a step's gradient in the share of a row: see the package's docstring."""
 
     exact = "exact"
     step = "step"
