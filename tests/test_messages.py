@@ -1,4 +1,4 @@
-"""What the command line says of mistakes in its options and files: one sentence that names the cure."""
+"""Mistakes in options and files end in one sentence that names the cure."""
 
 import os
 from pathlib import Path
