@@ -27,7 +27,10 @@ def build(node: Any, kind: type[Part], option: str, source: Source | None = None
     unknown, missing, of the wrong type or out of its bounds.
     """
     if not isinstance(node, DictConfig) or "_target_" not in node:
-        raise UserError(f"{option} names no component: choose one with {option}=<name>")
+        raise UserError(
+            f"{option} has no _target_: choose an option that exists, or name a class with "
+            f"{option}._target_=module.Class"
+        )
     cls = _class_of(str(node["_target_"]), kind, option)
     container = OmegaConf.to_container(node, resolve=True)
     assert isinstance(container, dict)
@@ -35,7 +38,8 @@ def build(node: Any, kind: type[Part], option: str, source: Source | None = None
     known = {field.name for field in fields(cls)}
     for name in given:
         if name not in known:
-            raise UserError(f"{option}.{name} is no parameter of {cls.__name__}: {sorted(known)}")
+            listed = ", ".join(sorted(known))
+            raise UserError(f"{option}.{name} is no parameter of {cls.__name__}: choose from {listed}")
     given = single_values_in_lists(cls, given)
     if source is not None:
         given = number_classes(option, cls, given, source)
@@ -61,8 +65,8 @@ def build_chosen(
     out.
     """
     return {
-        str(name): build(node, kind, f"{option}.{name}", source)
-        for name, node in nodes.items()
+        name: build(node, kind, f"{option}.{name}", source)
+        for name, node in ((str(key), nodes[key]) for key in nodes)
         if "_target_" in node
     }
 
@@ -71,7 +75,8 @@ def _class_of(target: str, kind: type[Part], option: str) -> Any:
     try:
         cls = get_class(target)
     except Exception as error:  # whatever its module raises while it is imported
-        raise UserError(f"{option}: cannot import {target} ({error})") from error
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{option}: cannot import {target} ({reason})") from error
     if not (issubclass(cls, kind) and is_dataclass(cls)):
         raise UserError(f"{option}: {target} is no {kind.__name__.lower()}")
     return cls

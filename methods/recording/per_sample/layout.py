@@ -19,7 +19,7 @@ Key = TypeVar("Key")
 
 
 class Form(Enum):
-    """How a layer is kept. `auto` takes the smaller of factored and dense, layer by layer."""
+    """The form of a layer in a record. `auto` takes the smaller of factored and dense, by layer."""
 
     auto = "auto"
     factored = "factored"
