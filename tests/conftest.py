@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from runner.plan import Plan
 from runner.process import prepare
 from runner.results import Results
 from runner.stages import MODEL, Stages
-from runner.store import Artefact, Store
+from runner.store import Artefact, Store, fingerprint
 from runner.tracking import Tracker
 
 CONF = Path(conf.__file__).parent
@@ -79,9 +79,18 @@ def plan_of(*overrides: str) -> Plan:
     return replace(plan, root=Path(root[-1])) if root else plan  # the last override counts
 
 
+METHODS = options("method")
+
+
+def class_of(method: str) -> type[Method]:
+    """Return the class that a method of conf/method names."""
+    found: type[Method] = get_class(composed_once(f"method={method}")[0].method._target_)
+    return found
+
+
 def needs_record(method: str) -> list[str]:
     """Return the override that chooses the recorder which a method of conf/method reads."""
-    records = get_class(composed_once(f"method={method}")[0].method._target_).records
+    records = class_of(method).records
     return [] if records is None else [f"recorder=[{records.kind.split('.')[-2]}]"]
 
 
@@ -165,6 +174,21 @@ class StagesOf:
         return self._stages.problem(method, original, conditions)
 
 
+def keys_of(plan: Plan) -> dict[str, str]:
+    """Return the key of each stage that a plan has, as the store names artefacts."""
+    own = {**plan.own_identity, **plan.looks_identity}
+    found: dict[str, Any] = {"request": plan.request_identity, "pretrain": plan.pretrain_identity}
+    found |= {"record": plan.record_identity(recorder) for recorder in plan.recorders.values()}
+    found["unlearn"] = own
+    if plan.repair is not None:
+        found["repair"] = {**(plan.repair_identity or {}), **plan.looks_identity}
+    if type(plan.method).initial_training is not Method.initial_training:
+        found["before"] = plan.before_identity(plan.method)
+        found["slice"] = plan.slice_identity({"shard": 0}, None)
+    found["predict"] = plan.predict_identity("0" * 64, "test")
+    return {stage: fingerprint(identity) for stage, identity in found.items()}
+
+
 def stages_of(
     plan: Plan, say: Callable[[str], None] = lambda message: None, tracker: Tracker | None = None
 ) -> StagesOf:
@@ -197,7 +221,12 @@ Weights = dict[str, Tensor]
 
 def weights_in(made: Artefact) -> Weights:
     """Return the weights of an artefact's model."""
-    return load_file(made.path / MODEL)
+    return load_file(weights_file(made))
+
+
+def weights_file(made: Artefact) -> Path:
+    """Return the file of the weights of an artefact's model."""
+    return made.path / MODEL
 
 
 def checksum_of(made: Artefact) -> str:
@@ -253,10 +282,38 @@ def results_in(root: Path, name: str = "digits_small_cnn_whole_class") -> list[A
     return list(Results(root / "results").rows(name))
 
 
+def digits_of(root: Path) -> dict[str, Any]:
+    """Return the scores of all stored results, by key."""
+    return {result.key: result.scores for result in results_in(root)}
+
+
 @pytest.fixture
 def quick(tmp_path: Path) -> Callable[..., Plan]:
     """Make plans of quick runs whose results lie in a temporary folder."""
     return lambda *overrides: plan_of(*QUICK, f"paths.root={tmp_path}", *overrides)
+
+
+@pytest.fixture
+def quick_method(quick: Callable[..., Plan]) -> Callable[..., Plan]:
+    """Make quick plans of a method, on a request that it serves and with the record that it reads.
+
+    It works in batches of 8, so that small parts fill one, for at most three epochs.
+    """
+
+    def plan(name: str, *overrides: str) -> Plan:
+        chosen = [f"method={name}", *needs_record(name), *needs_scenario(name)]
+        method = quick(*chosen, *overrides).method
+        smaller = [f"method.{field}=8" for field in batch_sizes(method)]
+        if getattr(method, "epochs", 0) > 3:
+            smaller.append("method.epochs=3")
+        return quick(*smaller, *chosen, *overrides)
+
+    return plan
+
+
+def batch_sizes(method: Method) -> list[str]:
+    """Return the fields of a method that say how many rows a batch has."""
+    return [field.name for field in fields(method) if field.name.endswith("batch_size")]  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
