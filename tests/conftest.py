@@ -176,10 +176,9 @@ class StagesOf:
 
 def keys_of(plan: Plan) -> dict[str, str]:
     """Return the key of each stage that a plan has, as the store names artefacts."""
-    own = {**plan.own_identity, **plan.looks_identity}
     found: dict[str, Any] = {"request": plan.request_identity, "pretrain": plan.pretrain_identity}
-    found |= {"record": plan.record_identity(recorder) for recorder in plan.recorders.values()}
-    found["unlearn"] = own
+    found |= {f"record.{name}": plan.record_identity(each) for name, each in plan.recorders.items()}
+    found["unlearn"] = {**plan.own_identity, **plan.looks_identity}
     if plan.repair is not None:
         found["repair"] = {**(plan.repair_identity or {}), **plan.looks_identity}
     if type(plan.method).initial_training is not Method.initial_training:

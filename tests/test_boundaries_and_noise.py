@@ -1,4 +1,4 @@
-"""Methods that make inputs or outputs of their own: boundary shrink, boundary expand and UNSIR."""
+"""Methods that make new inputs or outputs: boundary shrink, boundary expand and UNSIR."""
 
 from collections.abc import Callable
 from dataclasses import replace

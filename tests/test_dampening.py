@@ -59,7 +59,7 @@ def test_ssd_selects_nothing_where_alpha_reaches_the_ratio_of_rows(quick: Quick)
     ],
     ids=["rows", "batches", "label-free"],
 )
-def test_an_alpha_that_can_select_nothing_is_told_before_the_run(
+def test_a_warning_names_an_alpha_that_can_select_nothing(
     quick: Quick, caplog: pytest.LogCaptureFixture, method: list[str], bound: float, below: float
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -81,7 +81,7 @@ def test_no_ratio_of_importances_exceeds_the_bound(quick: Quick) -> None:
 
 
 def test_everything_is_measured_as_if_it_were_one_part(quick: Quick) -> None:
-    """The parts' sums put together are a pass over all rows."""
+    """The sums over the parts add up to those of a pass over all rows."""
     stages = stages_of(quick(*LEARNED, "method=ssd"))
     problem = problem_of(stages)
     forget, everything = measured(problem, per_sample_fisher, 16)
@@ -141,7 +141,7 @@ def test_dampening_is_the_papers_formula() -> None:
 def test_a_weight_that_only_forgotten_rows_move_is_at_the_bound_and_not_above(
     rows: tuple[int, int],
 ) -> None:
-    """To the last bit, down to the smallest numbers there are."""
+    """This holds to the last bit, down to the smallest floats."""
     sums = torch.tensor([[1.0, 1 / 3, 1e-20, 1.1e-38, 3e-45, 7e-42]])
     layer = nn.Linear(6, 1, bias=False)
     part, whole = (Importance({"weight": sums}, count) for count in rows)

@@ -192,7 +192,7 @@ def test_the_preparation_follows_its_formula(quick: Quick) -> None:
 
 
 def test_the_preparation_leaves_other_records_as_they_are(quick: Quick, tmp_path: Path) -> None:
-    """Whichever watches the other."""
+    """The order of the recorders does not matter."""
     alone = stages_of(quick("recorder=[per_sample]"))
     alone.pretrain()
     both = stages_of(quick("recorder=[bayesian,per_sample]", f"paths.root={tmp_path / 'both'}"))
@@ -224,7 +224,7 @@ def test_a_model_with_dropout_is_prepared_without_changing_a_bit(quick: Quick, t
 
 
 def test_poisoned_retained_rows_change_nothing_for_distruction(quick: Quick) -> None:
-    """Whatever the retained rows hold once the record is made, the result is the same bits."""
+    """Once the record is made, the retained rows do not decide a bit of the result."""
     method = quick(*PREPARED, "method=distruction", "method.batch_size=20", "method.samples=2")
     clean, poisoned = stages_of(method), stages_of(method)
     train = poisoned.dataset.train
@@ -265,7 +265,7 @@ def test_distruction_worsens_the_forgotten_rows_and_logs_its_divergence(
 
 
 def test_a_higher_penalty_keeps_the_weights_nearer(quick: Quick) -> None:
-    """The last KL of each of paper 001's curves."""
+    """Paper 001's curves end in a lower KL for a higher penalty."""
     ends = []
     for penalty in (0.01, 0.3, 0.9):
         chosen = ["method=distruction", f"method.penalty={penalty}", "method.batch_size=20"]

@@ -74,7 +74,7 @@ def test_per_sample_fisher_is_the_sum_of_squared_gradients(
 
 
 def larger(split: Split) -> Split:
-    """The same rows with 32 pixels a side, on which every model of the catalogue can look."""
+    """Return the same rows with 32 pixels a side, which is enough for every model."""
     return replace(split, images=split.images.repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 
@@ -89,7 +89,7 @@ def larger(split: Split) -> Split:
 def test_any_number_of_positions_gives_the_same_squares(
     groups: int, kernel: int, stride: int, side: int, bias: bool
 ) -> None:
-    """One, few (over pairs) and many positions are three ways to one sum."""
+    """One, few (over pairs) and many positions take three ways to one sum."""
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, kernel, stride, groups=groups, bias=bias).double()
     a = torch.randn(5, 4, side, side, dtype=torch.float64)
@@ -205,7 +205,7 @@ def test_a_pass_counts_its_gradients_and_ends_at_the_budget(digits: Dataset) -> 
 
 
 def test_importance_is_a_mean() -> None:
-    """A mean over nothing is zero, and sums of parts are the whole's."""
+    """A mean over nothing is zero, and the sums of parts add up to those of the whole."""
     nothing = Importance({"w": torch.zeros(2)}, 0)
     something = Importance({"w": torch.tensor([2.0, 4.0])}, 2)
     assert not nothing.mean("w").any()

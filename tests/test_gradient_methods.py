@@ -101,7 +101,7 @@ def test_the_uniform_target_is_ln_k_at_its_least(quick: Quick) -> None:
 
 
 def test_negative_gradient_stops_at_the_mean_of_a_pass(quick: Quick) -> None:
-    """In batches of 8, 8 and 4 rows: three losses and their weights."""
+    """Batches of 8, 8 and 4 rows have three losses, weighted by their rows."""
     stages = stages_of(
         quick(
             "method=negative_gradient", *LEARNED, "method.lr=0.02",

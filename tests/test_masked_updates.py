@@ -1,4 +1,4 @@
-"""Methods that move a part of the weights: SalUn, label flip and partial updates, CF-k and EU-k."""
+"""Methods that move a part of the weights: SalUn, partial updates, CF-k and EU-k; and label flip."""
 
 import math
 from collections.abc import Callable
@@ -43,7 +43,7 @@ AUGMENTED = ["dataset.crop=1", "dataset.flip=true"]
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_salun_leaves_what_is_not_salient_bit_identical(quick: Quick, optimizer: str) -> None:
-    """Also under weight decay and momentum, which move a weight whose gradient is zero."""
+    """This holds under weight decay and momentum, which move a weight whose gradient is zero."""
     stages = stages_of(
         quick(
             "method=salun", "method.batch_size=8", "method.epochs=3", "method.share=0.3",
@@ -61,7 +61,7 @@ def test_salun_leaves_what_is_not_salient_bit_identical(quick: Quick, optimizer:
 
 
 def test_without_a_mask_weight_decay_moves_everything() -> None:
-    """What the mask is for: no gradient at all, and yet the weights shrink."""
+    """Without any gradient the weights shrink all the same: the mask prevents that."""
     layer = nn.Linear(3, 2)
     before = state_of(layer)
 
@@ -112,7 +112,7 @@ def test_flipped_labels_are_any_but_the_own(quick: Quick) -> None:
 def test_a_partial_update_moves_its_share_of_each_layer_and_no_other_bit(
     quick: Quick, method: str, optimizer: str
 ) -> None:
-    """One step: a tenth of the first layer, rising to all of the last; momentum and decay included."""
+    """One step moves a tenth of the first layer, rising to all of the last, whatever the optimizer."""
     unbounded = ["method.stop_loss=inf"] if method == "negative_gradient" else []
     stages = stages_of(
         quick(

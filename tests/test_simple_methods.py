@@ -49,7 +49,7 @@ def test_retrain_differs_from_the_original_in_every_tensor(tmp_path: Path, model
 
 
 def test_finetune_without_anything_to_forget_is_training(quick: Quick) -> None:
-    """By the original's recipe, from the weights that it began with, it ends in the original's bits."""
+    """By the original's recipe and from its first weights, it ends in the original's bits."""
     stages = stages_of(quick())
     original, streams = stages.pretrain(), stages.streams("pretrain")
     recipe = {field.name: getattr(stages.plan.recipe, field.name) for field in fields(Descent)}
@@ -68,7 +68,7 @@ def forget_loss(stages: StagesOf, weights: Weights) -> float:
         return F.cross_entropy(problem.model(batch.images), batch.labels).item()
 
 
-def test_the_meter_counts_looks_apart_from_gradients(digits: Dataset) -> None:
+def test_the_meter_counts_forward_batches_apart_from_gradients(digits: Dataset) -> None:
     meter = Meter(torch.device("cpu"), budget=100)
     assert sum(len(batch.rows) for batch in meter.forward_batches(digits.test, 50)) == 359
     assert (meter.cost.forward_examples, meter.cost.gradient_examples) == (359, 0)
