@@ -1,33 +1,32 @@
-"""The command line as a user meets it: tables, sweeps, kills, and sentences instead of tracebacks."""
+"""The command line as a user meets it: tables, sweeps, and sentences instead of tracebacks."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from runner.__main__ import cli
-from runner.results import Results
 from runner.store import Store
-from tests.conftest import QUICK
+from tests.conftest import QUICK, digits_of, results_in
+from tests.forked import ROOT, Done, run_module
 
-ROOT = Path(__file__).parent.parent
 
-
-def runner(*arguments: str, quick: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+def runner(*arguments: str, quick: bool = True, **environment: str) -> Done:
+    """Run `python -m runner`; what a test asks for overrides what is quick."""
     multirun = arguments[:1] if arguments[:1] == ("-m",) else ()
-    later = arguments[len(multirun) :]  # what a test asks for overrides what is quick
-    command = [sys.executable, "-m", "runner", *multirun, *(QUICK if quick else []), *later]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}
-    )
+    later = arguments[len(multirun) :]
+    return run_module("runner", *multirun, *(QUICK if quick else []), *later, **environment)
+
+
+def fresh(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a fresh interpreter."""
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_a_run_prints_one_table_and_is_quiet_besides(tmp_path: Path) -> None:
-    done = runner(f"paths.root={tmp_path}")
+    done = fresh("-m", "runner", *QUICK, f"paths.root={tmp_path}")
     assert done.returncode == 0, done.stderr
     lines = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
     for line in ("original", "finetune", "retrain"):
@@ -67,11 +66,6 @@ def test_progress_is_shown_to_a_terminal() -> None:
 SWEEP = ["-m", "method=finetune,random_labels", "seed=0,1,2"]
 
 
-def digits_of(root: Path) -> dict[str, object]:
-    rows = Results(root / "results").named("digits_small_cnn_whole_class")
-    return {row.key: row.scores for row in rows}
-
-
 def test_a_sweep_pretrains_once_per_seed_and_both_launchers_agree(tmp_path: Path) -> None:
     basic, joblib = tmp_path / "basic", tmp_path / "joblib"
     done = runner(*SWEEP, f"paths.root={basic}")
@@ -80,13 +74,14 @@ def test_a_sweep_pretrains_once_per_seed_and_both_launchers_agree(tmp_path: Path
     stages = [artefact.stage for artefact in Store(basic / "store").artefacts()]
     assert stages.count("pretrain") == 3 and stages.count("unlearn") == 9
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    assert runner(*SWEEP, f"paths.root={joblib}", *parallel).returncode == 0
+    jobs = fresh("-m", "runner", "-m", *QUICK, *SWEEP[1:], f"paths.root={joblib}", *parallel)
+    assert jobs.returncode == 0, jobs.stderr
     assert digits_of(basic) == digits_of(joblib)
     tables = basic / "tables"
     assert {p.suffix for p in tables.glob("digits_small_cnn_whole_class.*")} == {".md", ".csv", ".tex"}
 
 
-def test_a_failing_job_is_told_and_the_others_finish(tmp_path: Path) -> None:
+def test_a_failing_job_is_named_and_the_others_finish(tmp_path: Path) -> None:
     done = runner(
         "-m", "method=finetune", "method.lr=0.01,1e30", f"paths.root={tmp_path}", "method.epochs=20"
     )
@@ -110,53 +105,16 @@ def test_a_sweep_over_scenarios_prints_a_table_of_each(tmp_path: Path) -> None:
 
 def test_the_report_renders_what_is_stored(tmp_path: Path) -> None:
     assert runner(f"paths.root={tmp_path}", "name=mine").returncode == 0
-    command = [sys.executable, "-m", "runner.report", f"paths.root={tmp_path}"]
-    done = subprocess.run([*command, "name=mine"], cwd=ROOT, capture_output=True, text=True)
+    done = run_module("runner.report", f"paths.root={tmp_path}", "name=mine")
     assert done.returncode == 0 and "finetune" in done.stdout
     assert "| finetune" in (tmp_path / "tables" / "mine.md").read_text()
-    done = subprocess.run([*command, "name=other"], cwd=ROOT, capture_output=True, text=True)
+    done = run_module("runner.report", f"paths.root={tmp_path}", "name=other")
     assert done.returncode == 1 and "there are: ['mine']" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-RECORDED = ["recorder=[batch_updates,per_sample]", "method=per_sample_amnesiac", "method.strength=1"]
-
-
-@pytest.mark.parametrize(
-    ("stage", "seconds", "options"),
-    [
-        ("", 0.0, []),
-        ("", 0.15, []),
-        ("", 0.4, []),
-        ("", 0.8, []),
-        ("record", 0.0, RECORDED),
-        ("record", 0.3, RECORDED),
-        ("slice", 0.05, ["method=sisa"]),
-    ],
-)
-def test_a_kill_at_any_moment_changes_no_digit(
-    tmp_path: Path, stage: str, seconds: float, options: list[str]
-) -> None:
-    """So many seconds after the first work on a stage."""
-    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-    longer = ["training.epochs=40", *options]
-    command = [sys.executable, "-m", "runner", *QUICK, *longer, f"paths.root={killed}"]
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (killed / "store" / stage).exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for root in (killed, undisturbed):
-        assert runner(*longer, f"paths.root={root}").returncode == 0
-    assert digits_of(killed) == digits_of(undisturbed)
-    store = Store(killed / "store")
-    assert not store.leftovers() and all(a.damage() is None for a in store.artefacts())
-
-
 def test_a_method_is_two_files(tmp_path: Path) -> None:
-    """A sixth method, dropped into a folder of the user's own."""
+    """A method dropped into a folder outside the project."""
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "conf" / "method" / "halve_head.yaml").write_text(
         "_target_: halve_head.HalveHead\nfactor: 0.5\n"
@@ -180,9 +138,9 @@ def test_a_method_is_two_files(tmp_path: Path) -> None:
     done = runner(search, "method=halve_head", "method.factor=0", out, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "halve_head" in done.stdout
-    (row,) = Results(tmp_path / "out" / "results").named("digits_small_cnn_whole_class")
-    assert row.names["method"] == "halve_head"
-    assert row.scores["unlearned"] != row.scores["original"]
+    (result,) = results_in(tmp_path / "out")
+    assert result.names["method"] == "halve_head"
+    assert result.scores["unlearned"] != result.scores["original"]
     wrong = runner(search, "method=halve_head", "method.factor=x", out, PYTHONPATH=str(tmp_path))
     assert wrong.returncode == 1 and "method.factor" in wrong.stderr
 
@@ -190,9 +148,9 @@ def test_a_method_is_two_files(tmp_path: Path) -> None:
 def told(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> str:
-    """What the command line says, in this process (a fresh one costs two seconds of imports)."""
+    """Run the command line in this process and return how it ends: exit code and message."""
     monkeypatch.setattr(sys, "argv", ["runner", *arguments])
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # set, so that what the command changes is undone
     with pytest.raises(SystemExit) as ended:
         cli()
     assert ended.value.code not in (0, None)
@@ -291,7 +249,7 @@ def test_help_loads_nothing_heavy() -> None:
         "except SystemExit: pass\n"
         "print([m for m in ('torch','torchvision','wandb','sklearn','pandas') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    done = fresh("-c", program)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
@@ -302,8 +260,8 @@ def test_a_run_imports_only_what_it_uses(tmp_path: Path) -> None:
         "main()\n"
         "print([m for m in ('torchvision','wandb','sklearn') if m in sys.modules])"
     )
-    command = [sys.executable, "-c", program, *QUICK, f"paths.root={tmp_path}"]
-    cold = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = ["-c", program, *QUICK, f"paths.root={tmp_path}"]
+    cold = fresh(*command)
     assert cold.stdout.splitlines()[-1] == "['sklearn']", "digits come from scikit-learn"
-    warm = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    warm = fresh(*command)
     assert warm.stdout.splitlines()[-1] == "[]", "everything was stored"

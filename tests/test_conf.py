@@ -1,22 +1,24 @@
 """Every option builds, every preset runs, and one meaning has one key."""
 
-from dataclasses import fields
+from itertools import product
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from data.errors import UserError
-from runner.pipeline import run
-from runner.plan import Plan, identities
-from tests.conftest import CONF, QUICK, needs_record, options, plan_of
+from runner.plan import Plan
+from tests.conftest import CONF, QUICK, needs_record, options, plan_of, result_of
 
-# What a choice cannot do without.
+PRESETS = options("experiment")
+
+# The overrides that a choice cannot do without.
 NEEDS = {
     ("scenario", "given_rows"): ["scenario.file={rows}"],
-    ("scenario", "part_of_class"): ["dataset=cifar20"],
     ("dataset", "digits_parity"): ["scenario.classes=odd"],
+    ("scenario", "part_of_class"): ["dataset=cifar20"],
 }
 
 
@@ -32,8 +34,8 @@ def rows(tmp_path: Path) -> Path:
     [
         (group, name)
         for group in (
-            "dataset", "model", "training", "scenario", "method", "repair", "evaluation",
-            "tracking", "experiment",
+            "dataset", "model", "training", "scenario", "method", "recorder", "repair",
+            "evaluation", "figure", "tracking", "experiment",
         )
         for name in options(group)
     ],
@@ -41,21 +43,54 @@ def rows(tmp_path: Path) -> Path:
 def test_every_option_builds(group: str, name: str, rows: Path) -> None:
     extra = [text.format(rows=rows) for text in NEEDS.get((group, name), [])]
     extra += needs_record(name) if group == "method" else []
-    plan = plan_of(f"{group}={name}", *extra)
-    if group != "experiment":
+    chosen = f"[{name}]" if group in ("recorder", "figure") else name
+    plan = plan_of(f"{group}={chosen}", *extra)
+    if group == "recorder":
+        assert plan.recorders
+    elif group not in ("experiment", "figure"):
         assert plan.names.get(group, "none") == name
 
 
-@pytest.mark.parametrize("name", options("experiment"))
-def test_every_preset_runs_shrunk_to_digits(name: str, tmp_path: Path) -> None:
-    swept = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
-    chosen = {option: str(values).split(",")[0] for option, values in swept.items()}
+def swept(preset: str) -> dict[str, list[str]]:
+    """Return the values that a preset sweeps over, by option."""
+    params = OmegaConf.load(CONF / "experiment" / f"{preset}.yaml").hydra.sweeper.params
+    parsed = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
+    return {
+        each.key_or_group: list(each.sweep_string_iterator())
+        if each.is_sweep_override()
+        else [str(each.get_value_element_as_str())]
+        for each in parsed
+    }
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_cell_of_every_preset_builds(preset: str) -> None:
+    """A cell is one of each swept value, and another result than every other cell."""
+    values = {option: found for option, found in swept(preset).items() if option != "seed"}
+    cells = [
+        plan_of(f"experiment={preset}", *map("=".join, zip(values, cell, strict=True)))
+        for cell in product(*values.values())
+    ]
+    assert len({cell.key for cell in cells}) == len(cells)
+
+
+def test_every_variant_is_a_cell_of_a_preset() -> None:
+    """So the test above builds it."""
+    used = {name for preset in PRESETS for name in swept(preset).get("variant", [])}
+    assert set(options("variant")) == used
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_runs_shrunk_to_digits(preset: str, tmp_path: Path) -> None:
+    chosen = {option: values[0] for option, values in swept(preset).items()}
     first = [f"{option}={value}" for option, value in chosen.items() if option != "model"]
     smaller = QUICK
-    if "variant" in chosen and "/model:" in (CONF / "variant" / f"{chosen['variant']}.yaml").read_text():
+    variant = chosen.get("variant")
+    if variant and "/model:" in (CONF / "variant" / f"{variant}.yaml").read_text():
         smaller = [option for option in QUICK if not option.startswith("model.")]
-    row = run(plan_of(f"experiment={name}", *first, "profile=quick", *smaller, f"paths.root={tmp_path}"))
-    assert row is not None and row.status == "done" and row.name.endswith("_quick")
+    root = f"paths.root={tmp_path}"
+    result = result_of(plan_of(f"experiment={preset}", *first, "profile=quick", *smaller, root))
+    assert result.status == "done" and result.name.endswith("_quick")
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("experiment/[!_]*.yaml")), ids=lambda path: path.stem)
@@ -122,8 +157,8 @@ def test_keys_change_on_purpose_only() -> None:
 
     plan = plan_of()
     assert {
-        "request": fingerprint(identities.request(plan)),
-        "pretrain": fingerprint(identities.pretrain(plan)),
+        "request": fingerprint(plan.request_identity),
+        "pretrain": fingerprint(plan.pretrain_identity),
         "unlearn": plan.key,
     } == GOLDEN
 
@@ -135,20 +170,25 @@ GOLDEN = {
 }
 
 
-def test_tuned_numbers_are_found_and_the_command_line_beats_them() -> None:
-    tuned = sorted(path for path in CONF.glob("tuned/*/*.yaml"))
-    assert tuned, "the tuned folder is part of the configuration tree"
-    for path in tuned:
-        pair, method = path.parent.name, path.stem
-        dataset = next(d for d in options("dataset") if pair.startswith(d + "_"))
-        usual_choice = [f"method={method}", *needs_record(method)]
-        choice = [f"dataset={dataset}", f"model={pair[len(dataset) + 1 :]}", *usual_choice]
-        default, found = plan_of(*usual_choice).method, plan_of(*choice).method
-        for option, value in OmegaConf.load(path).method.items():
-            usual = getattr(default, str(option))
-            assert getattr(found, str(option)) == value != usual
-            back = plan_of(*choice, f"method.{option}={usual}").method
-            assert getattr(back, str(option)) == usual
+TUNED = sorted(CONF.glob("tuned/*/*.yaml"))
+
+
+def test_the_tuned_folder_is_part_of_the_configuration() -> None:
+    assert TUNED
+
+
+@pytest.mark.parametrize("path", TUNED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_tuned_numbers_are_found_and_the_command_line_beats_them(path: Path) -> None:
+    pair, method = path.parent.name, path.stem
+    dataset = next(d for d in options("dataset") if pair.startswith(d + "_"))
+    usual_choice = [f"method={method}", *needs_record(method)]
+    choice = [f"dataset={dataset}", f"model={pair[len(dataset) + 1 :]}", *usual_choice]
+    tuned = OmegaConf.load(path).method
+    default, found = vars(plan_of(*usual_choice).method), vars(plan_of(*choice).method)
+    assert all(found[option] == value != default[option] for option, value in tuned.items())
+    usual = {option: default[option] for option in tuned}
+    back = plan_of(*choice, *(f"method.{option}={value}" for option, value in usual.items()))
+    assert usual.items() <= vars(back.method).items()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +213,7 @@ def test_tuned_numbers_are_found_and_the_command_line_beats_them() -> None:
         (["training.lr=nan"], "training.lr=nan"),
         (["training.clip=-1"], "training.clip=-1"),
         (["method=negative_gradient", "method.stop_loss=nan"], "method.stop_loss=nan"),
-        (["variant=factored"], "name the experiment= whose variant this is"),
+        (["variant=factored"], "name the experiment= of this variant"),
         (["dataset.mean=[0.1,0.2]"], "dataset.mean has 2 numbers for 1 channels"),
     ],
 )
@@ -187,14 +227,6 @@ def test_mistakes_are_refused_before_any_work(overrides: list[str], words: str) 
 def test_hydra_refuses_what_is_no_option(override: str) -> None:
     with pytest.raises(HydraException):
         plan_of(override)
-
-
-def test_components_hold_no_numbers_of_their_own() -> None:
-    """Numbers live in YAML: a field that a file forgets is an error, not a hidden default."""
-    plan = plan_of()
-    for part in (plan.source, plan.architecture, plan.recipe, plan.scenario, plan.method):
-        for field in fields(part):  # type: ignore[arg-type]
-            assert field.default is field.default_factory, f"{type(part).__name__}.{field.name}"
 
 
 def test_options_may_refer_to_others() -> None:

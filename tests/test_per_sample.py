@@ -19,7 +19,7 @@ from runner.plan import Plan
 from runner.stages.models import MODEL
 from tests.conftest import Stages, plan_of, stages_of
 from tests.recording import SAMPLES, model_of, shares_of, training_of, weights
-from tests.test_factors import reference
+from tests.test_per_sample_gradients import reference
 
 Quick = Callable[..., Plan]
 

@@ -15,9 +15,9 @@ from methods.recording.files import EntryFile, Writer
 from methods.training.loop import Diverged
 from runner.plan import Plan
 from runner.stages.models import MODEL
-from runner.store import Artefact, Store
+from runner.store import Artefact
 from runner.tracking import Tracker
-from tests.conftest import Stages, stages_of
+from tests.conftest import stages_of
 from tests.recording import RECORD
 
 Quick = Callable[..., Plan]
@@ -144,7 +144,7 @@ def test_the_training_outlives_a_disk_that_is_really_full(
     root = small_disk(24)
     options = [f"recorder=[{recorder}]", f"recorder.{recorder}.on_full=go_on", "model.hidden=256"]
     plan = quick(*options, "training.epochs=8", "training.batch_size=40", f"paths.root={root}")
-    stages = Stages(plan, Store(root / "store"), Filling(root, 200_000))
+    stages = stages_of(plan, tracker=Filling(root, 200_000))
     with pytest.raises(UserError, match="the disk filled up, and the training went on"):
         stages.pretrain()
     assert {artefact.stage for artefact in stages.store.artefacts()} == {"request", "pretrain"}

@@ -15,9 +15,8 @@ from methods.recording.batch_updates import UpdateRecord
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.stages.models import MODEL
-from runner.store import Store
 from runner.tracking import Tracker
-from tests.conftest import Stages, options, plan_of, stages_of
+from tests.conftest import options, plan_of, stages_of
 from tests.recording import RECORD, weights
 
 Quick = Callable[..., Plan]
@@ -45,7 +44,7 @@ def test_several_recorders_watch_one_training(quick: Quick) -> None:
     (recorder,) = two.recorders.values()
     two = replace(two, recorders={"a": recorder, "b": replace(recorder, classes=[3])})
     tracker = Epochs()
-    stages = Stages(two, Store(two.root / "store"), tracker)
+    stages = stages_of(two, tracker=tracker)
     original = stages.pretrain()
     assert tracker.count == 2 * 2, "two epochs, live and once more when the original is read"
     a, b = (UpdateRecord.open(stages.record(name).path) for name in ("a", "b"))
@@ -190,7 +189,7 @@ def test_two_runs_at_once_make_the_records_that_both_want_once(quick: Quick) -> 
 def test_the_summary_comes_before_the_first_step(quick: Quick) -> None:
     told: list[str] = []
     plan = quick("recorder=[batch_updates,per_sample]")
-    stages = Stages(plan, Store(plan.root / "store", told.append), Tracker())
+    stages = stages_of(plan, told.append)
     stages.pretrain()
     updates, samples = told
     assert "recorder.batch_updates: " in updates and " per tracked row, " in updates

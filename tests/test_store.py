@@ -128,8 +128,10 @@ def test_after_a_kill_a_waiting_process_takes_over_and_the_scratch_goes(tmp_path
     waiter.start()
     time.sleep(0.3)
     assert waiter.is_alive() and not Store(tmp_path).leftovers(), "scratch at work is no leftover"
-    assert holder.pid is not None
+    assert holder.pid is not None and holder.is_alive()
     os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    assert holder.exitcode == -signal.SIGKILL
     waiter.join(30)
     assert waiter.exitcode == 0
     assert [a.damage() for a in Store(tmp_path).artefacts()] == [None]

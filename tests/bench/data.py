@@ -1,4 +1,4 @@
-"""One pass of shuffled, prepared batches, against torchvision's data set behind a DataLoader."""
+"""One pass of shuffled, prepared batches, beside torchvision's data set behind a DataLoader."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -17,6 +17,7 @@ from runner.process import prepare
 
 
 def figures() -> Iterator[Figure]:
+    """Measure a pass over MNIST and over CIFAR-10."""
     prepare(torch.device("cpu"), threads=2)
     for name, size, reader in (("mnist", 64, datasets.MNIST), ("cifar10", 128, datasets.CIFAR10)):
         plan = Plan.of(*composed([f"dataset={name}"]))

@@ -1,6 +1,8 @@
-"""The methods that descend, beside the plain loop of the same passes, and the copies of the model that
-they hold; per-sample Fisher information of a split, beside an ordinary pass of forward and backward
-over the same rows without optimizer steps, and beside the loop of batches of one."""
+"""Methods beside the plain loop of the same passes, and the copies of the model that they hold.
+
+Per-sample Fisher information of a split, beside one pass of forward and backward over the same rows, and
+beside the loop of batches of one.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -32,8 +34,8 @@ from runner.plan import build
 from runner.process import prepare
 from tests.bench.record import noise
 
-FEW = 8  # rows of the slow loop
-SMALL = 2  # rows of a batch so small that nearly all memory is weights
+FEW = 8  # rows in the slow loop
+SMALL = 2  # rows in a batch: so few that the weights take nearly all memory
 
 # Batches of the part to forget and of the retained part.
 FORGET, RETAIN = 5, 20
@@ -45,14 +47,16 @@ ALLOWED = 2
 
 @dataclass(frozen=True)
 class Steps:
-    """So many steps in a row. Each takes `gradients` forward and backward passes over a batch, and
-    `looks` forward passes alone; without `moves` the weights stay where they are, and `of_images` takes
-    the images' gradient instead of theirs. `layers` is how many are trained, from the last; None for
-    all."""
+    """A number of equal steps.
+
+    Each takes `gradients` forward and backward passes over a batch, and `forwards` forward passes alone.
+    Without `moves` the weights stay as they are. `of_images` takes the gradient of the images instead of
+    the weights. `layers` counts the trained layers from the last one; None trains all.
+    """
 
     number: int
     gradients: int = 1
-    looks: int = 0
+    forwards: int = 0
     moves: bool = True
     of_images: bool = False
     layers: int | None = None
@@ -60,8 +64,11 @@ class Steps:
 
 @dataclass(frozen=True)
 class Work:
-    """What a method with these options amounts to, on the parts above: its steps, and what it does to
-    the gradients before an update and to the weights before each pass; whether its request relabels."""
+    """The work of a method with these options: the plain loop that takes the same passes.
+
+    `change` alters the gradients before an update, `before` the weights before each pass. `relabels` is
+    true if the request is to relabel.
+    """
 
     options: list[str]
     steps: list[Steps]
@@ -76,21 +83,21 @@ def no_cache(*_: object) -> Cost:
 
 
 def shrink(model: nn.Module) -> None:
-    """Adds the gradient of an l1 penalty."""
+    """Add the gradient of an l1 penalty."""
     for parameter in model.parameters():
         assert parameter.grad is not None
         parameter.grad.add_(parameter.detach().sign(), alpha=1e-4)
 
 
 def mask(model: nn.Module) -> None:
-    """Leaves about half of the gradient."""
+    """Keep about half of the gradient."""
     for parameter in model.parameters():
         if parameter.grad is not None:
             parameter.grad.mul_(parameter.detach() > 0)
 
 
 def part(model: nn.Module) -> None:
-    """Leaves a tenth of the gradient, drawn anew."""
+    """Keep a random tenth of the gradient."""
     for parameter in model.parameters():
         assert parameter.grad is not None
         parameter.grad.mul_(torch.rand(parameter.shape) < 0.1)
@@ -98,11 +105,12 @@ def part(model: nn.Module) -> None:
 
 @torch.no_grad()
 def shake(model: nn.Module) -> None:
-    """Draws weights around those of the moment."""
+    """Draw weights around the current ones."""
     for parameter in model.parameters():
         parameter.add_(torch.randn(parameter.shape), alpha=1e-4)
 
 
+# The plain loop of each measured method. A method without one is not measured here.
 WORKS = {
     "finetune": Work(["epochs=1"], [Steps(RETAIN)]),
     "random_labels": Work(["epochs=1"], [Steps(FORGET + RETAIN)]),
@@ -111,28 +119,30 @@ WORKS = {
     "label_flip": Work(["epochs=4"], [Steps(4 * FORGET)]),
     "label_flip_partial": Work(["epochs=4"], [Steps(4 * FORGET)], part),
     "bad_teacher": Work(
-        ["epochs=2", "retain_fraction=0.25"], [Steps(2 * (FORGET + RETAIN // 4), looks=2)]
+        ["epochs=2", "retain_fraction=0.25"], [Steps(2 * (FORGET + RETAIN // 4), forwards=2)]
     ),
     "scrub": Work(
         ["epochs=1", "ascent_epochs=1", "forget_batch_size=${method.batch_size}"],
-        [Steps(FORGET + RETAIN, looks=1)],
+        [Steps(FORGET + RETAIN, forwards=1)],
     ),
     "salun": Work(["epochs=1"], [Steps(FORGET, moves=False), Steps(FORGET + RETAIN)], mask),
     "negative_gradient_plus": Work(["epochs=1"], [Steps(RETAIN, gradients=2)]),
     "l1_sparse": Work(["epochs=1"], [Steps(RETAIN)], shrink),
     "boundary_expand": Work(["epochs=4"], [Steps(4 * FORGET)]),
-    "reverse_kl": Work(["epochs=3", "strengthen_epochs=1"], [Steps(FORGET), Steps(3 * FORGET, looks=2)]),
+    "reverse_kl": Work(
+        ["epochs=3", "strengthen_epochs=1"], [Steps(FORGET), Steps(3 * FORGET, forwards=2)]
+    ),
     "dual_phase_ascent": Work(["epochs=1"], [Steps(FORGET + RETAIN)]),
     "uniform_labels": Work(["epochs=1"], [Steps(FORGET + RETAIN)]),
     "catastrophic_k": Work(["epochs=2"], [Steps(2 * RETAIN, layers=2)]),
     "exact_k": Work(["epochs=2"], [Steps(2 * RETAIN, layers=2)]),
     "boundary_shrink": Work(
-        ["epochs=4"], [Steps(FORGET, looks=1, moves=False, of_images=True), Steps(4 * FORGET)]
+        ["epochs=4"], [Steps(FORGET, forwards=1, moves=False, of_images=True), Steps(4 * FORGET)]
     ),
-    "just_in_time": Work(["epochs=4", "samples=2"], [Steps(4 * FORGET, looks=2)]),
+    "just_in_time": Work(["epochs=4", "samples=2"], [Steps(4 * FORGET, forwards=2)]),
     "forgetting_layers": Work(
         ["epochs=1", "rounds=2"],
-        [Steps(2 * FORGET, gradients=0, looks=1, moves=False), Steps(2 * RETAIN)],
+        [Steps(2 * FORGET, gradients=0, forwards=1, moves=False), Steps(2 * RETAIN)],
     ),
     # the noise's own steps; nine batches of retained rows and four of noise; the nine again
     "unsir": Work(
@@ -155,7 +165,7 @@ WORKS = {
             "teacher_widths=${model.widths}",
             "teacher_hidden=${model.hidden}",
         ],
-        [Steps(FORGET + RETAIN), Steps(FORGET + RETAIN, looks=1, layers=2)],
+        [Steps(FORGET + RETAIN), Steps(FORGET + RETAIN, forwards=1, layers=2)],
         mask,
         relabels=True,
     ),
@@ -165,12 +175,13 @@ WORKS = {
 # Methods that take no steps of descent.
 WITHOUT_STEPS = ("ssd", "lfssd", "assd", "fisher_forgetting")
 
-# Copies that a definition needs beyond those: its teacher, here as large as the student; two
-# distributions of the weights, a mean and a deviation each, and two moments of the loss.
+# Copies that a method needs beyond those: a teacher, here as large as the student; two distributions of
+# the weights, each a mean and a deviation, and two moments of the loss.
 NEEDED = {"distillation_guided": 1, "distruction": 6}
 
 
 def figures() -> Iterator[Figure]:
+    """Measure every method of `WORKS`, those without steps, and the Fisher information."""
     prepare(torch.device("cpu"), threads=2)
     for name, work in WORKS.items():
         yield from beside_its_loop(name, work)
@@ -179,6 +190,7 @@ def figures() -> Iterator[Figure]:
 
 
 def beside_its_loop(name: str, work: Work) -> Iterator[Figure]:
+    """Measure the time and the memory of a method beside its plain loop."""
     trial = Trial(name, work, 64)
     ours, plain = seconds(trial.ours, trial.plain)
     where = f"{name}, small_cnn, 28 px"
@@ -193,7 +205,7 @@ def copies(name: str, more: int, size: int) -> Figure:
 
 
 def without_descent() -> Iterator[Figure]:
-    """What methods hold that take no steps of descent, beyond the plain loop of fine-tuning."""
+    """Measure the memory of methods without steps, beyond the plain loop of fine-tuning."""
     plain = peak(Trial("finetune", WORKS["finetune"], SMALL).plain)
     for name in WITHOUT_STEPS:
         trial = Trial(name, Work([], []), SMALL)
@@ -201,7 +213,7 @@ def without_descent() -> Iterator[Figure]:
 
 
 class Trial:
-    """A method with a work's options, and the plain loop that does the work, on noise."""
+    """A method with the options of a work, and the plain loop that does the work, on noise."""
 
     def __init__(self, name: str, work: Work, batch: int) -> None:
         options = [f"method.{option}" for option in [f"batch_size={batch}", *work.options]]
@@ -219,10 +231,11 @@ class Trial:
 
     @property
     def size(self) -> int:
-        """Bytes of the weights."""
+        """The bytes of the weights."""
         return sum(parameter.nbytes for parameter in self.model.parameters())
 
     def ours(self) -> None:
+        """Unlearn with the method."""
         with TemporaryDirectory() as folder:
             if self.method.records is Bayesian:
                 deviation = {n: torch.full_like(p, 0.01) for n, p in self.model.named_parameters()}
@@ -231,6 +244,7 @@ class Trial:
             self.unlearn(Path(folder))
 
     def drawn(self, streams: Streams) -> nn.Module:
+        """Return a randomly initialised model."""
         return self.fresh(streams.number("fresh"))
 
     def unlearn(self, recording: Path) -> None:
@@ -255,6 +269,7 @@ class Trial:
         )
 
     def plain(self) -> None:
+        """Do the same passes in a plain loop."""
         model = copy.deepcopy(self.model)
         for steps in self.work.steps:
             if steps.layers is not None:
@@ -262,6 +277,7 @@ class Trial:
             self.step(model, steps)
 
     def step(self, model: nn.Module, steps: Steps) -> None:
+        """Take equal steps on random batches."""
         descent = self.method if isinstance(self.method, Descent) else self.recipe
         optimizer = descent.optimizer_for(model)
         for _ in range(steps.number):
@@ -269,7 +285,7 @@ class Trial:
             rows = torch.randint(len(self.split), (self.batch,))
             images, target = self.images[rows], self.split.labels[rows]
             with torch.no_grad():
-                seen = [model(images) for _ in range(steps.looks)]
+                seen = [model(images) for _ in range(steps.forwards)]
             if seen:
                 target = sum(seen).softmax(1)
             for _ in range(steps.gradients):
@@ -288,7 +304,7 @@ class Trial:
 
 
 def peak(body: Callable[[], None]) -> int:
-    """The most bytes that a body's tensors take at once, temporary ones of torch's own included."""
+    """Return the peak bytes of a body's tensors, with the temporary ones inside torch's operations."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         body()
     assert profiler.profiler is not None
@@ -299,6 +315,7 @@ def peak(body: Callable[[], None]) -> int:
 
 
 def fisher() -> Iterator[Figure]:
+    """Measure per-sample Fisher information per row."""
     for overrides, rows, batch in (
         (["model=resnet18"], 128, 128),
         (["model=resnet18", "model.stem=cifar"], 32, 32),

@@ -1,4 +1,4 @@
-"""How long a command takes before and beside its work."""
+"""The time that a command takes before and beside its work."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ from runner.bench import Figure, seconds
 
 
 def figures() -> Iterator[Figure]:
+    """Measure the help and the default job, cold and stored, beside the imports that they need."""
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "outputs"
         run = ("-m", "runner", f"paths.root={store}")
@@ -35,6 +36,6 @@ def figures() -> Iterator[Figure]:
 
 
 def python(*arguments: str) -> None:
-    """Runs a fresh interpreter that may keep its byte code, as on a user's machine."""
+    """Run a fresh interpreter that may keep its byte code, as on a user's machine."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=environment)

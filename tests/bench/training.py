@@ -1,5 +1,4 @@
-"""The training loop, against the bare loop anybody would write over preloaded tensors; and what it gains
-by keeping freed memory."""
+"""The training loop beside a bare loop over preloaded tensors, and the gain of freed memory kept."""
 
 import copy
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ STEPS = 8
 
 
 def figures() -> Iterator[Figure]:
+    """Measure the training of a small network, and steps with and without freed memory kept."""
     prepare(torch.device("cpu"), threads=2)
     plan = Plan.of(*composed(["dataset=mnist", "model=small_cnn", "training.epochs=1"]))
     recipe = plan.recipe
@@ -54,7 +54,7 @@ def figures() -> Iterator[Figure]:
 
 
 def freed_memory_kept() -> Iterator[Figure]:
-    """The same steps in two processes: one that keeps freed memory, and one as it begins."""
+    """Measure the same steps in a process that keeps freed memory and in one that does not."""
     spawn, threads = get_context("spawn"), 2
     with (
         spawn.Pool(1, prepare, (torch.device("cpu"), threads)) as keeping,
@@ -72,6 +72,7 @@ def freed_memory_kept() -> Iterator[Figure]:
 
 
 def steps(name: str, channels: int, size: int, batch: int) -> None:
+    """Take a few steps of training on noise."""
     model, recipe, _ = parts(name, channels, size, batch)
     split = noise(channels, size, batch * STEPS)
     fit(model, split, replace(recipe, epochs=1), conditions_of(recipe))
