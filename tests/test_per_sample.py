@@ -25,7 +25,7 @@ Quick = Callable[..., Plan]
 
 
 def shares_by_vmap(stages: Stages, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The same sums from torch.func.vmap(grad) at every step of the same training."""
+    """Return the same sums from torch.func.vmap(grad) at every step of the same training."""
     plan, split, streams = stages.plan, stages.dataset.train, stages.streams("pretrain")
     model = plan.architecture.fresh(1, 8, 10, streams.number("init"))
     (recorder,) = plan.recorders.values()
@@ -213,7 +213,7 @@ def test_preconditioned_shares_are_divided_by_adams_root_at_the_step(
     waiting: tuple[Step, dict[str, torch.Tensor]] | None = None
 
     def settle() -> None:
-        """After the update, Adam's own state is the one that it divided by."""
+        """Divide after the update, when Adam's state is the one that the update divided by."""
         if waiting is not None:
             step, parts = waiting
             for name, parameter in model.named_parameters():

@@ -35,7 +35,7 @@ def test_an_altered_record_is_made_again(quick: Quick) -> None:
 
 
 def put_weights_of(other: Artefact, made: Artefact) -> None:
-    """As if `made` had ended in the weights of `other`."""
+    """Give `made` the weights of `other`, as if its training had ended there."""
     (made.path / MODEL).write_bytes((other.path / MODEL).read_bytes())
     sums = made.read("checksums.json") | {MODEL: other.checksum(MODEL)}
     text = json.dumps(sums, indent=2, sort_keys=True) + "\n"  # as the store writes it
@@ -43,7 +43,7 @@ def put_weights_of(other: Artefact, made: Artefact) -> None:
 
 
 def test_a_record_that_belongs_to_other_weights_is_refused(quick: Quick) -> None:
-    """As where the original was made by another release of torch."""
+    """As if another release of torch had made the original."""
     stages = stages_of(quick("training.epochs=2"))
     made = stages.pretrain()
     other = stages_of(quick("training.epochs=2", "seed=1")).pretrain()
@@ -53,7 +53,7 @@ def test_a_record_that_belongs_to_other_weights_is_refused(quick: Quick) -> None
 
 
 def test_a_record_is_not_used_with_another_original(quick: Quick) -> None:
-    """As where the original was deleted and made again on another machine."""
+    """As if the original had been deleted and made again on another machine."""
     amnesiac = [*RECORD, "method=amnesiac"]
     stages = stages_of(quick(*amnesiac))
     stages.pretrain()
@@ -64,7 +64,7 @@ def test_a_record_is_not_used_with_another_original(quick: Quick) -> None:
 
 
 def test_an_entry_that_was_altered_is_found_when_it_is_read_and_recorded_anew(quick: Quick) -> None:
-    """The store looks at the length of entries alone when it opens a record."""
+    """When the store opens a record, it checks only the length of its entries."""
     request = ["recorder=[batch_updates]", "method=amnesiac"]
     stages = stages_of(quick(*request))
     stages.pretrain()
@@ -125,7 +125,7 @@ def test_a_disk_that_fills_up_ends_the_record_and_the_training_if_asked(
 
 
 class Filling(Tracker):
-    """Another program, which leaves so many bytes of a disk after the first epoch."""
+    """Another program, which fills a disk up to `left` bytes after the first epoch."""
 
     def __init__(self, disk: Path, left: int) -> None:
         self.disk, self.left = disk, left
@@ -140,7 +140,7 @@ class Filling(Tracker):
 def test_the_training_outlives_a_disk_that_is_really_full(
     quick: Quick, small_disk: Callable[[int], Path], recorder: str
 ) -> None:
-    """What the record held makes room for the model."""
+    """The record's files are deleted, which makes room for the model."""
     root = small_disk(24)
     options = [f"recorder=[{recorder}]", f"recorder.{recorder}.on_full=go_on", "model.hidden=256"]
     plan = quick(*options, "training.epochs=8", "training.batch_size=40", f"paths.root={root}")

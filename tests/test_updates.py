@@ -78,7 +78,7 @@ def test_the_share_of_batches_hit_is_hypergeometric(rows: int, tracked: int, bat
 
 
 def test_published_shares() -> None:
-    """METHODS.md's finding: a class of ten hits every batch, a class of a hundred about half."""
+    """One class of ten hits every batch of 64; one class of a hundred hits about half."""
     assert round(share_of_batches_hit(50000, 5000, 64), 3) == 0.999
     assert round(share_of_batches_hit(50000, 500, 64), 2) == 0.47
     assert share_of_batches_hit(10, 8, 5) == 1.0
@@ -102,7 +102,7 @@ LAYERS = ["recorder=[batch_updates,layerwise]", "training.epochs=2", "method=amn
 
 
 def both_totals(stages: Stages) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sums of all updates: whole, and what the layer-wise record kept of them."""
+    """Return the sums of all updates: of the whole record, and of the layer-wise one."""
     stages.pretrain()
     whole = UpdateRecord.open(stages.record("batch_updates").path)
     part = UpdateRecord.open(stages.record("layerwise").path, Part)

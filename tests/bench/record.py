@@ -1,6 +1,6 @@
-"""What recording per-sample gradients costs: time of a step, numbers per row, beside torch's ways to
-per-sample gradients on the same steps; how exact the record is, how soon a request is served from it,
-and how fast it is written."""
+"""The cost of recording per-sample gradients: seconds per step and numbers per row, beside torch's
+own ways to per-sample gradients on the same steps. Also the error of the record, the time to serve a
+request from it, and the speed of writing it."""
 
 import copy
 import subprocess
@@ -39,19 +39,19 @@ from runner.compose import composed
 from runner.plan import build
 from runner.process import prepare
 
-# Every training's, as paper 004's.
+# Epochs of every training, as in paper 004.
 EPOCHS = 4
 
-# A request for one class of CIFAR-100.
+# Rows of a request: one class of CIFAR-100.
 ROWS = 500
 
-# What the throughput of writing is measured on: entries of this size, so many at once.
+# The speed of writing: bytes per entry, entries per block, and blocks.
 ENTRY, AT_ONCE, BLOCKS = 190_000, 128, 20
 
 
 def figures() -> Iterator[Figure]:
     prepare(torch.device("cpu"), threads=2)
-    # So many batches an epoch that opening and closing a record is little beside them.
+    # Enough batches per epoch that opening and closing a record take little time beside them.
     for name, channels, size, batch, batches, repeats in (
         ("small_cnn", 1, 28, 64, 16, 7),
         ("resnet18", 3, 32, 128, 4, 7),
@@ -67,8 +67,8 @@ def figures() -> Iterator[Figure]:
 def recorded_step(
     name: str, channels: int, size: int, batch: int, batches: int, repeats: int
 ) -> Iterator[Figure]:
-    """What a step takes with all rows recorded, in the smallest form of each layer and in factors, and
-    with one class of ten; and what torch's own ways take."""
+    """Time a step with all rows recorded, in each layer's smallest form and in factors, with one class
+    of ten recorded, and with torch's own ways to per-sample gradients."""
     model, recipe, every = parts(name, channels, size, batch)
     split, steps = noise(channels, size, batch * batches), batches * EPOCHS
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +100,7 @@ def recorded_step(
 
 
 def parts(name: str, channels: int, size: int, batch: int) -> tuple[nn.Module, Recipe, PerSample]:
-    """A model, its recipe for paper 004's epochs, and the recorder, as configured."""
+    """Return a model, its recipe with paper 004's epochs, and the configured recorder."""
     overrides = [f"training.batch_size={batch}", f"training.epochs={EPOCHS}", "training.clip=null"]
     cfg, _ = composed([f"model={name}", "recorder=[per_sample]", "training.warmup=0", *overrides])
     model = build(cfg.model, Architecture, "model").fresh(channels, size, 10, 0)
@@ -109,7 +109,7 @@ def parts(name: str, channels: int, size: int, batch: int) -> tuple[nn.Module, R
 
 
 def errors() -> Iterator[Figure]:
-    """The share of a random third of one batch, from the record and from vmap."""
+    """Compare the share of every third row of one batch, from the record and from vmap."""
     model, recipe, recorder = parts("small_cnn", 1, 28, 64)
     split = noise(1, 28, 64)
     chosen = torch.arange(0, 64, 3)
@@ -128,8 +128,8 @@ def errors() -> Iterator[Figure]:
 
 
 def exactness() -> Iterator[Figure]:
-    """How far A·θ₀ + Σ shares of all rows is from the weights that training ended in: SGD with momentum,
-    weight decay and a schedule."""
+    """Compare A·θ₀ + Σ shares of all rows with the trained weights θ_T, for SGD with momentum, weight
+    decay and a schedule."""
     model, recipe, recorder = parts("small_cnn", 1, 28, 64)
     split = noise(1, 28, 64 * 4)
     own = replace(recorder, dtype=FactorType.fp32, attribution=Attribution.exact)
@@ -156,12 +156,12 @@ def exactness() -> Iterator[Figure]:
 
 
 def serving() -> Iterator[Figure]:
-    """The share of 500 rows of 4 epochs from a record of ResNet-18, and its memory."""
+    """Time the share of 500 rows of 4 epochs from a record of ResNet-18, and measure its memory."""
     model, recipe, recorder = parts("resnet18", 3, 32, 125)
     split = noise(3, 32, ROWS)
     with tempfile.TemporaryDirectory() as folder:
         run(model, split, recipe, recorder, Path(folder))
-        # Each in a process of its own: what another has freed would hide what this one takes.
+        # One process each: memory that another has freed would hide what this one takes.
         with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             quarter, whole = (pool.apply(served, (folder, split.rows[:n])) for n in (ROWS // 4, ROWS))
     where = f"resnet18: {ROWS} rows × {EPOCHS} epochs from the record"
@@ -171,7 +171,7 @@ def serving() -> Iterator[Figure]:
 
 
 def served(folder: str, rows: Tensor) -> Cost:
-    """What serving a request for these rows costs, beyond the model and a first row."""
+    """Return the cost of serving a request for these rows, beyond the model and a first row."""
     prepare(torch.device("cpu"), threads=2)
     model, _, _ = parts("resnet18", 3, 32, 125)
     record, meter = SampleRecord.open(Path(folder)), Meter(torch.device("cpu"))
@@ -182,7 +182,7 @@ def served(folder: str, rows: Tensor) -> Cost:
 
 
 def writing() -> Iterator[Figure]:
-    """Entries through the recorder's thread, and the same bytes by dd."""
+    """Time entries through the recorder's thread, and the same bytes by dd."""
     block = torch.randint(256, (AT_ONCE, ENTRY), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
         target = f"of={folder}/dd"
@@ -202,7 +202,7 @@ def writing() -> Iterator[Figure]:
 
 
 def noise(channels: int, size: int, rows: int) -> Split:
-    """Random images: what a step costs does not depend on what they show."""
+    """Return random images: the cost of a step does not depend on their content."""
     images = torch.randint(256, (rows, channels, size, size), dtype=torch.uint8)
     pixels = Pixels((0.5,) * channels, (0.25,) * channels)
     return Split(images, torch.randint(10, (rows,)), torch.arange(rows), pixels)
@@ -215,15 +215,15 @@ def run(
     recorder: PerSample | None,
     folder: Path,
 ) -> nn.Module:
-    """A training, recorded or not: the model that it ends in."""
+    """Train, recorded or not, and return the trained model."""
     model = copy.deepcopy(model)
     meter = Meter(torch.device("cpu"))
     conditions = Conditions(Streams(0, "bench"), meter, lambda values: None, recipe)
-    training: Iterator[Step] = train(model, split, recipe, conditions)
+    steps: Iterator[Step] = train(model, split, recipe, conditions)
     if recorder is not None:
-        watched = RecordedTraining(model, split, recipe, Streams(0, "record"), folder)
-        training = recorder.watch(training, watched)
-    for _ in training:
+        training = RecordedTraining(model, split, recipe, Streams(0, "record"), folder)
+        steps = recorder.watch(steps, training)
+    for _ in steps:
         pass
     return model
 
@@ -249,7 +249,7 @@ def by_call(model: nn.Module, images: Tensor, labels: Tensor) -> None:
 
 
 def numbers(model: nn.Module, image: Tensor) -> tuple[int, int]:
-    """Numbers per row and epoch of a dense gradient, and of the smaller form layer by layer."""
+    """Return the numbers per row and epoch of a dense gradient, and of each layer's smaller form."""
     shapes, layers = shapes_of(model, image), layers_of(model)
     dense = sum(shape.parameters for shape in shapes.values())
     kept = sum(
