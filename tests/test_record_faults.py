@@ -148,3 +148,14 @@ def test_the_training_outlives_a_disk_that_is_really_full(
     with pytest.raises(UserError, match="the disk filled up, and the training went on"):
         stages.pretrain()
     assert {artefact.stage for artefact in stages.store.artefacts()} == {"request", "pretrain"}
+
+
+def test_a_file_name_that_a_flipped_byte_repeats_is_damage(quick: Quick) -> None:
+    """JSON keeps the last of two equal names, so one file would go unchecked."""
+    stages = stages_of(quick("recorder=[checkpoints]"))
+    stages.pretrain()
+    made = stages.record("checkpoints")
+    sums = made.path / "checksums.json"
+    sums.write_bytes(sums.read_bytes().replace(b"epoch_0", b"epoch_1", 1))
+    assert json.loads(sums.read_text()).keys() < {path.name for path in made.path.iterdir()}
+    assert made.damage() is not None
