@@ -43,6 +43,7 @@ QUICK = [
     "model.widths=[4,8]",
     "model.hidden=16",
     "training.epochs=1",
+    "training.warmup=0",
     "tracking=off",
     "threads=1",
 ]

@@ -136,7 +136,7 @@ def test_every_job_of_a_process_has_its_own_closed_run(quick: Quick) -> None:
 
 
 def test_a_failing_job_closes_its_run_as_failed(quick: Quick) -> None:
-    plan = quick(*ON, "training.lr=1e30", "training.epochs=40")
+    plan = quick(*ON, "training.lr=1e6", "training.epochs=40")
     with pytest.raises(Diverged):
         run(plan)
     assert written_to(files(plan.root)[0]).exit_code == 1
