@@ -82,7 +82,7 @@ def test_the_budget_is_kept(quick_method: QuickMethod, method: str) -> None:
 
 
 def test_a_result_says_that_the_budget_cut_its_method_short(quick_method: QuickMethod) -> None:
-    for budget, cut in ((50, True), (540, False)):
+    for budget, cut in ((50, True), (270, False)):
         result = result_of(quick_method("finetune", f"budget.gradient_examples={budget}"))
         assert ("cut_by_budget" in result.costs["unlearned"]) == cut
 
