@@ -24,9 +24,12 @@ class SmallCNN(Architecture):
     widths: list[Annotated[int, SIZE]]
     hidden: Annotated[int, SIZE]
 
-    def build(self, channels: int, size: int, classes: int) -> nn.Module:
+    def check(self) -> None:
+        super().check()
         if len(self.widths) != 2:
             raise UserError(f"model.widths={self.widths}: give 2 numbers, as in model.widths=[32,64]")
+
+    def build(self, channels: int, size: int, classes: int) -> nn.Module:
         first, second = self.widths
         side = (size - 4) // 2  # each convolution removes 2 pixels, and pooling halves the rest
         if side < 1:

@@ -150,7 +150,6 @@ def told(
 ) -> str:
     """Run the command line in this process and return how it ends: exit code and message."""
     monkeypatch.setattr(sys, "argv", ["runner", *arguments])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # set, so that what the command changes is undone
     with pytest.raises(SystemExit) as ended:
         cli()
     assert ended.value.code not in (0, None)

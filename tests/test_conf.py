@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from data.errors import UserError
-from runner.plan import Plan
+from runner.plan import Plan, identities
 from tests.conftest import CONF, QUICK, needs_record, options, plan_of, result_of
 
 PRESETS = options("experiment")
@@ -157,8 +157,8 @@ def test_keys_change_on_purpose_only() -> None:
 
     plan = plan_of()
     assert {
-        "request": fingerprint(plan.request_identity),
-        "pretrain": fingerprint(plan.pretrain_identity),
+        "request": fingerprint(identities.request(plan)),
+        "pretrain": fingerprint(identities.pretrain(plan)),
         "unlearn": plan.key,
     } == GOLDEN
 

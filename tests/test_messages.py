@@ -69,7 +69,7 @@ def said(
         ("data.download=maybe", "it must be true or false, not maybe"),
         ("until=forever", "it must be one of pretrain, record, end, not forever"),
         ("name=[a]", "it must be a single word, not ['a']"),
-        ("model.widths=4", "model.widths: it must be a list, as in [a,b] or [a]"),
+        ("model.widths=4", "model.widths=[4]: give 2 numbers"),
         ("model.widths=[a,b]", "model.widths[0]: it must be a whole number, not a"),
         ("table.columns=test_accuracy", "it must be a list, as in [a,b] or [a]"),
         ("table.columns=null", "it needs a value, which null is not"),

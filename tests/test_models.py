@@ -97,7 +97,7 @@ def test_weights_that_are_not_trained_on_have_no_retrained_reference(tmp_path: P
     path = tmp_path / "weights.safetensors"
     save_file(architecture("small_cnn").fresh(1, 8, 10, 0).state_dict(), path)
     given = [f"model.weights={path}", f"model.sha256={with_weights(path).sha256}", "training.epochs=0"]
-    with pytest.raises(UserError, match="set evaluation=quick, or train on"):
+    with pytest.raises(UserError, match="set evaluation=quick, or train with"):
         plan_of(*given)
     assert plan_of(*given, "evaluation=quick").reference is None
 

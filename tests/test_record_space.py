@@ -108,7 +108,7 @@ def test_a_run_is_refused_before_training_and_goes_on_with_such_a_setting(
     cure = cures(plan, free, monkeypatch)[1]
     with pytest.raises(UserError, match=rf"set recorder\.layerwise\.dtype=bf16, or {cure}, or "):
         stages_of(plan).pretrain()
-    assert not list(plan.root.glob("store/pretrain/*"))
+    assert not list(plan.root.glob("store/pretrain/[!.]*"))
     stages = stages_of(quick(*LAYERS, cure))
     stages.pretrain()
     assert 0.9 * free < (stages.record("layerwise").path / "updates.entries").stat().st_size <= free
@@ -122,7 +122,7 @@ def test_records_that_fit_one_by_one_and_not_together_are_refused(
     plan = quick(*several, *updates, f"paths.root={small_disk(2)}")
     with pytest.raises(UserError, match=r"recorder\.batch_updates and recorder\.layerwise would write"):
         stages_of(plan).pretrain()
-    assert not list(plan.root.glob("store/pretrain/*"))
+    assert not list(plan.root.glob("store/pretrain/[!.]*"))
 
 
 def test_the_largest_share_has_two_digits() -> None:

@@ -107,5 +107,5 @@ def test_wrong_labels_are_never_the_own_label_nor_a_forgotten_class(quick: Quick
     drawn = torch.stack([draw(few, train.without(few.rows)) for _ in range(20)])
     assert not (drawn == few.labels).any() and set(drawn.flatten().tolist()) == set(range(10))
     ones = train.take(train.labels == 1)
-    with pytest.raises(UserError, match="retain rows of another class"):
+    with pytest.raises(UserError, match="retains rows of another class"):
         draw(ones, ones)
