@@ -27,7 +27,7 @@ class Role:
     role is also the name of the method that makes the same model again."""
 
     shared: bool
-    """Whether all runs of one setting have the same model, so that a table has one line for it."""
+    """True if all runs of one setting have the same model, so that a table has one line for it."""
 
     place: int
     """Its place in a table. Lines of one place are sorted by their labels."""
@@ -36,7 +36,7 @@ class Role:
     """Prefixes of the options that do not change the model, and so do not distinguish its lines."""
 
     stroke: str = "-"
-    """How matplotlib strokes its line in a figure, if it is shared. Other lines differ in colour."""
+    """The stroke of its line in a figure, for matplotlib, if it is shared. Other lines differ in colour."""
 
     def depends_on(self, option: str) -> bool:
         """Return whether an option, such as `method.lr`, can change the model."""
