@@ -39,6 +39,7 @@ QUICK = [
     "model.widths=[4,8]",
     "model.hidden=16",
     "training.epochs=1",
+    "training.warmup=0",
     "tracking=off",
     "threads=1",
 ]
@@ -278,7 +279,7 @@ def result_of(plan: Plan, *overrides: str) -> Any:
 
 def results_in(root: Path, name: str = "digits_small_cnn_whole_class") -> list[Any]:
     """Return the stored results of a name."""
-    return list(Results(root / "results").rows(name))
+    return list(Results(root / "results").named(name))
 
 
 def digits_of(root: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from methods.weights.importance import (
 from methods.weights.per_sample_gradients import Capture, Factors
 from runner.plan import Plan
 from tests.conftest import close, conditions_of, plan_of
-from tests.test_factors import Twice
+from tests.test_per_sample_gradients import Twice
 
 Quick = Callable[..., Plan]
 

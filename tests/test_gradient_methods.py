@@ -155,8 +155,12 @@ def test_neggrad_plus_is_one_weighted_step(quick: Quick) -> None:
 def test_neggrad_plus_without_ascent_is_fine_tuning(quick: Quick) -> None:
     options = ["method.batch_size=8", "method.epochs=2", "method.lr=0.01"]
     plus = stages_of(
-        quick("method=negative_gradient_plus", *options, "method.retain_weight=1", "method.clip=null")
-    )
+        quick(
+            "method=negative_gradient_plus", *options, "method.retain_weight=1", "method.momentum=0.9",
+            "method.weight_decay=0.0005", "method.clip=null", "method.penalty=0",
+            "method.evaluation_mode=false",
+        )
+    )  # fmt: skip
     assert same(unlearned_of(plus), unlearned_of(stages_of(quick("method=finetune", *options))))
     assert cost_of(plus)["gradient_examples"] == 2 * RETAIN + 15 * FORGET + 8  # 46 batches: 8, 8, 4, …
 

@@ -105,7 +105,7 @@ def test_a_result_says_with_what_each_model_was_made(quick: Quick) -> None:
 
 def test_divergence_is_a_result(quick: Quick) -> None:
     """The run fails with a sentence; its result says so; the original is kept."""
-    plan = quick("method.lr=1e30", "method.epochs=50", "method.batch_size=60")
+    plan = quick("method.lr=1e6", "method.epochs=50", "method.batch_size=60")
     with pytest.raises(Diverged, match=r"unlearn: .* in epoch"):
         run(plan)
     (result,) = results_in(plan.root, plan.name)
@@ -121,10 +121,12 @@ def test_a_run_that_diverges_leaves_the_result_of_one_that_did_not(quick: Quick)
     assert [kept.status for kept in results_in(plan.root, plan.name)] == ["done"]
 
 
-@pytest.mark.parametrize("rate", ["1e38", "1e30"])
-def test_a_last_step_that_blows_up_is_a_divergence(quick: Quick, rate: str) -> None:
+@pytest.mark.parametrize("rate", [1e38, 1e30])
+def test_a_last_step_that_blows_up_is_a_divergence(quick: Quick, rate: float) -> None:
     """No loss is computed after the last update; the weights and the outputs are checked."""
-    plan = quick("method.batch_size=180", "method.epochs=1", f"method.lr={rate}")
+    plan = quick("method.batch_size=180", "method.epochs=1")
+    method = replace(plan.method, lr=rate)  # type: ignore[call-arg]  # beyond the bounds of an option
+    plan = replace(plan, method=method)
     with pytest.raises(Diverged, match="no longer finite"):
         run(plan)
     (result,) = results_in(plan.root, plan.name)
