@@ -25,13 +25,23 @@ def fresh(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
-def test_a_run_prints_one_table_and_is_quiet_besides(tmp_path: Path) -> None:
-    done = fresh("-m", "runner", *QUICK, f"paths.root={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    lines = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
-    for line in ("original", "finetune", "retrain"):
-        assert line in lines
-    assert "gap to retrain" in done.stdout and done.stderr == ""
+def test_a_run_prints_one_table_is_quiet_besides_and_imports_only_what_it_uses(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.argv=['runner', *sys.argv[1:]]\n"
+        "from runner.__main__ import main\n"
+        "main()\n"
+        "print([m for m in ('torchvision','wandb','sklearn') if m in sys.modules])"
+    )
+    command = ["-c", program, *QUICK, f"paths.root={tmp_path}"]
+    cold = fresh(*command)
+    assert cold.returncode == 0 and cold.stderr == ""
+    *table, modules = cold.stdout.splitlines()
+    assert modules == "['sklearn']", "digits come from scikit-learn"
+    lines = [line.split()[0] for line in table if line.strip()]
+    assert {"original", "finetune", "retrain"} <= set(lines)
+    assert "gap to retrain" in cold.stdout
+    warm = fresh(*command)
+    assert warm.stdout.splitlines()[-1] == "[]", "everything was stored"
 
 
 def test_progress_is_shown_to_a_terminal() -> None:
@@ -201,7 +211,7 @@ def told(
         (["model.weights=nowhere.pt"], "does not exist"),
         (["training.batch_size=5000"], "set training.batch_size=1438 or less"),
         (["method=negative_gradient", "method.batch_size=132"], "set method.batch_size=131 or less"),
-        (["training.lr=1e6"], "lower the learning rate"),
+        (["training.lr=1e6", "data.limit=20"], "lower the learning rate"),
         (["paths.root=/dev/null/x"], "paths.root"),
         (["device=cuda:99"], "use device="),
     ],
@@ -250,17 +260,3 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = fresh("-c", program)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
-
-
-def test_a_run_imports_only_what_it_uses(tmp_path: Path) -> None:
-    program = (
-        "import sys; sys.argv=['runner', *sys.argv[1:]]\n"
-        "from runner.__main__ import main\n"
-        "main()\n"
-        "print([m for m in ('torchvision','wandb','sklearn') if m in sys.modules])"
-    )
-    command = ["-c", program, *QUICK, f"paths.root={tmp_path}"]
-    cold = fresh(*command)
-    assert cold.stdout.splitlines()[-1] == "['sklearn']", "digits come from scikit-learn"
-    warm = fresh(*command)
-    assert warm.stdout.splitlines()[-1] == "[]", "everything was stored"

@@ -19,7 +19,7 @@ LONG = [*QUICK, "training.epochs=100", "method.epochs=100"]
 RECORDED = [*QUICK, "training.epochs=100", "recorder=[batch_updates,per_sample]"]
 RECORDED += ["method=per_sample_amnesiac", "method.strength=1"]
 REPAIRED = [*LONG, "repair=epochs", "repair.epochs=100"]
-SISA = [*QUICK, "training.epochs=100", "method=sisa"]
+SISA = [*QUICK, "training.epochs=100", "method=sisa", "method.shards=2", "method.slices=2"]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]
         (REPAIRED, "repair", 0, 0.05),
         (RECORDED, "record", 0, 0.0),
         (RECORDED, "record", 0, 0.1),
-        (SISA, "slice", 2, 0.0),
+        (SISA, "slice", 1, 0.0),
     ],
 )
 def test_a_kill_in_the_middle_of_a_stage_changes_no_digit(

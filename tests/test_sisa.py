@@ -1,6 +1,6 @@
 """SISA: exact, local, resumable, and paid by the slice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from data.errors import UserError
 from methods.sisa import Ensemble, Sisa, epochs_of_slices
 from runner.plan import Plan
 from runner.store import Artefact, Store
+from runner.tracking import Tracker
 from tests.conftest import (
     LEARNED,
     Stages,
@@ -94,27 +95,22 @@ def test_a_cost_does_not_depend_on_what_was_kept(quick: Quick, tmp_path: Path) -
     )
 
 
-def test_a_killed_training_goes_on_at_its_last_slice(
-    quick: Quick, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import methods.sisa
+class Interrupting(Tracker):
+    """Interrupt a run while it trains its sixth slice."""
 
-    steps = 0
-    whole = methods.sisa._continue
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
 
-    def killed(*arguments):  # type: ignore[no-untyped-def]
-        nonlocal steps
-        steps += 1
-        if steps > 5:
+    def curve(self, stage: str, values: Mapping[str, float]) -> None:
+        if count(self.plan, "slice") == 5:
             raise KeyboardInterrupt
-        return whole(*arguments)
 
-    monkeypatch.setattr(methods.sisa, "_continue", killed)
+
+def test_an_interrupted_training_goes_on_at_its_last_slice(quick: Quick) -> None:
     plan = quick(*SISA)
     with pytest.raises(KeyboardInterrupt):
-        before(stages_of(plan))
+        before(stages_of(plan, tracker=Interrupting(plan)))
     assert count(plan, "slice") == 5
-    monkeypatch.undo()
     made = before(stages_of(plan))
     assert count(plan, "slice") == 8
     assert made.read("cost.json")["gradient_examples"] == 600
