@@ -19,7 +19,6 @@ NEEDS = {
     ("scenario", "given_rows"): ["scenario.file={rows}"],
     ("dataset", "digits_parity"): ["scenario.classes=odd"],
     ("scenario", "part_of_class"): ["dataset=cifar20"],
-    ("dataset", "digits_parity"): ["scenario.classes=odd"],
 }
 
 

@@ -36,16 +36,6 @@ def test_layers_look_down(layer: str) -> None:
         assert not imports(path) & above, f"{path} looks up"
 
 
-def test_the_configuration_imports_bounds_and_no_torch() -> None:
-    import conf
-
-    tree = ast.parse(Path(conf.__file__).read_text())
-    ours = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    assert {module for module in ours if module.split(".")[0] in LAYERS} == {"data.bounds"}
-    code = "import conf, sys; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-
-
 def named(path: Path) -> set[str]:
     """Return the dotted names that a file imports, in any form, or spells in a string."""
     found: set[str] = set()
