@@ -32,9 +32,10 @@ class Amnesiac(Method):
     @torch.no_grad()
     def unlearn(self, problem: Problem) -> nn.Module:
         record = UpdateRecord.open(problem.recording, type(self).unpacker)
+        # (U,): true for every recorded step t with b_t ∩ D_f ≠ ∅
         hit = record.hit(problem.forget_rows)
-        weights = parameters_to_vector(problem.model.parameters())
-        total = record.total(hit).to(weights.device)
+        weights = parameters_to_vector(problem.model.parameters())  # θ_o (M,)
+        total = record.total(hit).to(weights.device)  # Σ Δ_t (M,)
         # θ_u = θ_o − Σ Δ_t over the steps that are hit.
         vector_to_parameters(weights - total, problem.model.parameters())
         problem.conditions.log({"batches_hit": int(hit.sum()) / max(1, record.steps)})

@@ -66,8 +66,10 @@ class ASSD(Method):
         return {name: value for name, value in super().identity().items() if value not in before}
 
     def unlearn(self, problem: Problem) -> nn.Module:
+        # |D_f|/|D|
         share = len(problem.forget) / (len(problem.forget) + len(problem.rest))
         forget, everything = self._importances(problem)
+        # α is the percentile 100 − ln(1 + 100·|D_f|/|D|) of I_f/I_D
         alpha = ratio_at(forget, everything, 100 - math.log1p(100 * share))
         selected = dampen(problem.model, forget, everything, alpha, self.dampening)
         problem.conditions.log({"alpha": alpha, "selected": selected})
@@ -88,10 +90,11 @@ def ratio_at(forget: Importance, everything: Importance, percentile: float) -> f
 
     0/0 counts as 0. Infinite ratios are left out; they exist only if I_D excludes the forgotten rows.
     """
+    # One array for all weights, filled piece by piece: a concatenation would hold them twice.
     ratios, filled = np.empty(sum(value.numel() for value in forget.sums.values())), 0
     for name in forget.sums:
         for own, all_ in zip(forget.pieces(name), everything.pieces(name), strict=True):
-            found = (own / all_).nan_to_num(nan=0.0, posinf=math.inf)
+            found = (own / all_).nan_to_num(nan=0.0, posinf=math.inf)  # I_f,i / I_D,i, and 0/0 = 0
             found = found[found.isfinite()].cpu()
             ratios[filled : filled + len(found)] = found
             filled += len(found)

@@ -44,12 +44,15 @@ class BadTeacher(Descent, Method):
         incompetent = Teacher(problem.randomly_initialised(conditions.streams), conditions)
 
         def imitation(logits: Tensor, batch: Batch) -> Tensor:
+            # (B, 1): true for the rows of D_f
             forgotten = torch.isin(batch.rows, forget.rows)[:, None]
             # t: the incompetent teacher's answer on D_f, the original's elsewhere.
             target = torch.where(forgotten, incompetent(batch.images), competent(batch.images))
+            # T²·KL(t ‖ p_θ)
             return divergence(target, logits, self.temperature)
 
         rest = problem.rest
+        # a random part of D_r, `retain_fraction` of its rows
         order = torch.randperm(len(rest), generator=conditions.streams("sample"))
         chosen = order[: round(self.retain_fraction * len(rest))].to(rest.rows.device)
         both = rest.take(chosen).joined(forget)

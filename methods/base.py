@@ -183,6 +183,7 @@ def accuracy(model: nn.Module, split: Split, conditions: Conditions) -> float:
     right = 0
     for batch in conditions.meter.forward_batches(split, FORWARD_BATCH):
         with autocast(conditions.bf16, batch.images.device):
+            # 1[argmax_k f(x)_k = y], summed over the batch; the logits are (B, K)
             right += int((model(batch.images).argmax(1) == batch.labels).sum())
     return right / len(split)
 

@@ -82,7 +82,9 @@ def stepped(
     images = batch.images.detach().clone().requires_grad_()
     with autocast(bf16, images.device):
         logits = model(images).float()
+    # ∇ₓCE(f_o(x), y) of every row: in the sum over rows, each image moves only its own term
     (slope,) = torch.autograd.grad(F.cross_entropy(logits, batch.labels, reduction="sum"), images)
+    # pixel values 0 and 1 after normalisation, (1, C, 1, 1)
     darkest, brightest = (
         pixels.normalise(torch.full_like(images[:1, :, :1, :1], byte, dtype=torch.uint8))
         for byte in (0, 255)

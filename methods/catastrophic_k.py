@@ -33,6 +33,7 @@ class CatastrophicK(Descent, Method):
         last_layers(facts.outline(), self.layers)  # raises UserError if the model has fewer
 
     def unlearn(self, problem: Problem) -> nn.Module:
+        # θ_k alone gets gradients: the optimizer never sees the other parameters
         thaw_only(problem.model, last_layers(problem.model, self.layers))
         fit(problem.model, problem.retain, self, problem.conditions)
         return problem.model.requires_grad_(True)

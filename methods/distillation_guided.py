@@ -74,7 +74,7 @@ class DistillationGuided(Descent, Method):
         divergence = DIVERGENCES[self.direction]
 
         def loss(logits: Tensor, labels: Tensor) -> Tensor:
-            ours, theirs = logits.chunk(2, 1)
+            ours, theirs = logits.chunk(2, 1)  # f(x) and t(x), (B, K) each
             apart = divergence(ours, theirs, self.temperature)
             # CE + λ_d·D + λ_m·E(f_s − t_s)²
             matched = F.mse_loss(ours[:, source], theirs[:, source])
@@ -130,6 +130,7 @@ def _of_student(steps: Iterator[Step], conditions: Conditions) -> Iterator[Step]
 def _student_to_teacher(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
     """Return KL(p‖q) of student p and teacher q at temperature T, the mean over rows (eq. 4)."""
     log_p, log_q = (F.log_softmax(logits / temperature, 1) for logits in (ours, theirs))
+    # (1/B) Σ_rows Σ_k p_k (log p_k − log q_k)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 

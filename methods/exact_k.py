@@ -28,5 +28,6 @@ class ExactK(CatastrophicK):
         layers = last_layers(problem.model, self.layers)
         fresh = last_layers(problem.randomly_initialised(problem.conditions.streams), self.layers)
         for layer, new in zip(layers, fresh, strict=True):
+            # θ_k from the initial distribution
             layer.load_state_dict(new.state_dict())
         return super().unlearn(problem)

@@ -46,6 +46,7 @@ class FisherForgetting(Method):
         if not found.count:
             return model  # the budget ended before the first batch
         _, head = head_of(model, problem.classes)
+        # (K,): true for the classes of which no row is retained
         gone = torch.ones(problem.classes, dtype=torch.bool)
         gone[problem.retain.labels.unique().cpu()] = False
         rng = conditions.streams("noise")
@@ -54,11 +55,13 @@ class FisherForgetting(Method):
             last = any(parameter is own for own in head.parameters())
             variance = self.variance(found.mean(name).to(parameter), last)
             if last:
+                # w_k ~ N(0, boost·gone_variance) for a class k that is gone
                 parameter[gone] = 0
                 variance[gone] = self.gone_variance * self.boost
             # θ ← θ + √v·ε
             noise = torch.randn(parameter.shape, generator=rng).to(parameter.device)
             parameter.addcmul_(variance.sqrt(), noise)
+            # E[(√v·ε)²] = v, so the root mean square of the noise is √(Σ v / M)
             total += variance.sum().item()
             weights += variance.numel()
         conditions.log({"noise": math.sqrt(total / weights)})
@@ -68,6 +71,7 @@ class FisherForgetting(Method):
         """Return v of a parameter, in its shape, from its F; `last` is true for the last layer."""
         # v = α·min(1/(F + 1e-8), cap)
         variance = self.alpha * (1 / (fisher + 1e-8)).clamp(max=self.head_cap if last else self.cap)
+        # one v for all inputs of an output: the mean over dimension 1 of (out, in, …)
         if fisher.ndim > 1:
             variance = variance.mean(1, keepdim=True).expand_as(fisher).clone()
         return variance * self.boost if last or fisher.ndim == 1 else variance

@@ -43,6 +43,7 @@ class L1Sparse(Descent, Method):
 
     def coefficient(self, epoch: int) -> float:
         """Return γ_t of an epoch t, counted from 0."""
+        # γ_t = γ (1 − t/T) for t < T = epochs − free_epochs, then 0
         penalised = self.epochs - self.free_epochs
         return self.strength * (1 - epoch / penalised) if epoch < penalised else 0.0
 

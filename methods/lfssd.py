@@ -34,6 +34,7 @@ class LFSSD(Method):
 
     def unlearn(self, problem: Problem) -> nn.Module:
         forget, everything = measured(problem, sensitivity, self.batch_size)
+        # θᵢ ← min(λ·I_D,i / I_f,i, 1)·θᵢ if I_f,i > α·I_D,i
         selected = dampen(problem.model, forget, everything, self.alpha, self.dampening)
         problem.conditions.log({"selected": selected})
         return problem.model

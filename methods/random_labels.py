@@ -35,6 +35,7 @@ class RandomLabels(Descent, Method):
         wrong = wrong_labels(
             problem.forget, problem.retain, problem.classes, problem.conditions.streams("labels")
         )
+        # D_r ∪ {(x, ỹ) : x ∈ D_f}
         mixed = problem.rest.joined(problem.forget.relabelled(wrong))
         return fit(problem.model, mixed, self, problem.conditions)
 

@@ -53,12 +53,14 @@ class SalUn(Descent, Method):
         model, conditions, rest = problem.model, problem.conditions, problem.rest
         rows = len(problem.forget) + self.epochs * (len(problem.forget) + len(rest))
         conditions.meter.progress.expect(rows)
+        # m, by parameter: 1 for the `share` of all weights with the largest |Σ_{D_f} ∂CE/∂θ|
         masks = largest(saliency(problem, self.batch_size), self.share)
         labels = conditions.streams("labels")
         with only(model, masks):
             forget = Phase(model, problem.forget, self, conditions, name="forget")
             retain = Phase(model, rest, self, conditions, optimizer=forget.optimizer, name="retain")
             for epoch in range(self.epochs):
+                # new ỹ in every epoch
                 wrong = wrong_labels(problem.forget, rest, problem.classes, labels)
                 forget.split = problem.forget.relabelled(wrong)
                 forget.run(epoch)

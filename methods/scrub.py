@@ -56,6 +56,7 @@ class Scrub(Descent, Method):
         for epoch, student in enumerate(self.students(problem)):
             if self.rewind_error is None:
                 continue
+            # SCRUB+R minimises |error(D_f) − rewind_error| over the epochs; ≤ prefers the later one.
             error = 1 - accuracy(student, problem.forget, problem.conditions)
             problem.conditions.log({"epoch": epoch + 1, "forget_error": error})
             if abs(error - self.rewind_error) <= closest:

@@ -133,8 +133,10 @@ def _gradients(problem: Problem, head: nn.Linear, source: int, batch_size: int) 
     total = torch.zeros_like(head.weight[source], requires_grad=False)
     for batch in conditions.meter.ordered_batches(problem.forget, batch_size):
         with autocast(conditions.bf16, batch.images.device):
+            # CE_b, the mean over the batch
             loss = F.cross_entropy(model(batch.images).float(), batch.labels)
         (gradient,) = torch.autograd.grad(loss, head.weight)
+        # the absolute value of each batch's gradient, so that batches do not cancel each other
         total += gradient[source].abs()
     return total
 

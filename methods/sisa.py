@@ -64,12 +64,14 @@ class Ensemble(nn.Module):
         self.register_buffer("vote", torch.tensor(vote))  # stored: the weights alone do not tell
 
     def forward(self, images: Tensor) -> Tensor:
+        # p_s = softmax(f_s(x)) of every member, (S, B, K)
         each = torch.stack([member(images).float().softmax(1) for member in self.members])
         mean = each.mean(0)  # p̄ = (1/S) Σ_s p_s
         if self.vote:
             # p_k = (votes_k + p̄_k)/(S + 1): one vote outweighs any p̄ < 1, so p̄ only breaks ties
             votes = F.one_hot(each.argmax(2), each.shape[2]).sum(0)
             mean = (votes + mean) / (len(self.members) + 1)
+        # Logarithms serve as logits: softmax(log p) = p. The clamp avoids log 0.
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
 
@@ -119,6 +121,7 @@ class Sisa(Method):
         shards = self._shards(_all_rows(problem), problem.conditions.streams)
         for number, slices in enumerate(shards):
             gone = [bool(torch.isin(rows, problem.forget_rows).any()) for rows in slices]
+            # The checkpoint before slice `first` has seen no forgotten row.
             first = gone.index(True) if any(gone) else len(slices)
             left = [rows[torch.isin(rows, retained)] for rows in slices]
             model, costs = _train_shard(problem, problem.retain, number, left, first)
@@ -140,6 +143,7 @@ class Sisa(Method):
         rows = data.rows[torch.randperm(len(data), generator=streams("shards"))]
         if self.sharding is Sharding.by_class:
             labels = data.labels[torch.searchsorted(data.rows, rows)]
+            # Stable: within a class the rows keep their random order.
             rows = rows[labels.argsort(stable=True)]
         shards = []
         for number, shard in enumerate(rows.cpu().tensor_split(self.shards)):

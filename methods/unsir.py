@@ -65,6 +65,7 @@ class Unsir(Descent, Method):
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions
         kept = set(problem.retain.labels.unique().tolist())
+        # the classes without a retained row
         gone = [label for label in range(problem.classes) if label not in kept]
         noise = self.noise(problem, gone)
         sample = some_of_each(problem.retain, self.retain_per_class, conditions.streams("sample"))
@@ -104,6 +105,7 @@ class Unsir(Descent, Method):
                 return
             with autocast(conditions.bf16, images.device):
                 logits = model(images).float()
+            # mean‖n‖² over the images
             size = images.square().sum((1, 2, 3)).mean()
             raised = F.cross_entropy(logits, labels)
             # descend λ·mean‖n‖² − CE(f_o(n), c), that is, climb its negative
@@ -140,6 +142,7 @@ def with_noise(sample: Split, noise: Tensor, labels: Tensor, copies: int) -> Noi
 
     `noise` is (n, C, H, W) and `labels` (n,) int64.
     """
+    # Row −1 − i names image i, and no row of the data set is negative.
     stand_in = -1 - torch.arange(len(noise)).repeat(copies).to(sample.rows)
     both = replace(sample, fine=None).joined(
         Split(

@@ -23,8 +23,10 @@ class Accuracy(Metric):
         scores: Scores = {}
         for part, logits in predictions.logits.items():
             predicted = logits.argmax(1)
+            # (1/N) Σ 1[argmax_k z_k = y], in float64
             scores[f"{part}_accuracy"] = (predicted == predictions.labels[part]).double().mean().item()
             if predictions.target is not None and part.endswith("_forget"):
+                # (1/N) Σ 1[argmax_k z_k = target], for the forgotten rows
                 became = (predicted == predictions.target).double().mean().item()
                 scores[part.replace("forget", "relabelled")] = became
         return scores
@@ -38,6 +40,7 @@ class Loss(Metric):
 
     def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
         return {
+            # (1/N) Σ −log softmax(z)_y; float64, so that the sum over many rows keeps its digits
             f"{part}_loss": F.cross_entropy(logits.double(), predictions.labels[part]).item()
             for part, logits in predictions.logits.items()
         }
@@ -52,6 +55,7 @@ class ClassAccuracy(Metric):
     def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
         labels = predictions.labels["test"]
         right = (predictions.logits["test"].argmax(1) == labels).double()
+        # of each class k, (1/n) Σ 1[argmax_j z_j = y] over its n rows, those with y = k
         return {
             f"class_{k}_accuracy": right[labels == k].mean().item() for k in labels.unique().tolist()
         }

@@ -89,6 +89,7 @@ def by_part(
     """
     logits, labels = {}, {}
     for name, split in splits.items():
+        # (N,): true for the rows to forget
         gone = torch.isin(split[2], forget[name])
         for part, mask in (("forget", gone), ("retain", ~gone)):
             if mask.any():

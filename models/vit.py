@@ -96,8 +96,11 @@ class VisionTransformer(nn.Module):
         self.head = nn.Linear(shape.dim, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        # x_p E: (B, D, H/patch, W/patch) to (B, T, D) with T = (H/patch)·(W/patch)
         tokens = self.embed(images).flatten(2).transpose(1, 2)
+        # z₀ = [x_class; x_p E] + E_pos, (B, T + 1, D), then the blocks
         tokens = self.blocks(self.positions(self.class_token(tokens)))
+        # y = head(LN(z[0])): the class token's output alone
         logits: Tensor = self.head(self.norm(tokens[:, 0]))
         return logits
 
@@ -138,8 +141,8 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attend(self.norm1(tokens))
-        tokens = tokens + self.mlp(self.norm2(tokens))
+        tokens = tokens + self.attend(self.norm1(tokens))  # z' = z + attention(LN(z))
+        tokens = tokens + self.mlp(self.norm2(tokens))  # z'' = z' + MLP(LN(z'))
         return tokens
 
     def attend(self, tokens: Tensor) -> Tensor:
@@ -147,6 +150,8 @@ class Block(nn.Module):
         b, t, d = tokens.shape
         # (B, T, 3D) to three tensors (B, heads, T, D/heads)
         q, k, v = self.qkv(tokens).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        # softmax(q·kᵀ/√(D/heads))·v, (B, heads, T, D/heads)
         mixed = F.scaled_dot_product_attention(q, k, v)
+        # the heads side by side again, (B, T, D)
         projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, d))
         return projected

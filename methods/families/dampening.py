@@ -22,6 +22,7 @@ def measured(problem: Problem, measure: Measure, size: int) -> tuple[Importance,
     measured until then.
     """
     forget = measure(problem.model, problem.forget, size, problem.conditions)
+    # I_D·|D| = I_f·|D_f| + I_r·|D_r|: the sums over the two parts add up.
     rest = measure(problem.model, by_class(problem.rest), size, problem.conditions)
     return forget, rest.joined(forget)
 

@@ -35,6 +35,7 @@ class PartialDescent(Descent, Method):
         layers = owners(facts.outline())
         sizes = [sum(value.numel() for value in layer.parameters(recurse=False)) for layer in layers]
         shares = rising(self.keep_first, self.keep_last, len(layers))
+        # The expected number of weights that an update moves is Σ_l share_l·size_l.
         if sum(share * size for share, size in zip(shares, sizes, strict=True)) < 1:
             raise UserError(
                 f"method.keep_first={self.keep_first} with method.keep_last={self.keep_last} moves none "

@@ -37,8 +37,10 @@ class TwoPhases(Descent, Method):
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions, loss = problem.model, problem.conditions, self.forget_loss
+        # θ ← θ − αβ ∇L_f on D_f
         forget = Phase(model, problem.forget, self, conditions, loss, factor=self.factor, name="forget")
         shared = forget.optimizer if self.shared_momentum else None
+        # θ ← θ − α ∇CE on D_r
         retain = Phase(model, problem.retain, self, conditions, cross_entropy, shared, name="retain")
         alternate([forget, retain], self.epochs)
         return model

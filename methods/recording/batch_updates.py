@@ -89,6 +89,7 @@ class UpdateRecorder(Recorder):
     def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
         tracked = self.tracked(training.split) if tracked is None else tracked
         hit = share_of_batches_hit(len(training.split), len(tracked), training.recipe.batch_size)
+        # U·width bytes for U = steps · P(a batch holds a tracked row)
         return round(training.steps * hit * self.packing(training).width)
 
     def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
@@ -110,6 +111,7 @@ class UpdateRecorder(Recorder):
                 close_step()
                 before, taken = None, taken + 1
                 if torch.isin(step.batch.rows, tracked).any() and not writer.lost:
+                    # θ_t, cloned because the optimizer changes the weights in place
                     before = parameters_to_vector(training.model.parameters()).detach().clone()
                     members.append(step.batch.rows.cpu())
                 yield step
@@ -177,6 +179,7 @@ class UpdateRecord:
 
         Memory does not grow with their number. Raise Damaged if an entry was altered.
         """
+        # Σ_{t hit} Δ_t, (M,), in float64: thousands of small updates would lose digits in float32
         total = torch.zeros(self.parameters, dtype=torch.float64)
         for numbers in hit.nonzero()[:, 0].split(CHUNK):
             for number, entry in zip(

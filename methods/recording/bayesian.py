@@ -76,6 +76,7 @@ class Bayesian(Recorder):
         """
         model = _copied(training.model).eval()
         mean = {name: value.detach().clone() for name, value in model.named_parameters()}
+        # q = N(θ_o, initial²·I)
         q = Gaussian(mean, {name: torch.full_like(mean[name], self.initial) for name in mean})
         order, noise = training.streams("order"), training.streams("noise")
         bf16 = training.recipe.precision is Precision.bf16

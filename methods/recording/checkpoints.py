@@ -29,6 +29,7 @@ class Checkpoints(Recorder):
         return 4 * training.parameters * (training.recipe.epochs + 1)
 
     def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
+        # (E + 1)·M·4 ≤ free
         epochs = free // max(1, 4 * training.parameters) - 1
         if epochs > 0:
             yield f"training.epochs={epochs}"

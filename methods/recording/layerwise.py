@@ -99,6 +99,7 @@ class Part:
         self.mask, self.dtype = Choice[mask], TYPES[Stored[dtype]]
         self._named = {"mask": mask, "dtype": dtype, "seed": seed, "scope": scope}
         self._streams = Streams(seed, scope)
+        # the start of each layer in the update (M,), and the count of its numbers that are kept
         self.starts = [sum(sizes[:layer]) for layer in range(len(sizes))]
         self.kept = [max(1, round(k * size)) for k, size in zip(keeps, sizes, strict=True)]
         index = 4 if self.mask is Choice.magnitude else 0
@@ -125,6 +126,7 @@ class Part:
     def _largest(self, update: Tensor) -> Tensor:
         """Return the positions (kept,) of each layer's largest numbers."""
         layers = zip(update.split(self.sizes), self.kept, self.starts, strict=True)
+        # the k numbers with the largest |Δ| of every layer
         return torch.cat([part.abs().topk(k, sorted=False).indices + start for part, k, start in layers])
 
     def pack(self, number: int, update: Tensor) -> Tensor:
@@ -141,6 +143,7 @@ class Part:
             entry = entry.clone()  # aligned: in a block of entries it may begin at an odd byte
             index, values = entry.split([4 * sum(self.kept), len(entry) - 4 * sum(self.kept)])
             where = index.view(torch.int32).long()
+        # total += P_l ⊙ Δ_t: numbers that were not kept add 0
         total[where] += values.view(self.dtype).to(total.dtype)
 
     def about(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class RandomMask:
         """Return the positions (kept,) int64 that this number keeps."""
         start = 0
         if self._mask is Mask.fresh:
+            # a start that depends on the number alone: a reader draws it again from the same stream
             start = self._streams.number(f"{self._purpose}/{number}") % self._size
         return self._order[start : start + self.kept]
 

@@ -135,6 +135,7 @@ class Recorder(Component):
         batches that a request for `asked` rows hits."""
         size, rows = self.estimated_bytes(training), max(1, len(self.tracked(training.split)))
         free = free_bytes(training.folder)
+        # the share of the updates that amnesiac unlearning of the request would subtract
         hit = share_of_batches_hit(len(training.split), asked, training.recipe.batch_size)
         return (
             f"{option}: {in_words(size)} expected, {in_words(size / rows)} per tracked row, "

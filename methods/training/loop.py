@@ -111,6 +111,7 @@ class Phase:
                 loss = self.loss_function(logits.float(), batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            # `factor` times the learning rate of this step, which counts over all passes of the phase
             lr = self.factor * descent.rate(self._number, steps_per_epoch)
             unchecked.append(loss.detach())
             if len(unchecked) == CHECK_EVERY:
@@ -185,6 +186,7 @@ def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:
                 _log_epoch(last, totals, rows, log)
                 totals, rows = {}, 0
             last, rows = step, rows + len(step.batch.rows)
+            # the number of rows in the batch whose largest logit is that of their label
             right = (step.logits.argmax(1) == step.batch.labels).sum()
             # The last batch may be smaller, so the sum of losses weights each batch by its rows.
             totals["loss"] = totals.get("loss", 0) + step.loss * len(step.batch.rows)
@@ -225,6 +227,7 @@ def require_finite(model: nn.Module) -> None:
 
 
 def _log_epoch(last: Step, totals: Mapping[str, Tensor], rows: int, log: Log) -> None:
+    # (1/n) Σ over the n rows of the epoch
     means = {name: total.item() / rows for name, total in totals.items()}
     log({"epoch": last.epoch + 1, **means, "lr": last.lr})
 

@@ -48,6 +48,7 @@ class Gaussian:
         """
         for name in self.mean:
             for mean, deviation, *rest in pieces(name, self.mean, self.deviation, *others):
+                # μ' and σ' of one piece, (PIECE,)
                 moved = step(mean, deviation, *rest)
                 mean.copy_(moved[0])
                 deviation.copy_(moved[1])
@@ -105,6 +106,7 @@ def _sample(parameters: Mapping[str, nn.Parameter], q: Gaussian, rng: torch.Gene
     }
     with torch.no_grad():
         for name, parameter in parameters.items():
+            # θ = μ + σ∘ε
             torch.addcmul(q.mean[name], q.deviation[name], noise[name], out=parameter)
     return noise
 
@@ -125,8 +127,8 @@ def divergence(q: Gaussian, p: Gaussian) -> Tensor:
         both = pieces(name, q.mean, q.deviation, p.mean, p.deviation)
         # KL = ½ Σ ((μ_q − μ_p)²/σ_p² + σ_q²/σ_p² − 1 − ln(σ_q²/σ_p²))
         for mean, deviation, around, held in both:
-            squared = (deviation / held).square()
-            moved = ((mean - around) / held).square()
+            squared = (deviation / held).square()  # σ_q²/σ_p²
+            moved = ((mean - around) / held).square()  # (μ_q − μ_p)²/σ_p²
             total = total.to(mean.device) + (moved + squared - 1 - squared.log()).sum() / 2
     return total
 

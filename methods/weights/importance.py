@@ -121,6 +121,7 @@ def _share_of(label: int) -> RowLoss:
 
 
 def _squared_norm(logits: Tensor, labels: Tensor) -> Tensor:
+    # mean over rows of ‖f(x)‖², for logits (B, K)
     return logits.square().sum(1).mean()
 
 
@@ -141,6 +142,7 @@ def _over_batches(
             value = loss(model(batch.images).float(), batch.labels)
         gradients = torch.autograd.grad(value, list(parameters.values()))
         for name, gradient in zip(parameters, gradients, strict=True):
+            # g² or |g|, number by number
             sums[name] += measure(gradient)
         count += 1
     return Importance(sums, count)
@@ -211,6 +213,7 @@ def _row_by_row(model: nn.Module) -> Add:
                 (value,) = loss(model(image).float(), label)
             gradients = torch.autograd.grad(value, list(parameters.values()))
             for name, gradient in zip(parameters, gradients, strict=True):
+                # Σᵢ Gᵢ², one row at a time
                 sums[name] += gradient.square()
 
     return add
@@ -224,6 +227,7 @@ def squares_of_layer(layer: nn.Module, uses: list[Factors]) -> dict[str, Tensor]
     rule = RULES[type(layer)]
     whole = [Factors(use.a.float(), use.b.float()) for use in uses]  # autocast mixes two dtypes
     if rule.matrices is None or len(whole) != 1:
+        # Gᵢ = Σ over uses of the layer, then Σᵢ Gᵢ²: (B, *shape) to the parameter's shape
         each = [rule.each(layer, use) for use in whole]
         return {name: sum(part[name] for part in each).square().sum(0) for name in each[0]}  # type: ignore[union-attr]
     b, a = rule.matrices(layer, whole[0])
@@ -238,6 +242,7 @@ def _squared_products(b: Tensor, a: Tensor) -> Tensor:
     (_, groups, outputs, positions), inputs = b.shape, a.shape[2]
     pairs = positions * (positions + 1) // 2
     few = pairs <= PAIRS
+    # Numbers in memory per sample: both operands of the product over pairs, or one gradient.
     numbers = groups * (pairs * (outputs + inputs) if few else outputs * inputs)
     rows = max(1, CHUNK // numbers)
     square = _by_pairs if few else _one_by_one

@@ -24,6 +24,7 @@ class Partly(nn.Module):
         self.register_buffer("fixed", fixed)
 
     def forward(self, free: Tensor) -> Tensor:
+        # θ = m∘θ_free + (1 − m)∘θ_fixed
         return torch.where(self.mask, free, self.fixed)  # type: ignore[arg-type]
 
 
@@ -66,6 +67,7 @@ def largest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     # The smallest of the `wanted` largest scores is the (n − wanted + 1)-th smallest of all n.
     least = flat.kthvalue(min(len(flat), len(flat) - wanted + 1)).values  # copies less than a sort
     chosen = flat > least
+    # Ties at `least` fill the remaining places, from the first coordinate on.
     equal = (flat == least).nonzero()[:, 0]
     chosen[equal[: wanted - int(chosen.sum())]] = True
     pieces = chosen.split([score.numel() for score in scores.values()])

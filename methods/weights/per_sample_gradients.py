@@ -58,6 +58,7 @@ def _linear_total(layer: nn.Linear, factors: Factors) -> Gradients:
 
 
 def _linear_each(layer: nn.Linear, factors: Factors) -> Gradients:
+    # (B, …, I) to (B, L, I), and (B, …, O) to (B, L, O): positions L, such as tokens, in one dimension
     a = factors.a.reshape(len(factors.a), -1, layer.in_features)
     b = factors.b.reshape(len(factors.b), -1, layer.out_features)
     # Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ: (B, O, L) @ (B, L, I)
@@ -65,12 +66,14 @@ def _linear_each(layer: nn.Linear, factors: Factors) -> Gradients:
 
 
 def _linear_matrices(layer: nn.Linear, factors: Factors) -> tuple[Tensor, Tensor]:
+    # (B, 1, L, I) and (B, 1, L, O), a single group
     a = factors.a.reshape(len(factors.a), 1, -1, layer.in_features)
     b = factors.b.reshape(len(factors.b), 1, -1, layer.out_features)
     return b.transpose(2, 3), a.transpose(2, 3)
 
 
 def _conv_total(layer: nn.Conv2d, factors: Factors) -> Gradients:
+    # ∂L/∂W = Σᵢ Gᵢ, the ordinary weight gradient, and ∂L/∂c = Σᵢₗ bᵢₗ
     weight = conv2d_weight(
         factors.a,
         layer.weight.shape,

@@ -56,6 +56,7 @@ class Packer:
     def _summands(self, step: Step, name: str, factors: Factors, slots: Tensor) -> Tensor:
         """Return (n, kept) c_t·g_{i,t}/B of a layer, or the masked part of it."""
         layer = self.layers[name]
+        # c_t·g_{i,t}/B: the factor 1/B is in `b`, because the loss is a mean over the batch
         each = self._gradients(layer, factors) * self._coefficient(step, layer)
         mask = self.masks[name]
         return each if mask is None else mask.of_each(slots.tolist(), each)
@@ -75,6 +76,7 @@ class Packer:
         share = self.shares.each[step.number]
         if self.attribution is not Attribution.preconditioned:
             return torch.tensor(share)
+        # c_t = −lr_t/(√v̂_t + ε), (parameters,)
         return share / adam_roots(step, layer)
 
     def _write_factors(self, entries: Tensor, name: str, factors: Factors) -> list[Tensor]:
@@ -94,4 +96,5 @@ def _in_eight_bits(values: Tensor) -> tuple[Tensor, Tensor]:
     The scale is max_j |v_j| / 127, so that the largest number of a row becomes ±127.
     """
     scale = torch.linalg.vector_norm(values, torch.inf, dim=1).float() / 127
+    # v/scale, rounded; the clamp turns the 0/0 of a row of zeros into 0
     return (values / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round(), scale

@@ -147,6 +147,7 @@ class PerSample(Recorder):
         entries = len(tracked) * training.recipe.epochs
         slots = len(tracked) if groups is None else len(groups.unique())
         entry_bytes = layout.entry_numbers * TYPES[self.dtype].itemsize
+        # E·T entries of factors, and one block of float32 sums for each slot
         return entries * entry_bytes + slots * layout.slot_numbers * 4
 
     def summary(self, training: RecordedTraining, option: str, asked: int) -> str:
