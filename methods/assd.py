@@ -1,6 +1,6 @@
 """ASSD: selective dampening that chooses its own threshold.
 
-Idea: the number of weights to dampen follows from the number of rows to forget.
+Idea: the share of rows to forget decides the share of weights to dampen.
 Update rule: as SSD's, with α the percentile 100 − ln(1 + 100·|D_f|/|D|) of the ratio I_f,i / I_D,i over
 all weights: it selects the highest ln(1 + 100·|D_f|/|D|) per cent (2.4 % for a tenth of the rows).
 Needs: the forgotten and the retained rows; one gradient of each.
@@ -8,10 +8,10 @@ Differs from the reference code: its notebook squares the mean gradient of a bat
 retained rows D_r instead of all rows D, and leaves `model.eval()` out. On one model α was 2.74 here,
 3.89 with that code over D, and 5.91 with that code as it is called. `fisher: batch` with `against:
 retained` follows the notebook. `fisher: training_batch` also measures in training mode, in which batch
-norms use the statistics of each batch and move their running averages; the notebook itself is in
-evaluation mode by then, because its training loop ends so. With `retained`, rows keep their order.
-The percentile is a ratio that occurs (nearest rank). A weight that matters to no row counts with a
-ratio of 0. A weight that matters to no retained row is left out of the percentile, and becomes 0.
+norms use the statistics of each batch and move their running averages. The notebook itself is in
+evaluation mode by then, because its training loop ends in that mode. With `retained`, rows keep their
+order. The percentile is a ratio that occurs (nearest rank). A weight that matters to no row counts with
+a ratio of 0. A weight that matters to no retained row is left out of the percentile, and becomes 0.
 Reference: Schoepf et al., Parameter-Tuning-Free Data Entry Error Unlearning with Adaptive Selective
 Synaptic Dampening, 2024 (arXiv 2402.10098).
 """
@@ -61,7 +61,7 @@ class ASSD(Method):
     batch_size: Annotated[int, COUNT]
 
     def identity(self) -> dict[str, Any]:
-        """Return all fields, without `per_sample` and `all`: results without the fields had these."""
+        """Return all fields but `per_sample` and `all`, which older results without the fields had."""
         before = (Squared.per_sample, Against.all)
         return {name: value for name, value in super().identity().items() if value not in before}
 

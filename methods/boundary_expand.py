@@ -46,7 +46,7 @@ class BoundaryExpand(Descent, Method):
 
 @torch.no_grad()
 def widen(head: nn.Linear, rng: torch.Generator) -> None:
-    """Append an output, initialised as in a new linear layer; the others keep their weights."""
+    """Append an output with the initialisation of a new linear layer; the others keep their weights."""
     # torch's initialisation: weights and bias from U(−1/√in, 1/√in).
     bound = 1 / math.sqrt(head.in_features)
     for name, parameter in list(head.named_parameters()):

@@ -2,7 +2,7 @@
 
 Idea: catastrophic forgetting, confined to the layers that are most specific to the classes.
 Update rule: θ_k ← θ_k − η ∇CE(D_r), from θ_o. θ_k are the parameters of the last k layers that own
-parameters; all others keep their bits. `layers` is k.
+parameters; all others keep every bit. `layers` is k.
 Needs: the retained rows.
 Differs from the reference code: that counts only convolutions and linear layers, and trains the norms
 between them too; here every layer that owns parameters counts.

@@ -10,11 +10,11 @@ estimated from `samples` draws. `penalty` is λ, `eta` is η.
 `step: explicit` takes a step of Bayesian gradient descent (μ − ησ²G, and its σ), then a step of rate
 `pull_rate` down λ·KL. The second step is stiff: it is stable only for pull_rate·λ/σ_p² < 2.
 Objectives U: `entropy` is −H(p_θ(x)); `ascent` is −CE; `random_labels` is CE with wrong labels that are
-drawn once; `bad_teacher` is KL to a random model's answer.
+drawn once; `bad_teacher` is KL(p_random(x) ‖ p_θ(x)) with p_random a randomly initialised model.
 Needs: the forgotten rows and the record of `recorder=bayesian`; no retained row.
 Differs from the paper: its ∂KL/∂μ has the wrong sign and its σ step a misplaced term (see
-`methods.weights.gaussian`). It does not say which U, λ, rates and numbers of steps it used, nor how it
-steps the two terms: the proximal step is this project's, and equals BGD at λ = 0. A wrong label may be
+`methods.weights.gaussian`). It gives neither U, λ, rates and numbers of steps, nor the way in which the
+two terms are stepped. The proximal step is this project's, and equals BGD at λ = 0. A wrong label may be
 another forgotten class, since the retained classes are unknown. `kl` and `objective` (mean per row) are
 logged at every step.
 Reference: paper 001 (Dugue, Machine Unlearning Without Repair using DiStruction, 2024).

@@ -3,13 +3,13 @@
 Idea: noise on the weights that matter to no retained row hides what only the forgotten rows wrote.
 Update rule: θᵢ ← θᵢ + √vᵢ·ε with ε ~ N(0, 1), v = α·min(1/(F + 1e-8), cap) and F_i = E_{x∈D_r} Σ_y
 p(y|x)(∂CE(x, y)/∂θᵢ)². v is averaged over the inputs (dimension 1). For one-dimensional tensors and the
-last layer it is multiplied by `boost`; the last layer's cap is `head_cap`. The last layer's rows of the
-classes that are gone are drawn around 0 with the variance `gone_variance`, also times `boost`. `alpha`
-is α. The root mean square of the noise is logged.
+last layer it is multiplied by `boost`; the last layer's cap is `head_cap`. The last layer's weights of
+the classes that are gone are drawn around 0 with the variance `gone_variance`, also times `boost`.
+`alpha` is α. The root mean square of the noise is logged.
 Needs: the retained rows, and one gradient per class of each.
-Differs from the reference code: the gradients come from factors, whole batches at a time; that takes
-batches of one. The last layer is the last linear layer; there it is every tensor whose first dimension
-is the number of classes. A class is gone if no retained row has its label.
+Differs from the reference code: the gradients come from factors, a whole batch at a time; that code
+works row by row. The last layer is the last linear layer; there it is every tensor whose first
+dimension is the number of classes. A class is gone if no retained row has its label.
 Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.
 """
 

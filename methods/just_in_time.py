@@ -69,7 +69,7 @@ class Steepness(nn.Module):
         return total / self.samples
 
     def train(self, mode: bool = True) -> "Steepness":
-        """Stay in evaluation mode, whatever `mode` says."""
+        """Stay in evaluation mode and ignore `mode`, so that only the image changes f."""
         return super().train(False)
 
 

@@ -1,6 +1,6 @@
-"""LFSSD: selective dampening that asks for no labels.
+"""LFSSD: selective dampening without labels.
 
-Idea: a weight matters to rows if the size of their outputs depends on it, whatever their labels are.
+Idea: a weight matters to rows if the size of their outputs depends on it. The size needs no labels.
 Update rule: as SSD's, with I_S,i the mean over batches of |∂ mean‖f(x)‖²/∂θᵢ|.
 Needs: the forgotten and the retained rows; one gradient of each. Labels only decide the order of the
 retained rows, which go class by class.

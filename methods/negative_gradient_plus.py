@@ -43,8 +43,8 @@ class NegativeGradientPlus(Descent, Method):
     evaluation_mode: bool
 
     def identity(self) -> dict[str, Any]:
-        """Return the identity without the options that change nothing: results that were stored before
-        these options existed are the same."""
+        """Return all fields but a `penalty` of 0 and a false `evaluation_mode`, which change nothing:
+        results from before these fields stay valid."""
         identity = super().identity()
         if self.penalty == 0:
             del identity["penalty"]

@@ -39,8 +39,10 @@ from methods.training.loop import Conditions, fit
 
 
 class Aggregate(Enum):
-    """The `mean` of the members' softmax, or the majority `vote` of their predictions; the mean breaks
-    ties."""
+    """The `mean` of the members' probabilities, or the majority `vote` of their predictions.
+
+    The mean breaks ties of the vote.
+    """
 
     mean = "mean"
     vote = "vote"
@@ -61,7 +63,7 @@ class Ensemble(nn.Module):
     def __init__(self, members: list[nn.Module], vote: bool) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.register_buffer("vote", torch.tensor(vote))  # stored: the weights alone do not tell
+        self.register_buffer("vote", torch.tensor(vote))  # stored with the weights, for `Sisa.module`
 
     def forward(self, images: Tensor) -> Tensor:
         # p_s = softmax(f_s(x)) of every member, (S, B, K)
@@ -157,8 +159,8 @@ def _train_shard(
 ) -> tuple[nn.Module | None, list[Cost]]:
     """Train a shard slice by slice; return its model and the cost of every slice.
 
-    The budget limits the slices from `first` on, which the request makes necessary. If no row is left
-    up to a slice, it costs nothing; if no row is left in the shard, the model is None.
+    The budget limits the slices from `first` on, which the request makes necessary. A slice costs
+    nothing if no row is left in it or before it. If no row is left in the shard, the model is None.
     """
     streams, meter = problem.conditions.streams, problem.conditions.meter
     epochs = epochs_of_slices(problem.recipe.epochs, len(slices))
@@ -180,7 +182,7 @@ def _train_shard(
 
 
 def _prefixes(data: Split, slices: list[Tensor]) -> Iterator[tuple[Split, str]]:
-    """Yield the rows up to each slice, in ascending order, and a digest of the slices that they came in.
+    """Yield the rows up to each slice, in ascending order, and a digest of these slices.
 
     The digest covers row numbers and labels, slice by slice.
     """
@@ -224,7 +226,7 @@ def _sorted(split: Split) -> Split:
 def _continue(
     start: nn.Module | None, model: nn.Module, part: Split, epochs: int, scope: str, given: Conditions
 ) -> nn.Module:
-    """Train `model` by the recipe, from the weights of `start` or, if that is None, from its own."""
+    """Train `model` by the recipe, from the weights of `start` if there are any, else from its own."""
     if start is not None:
         model.load_state_dict(start.state_dict())
     own = replace(given, streams=Streams(given.streams.seed, scope))

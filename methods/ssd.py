@@ -63,7 +63,7 @@ class SSD(Method):
     batch_size: Annotated[int, COUNT]
 
     def identity(self) -> dict[str, Any]:
-        """Return all fields, without the order `apart`: results without the field had that order."""
+        """Return all fields but the order `apart`: results from before the field had that order."""
         return {name: value for name, value in super().identity().items() if value is not Order.apart}
 
     def check_parameters(self, option: str) -> None:

@@ -1,14 +1,14 @@
-"""UNSIR: teach noise under the forgotten class's name, then repair.
+"""UNSIR: train on noise with the label of the forgotten class, then repair.
 
-Idea: learn, under the name of a class, images that raise its loss as far as possible. They overwrite
-the class without any of its own images.
+Idea: images that raise the loss of a class as far as possible, learned and shown with its label,
+overwrite the class. That needs none of the class's real images.
 Update rule: for every whole forgotten class c, start from random images n and take `noise_steps` steps
-of Adam that climb CE(f_o(n), c) − λ·mean‖n‖², where `noise_penalty` is λ. Impair: θ ← θ − η ∇CE on
+of Adam that climb CE(f_o(n), c) − λ·mean‖n‖²; `noise_penalty` is λ. Impair: θ ← θ − η ∇CE on
 `noise_copies` copies of n, labelled c, and on at most `retain_per_class` retained rows of every class.
 Repair: θ ← θ − η' ∇CE on those retained rows.
-Needs: the retained rows and the labels of whole classes. Other requests are refused, because noise
-under the name of a class that stays would overwrite all of it. A request to relabel removes the old
-class, and its images are retained under the new label.
+Needs: the retained rows and the labels of whole classes. Other requests are refused, because noise with
+the label of a class that stays would overwrite all of it. A request to relabel removes the old class,
+and its images are retained under the new label.
 Differs from the reference code: the retained rows of a class are drawn at random; the code takes the
 first 500. The noise steps leave nothing behind. In the code they run in training mode and add to the
 model's gradients, so that the first step of impairing is the sum of all of them and distorts Adam's
@@ -38,8 +38,8 @@ from models.precision import autocast
 class Unsir(Descent, Method):
     """`epochs`, `batch_size` and `lr` belong to impairing, the prefixed ones to the noise and to repair.
 
-    `noise_batch_size` images are learned per class; `retain_per_class` is the most retained rows used of
-    each class.
+    `noise_batch_size` images are learned per class. At most `retain_per_class` retained rows of each
+    class are used.
     """
 
     kind: ClassVar[str] = "methods.unsir.Unsir"

@@ -20,8 +20,8 @@ from methods.training.loop import Phase, alternate, cross_entropy
 @dataclass(frozen=True)
 class TwoPhases(Descent, Method):
     """The first phase descends `forget_loss` at `factor` times the learning rate, the second the
-    cross-entropy. With `shared_momentum` one optimizer serves both phases, else each has a separate
-    one."""
+    cross-entropy. With `shared_momentum` one optimizer serves both phases, otherwise each has its
+    own."""
 
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     factor: Annotated[float, STRENGTH]

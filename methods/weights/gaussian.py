@@ -17,12 +17,12 @@ from methods.weights.importance import PIECE
 
 Tensors = Mapping[str, Tensor]
 
-# The smallest standard deviation after a step. With it 1/σ² and its products stay finite in float32.
+# The smallest standard deviation after a step: at 1e-12, 1/σ² and its products are finite in float32.
 FLOOR = 1e-12
 
 
 def pieces(name: str, *parts: Tensors) -> Iterator[tuple[Tensor, ...]]:
-    """Yield flat views of a parameter in all parts, `PIECE` numbers at a time."""
+    """Yield flat views of the parameter `name`, one from each part, `PIECE` numbers at a time."""
     yield from zip(*(part[name].view(-1).split(PIECE) for part in parts), strict=True)
 
 
@@ -43,8 +43,8 @@ class Gaussian:
     def move(self, step: Callable[..., tuple[Tensor, Tensor]], *others: Tensors) -> None:
         """Replace mean and deviation, in place, by `step(mean, deviation, *others)`.
 
-        `step` works on each number alone: it gets flat pieces of the same numbers of all tensors, and
-        returns the new mean and deviation.
+        `step` works number by number. It receives flat pieces of the same coordinates of all tensors,
+        and returns the new mean and deviation.
         """
         for name in self.mean:
             for mean, deviation, *rest in pieces(name, self.mean, self.deviation, *others):
@@ -69,7 +69,7 @@ class Moments:
     loss: Tensor
 
     def scale(self, weight: float) -> None:
-        """Turn G and H, in place, into those of the loss times `weight`; `loss` keeps its value."""
+        """Multiply G and H by `weight`, in place; `loss` keeps its value."""
         for value in (*self.gradient.values(), *self.product.values()):
             value.mul_(weight)
 

@@ -1,4 +1,4 @@
-"""The layers of a model that own parameters: selection, freezing, and checks of their kinds."""
+"""The layers of a model that own parameters: selection, freezing, and checks of their types."""
 
 from collections.abc import Callable
 

@@ -1,8 +1,8 @@
 """Training of single coordinates of parameters, while all others keep every bit.
 
-A zero gradient does not hold a weight, since weight decay and momentum still move it. Here the model
-uses θ = m∘θ_free + (1 − m)∘θ_fixed, and the optimizer sees θ_free. Its steps along the coordinates with
-m = 0 have no effect, and clipping measures the gradient of the others alone.
+A zero gradient does not freeze a weight, since weight decay and momentum still move it. Here the model
+uses θ = m∘θ_free + (1 − m)∘θ_fixed, and the optimizer updates θ_free. Its steps along the coordinates
+with m = 0 have no effect. Their gradient is 0, so that clipping measures the others alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ class Partly(nn.Module):
 
 @contextmanager
 def only(model: nn.Module, masks: Masks) -> Iterator[None]:
-    """Within the body, let a training of the model move the true coordinates of `masks` alone.
+    """Within the body, let a training of the model move only the true coordinates of `masks`.
 
     Parameters without a mask are frozen. Make the optimizer inside the body. Afterwards the parameters
     hold the trained values, and require gradients as before.

@@ -5,8 +5,8 @@ If the weight gradient of a layer is a sum of outer products, sample i has the g
     Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ
 
 over positions l, with `a` the layer's input and `b` the gradient of the loss at its output. Keeping the
-factors aᵢ and bᵢ in place of Gᵢ loses nothing, and takes much less memory if the weight is large and the
-feature map small. If the loss is a mean over the batch, `b` contains the factor 1/B.
+factors aᵢ and bᵢ in place of Gᵢ loses nothing. It takes much less memory if the weight is large and the
+feature map is small. If the loss is a mean over the batch, `b` contains the factor 1/B.
 """
 
 from collections.abc import Callable, Mapping
@@ -138,7 +138,7 @@ RULES: Mapping[type[nn.Module], Rule] = {
     nn.Conv2d: Rule(_conv_each, _conv_total, _conv_matrices),
     nn.GroupNorm: Rule(_group_norm_each),
     nn.LayerNorm: Rule(_layer_norm_each),
-    # y = [token; x] and y = x + table: the gradients are those of the first output and of all outputs
+    # y = [token; x]: ∂L/∂token = b at the first position. y = x + table: ∂L/∂table = b.
     ClassToken: Rule(lambda layer, factors: {"token": factors.b[:, None, :1]}),
     Positions: Rule(lambda layer, factors: {"table": factors.b[:, None]}),
 }
@@ -147,8 +147,8 @@ RULES: Mapping[type[nn.Module], Rule] = {
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that own parameters, by name.
 
-    Raise UserError, naming the layer, if one couples samples or has no rule, or if two layers own the
-    same parameter.
+    Raise UserError, naming the layer, if a layer couples samples or has no rule. Raise UserError if two
+    layers own the same parameter.
     """
     refuse_batch_norm(model)
     found: dict[str, nn.Module] = {}
