@@ -1,4 +1,4 @@
-"""Accuracies, losses and confusion of every part. Each row has the same weight."""
+"""Accuracies, losses and confusion matrices. Each row has the same weight."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -63,13 +63,13 @@ class ClassAccuracy(Metric):
 
 @dataclass(frozen=True)
 class Confusion(Metric):
-    """The counts of test rows: `confusion` (K, K), by true class first and predicted class second."""
+    """The counts of test rows by true class (first) and predicted class (second): `confusion` (K, K)."""
 
     kind: ClassVar[str] = "metrics.accuracy.Confusion"
 
     def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
         k = predictions.classes
-        # one number for each pair of true and predicted class, i·K + j, so that one bincount counts all
+        # True class i and predicted class j make the number i·K + j, so that one bincount counts all.
         pairs = predictions.labels["test"] * k + predictions.logits["test"].argmax(1)
         counts = torch.bincount(pairs, minlength=k * k).view(k, k)
         return {"confusion": counts.tolist()}

@@ -1,4 +1,4 @@
-"""torchvision's architectures without layers that couple a batch, for any number of channels."""
+"""torchvision's architectures for any number of channels, without layers that couple the samples."""
 
 from dataclasses import dataclass
 from enum import Enum

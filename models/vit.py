@@ -19,8 +19,8 @@ class ViT(Architecture):
 
     A token is a square of `patch` × `patch` pixels, with `dim` features; `patch` must divide the image
     size. `depth` counts the blocks and `heads` the attention heads of each, which must divide `dim`. A
-    block's hidden layer has 4·`dim` features. One `nn.Linear` computes queries, keys and values, so that
-    code which walks over the layers finds it; torchvision's `MultiheadAttention` hides it. Weights may
+    block's hidden layer has 4·`dim` features. One `nn.Linear` computes queries, keys and values: code
+    that walks over the layers finds it, while torchvision's `MultiheadAttention` hides it. Weights may
     be torchvision's (ViT-B/16, ViT-L/16), which are the same function under other names.
     """
 
@@ -48,8 +48,8 @@ class ViT(Architecture):
         return {_ours(name): value for name, value in weights.items()}
 
 
-# Parts of torchvision's parameter names, and ours. Its files name the hidden layers mlp.linear_1 and
-# mlp.linear_2, its code mlp.0 and mlp.3.
+# Parts of torchvision's parameter names, with the parts that replace them. Its files call the hidden
+# layers mlp.linear_1 and mlp.linear_2; its code calls them mlp.0 and mlp.3.
 _TORCHVISIONS = {
     "conv_proj.": "embed.",
     "encoder.pos_embedding": "positions.table",
@@ -67,7 +67,7 @@ _TORCHVISIONS = {
 
 
 def _ours(name: str) -> str:
-    """Return our name of a parameter of torchvision's."""
+    """Return this module's name of a parameter, given torchvision's or this module's."""
     if name == "class_token":
         return "class_token.token"
     for theirs, ours in _TORCHVISIONS.items():
@@ -80,7 +80,7 @@ EPSILON = 1e-6
 
 
 class VisionTransformer(nn.Module):
-    """The module of a `ViT`: images (B, C, H, W) to logits (B, K), which are read off the class token.
+    """The module of a `ViT`: images (B, C, H, W) to logits (B, K), computed from the class token.
 
     z₀ = [x_class; x_p E] + E_pos, then the blocks, then y = head(LN(z[0])) (the paper's eqs. 1 and 4).
     """

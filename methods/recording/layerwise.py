@@ -1,11 +1,11 @@
 """Layer-wise updates: a part of every batch update, chosen layer by layer.
 
-Idea: a part of an update is enough to forget, takes a part of the bytes, and harms the rest less.
+Idea: a part of an update is enough to forget. It takes fewer bytes and harms the other rows less.
 Record: P_l ⊙ Δ_t for every layer l and every step whose batch holds a tracked row (see `batch_updates`).
 Layer l = 0 … L − 1, counted from the input, keeps the share k_first + (k_last − k_first)·l/(L − 1).
 Paper 002 prunes early layers most; k_first = k_last is the uniform p of paper 004. A layer is a module
-that owns parameters. `mask: fresh` draws P_l anew for every update and `fixed` once, and neither stores
-indices. `magnitude` keeps the largest numbers, and four more bytes for the position of each.
+that owns parameters. `mask: fresh` draws P_l anew for every update, and `fixed` draws it once; neither
+stores positions. `magnitude` keeps the largest numbers, with four more bytes for the position of each.
 Reference: Gogineni & Nadimi 2024 (paper 002), who give no schedule and no code; paper 004.
 """
 

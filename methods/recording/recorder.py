@@ -1,6 +1,6 @@
-"""Recorders: they write down during a training what lets its rows be taken out later.
+"""Recorders: during a training, they store the data that unlearning its rows will need.
 
-A recorder wraps the steps of the training loop and changes nothing: the weights are bit-identical with
+A recorder wraps the steps of the training loop and changes no weight: the weights are bit-identical with
 and without it. Several recorders can watch one training.
 """
 
@@ -119,7 +119,7 @@ class Recorder(Component):
         return {"tracked": self.tracked(split).cpu()}
 
     def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
-        """Return the expected size of the record, of these rows (T,) or of the recorder's own."""
+        """Return the expected size of a record of these rows (T,), by default of the rows it tracks."""
         raise NotImplementedError
 
     def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
@@ -143,11 +143,11 @@ class Recorder(Component):
         )
 
     def fits(self, training: RecordedTraining, free: int, **changes: Any) -> bool:
-        """Return whether the record would fit into `free` bytes with these fields changed."""
+        """Return true if the record would fit into `free` bytes with these fields changed."""
         return replace(self, **changes).estimated_bytes(training) <= free
 
     def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
-        """Yield settings, as overrides, each of which alone makes the record fit into `free` bytes."""
+        """Yield settings, as overrides. Each of them alone makes the record fit into `free` bytes."""
         split = training.split
         of_tracked = torch.isin(split.rows, self.tracked(split))
         tracked, labels = split.rows[of_tracked], split.labels[of_tracked]
@@ -179,8 +179,8 @@ def free_bytes(folder: Path) -> int:
 def require_space(recorders: Mapping[str, Recorder], trainings: Mapping[str, RecordedTraining]) -> None:
     """Raise UserError if the records of one training do not fit on their disk together.
 
-    Both mappings are by the recorder's option. The message names settings that fit: of the largest
-    record that a setting can make small enough, while the others stay as they are.
+    Both mappings are by the recorder's option. The message names settings that fit, of one recorder:
+    the one with the largest record that a setting can make small enough.
     """
     sizes = {
         option: recorder.estimated_bytes(trainings[option]) for option, recorder in recorders.items()
@@ -201,7 +201,7 @@ def require_space(recorders: Mapping[str, Recorder], trainings: Mapping[str, Rec
 
 
 class Stopwatch:
-    """Seconds that one part of a chain of steps takes, without the parts that it waits for."""
+    """The seconds that one link of a chain of iterators takes, without the links that it waits for."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -227,7 +227,7 @@ class Stopwatch:
 
 
 def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Tensor]) -> None:
-    """Write the last files of a record, or only the mark `lost` if the writer gave it up."""
+    """Write the last files of a record, or only the file `lost` if the writer gave up on a full disk."""
     if writer.lost:
         (folder / LOST).touch()
         return

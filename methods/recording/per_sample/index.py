@@ -1,4 +1,4 @@
-"""The index of a record: which row and step each entry belongs to."""
+"""The index of a record: the row and the step of every entry."""
 
 import torch
 from torch import Tensor

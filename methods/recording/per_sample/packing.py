@@ -1,4 +1,4 @@
-"""From the factors that one step leaves behind to the numbers that the record stores."""
+"""The conversion of one step's factors into the numbers that a record stores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,11 @@ from methods.weights.per_sample_gradients import RULES, Factors
 
 @dataclass(frozen=True)
 class Packed:
-    """The n tracked rows of a step: `entries` (n, entry_numbers) in the record's type, `sums`
-    (n, slot_numbers) float32, and in int8 `scales` (n, factors), by which entries are multiplied."""
+    """The n tracked rows of a step.
+
+    `entries` (n, entry_numbers) has the record's type, and `sums` (n, slot_numbers) is float32.
+    `scales` (n, factors) multiply the entries in int8; otherwise they are None.
+    """
 
     entries: Tensor
     sums: Tensor

@@ -1,4 +1,4 @@
-"""Reading a record of per-sample gradients: the share of any tracked rows."""
+"""Reading a record of per-sample gradients: the sum of the shares of any tracked rows."""
 
 import json
 import os
@@ -55,7 +55,7 @@ class SampleRecord:
 
     @property
     def beginning(self) -> float:
-        """A: the part of the initial weights that is in the final ones."""
+        """A, the factor of the initial weights θ_0 in the final ones."""
         return float(self.about["beginning"])
 
     def layout(self) -> Layout:
@@ -123,7 +123,7 @@ class SampleRecord:
         }
 
     def _sums(self, width: int, slots: list[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yield each slot and its sums (width,), in memory that the next slot's sums take over."""
+        """Yield each slot and its sums (width,), in memory that the next slot overwrites."""
         block = np.empty(width, np.float32)
         with (self.folder / SUMS).open("rb", buffering=0) as file:
             for slot in slots:
@@ -134,7 +134,7 @@ class SampleRecord:
     def _mask(self, name: str, layer: nn.Module) -> RandomMask | None:
         """Return the mask that a layer's sums were recorded with, if any.
 
-        Raise Damaged if this torch draws another one.
+        Raise Damaged if this version of torch draws another mask.
         """
         if not self.about["proof"][name]:
             return None
