@@ -118,6 +118,7 @@ class Problem:
     @cached_property
     def rest(self) -> Split:
         """The retained rows that are not to be forgotten: `retain` without the relabelled rows."""
+        # Only a request to relabel retains the forgotten rows too.
         if not torch.isin(self.forget_rows, self.retain.rows.cpu()).any():
             return self.retain
         return self.retain.without(self.forget_rows)

@@ -69,6 +69,7 @@ class DistillationGuided(Descent, Method):
 
     def unlearn(self, problem: Problem) -> nn.Module:
         conditions = problem.conditions
+        # one module for both, because the loop gives the loss the outputs of one module
         pair = Beside(problem.model, self._teacher(problem))
         source, _ = classes_of(problem)
         divergence = DIVERGENCES[self.direction]

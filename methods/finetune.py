@@ -29,4 +29,5 @@ class Finetune(Descent, Method):
         batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
+        # θ ← θ − η ∇CE(D_r), from θ_o
         return fit(problem.model, problem.retain, self, problem.conditions)

@@ -33,6 +33,7 @@ class LFSSD(Method):
         warn_if_nothing_can_be_selected(self.alpha, facts, self.batch_size)
 
     def unlearn(self, problem: Problem) -> nn.Module:
+        # I_f and I_D, the means over batches of |∂ mean‖f(x)‖²/∂θ|
         forget, everything = measured(problem, sensitivity, self.batch_size)
         # θᵢ ← min(λ·I_D,i / I_f,i, 1)·θᵢ if I_f,i > α·I_D,i
         selected = dampen(problem.model, forget, everything, self.alpha, self.dampening)

@@ -49,6 +49,7 @@ class Repair(Descent, Method):
             rows.append(step.batch.rows)
             if len(rows) < WINDOW:
                 continue
+            # accuracy(θ) on the rows of the last WINDOW batches, a sample of D_r
             if accuracy(problem.model, retain.only(torch.cat(rows)), conditions) >= goal:
                 conditions.log({"recovered_at_step": step.number, "goal": goal})
                 break

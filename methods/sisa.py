@@ -49,7 +49,7 @@ class Aggregate(Enum):
 
 
 class Sharding(Enum):
-    """`uniform` shards are random; `by_class` shards follow the labels, so that few hold a class."""
+    """`uniform` shards are random. `by_class` shards follow the labels, so that few hold one class."""
 
     uniform = "uniform"
     by_class = "by_class"

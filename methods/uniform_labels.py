@@ -33,4 +33,5 @@ class UniformLabels(TwoPhases):
 
 def uniform(logits: Tensor, batch: Batch) -> Tensor:
     """Return the mean over rows of −Σ_k (1/K)·log p_k for (B, K) logits, in nats."""
+    # CE(u, p_θ) with u = 1/K: the target (B, K) is a distribution and not a label
     return F.cross_entropy(logits, torch.full_like(logits, 1 / logits.shape[1]))

@@ -126,6 +126,7 @@ def _weights(path: Path, content: bytes) -> Mapping[str, Tensor]:
 def _fill(model: nn.Module, path: Path, weights: Mapping[str, Tensor]) -> None:
     """Load the weights. Raise UserError, naming the first difference in names or shapes."""
     wanted = model.state_dict()
+    # before load_state_dict, whose message lists all differences in many lines
     for name in sorted(wanted.keys() | weights.keys()):
         have = tuple(weights[name].shape) if name in weights else "absent"
         want = tuple(wanted[name].shape) if name in wanted else "absent"

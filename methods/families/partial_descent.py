@@ -61,6 +61,7 @@ class PartialDescent(Descent, Method):
                     value.copy_(torch.where(moves.to(value.device), value, earlier))
 
         for step in steps:
+            # The hooks stay on the optimizer, so one registration serves all steps.
             if step.number == 0:
                 step.optimizer.register_step_pre_hook(remember)
                 step.optimizer.register_step_post_hook(restore)

@@ -39,6 +39,7 @@ class Checkpoints(Recorder):
         with self.writer(folder) as writer:
             saved = 0
             for step in steps:
+                # A step comes before its update: at the first of epoch e, e epochs are complete.
                 if step.epoch == saved:
                     writer.do(_saving(training.model, folder, saved))
                     saved += 1

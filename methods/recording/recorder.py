@@ -60,6 +60,7 @@ class RecordedTraining:
 
     @property
     def steps(self) -> int:
+        # E·⌈N/B⌉
         return self.recipe.epochs * math.ceil(len(self.split) / self.recipe.batch_size)
 
 
@@ -157,6 +158,7 @@ class Recorder(Component):
         def fit(rows: Tensor) -> bool:
             return self.estimated_bytes(training, rows) <= free
 
+        # the largest n for which even the n largest classes fit
         count = largest_count(lambda n: fit(tracked[torch.isin(labels, largest[:n])]), len(classes) - 1)
         if count and self.rows is None:
             yield f"{option}.classes=[…] with at most {count} class{'es' if count > 1 else ''}"
@@ -238,6 +240,7 @@ def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Te
 def check_request(index: dict[str, Tensor], rows: Tensor, option: str) -> None:
     """Raise UserError if a record with this index cannot serve a request for these rows."""
     tracked = index["tracked"]
+    # A row that was not tracked left nothing in the record to subtract.
     unknown = rows[~torch.isin(rows, tracked)]
     if len(unknown):
         raise UserError(
@@ -248,6 +251,7 @@ def check_request(index: dict[str, Tensor], rows: Tensor, option: str) -> None:
         return
     asked = torch.isin(tracked, rows)
     groups = index["groups"]
+    # A group's sum cannot be split, so a request must name all its rows or none.
     torn = groups[~asked][torch.isin(groups[~asked], groups[asked])]
     if len(torn):
         raise UserError(

@@ -29,6 +29,7 @@ def most_classes_stay(classes: int, gone: list[int]) -> None:
     For methods that move the rows of a forgotten class to the remaining classes around it. `classes` is
     K, and `gone` lists the forgotten classes.
     """
+    # |gone| ≥ K/2: the nearest other class could mostly be a forgotten one
     if 2 * len(gone) >= classes:
         raise UserError(
             f"the request forgets {len(gone)} of {classes} classes, and this method moves their rows to "

@@ -62,7 +62,7 @@ def _check_method(plan: "Plan", option: str, method: Method) -> None:
     chosen = plan.names.get(option, type(method).__name__)
     cure = f"add recorder=[{name}]"
     if option == "method" and plan.reads is not None:
-        cure = f"reads={plan.reads} is none: name the experiment= of this variant, or {cure}"
+        cure = f"name the experiment= of this variant, which makes the record {plan.reads}, or {cure}"
         cure += " and set reads=null"
     raise UserError(f"{option}={chosen} reads a record of the training: {cure}")
 

@@ -142,6 +142,7 @@ class Layout:
 
 def _consecutive(shapes: Mapping[Key, tuple[int, ...]]) -> dict[Key, Place]:
     """Return places that follow one another without gaps, in the order of the shapes."""
+    # start_j = Σ_{i<j} size_i
     starts = itertools.accumulate(map(math.prod, shapes.values()), initial=0)
     return {
         key: Place(start, shape) for (key, shape), start in zip(shapes.items(), starts, strict=False)

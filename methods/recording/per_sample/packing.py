@@ -68,6 +68,7 @@ class Packer:
         """Return (n, parameters) every row's gradient of a layer. Norms are computed in float32 in any
         case: their gradients are cheap, and sensitive to rounding."""
         rule = RULES[type(layer)]
+        # bfloat16 halves the bytes of the products; the sums over steps stay float32
         exact = rule.total is None or self.dtype is FactorType.fp32
         dtype = torch.float32 if exact else torch.bfloat16
         each = rule.each(layer, Factors(factors.a.to(dtype), factors.b.to(dtype)))

@@ -163,6 +163,7 @@ class PerSample(Recorder):
                 yield f"{option}.dtype={dtype.name}"
                 break
         masked, most = self.form is Form.masked, self.keep if self.form is Form.masked else 1
+        # A masked record shrinks with `keep`, so the largest share that fits is found by bisection.
         keep = largest_share(lambda share: self.fits(training, free, form=Form.masked, keep=share), most)
         if keep is not None:
             yield f"{'' if masked else f'{option}.form=masked '}{option}.keep={keep:g}"
