@@ -1,6 +1,6 @@
 """Bad teacher: imitate a random model on the forgotten rows, and the original on the rest.
 
-Idea: an untrained network knows nothing of the forgotten rows; answer as it does on them.
+Idea: an untrained network knows nothing about the forgotten rows. Answer as it does on them.
 Update rule: θ ← θ − η T²·∇KL(t ‖ p_θ) on D_f ∪ a random part of D_r, from θ_o. t is p_random on D_f and
 p_{θ_o} on the rest; all distributions are softmaxes at temperature T.
 Needs: the forgotten rows and the share `retain_fraction` of the retained ones, without their labels.

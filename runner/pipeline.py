@@ -102,7 +102,7 @@ def score(plan: Plan, predictions: Mapping[Role, Predictions]) -> dict[Role, Sco
 
 
 def say(message: str) -> None:
-    """Print a message for the user beside the results."""
+    """Print a message for the user on stderr, apart from the results on stdout."""
     print(message, file=sys.stderr, flush=True)
 
 

@@ -51,7 +51,7 @@ class Layerwise(UpdateRecorder):
     def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
         if self.dtype is Stored.fp32 and self.fits(training, free, dtype=Stored.bf16):
             yield f"{option}.dtype=bf16"
-        # A lower keep_last alone may do; otherwise all layers keep the same, lower share.
+        # Lowering keep_last alone may be enough. Otherwise all layers keep the same, lower share.
         last = largest_share(lambda share: self.fits(training, free, keep_last=share), self.keep_last)
         if last is not None:
             yield f"{option}.keep_last={last:g}"

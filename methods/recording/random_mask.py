@@ -34,7 +34,7 @@ class RandomMask:
         """Return the positions (kept,) int64 that are kept of the update or row with this number."""
         start = 0
         if self._mask is Mask.fresh:
-            # a start that depends on the number alone: a reader draws it again from the same stream
+            # The start depends only on the number, so that a reader draws the same one.
             start = self._streams.number(f"{self._purpose}/{number}") % self._size
         return self._order[start : start + self.kept]
 

@@ -43,7 +43,7 @@ class Rule:
     `each` returns the gradient of every sample, (B, *shape). `total` returns their sum, at the cost of
     one ordinary weight gradient. `matrices` returns b (B, G, O, L) and a (B, G, I, L): their product
     over the positions L is every sample's weight gradient, in G groups of (O, I). `total` and `matrices`
-    are None for layers whose gradient is no sum of outer products.
+    are None for layers with a gradient that is not a sum of outer products.
     """
 
     each: Callable[[Any, Factors], Gradients]

@@ -23,7 +23,7 @@ def build(node: Any, kind: type[Part], option: str, source: Source | None = None
 
     `source` knows the names of classes; without it they are given by number.
 
-    Raise UserError, naming the option, if the target is no component of this kind, or if a field is
+    Raise UserError, naming the option, if the target is not a component of this kind, or if a field is
     unknown, missing, of the wrong type or out of its bounds.
     """
     if not isinstance(node, DictConfig) or "_target_" not in node:

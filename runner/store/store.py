@@ -137,7 +137,7 @@ class Store:
         if not artefact.path.is_dir() or artefact.damage(thorough=False) is not None:
             return False
         with ignoring_read_only():
-            os.utime(artefact.path)  # `prune` goes by the time of the last use
+            os.utime(artefact.path)  # `prune` reads the time of the last use
         self._sound.add(artefact.path)
         return True
 
