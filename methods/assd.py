@@ -1,6 +1,6 @@
 """ASSD: selective dampening that chooses its own threshold.
 
-Idea: the number of weights to dampen follows from the number of rows to forget.
+Idea: the share of rows to forget decides the share of weights to dampen.
 Update rule: as SSD's, with α the percentile 100 − ln(1 + 100·|D_f|/|D|) of the ratio I_f,i / I_D,i over
 all weights: it selects the highest ln(1 + 100·|D_f|/|D|) per cent (2.4 % for a tenth of the rows).
 Needs: the forgotten and the retained rows; one gradient of each.
@@ -8,10 +8,10 @@ Differs from the reference code: its notebook squares the mean gradient of a bat
 retained rows D_r instead of all rows D, and leaves `model.eval()` out. On one model α was 2.74 here,
 3.89 with that code over D, and 5.91 with that code as it is called. `fisher: batch` with `against:
 retained` follows the notebook. `fisher: training_batch` also measures in training mode, in which batch
-norms use the statistics of each batch and move their running averages; the notebook itself is in
-evaluation mode by then, because its training loop ends so. With `retained`, rows keep their order.
-The percentile is a ratio that occurs (nearest rank). A weight that matters to no row counts with a
-ratio of 0. A weight that matters to no retained row is left out of the percentile, and becomes 0.
+norms use the statistics of each batch and move their running averages. The notebook itself is in
+evaluation mode by then, because its training loop ends in that mode. With `retained`, rows keep their
+order. The percentile is a ratio that occurs (nearest rank). A weight that matters to no row counts with
+a ratio of 0. A weight that matters to no retained row is left out of the percentile, and becomes 0.
 Reference: Schoepf et al., Parameter-Tuning-Free Data Entry Error Unlearning with Adaptive Selective
 Synaptic Dampening, 2024 (arXiv 2402.10098).
 """
@@ -61,13 +61,15 @@ class ASSD(Method):
     batch_size: Annotated[int, COUNT]
 
     def identity(self) -> dict[str, Any]:
-        """Return all fields, without `per_sample` and `all`: results without the fields had these."""
+        """Return all fields but `per_sample` and `all`, which older results without the fields had."""
         before = (Squared.per_sample, Against.all)
         return {name: value for name, value in super().identity().items() if value not in before}
 
     def unlearn(self, problem: Problem) -> nn.Module:
+        # |D_f|/|D|
         share = len(problem.forget) / (len(problem.forget) + len(problem.rest))
         forget, everything = self._importances(problem)
+        # α is the percentile 100 − ln(1 + 100·|D_f|/|D|) of I_f/I_D
         alpha = ratio_at(forget, everything, 100 - math.log1p(100 * share))
         selected = dampen(problem.model, forget, everything, alpha, self.dampening)
         problem.conditions.log({"alpha": alpha, "selected": selected})
@@ -88,10 +90,11 @@ def ratio_at(forget: Importance, everything: Importance, percentile: float) -> f
 
     0/0 counts as 0. Infinite ratios are left out; they exist only if I_D excludes the forgotten rows.
     """
+    # One array for all weights, filled piece by piece: a concatenation would hold them twice.
     ratios, filled = np.empty(sum(value.numel() for value in forget.sums.values())), 0
     for name in forget.sums:
         for own, all_ in zip(forget.pieces(name), everything.pieces(name), strict=True):
-            found = (own / all_).nan_to_num(nan=0.0, posinf=math.inf)
+            found = (own / all_).nan_to_num(nan=0.0, posinf=math.inf)  # I_f,i / I_D,i, and 0/0 = 0
             found = found[found.isfinite()].cpu()
             ratios[filled : filled + len(found)] = found
             filled += len(found)

@@ -1,6 +1,6 @@
 """Bad teacher: imitate a random model on the forgotten rows, and the original on the rest.
 
-Idea: an untrained network knows nothing of the forgotten rows; answer as it does on them.
+Idea: an untrained network knows nothing about the forgotten rows. Answer as it does on them.
 Update rule: θ ← θ − η T²·∇KL(t ‖ p_θ) on D_f ∪ a random part of D_r, from θ_o. t is p_random on D_f and
 p_{θ_o} on the rest; all distributions are softmaxes at temperature T.
 Needs: the forgotten rows and the share `retain_fraction` of the retained ones, without their labels.
@@ -44,12 +44,15 @@ class BadTeacher(Descent, Method):
         incompetent = Teacher(problem.randomly_initialised(conditions.streams), conditions)
 
         def imitation(logits: Tensor, batch: Batch) -> Tensor:
+            # (B, 1): true for the rows of D_f
             forgotten = torch.isin(batch.rows, forget.rows)[:, None]
             # t: the incompetent teacher's answer on D_f, the original's elsewhere.
             target = torch.where(forgotten, incompetent(batch.images), competent(batch.images))
+            # T²·KL(t ‖ p_θ)
             return divergence(target, logits, self.temperature)
 
         rest = problem.rest
+        # a random part of D_r, `retain_fraction` of its rows
         order = torch.randperm(len(rest), generator=conditions.streams("sample"))
         chosen = order[: round(self.retain_fraction * len(rest))].to(rest.rows.device)
         both = rest.take(chosen).joined(forget)

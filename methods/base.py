@@ -1,4 +1,4 @@
-"""The interface of an unlearning method: the problem that it gets, and the methods it implements."""
+"""The interface of an unlearning method: the problem that it receives, and what it must define."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ FORWARD_BATCH = 256
 
 
 class Access(Flag):
-    """The data that a method may see while it unlearns. Everything it does not declare is withheld."""
+    """The data that a method may see while it unlearns. Data that it does not declare is withheld."""
 
     NOTHING = 0
     FORGET = auto()
@@ -43,7 +43,7 @@ class Facts:
     `all`, `forget` and `retain` count the training rows in total, to forget and to retain; `gone` lists
     the classes of which nothing is retained (the whole classes of a request); `relabels` is true if
     the request is to relabel; `classes` counts the classes; `recipe` is the original's; `outline`
-    builds the model's layers and shapes without numbers, on torch's meta device.
+    builds the model without weights, as layers and shapes on torch's meta device.
     """
 
     all: int
@@ -78,13 +78,13 @@ class CachedTraining(Protocol):
 class Problem:
     """Everything that a method may use to unlearn.
 
-    `model` is a private copy of the original on the device, to change in place or to leave (in a repair,
-    a copy of the unlearned model). `original()` loads another copy of the original. `fresh(streams)`
-    makes a new model as training begins it, from a file of weights if there is one;
-    `randomly_initialised(streams)` makes one with random weights in any case. `classes` is K.
+    `model` is a private copy of the original on the device, which the method may change in place. In a
+    repair it is a copy of the unlearned model. `original()` loads another copy of the original.
+    `fresh(streams)` makes a new model as at the start of training: from a file of weights if there is
+    one. `randomly_initialised(streams)` makes one with random weights in any case. `classes` is K.
     `conditions` hold the method's random streams, the meter that supplies batches, and the log.
-    `forget_rows` (F,) int64 names the forgotten rows and shows nothing of them. `cached_training`
-    stores trainings that belong to no single request.
+    `forget_rows` (F,) int64 holds the numbers of the forgotten rows, without their data.
+    `cached_training` stores trainings that several requests can use.
 
     `forget`, `retain`, `rest` and `recording` raise `Undeclared` if the method does not declare them.
     """
@@ -117,7 +117,8 @@ class Problem:
 
     @cached_property
     def rest(self) -> Split:
-        """The retained rows that are not to be forgotten: `retain`, less the relabelled rows."""
+        """The retained rows that are not to be forgotten: `retain` without the relabelled rows."""
+        # Only a request to relabel retains the forgotten rows too.
         if not torch.isin(self.forget_rows, self.retain.rows.cpu()).any():
             return self.retain
         return self.retain.without(self.forget_rows)
@@ -147,7 +148,7 @@ class Method(Component):
     records: ClassVar[type[Recorder] | None] = None
 
     def sees(self) -> Access:
-        """Return the data that the method sees, if that depends on its hyperparameters."""
+        """Return the data that the method sees. Override it if that depends on the hyperparameters."""
         return self.access
 
     def check_parameters(self, option: str) -> None:
@@ -158,14 +159,14 @@ class Method(Component):
         """Raise UserError if the method cannot serve the request. Called before pretraining."""
 
     def initial_training(self, problem: Problem) -> nn.Module | None:
-        """Train the model that this method has before any request, if it is not the original.
+        """Return the model that this method trains before any request, or None if it is the original.
 
-        For methods that train differently from the start, such as SISA.
+        For methods that train in another way from the start, such as SISA.
         """
         return None
 
     def module(self, fresh: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
-        """Return a module that `state`, the weights of an unlearned model, can be loaded into."""
+        """Return a module that can load `state`, the weights of an unlearned model."""
         return fresh()
 
     def unlearn(self, problem: Problem) -> nn.Module:
@@ -183,6 +184,7 @@ def accuracy(model: nn.Module, split: Split, conditions: Conditions) -> float:
     right = 0
     for batch in conditions.meter.forward_batches(split, FORWARD_BATCH):
         with autocast(conditions.bf16, batch.images.device):
+            # 1[argmax_k f(x)_k = y], summed over the batch; the logits are (B, K)
             right += int((model(batch.images).argmax(1) == batch.labels).sum())
     return right / len(split)
 

@@ -37,6 +37,7 @@ class BoundaryExpand(Descent, Method):
         forget = problem.forget
         head = [layer for layer in problem.model.modules() if isinstance(layer, nn.Linear)][-1]
         widen(head, problem.conditions.streams("head"))
+        # {(x, K+1) : x ∈ D_f}; classes count from 0, so the label of the extra output is K
         extra = torch.full_like(forget.labels, problem.classes)
         fit(problem.model, forget.relabelled(extra), self, problem.conditions)
         narrow(head)
@@ -45,10 +46,11 @@ class BoundaryExpand(Descent, Method):
 
 @torch.no_grad()
 def widen(head: nn.Linear, rng: torch.Generator) -> None:
-    """Append an output, initialised as in a new linear layer; the others keep their weights."""
+    """Append an output with the initialisation of a new linear layer; the others keep their weights."""
     # torch's initialisation: weights and bias from U(−1/√in, 1/√in).
     bound = 1 / math.sqrt(head.in_features)
     for name, parameter in list(head.named_parameters()):
+        # one more output: the weights (K, in) become (K + 1, in), the biases (K,) become (K + 1,)
         new = torch.empty(1, *parameter.shape[1:]).uniform_(-bound, bound, generator=rng)
         setattr(head, name, nn.Parameter(torch.cat([parameter, new.to(parameter)])))
     head.out_features += 1

@@ -1,7 +1,7 @@
 """Boundary shrink: give the forgotten rows to the class across the nearest boundary.
 
-Idea: a step along the gradient's sign crosses the decision boundary; the class behind it is the one
-that the row is most easily taken for.
+Idea: a step along the gradient's sign crosses the nearest decision boundary. The class behind it is the
+one that the row is most easily confused with.
 Update rule: x' = x + ε sign ∇_x CE(f_o(x), y), with pixels from 0 to 1, clamped to that range; ỹ is the
 likeliest class of f_o(x') other than y, found once for each row; θ ← θ − η ∇CE on {(x, ỹ) : x ∈ D_f},
 from θ_o. `bound` is ε.
@@ -40,7 +40,7 @@ class BoundaryShrink(Descent, Method):
     clamp: bool
 
     def identity(self) -> dict[str, Any]:
-        """Return all fields, without `clamp` if it is true: results without the field were clamped."""
+        """Return all fields but a true `clamp`: results from before the field were clamped."""
         identity = super().identity()
         if self.clamp:
             del identity["clamp"]
@@ -56,7 +56,7 @@ class BoundaryShrink(Descent, Method):
 
 
 def nearest_classes(problem: Problem, bound: float, batch_size: int, clamp: bool = True) -> Split:
-    """Return the forgotten rows under the labels of their nearest other classes.
+    """Return the forgotten rows under the labels ỹ of their nearest other classes.
 
     If the budget ends early, return only the rows that were reached.
     """
@@ -82,7 +82,9 @@ def stepped(
     images = batch.images.detach().clone().requires_grad_()
     with autocast(bf16, images.device):
         logits = model(images).float()
+    # ∇ₓCE(f_o(x), y) of every row: in the sum over rows, each image moves only its own term
     (slope,) = torch.autograd.grad(F.cross_entropy(logits, batch.labels, reduction="sum"), images)
+    # pixel values 0 and 1 after normalisation, (1, C, 1, 1)
     darkest, brightest = (
         pixels.normalise(torch.full_like(images[:1, :, :1, :1], byte, dtype=torch.uint8))
         for byte in (0, 255)

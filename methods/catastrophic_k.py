@@ -2,7 +2,7 @@
 
 Idea: catastrophic forgetting, confined to the layers that are most specific to the classes.
 Update rule: θ_k ← θ_k − η ∇CE(D_r), from θ_o. θ_k are the parameters of the last k layers that own
-parameters; all others keep their bits. `layers` is k.
+parameters; all others keep every bit. `layers` is k.
 Needs: the retained rows.
 Differs from the reference code: that counts only convolutions and linear layers, and trains the norms
 between them too; here every layer that owns parameters counts.
@@ -33,6 +33,7 @@ class CatastrophicK(Descent, Method):
         last_layers(facts.outline(), self.layers)  # raises UserError if the model has fewer
 
     def unlearn(self, problem: Problem) -> nn.Module:
+        # θ_k alone gets gradients: the optimizer never sees the other parameters
         thaw_only(problem.model, last_layers(problem.model, self.layers))
         fit(problem.model, problem.retain, self, problem.conditions)
         return problem.model.requires_grad_(True)

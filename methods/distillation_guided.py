@@ -1,14 +1,14 @@
 """Distillation-guided: selective fine-tuning that imitates a small teacher of the new labels.
 
-Idea: do not push the logit of the class that goes to zero, but to the logit of a model that never knew
-the class.
+Idea: draw the logit of the class that goes towards that of a model that never saw the class, not
+towards zero.
 Update rule: θ ← θ − η ∇[CE(relabelled rows) + λ_d·D + λ_m·E(f_s(x) − t_s(x))²] on the free coordinates
 of selective fine-tuning. t is a small network trained on the relabelled rows, s is the class that goes.
 With p = softmax(f/T) and q = softmax(t/T), D is KL(p‖q) for `direction: paper` and T²·KL(q‖p) for
 `direction: code`. `distillation` is λ_d, `matching` is λ_m, `temperature` is T.
 Needs: a request to relabel, with the relabelled and the forgotten rows.
-Differs from the paper/reference code: the paper writes the divergence one way, and its code computes
-the other times T²; both are here. The teacher has no dropout, as our small CNN has none (the code's:
+Differs from the paper and the reference code: the paper writes KL(p‖q), and its code computes
+T²·KL(q‖p); both are options here. The teacher has no dropout, as our small CNN has none (the code's:
 0.1). It sees the relabelled rows, as in the code; the paper says all of MNIST. Frozen coordinates keep
 every bit. The teacher's training belongs to the method and counts as its cost.
 Reference: paper 000 (Nuralin and Bakridenov, Machine Unlearning, 2025), section 3.2.
@@ -69,12 +69,13 @@ class DistillationGuided(Descent, Method):
 
     def unlearn(self, problem: Problem) -> nn.Module:
         conditions = problem.conditions
+        # one module for both, because the loop gives the loss the outputs of one module
         pair = Beside(problem.model, self._teacher(problem))
         source, _ = classes_of(problem)
         divergence = DIVERGENCES[self.direction]
 
         def loss(logits: Tensor, labels: Tensor) -> Tensor:
-            ours, theirs = logits.chunk(2, 1)
+            ours, theirs = logits.chunk(2, 1)  # f(x) and t(x), (B, K) each
             apart = divergence(ours, theirs, self.temperature)
             # CE + λ_d·D + λ_m·E(f_s − t_s)²
             matched = F.mse_loss(ours[:, source], theirs[:, source])
@@ -130,6 +131,7 @@ def _of_student(steps: Iterator[Step], conditions: Conditions) -> Iterator[Step]
 def _student_to_teacher(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
     """Return KL(p‖q) of student p and teacher q at temperature T, the mean over rows (eq. 4)."""
     log_p, log_q = (F.log_softmax(logits / temperature, 1) for logits in (ours, theirs))
+    # (1/B) Σ_rows Σ_k p_k (log p_k − log q_k)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 

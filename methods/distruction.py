@@ -10,11 +10,11 @@ estimated from `samples` draws. `penalty` is λ, `eta` is η.
 `step: explicit` takes a step of Bayesian gradient descent (μ − ησ²G, and its σ), then a step of rate
 `pull_rate` down λ·KL. The second step is stiff: it is stable only for pull_rate·λ/σ_p² < 2.
 Objectives U: `entropy` is −H(p_θ(x)); `ascent` is −CE; `random_labels` is CE with wrong labels that are
-drawn once; `bad_teacher` is KL to a random model's answer.
+drawn once; `bad_teacher` is KL(p_random(x) ‖ p_θ(x)) with p_random a randomly initialised model.
 Needs: the forgotten rows and the record of `recorder=bayesian`; no retained row.
 Differs from the paper: its ∂KL/∂μ has the wrong sign and its σ step a misplaced term (see
-`methods.weights.gaussian`). It does not say which U, λ, rates and numbers of steps it used, nor how it
-steps the two terms: the proximal step is this project's, and equals BGD at λ = 0. A wrong label may be
+`methods.weights.gaussian`). It gives neither U, λ, rates and numbers of steps, nor the way in which the
+two terms are stepped. The proximal step is this project's, and equals BGD at λ = 0. A wrong label may be
 another forgotten class, since the retained classes are unknown. `kl` and `objective` (mean per row) are
 logged at every step.
 Reference: paper 001 (Dugue, Machine Unlearning Without Repair using DiStruction, 2024).
@@ -92,6 +92,7 @@ class DiStruction(Method):
         objective = _OBJECTIVES[self.objective](problem)
         recorded = deviation_of(problem.recording)
         mean = {name: value.detach().clone() for name, value in model.named_parameters()}
+        # p = N(θ_o, diag σ²), and q begins as p
         p = Gaussian(mean, {name: recorded[name].to(mean[name].device) for name in mean})
         q = p.copy()
         passes, noise = pass_streams(conditions.streams), conditions.streams("noise")
@@ -101,6 +102,7 @@ class DiStruction(Method):
             for batch in conditions.meter.batches(
                 problem.forget, self.batch_size, passes, times=self.samples
             ):
+                # E_{θ~q} Σ_{x∈b} U(f_θ(x)) and its moments, from `samples` draws of θ
                 loss = _BatchObjective(model, batch.images, objective(batch), conditions.bf16)
                 found = moments(model, q, loss, self.samples, noise)
                 found.scale(1 - self.penalty)  # G and H are those of (1−λ)·U
@@ -143,7 +145,8 @@ def proximal(method: DiStruction, q: Gaussian, p: Gaussian, found: Moments) -> N
     def step(
         mean: Tensor, deviation: Tensor, around: Tensor, recorded: Tensor, g: Tensor, h: Tensor
     ) -> tuple[Tensor, Tensor]:
-        # With r = λσ²/σ_p², Aσ² = 1 + r and Hσ are of the order of 1, where A and H need not be.
+        # The equations are multiplied by σ²: with r = λσ²/σ_p² the terms Aσ² = 1 + r and Hσ are of
+        # the order of 1, while A and H can leave the range of float32.
         variance = deviation.square()
         held = penalty * variance / recorded.square()  # r
         # μ' = (σ⁻²μ + λσ_p⁻²μ_p − ηG)/A = μ + (r(μ_p − μ) − ησ²G)/(1 + r)
@@ -152,7 +155,7 @@ def proximal(method: DiStruction, q: Gaussian, p: Gaussian, found: Moments) -> N
         half = deviation * h / 2
         spread = ((1 + held) * (1 + penalty)).sqrt()
         root = torch.hypot(half, spread)
-        # For h > 0 that is a difference of near numbers, which (√ − h)(√ + h) = (1 + r)(1 + λ) avoids.
+        # For h > 0 the difference cancels. (√ − h)(√ + h) = (1 + r)(1 + λ) turns it into a quotient.
         factor = torch.where(half > 0, (1 + penalty) / (root + half), (root - half) / (1 + held))
         return moved, deviation * factor
 
@@ -192,6 +195,7 @@ def _random_labels(problem: Problem) -> Objective:
     own, rng = problem.forget.labels, problem.conditions.streams("labels")
     # (y + shift) mod K with a shift of 1 to K − 1 is uniform over the other classes.
     shift = torch.randint(1, problem.classes, own.shape, generator=rng)
+    # by ascending row number, so that a batch finds its labels by binary search
     rows, where = problem.forget.rows.sort()
     wrong = ((own + shift.to(own)) % problem.classes)[where]
 
@@ -209,6 +213,7 @@ def _bad_teacher(problem: Problem) -> Objective:
         with torch.no_grad(), autocast(problem.conditions.bf16, batch.images.device):
             answer = teacher(batch.images).float().softmax(1)
         problem.conditions.meter.count_forward(len(batch.rows))
+        # KL(p_random ‖ p_θ) = Σ_rows Σ_k p_k (log p_k − log q_k)
         return lambda logits: F.kl_div(F.log_softmax(logits, 1), answer, reduction="sum")
 
     return objective

@@ -25,4 +25,5 @@ class DualPhaseAscent(TwoPhases):
 
     def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return −CE, the mean over the batch: descending it climbs the loss."""
+        # θ − αβ ∇(−CE) = θ + αβ ∇CE
         return -cross_entropy(logits, batch)

@@ -2,7 +2,7 @@
 
 Idea: exact unlearning of the layers that are most specific to the classes; the others stay.
 Update rule: draw θ_k, the parameters of the last k layers that own parameters, from the initial
-distribution; then θ_k ← θ_k − η ∇CE(D_r). All others keep their bits. `layers` is k.
+distribution; then θ_k ← θ_k − η ∇CE(D_r). All others keep every bit. `layers` is k.
 Needs: the retained rows.
 Differs from the reference code: that counts only convolutions and linear layers, and trains the norms
 between them without resetting them; here every layer that owns parameters counts, and is reset.
@@ -28,5 +28,6 @@ class ExactK(CatastrophicK):
         layers = last_layers(problem.model, self.layers)
         fresh = last_layers(problem.randomly_initialised(problem.conditions.streams), self.layers)
         for layer, new in zip(layers, fresh, strict=True):
+            # θ_k from the initial distribution
             layer.load_state_dict(new.state_dict())
         return super().unlearn(problem)

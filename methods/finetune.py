@@ -1,10 +1,10 @@
 """Finetune: keep training on the retained rows, so that the forgotten ones fade.
 
-Idea: catastrophic forgetting does the work.
+Idea: the network forgets rows that it no longer sees (catastrophic forgetting).
 Update rule: θ ← θ − η ∇CE(D_r), from θ_o.
 Needs: the retained rows.
-Differs from the papers: in nothing. Papers choose other learning rates, and the rate decides the
-result: at zero training loss nothing moves.
+Differs from the papers: nothing but the learning rate, which decides the result. At zero training loss
+nothing moves.
 Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020 (baseline); called
 "Retraining" in paper 003.
 """
@@ -29,4 +29,5 @@ class Finetune(Descent, Method):
         batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
+        # θ ← θ − η ∇CE(D_r), from θ_o
         return fit(problem.model, problem.retain, self, problem.conditions)

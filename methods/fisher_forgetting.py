@@ -3,13 +3,13 @@
 Idea: noise on the weights that matter to no retained row hides what only the forgotten rows wrote.
 Update rule: θᵢ ← θᵢ + √vᵢ·ε with ε ~ N(0, 1), v = α·min(1/(F + 1e-8), cap) and F_i = E_{x∈D_r} Σ_y
 p(y|x)(∂CE(x, y)/∂θᵢ)². v is averaged over the inputs (dimension 1). For one-dimensional tensors and the
-last layer it is multiplied by `boost`; the last layer's cap is `head_cap`. The last layer's rows of the
-classes that are gone are drawn around 0 with the variance `gone_variance`, also times `boost`. `alpha`
-is α. The root mean square of the noise is logged.
+last layer it is multiplied by `boost`; the last layer's cap is `head_cap`. The last layer's weights of
+the classes that are gone are drawn around 0 with the variance `gone_variance`, also times `boost`.
+`alpha` is α. The root mean square of the noise is logged.
 Needs: the retained rows, and one gradient per class of each.
-Differs from the reference code: the gradients come from factors, whole batches at a time; that takes
-batches of one. The last layer is the last linear layer; there it is every tensor whose first dimension
-is the number of classes. A class is gone if no retained row has its label.
+Differs from the reference code: the gradients come from factors, a whole batch at a time; that code
+works row by row. The last layer is the last linear layer; there it is every tensor whose first
+dimension is the number of classes. A class is gone if no retained row has its label.
 Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.
 """
 
@@ -46,6 +46,7 @@ class FisherForgetting(Method):
         if not found.count:
             return model  # the budget ended before the first batch
         _, head = head_of(model, problem.classes)
+        # (K,): true for the classes of which no row is retained
         gone = torch.ones(problem.classes, dtype=torch.bool)
         gone[problem.retain.labels.unique().cpu()] = False
         rng = conditions.streams("noise")
@@ -54,11 +55,13 @@ class FisherForgetting(Method):
             last = any(parameter is own for own in head.parameters())
             variance = self.variance(found.mean(name).to(parameter), last)
             if last:
+                # w_k ~ N(0, boost·gone_variance) for a class k that is gone
                 parameter[gone] = 0
                 variance[gone] = self.gone_variance * self.boost
             # θ ← θ + √v·ε
             noise = torch.randn(parameter.shape, generator=rng).to(parameter.device)
             parameter.addcmul_(variance.sqrt(), noise)
+            # E[(√v·ε)²] = v, so the root mean square of the noise is √(Σ v / M)
             total += variance.sum().item()
             weights += variance.numel()
         conditions.log({"noise": math.sqrt(total / weights)})
@@ -68,6 +71,7 @@ class FisherForgetting(Method):
         """Return v of a parameter, in its shape, from its F; `last` is true for the last layer."""
         # v = α·min(1/(F + 1e-8), cap)
         variance = self.alpha * (1 / (fisher + 1e-8)).clamp(max=self.head_cap if last else self.cap)
+        # one v for all inputs of an output: the mean over dimension 1 of (out, in, …)
         if fisher.ndim > 1:
             variance = variance.mean(1, keepdim=True).expand_as(fisher).clone()
         return variance * self.boost if last or fisher.ndim == 1 else variance

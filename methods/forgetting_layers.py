@@ -66,6 +66,7 @@ def fade(head: nn.Linear, rates: Tensor, tau: float) -> None:
     `rates` has the shape (in_features,).
     """
     # w·(φⱼ·aⱼ) = (w·φⱼ)·aⱼ, with φⱼ = exp(−rⱼ/τ)
+    # The weight (K, in_features) is multiplied column by column.
     head.weight.mul_((-rates / tau).exp())
 
 
@@ -93,6 +94,7 @@ def _rank(problem: Problem, head: nn.Linear, batch_size: int) -> Tensor:
     """Return rank/n of each of n neurons: 1/n for the least active on D_f, 1 for the most active."""
     activity = activity_on_forgotten(problem, head, batch_size)
     ranks = torch.empty_like(activity)
+    # rank n to the neuron with the highest activity, rank 1 to that with the lowest
     ranks[activity.argsort(stable=True)] = torch.arange(1, len(activity) + 1).to(ranks)
     return ranks / len(activity)
 
@@ -104,6 +106,7 @@ def activity_on_forgotten(problem: Problem, head: nn.Linear, batch_size: int) ->
     total = torch.zeros_like(head.weight[0])
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        # (B, …, in_features) to (in_features,): the sum has the same ranks as the mean
         total.add_(inputs[0].detach().float().abs().flatten(0, -2).sum(0))
 
     hook = head.register_forward_pre_hook(note)

@@ -54,22 +54,25 @@ class Steepness(nn.Module):
         self.model, self.noise, self.samples, self.rng = model, noise, samples, rng
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.model(images).float()
+        logits = self.model(images).float()  # f(x), (B, K)
         total = torch.zeros_like(logits[:, 0])
         for _ in range(self.samples):
             drawn = torch.randn(images.shape, generator=self.rng).to(images.device) * self.noise
+            # x + ξ, in the range of the batch's values
             near = (images + drawn).clamp(images.min(), images.max())
             with torch.no_grad():
                 other = self.model(near).float()
             # ‖f(x) − f(x + ξ)‖/‖ξ‖, with the noise that is left after the clamp.
             change = torch.linalg.vector_norm(logits - other, dim=1)
             total = total + change / torch.linalg.vector_norm((images - near).flatten(1), dim=1)
+        # mean_ξ, (B,)
         return total / self.samples
 
     def train(self, mode: bool = True) -> "Steepness":
-        """Stay in evaluation mode, whatever `mode` says."""
+        """Stay in evaluation mode and ignore `mode`, so that only the image changes f."""
         return super().train(False)
 
 
 def _total(steepness: Tensor, labels: Tensor) -> Tensor:
+    # Σ_{x∈b}: the sum over rows, as in the update rule, not the mean
     return steepness.sum()

@@ -1,6 +1,6 @@
 """l1-sparse: fine-tune on the retained rows under a penalty that fades.
 
-Idea: a sparse model forgets more easily; the penalty makes it sparse during fine-tuning.
+Idea: a sparse model forgets more easily, and the penalty makes the model sparse during fine-tuning.
 Update rule: θ ← θ − η (∇CE(D_r) + γ_t sign θ) for all weights, from θ_o. γ_t = γ (1 − t/T) in epoch t
 of the first T = `epochs` − `free_epochs`, and 0 in the last `free_epochs`. `strength` is γ.
 Needs: the retained rows.
@@ -43,6 +43,7 @@ class L1Sparse(Descent, Method):
 
     def coefficient(self, epoch: int) -> float:
         """Return γ_t of an epoch t, counted from 0."""
+        # γ_t = γ (1 − t/T) for t < T = epochs − free_epochs, then 0
         penalised = self.epochs - self.free_epochs
         return self.strength * (1 - epoch / penalised) if epoch < penalised else 0.0
 

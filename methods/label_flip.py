@@ -42,6 +42,7 @@ class LabelFlip(Descent, Method):
 
     def unlearn(self, problem: Problem) -> nn.Module:
         wrong = flipped(problem.forget, problem.classes, problem.conditions.streams("labels"))
+        # {(x, ỹ) : x ∈ D_f}
         shown = problem.forget.relabelled(wrong)
         if self.include_retain:
             shown = problem.rest.joined(shown)

@@ -1,6 +1,6 @@
-"""LFSSD: selective dampening that asks for no labels.
+"""LFSSD: selective dampening without labels.
 
-Idea: a weight matters to rows if the size of their outputs depends on it, whatever their labels are.
+Idea: a weight matters to rows if the size of their outputs depends on it. The size needs no labels.
 Update rule: as SSD's, with I_S,i the mean over batches of |∂ mean‖f(x)‖²/∂θᵢ|.
 Needs: the forgotten and the retained rows; one gradient of each. Labels only decide the order of the
 retained rows, which go class by class.
@@ -33,7 +33,9 @@ class LFSSD(Method):
         warn_if_nothing_can_be_selected(self.alpha, facts, self.batch_size)
 
     def unlearn(self, problem: Problem) -> nn.Module:
+        # I_f and I_D, the means over batches of |∂ mean‖f(x)‖²/∂θ|
         forget, everything = measured(problem, sensitivity, self.batch_size)
+        # θᵢ ← min(λ·I_D,i / I_f,i, 1)·θᵢ if I_f,i > α·I_D,i
         selected = dampen(problem.model, forget, everything, self.alpha, self.dampening)
         problem.conditions.log({"selected": selected})
         return problem.model

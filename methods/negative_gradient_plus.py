@@ -43,8 +43,8 @@ class NegativeGradientPlus(Descent, Method):
     evaluation_mode: bool
 
     def identity(self) -> dict[str, Any]:
-        """Return the identity without the options that change nothing: results that were stored before
-        these options existed are the same."""
+        """Return all fields but a `penalty` of 0 and a false `evaluation_mode`, which change nothing:
+        results from before these fields stay valid."""
         identity = super().identity()
         if self.penalty == 0:
             del identity["penalty"]
@@ -62,6 +62,7 @@ class NegativeGradientPlus(Descent, Method):
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions
         start = [value.detach().clone() for value in model.parameters()] if self.penalty else []
+        # leaves ∇CE(B_r) in the parameters' gradients at every step
         steps = train(model, problem.retain, self, conditions)
         for _, batch in zip(curves(steps, conditions.log), self.forgotten(problem), strict=False):
             self.weigh_retained(model, start)
@@ -78,6 +79,7 @@ class NegativeGradientPlus(Descent, Method):
         if start:
             for gradient, parameter, old in zip(gradients, model.parameters(), start, strict=True):
                 if gradient is not None:
+                    # g + λ(θ − θ_o), the gradient of CE + (λ/2)‖θ − θ_o‖²
                     gradient.add_(parameter - old, alpha=self.penalty)
         for gradient in gradients:
             if gradient is not None:

@@ -1,6 +1,6 @@
 """Original: do nothing.
 
-Idea: the model as it was trained, the first line of every table.
+Idea: the trained model itself, which is the first line of every table.
 Update rule: θ_u = θ_o.
 Needs: nothing.
 Reference: none.

@@ -58,6 +58,7 @@ class PerSampleAmnesiac(Method):
     @torch.no_grad()
     def unlearn(self, problem: Problem) -> nn.Module:
         model = problem.model
+        # Σ_{i ∈ D_f} Σ_t c_t·g_{i,t}/B_t, by parameter name
         share = SampleRecord.open(problem.recording).share(model, problem.forget_rows)
         before = {name: parameter.clone() for name, parameter in model.named_parameters()}
 

@@ -4,7 +4,7 @@ Idea: overwrite what the model knows about the forgotten rows while rehearsing t
 Update rule: θ ← θ − η ∇CE on D_r ∪ {(x, ỹ) : x ∈ D_f}, from θ_o. Each ỹ is drawn once, uniformly from
 the classes other than the row's label and the classes that are forgotten as a whole.
 Needs: the forgotten and the retained rows.
-Differs from the reference code: nothing. Bad-teaching and SSD call this "amnesiac".
+Differs from the reference code: nothing. The codes of Bad Teacher and SSD call this "amnesiac".
 Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021, section "Unlearning"; as implemented by
 Chundawat et al. 2023 and Foster et al. 2024 (3 epochs, Adam 1e-4, batch 128).
 """
@@ -35,6 +35,7 @@ class RandomLabels(Descent, Method):
         wrong = wrong_labels(
             problem.forget, problem.retain, problem.classes, problem.conditions.streams("labels")
         )
+        # D_r ∪ {(x, ỹ) : x ∈ D_f}
         mixed = problem.rest.joined(problem.forget.relabelled(wrong))
         return fit(problem.model, mixed, self, problem.conditions)
 

@@ -2,8 +2,8 @@
 
 Idea: the retained rows can restore what a method has damaged.
 Update rule: θ ← θ − η ∇CE(D_r), from θ_u, for `epochs` epochs. If `recovered` is set, stop once the
-accuracy on D_r is at most `recovered` below the original's. Every 32 batches the accuracy is measured
-on their rows in the same way as the original's: in evaluation mode and without augmentation.
+accuracy on D_r is at most `recovered` below the original's. After every 32 batches the accuracy on
+their rows is measured as the original's is: in evaluation mode and without augmentation.
 Needs: the retained rows.
 Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021; papers 002 and 004 (4 epochs).
 """
@@ -49,6 +49,7 @@ class Repair(Descent, Method):
             rows.append(step.batch.rows)
             if len(rows) < WINDOW:
                 continue
+            # accuracy(θ) on the rows of the last WINDOW batches, a sample of D_r
             if accuracy(problem.model, retain.only(torch.cat(rows)), conditions) >= goal:
                 conditions.log({"recovered_at_step": step.number, "goal": goal})
                 break

@@ -30,5 +30,6 @@ class Retrain(Method):
         batch_fits("training", facts.recipe, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
+        # a new θ_0: from a random stream that the original did not use, or from the file of weights
         problem.model.load_state_dict(problem.fresh(problem.conditions.streams).state_dict())
         return fit(problem.model, problem.retain, problem.recipe, problem.conditions)

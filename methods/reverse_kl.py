@@ -3,7 +3,8 @@
 Idea: further training on the forgotten rows raises the logits that carry knowledge of them. The teacher
 is the original minus that gain.
 Update rule: θ_s is θ_o after `strengthen_epochs` epochs of descent on CE(D_f). The teacher's logits are
-l_o − a·ReLU(l_s − l_o), where a is `strength`. θ ← θ − η ∇KL(p_θ ‖ p_teacher) on D_f, from θ_o.
+l_o − a·ReLU(l_s − l_o), and `strength` is a. θ ← θ − η T²·∇KL(p_θ ‖ p_teacher) on D_f, from θ_o; both
+distributions are softmaxes at temperature T.
 Needs: the forgotten rows. If the original knows them perfectly, there is no gain, and nothing is
 forgotten.
 Differs from the paper: the paper unlearns sequences of a language model, token by token. Here the K
@@ -27,8 +28,8 @@ from methods.training.loop import Phase, alternate
 
 @dataclass(frozen=True)
 class ReverseKL(Descent, Method):
-    """`strengthen_epochs` train the strengthened model, `strength` multiplies the gain, and
-    `temperature` is that of the divergence."""
+    """`strengthen_epochs` counts the epochs of the strengthened model, `strength` is a, and
+    `temperature` is T."""
 
     kind: ClassVar[str] = "methods.reverse_kl.ReverseKL"
     access: ClassVar[Access] = Access.FORGET
@@ -47,7 +48,7 @@ class ReverseKL(Descent, Method):
         def imitation(logits: Tensor, batch: Batch) -> Tensor:
             known = original(batch.images)  # l_o
             gain = (strengthened(batch.images) - known).relu()  # ReLU(l_s − l_o)
-            # KL(p_θ ‖ p_teacher), the student first: the reverse of distillation's order
+            # T²·KL(p_θ ‖ p_teacher), the student first: the reverse of distillation's order
             return divergence(logits, known - self.strength * gain, self.temperature)
 
         alternate([Phase(problem.model, problem.forget, self, conditions, imitation)], self.epochs)

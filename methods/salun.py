@@ -1,9 +1,9 @@
 """SalUn: random labels, learned only by the weights that matter to the forgotten rows.
 
-Idea: saliency. A weight with a small gradient on the forgotten rows need not move.
+Idea: a weight with a small gradient on the forgotten rows (a low saliency) need not move.
 Update rule: m_i = 1 for the `share` of all weights with the largest |Σ_{D_f} ∂CE/∂θ_i| at θ_o. Each
 epoch first passes over D_f with newly drawn wrong labels, then over D_r: θ ← θ − η m ⊙ ∇CE, from θ_o. A
-weight with m_i = 0 keeps its bits in spite of momentum and weight decay.
+weight with m_i = 0 keeps every bit in spite of momentum and weight decay.
 Needs: the forgotten and the retained rows.
 Differs from the reference code: its labels may be the true one. Here, as in the paper, they never are,
 and they never name a class that is forgotten as a whole. The sum runs over rows, not over the means of
@@ -53,12 +53,14 @@ class SalUn(Descent, Method):
         model, conditions, rest = problem.model, problem.conditions, problem.rest
         rows = len(problem.forget) + self.epochs * (len(problem.forget) + len(rest))
         conditions.meter.progress.expect(rows)
+        # m, by parameter: 1 for the `share` of all weights with the largest |Σ_{D_f} ∂CE/∂θ|
         masks = largest(saliency(problem, self.batch_size), self.share)
         labels = conditions.streams("labels")
         with only(model, masks):
             forget = Phase(model, problem.forget, self, conditions, name="forget")
             retain = Phase(model, rest, self, conditions, optimizer=forget.optimizer, name="retain")
             for epoch in range(self.epochs):
+                # new ỹ in every epoch
                 wrong = wrong_labels(problem.forget, rest, problem.classes, labels)
                 forget.split = problem.forget.relabelled(wrong)
                 forget.run(epoch)

@@ -2,7 +2,7 @@
 
 Idea: a student that contradicts its teacher, the original, only on the rows to forget.
 Update rule: each of the first `ascent_epochs` epochs begins with a pass over D_f:
-θ ← θ + η ∇KL(p_o ‖ p_θ). Every epoch passes over D_r: θ ← θ − η ∇[α KL(p_o ‖ p_θ) + γ CE], where
+θ ← θ + η ∇KL(p_o ‖ p_θ). Every epoch passes over D_r: θ ← θ − η ∇[α KL(p_o ‖ p_θ) + γ CE].
 `kl_weight` is α and `ce_weight` is γ. KL is taken at temperature T and multiplied by T². One optimizer
 serves both passes.
 Needs: the forgotten and the retained rows. The original stays in memory beside the student.
@@ -56,6 +56,7 @@ class Scrub(Descent, Method):
         for epoch, student in enumerate(self.students(problem)):
             if self.rewind_error is None:
                 continue
+            # SCRUB+R minimises |error(D_f) − rewind_error| over the epochs; ≤ prefers the later one.
             error = 1 - accuracy(student, problem.forget, problem.conditions)
             problem.conditions.log({"epoch": epoch + 1, "forget_error": error})
             if abs(error - self.rewind_error) <= closest:

@@ -1,12 +1,12 @@
 """Selective fine-tuning: turn one class into another by moving only the weights that decide for it.
 
 Idea: few weights of the last layers decide for a class. Train these and freeze the rest.
-Update rule: θ ← θ − η ∇[CE(relabelled rows) + λ·E f_s(x)²] on the free weights, where f_s is the logit
-of the class s that goes and `penalty` is λ. The last layer is W, with one line of weights W_k per
-class. `importance: gradient` frees the `share` of W_s with the highest |∂CE(D_f)/∂w|, and all of W_t of
-the target class t. `importance: weight` takes the `share` of the hidden units with the highest |w| in
-W_s. It frees the weights into these units, in the linear layer before the last, as well as W_s and W_t,
-all with their biases.
+Update rule: θ ← θ − η ∇[CE(relabelled rows) + λ·E f_s(x)²] on the free weights. f_s is the logit of the
+class s that goes, and `penalty` is λ. The last layer is W, with a vector W_k of weights per class k.
+`importance: gradient` frees the `share` of W_s with the highest Σ_b |∂CE_b/∂w| over batches b of D_f,
+and all of W_t of the target class t. `importance: weight` takes the `share` of the hidden units with
+the highest |w| in W_s. It frees the weights into these units, in the linear layer before the last, as
+well as W_s and W_t, all with their biases.
 Needs: a request to relabel, with the relabelled rows, and the forgotten rows for the gradient.
 Differs from the paper and the reference code: the paper says gradient and its code uses weight; both
 are options here. Frozen weights keep every bit, while masked gradients would let weight decay and
@@ -133,8 +133,10 @@ def _gradients(problem: Problem, head: nn.Linear, source: int, batch_size: int) 
     total = torch.zeros_like(head.weight[source], requires_grad=False)
     for batch in conditions.meter.ordered_batches(problem.forget, batch_size):
         with autocast(conditions.bf16, batch.images.device):
+            # CE_b, the mean over the batch
             loss = F.cross_entropy(model(batch.images).float(), batch.labels)
         (gradient,) = torch.autograd.grad(loss, head.weight)
+        # the absolute value of each batch's gradient, so that batches do not cancel each other
         total += gradient[source].abs()
     return total
 

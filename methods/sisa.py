@@ -39,15 +39,17 @@ from methods.training.loop import Conditions, fit
 
 
 class Aggregate(Enum):
-    """The `mean` of the members' softmax, or the majority `vote` of their predictions; the mean breaks
-    ties."""
+    """The `mean` of the members' probabilities, or the majority `vote` of their predictions.
+
+    The mean breaks ties of the vote.
+    """
 
     mean = "mean"
     vote = "vote"
 
 
 class Sharding(Enum):
-    """`uniform` shards are random; `by_class` shards follow the labels, so that few hold a class."""
+    """`uniform` shards are random. `by_class` shards follow the labels, so that few hold one class."""
 
     uniform = "uniform"
     by_class = "by_class"
@@ -61,15 +63,17 @@ class Ensemble(nn.Module):
     def __init__(self, members: list[nn.Module], vote: bool) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.register_buffer("vote", torch.tensor(vote))  # stored: the weights alone do not tell
+        self.register_buffer("vote", torch.tensor(vote))  # stored with the weights, for `Sisa.module`
 
     def forward(self, images: Tensor) -> Tensor:
+        # p_s = softmax(f_s(x)) of every member, (S, B, K)
         each = torch.stack([member(images).float().softmax(1) for member in self.members])
         mean = each.mean(0)  # p̄ = (1/S) Σ_s p_s
         if self.vote:
             # p_k = (votes_k + p̄_k)/(S + 1): one vote outweighs any p̄ < 1, so p̄ only breaks ties
             votes = F.one_hot(each.argmax(2), each.shape[2]).sum(0)
             mean = (votes + mean) / (len(self.members) + 1)
+        # Logarithms serve as logits: softmax(log p) = p. The clamp avoids log 0.
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
 
@@ -119,6 +123,7 @@ class Sisa(Method):
         shards = self._shards(_all_rows(problem), problem.conditions.streams)
         for number, slices in enumerate(shards):
             gone = [bool(torch.isin(rows, problem.forget_rows).any()) for rows in slices]
+            # The checkpoint before slice `first` has seen no forgotten row.
             first = gone.index(True) if any(gone) else len(slices)
             left = [rows[torch.isin(rows, retained)] for rows in slices]
             model, costs = _train_shard(problem, problem.retain, number, left, first)
@@ -140,6 +145,7 @@ class Sisa(Method):
         rows = data.rows[torch.randperm(len(data), generator=streams("shards"))]
         if self.sharding is Sharding.by_class:
             labels = data.labels[torch.searchsorted(data.rows, rows)]
+            # Stable: within a class the rows keep their random order.
             rows = rows[labels.argsort(stable=True)]
         shards = []
         for number, shard in enumerate(rows.cpu().tensor_split(self.shards)):
@@ -153,8 +159,8 @@ def _train_shard(
 ) -> tuple[nn.Module | None, list[Cost]]:
     """Train a shard slice by slice; return its model and the cost of every slice.
 
-    The budget limits the slices from `first` on, which the request makes necessary. If no row is left
-    up to a slice, it costs nothing; if no row is left in the shard, the model is None.
+    The budget limits the slices from `first` on, which the request makes necessary. A slice costs
+    nothing if no row is left in it or before it. If no row is left in the shard, the model is None.
     """
     streams, meter = problem.conditions.streams, problem.conditions.meter
     epochs = epochs_of_slices(problem.recipe.epochs, len(slices))
@@ -176,7 +182,7 @@ def _train_shard(
 
 
 def _prefixes(data: Split, slices: list[Tensor]) -> Iterator[tuple[Split, str]]:
-    """Yield the rows up to each slice, in ascending order, and a digest of the slices that they came in.
+    """Yield the rows up to each slice, in ascending order, and a digest of these slices.
 
     The digest covers row numbers and labels, slice by slice.
     """
@@ -220,7 +226,7 @@ def _sorted(split: Split) -> Split:
 def _continue(
     start: nn.Module | None, model: nn.Module, part: Split, epochs: int, scope: str, given: Conditions
 ) -> nn.Module:
-    """Train `model` by the recipe, from the weights of `start` or, if that is None, from its own."""
+    """Train `model` by the recipe, from the weights of `start` if there are any, else from its own."""
     if start is not None:
         model.load_state_dict(start.state_dict())
     own = replace(given, streams=Streams(given.streams.seed, scope))

@@ -63,7 +63,7 @@ class SSD(Method):
     batch_size: Annotated[int, COUNT]
 
     def identity(self) -> dict[str, Any]:
-        """Return all fields, without the order `apart`: results without the field had that order."""
+        """Return all fields but the order `apart`: results from before the field had that order."""
         return {name: value for name, value in super().identity().items() if value is not Order.apart}
 
     def check_parameters(self, option: str) -> None:
@@ -79,7 +79,9 @@ class SSD(Method):
             warn_if_nothing_can_be_selected(self.alpha, facts, size)
 
     def unlearn(self, problem: Problem) -> nn.Module:
+        # I_f and I_D, the means of squared gradients over D_f and D
         forget, everything = _ORDERS[self.order](problem, _MEASURES[self.fisher], self.batch_size)
+        # θᵢ ← min(λ·I_D,i / I_f,i, 1)·θᵢ if I_f,i > α·I_D,i
         selected = dampen(problem.model, forget, everything, self.alpha, self.dampening)
         problem.conditions.log({"selected": selected})
         return problem.model
@@ -95,6 +97,7 @@ def _by_class(problem: Problem, measure: Measure, size: int) -> tuple[Importance
 
 
 def _shuffled(problem: Problem, measure: Measure, size: int) -> tuple[Importance, Importance]:
+    # the rest in random order, as in the loader of that script
     order = torch.randperm(len(problem.rest), generator=problem.conditions.streams("order"))
     rest = problem.rest.take(order.to(problem.rest.rows.device))
     return _in_one_pass(problem, measure, size, rest)

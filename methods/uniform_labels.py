@@ -1,6 +1,6 @@
 """Uniform labels: teach that every class is equally likely for the forgotten rows.
 
-Idea: a target without information, instead of a loss that grows without limit.
+Idea: descend to a target without information, instead of climbing a loss without limit.
 Update rule: each epoch passes over D_f: θ ← θ − αβ ∇CE(u, p_θ) with u = 1/K for every class. Then it
 passes over D_r: θ ← θ − α ∇CE. It starts from θ_o; α is the learning rate and β is `factor`. The forget
 loss is at least ln K, and equals ln K only if p_θ is uniform.
@@ -33,4 +33,5 @@ class UniformLabels(TwoPhases):
 
 def uniform(logits: Tensor, batch: Batch) -> Tensor:
     """Return the mean over rows of −Σ_k (1/K)·log p_k for (B, K) logits, in nats."""
+    # CE(u, p_θ) with u = 1/K: the target (B, K) is a distribution and not a label
     return F.cross_entropy(logits, torch.full_like(logits, 1 / logits.shape[1]))

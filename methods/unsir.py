@@ -1,14 +1,14 @@
-"""UNSIR: teach noise under the forgotten class's name, then repair.
+"""UNSIR: train on noise with the label of the forgotten class, then repair.
 
-Idea: learn, under the name of a class, images that raise its loss as far as possible. They overwrite
-the class without any of its own images.
+Idea: images that raise the loss of a class as far as possible, learned and shown with its label,
+overwrite the class. That needs none of the class's real images.
 Update rule: for every whole forgotten class c, start from random images n and take `noise_steps` steps
-of Adam that climb CE(f_o(n), c) − λ·mean‖n‖², where `noise_penalty` is λ. Impair: θ ← θ − η ∇CE on
+of Adam that climb CE(f_o(n), c) − λ·mean‖n‖²; `noise_penalty` is λ. Impair: θ ← θ − η ∇CE on
 `noise_copies` copies of n, labelled c, and on at most `retain_per_class` retained rows of every class.
 Repair: θ ← θ − η' ∇CE on those retained rows.
-Needs: the retained rows and the labels of whole classes. Other requests are refused, because noise
-under the name of a class that stays would overwrite all of it. A request to relabel removes the old
-class, and its images are retained under the new label.
+Needs: the retained rows and the labels of whole classes. Other requests are refused, because noise with
+the label of a class that stays would overwrite all of it. A request to relabel removes the old class,
+and its images are retained under the new label.
 Differs from the reference code: the retained rows of a class are drawn at random; the code takes the
 first 500. The noise steps leave nothing behind. In the code they run in training mode and add to the
 model's gradients, so that the first step of impairing is the sum of all of them and distorts Adam's
@@ -38,8 +38,8 @@ from models.precision import autocast
 class Unsir(Descent, Method):
     """`epochs`, `batch_size` and `lr` belong to impairing, the prefixed ones to the noise and to repair.
 
-    `noise_batch_size` images are learned per class; `retain_per_class` is the most retained rows used of
-    each class.
+    `noise_batch_size` images are learned per class. At most `retain_per_class` retained rows of each
+    class are used.
     """
 
     kind: ClassVar[str] = "methods.unsir.Unsir"
@@ -65,6 +65,7 @@ class Unsir(Descent, Method):
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions
         kept = set(problem.retain.labels.unique().tolist())
+        # the classes without a retained row
         gone = [label for label in range(problem.classes) if label not in kept]
         noise = self.noise(problem, gone)
         sample = some_of_each(problem.retain, self.retain_per_class, conditions.streams("sample"))
@@ -104,6 +105,7 @@ class Unsir(Descent, Method):
                 return
             with autocast(conditions.bf16, images.device):
                 logits = model(images).float()
+            # mean‖n‖² over the images
             size = images.square().sum((1, 2, 3)).mean()
             raised = F.cross_entropy(logits, labels)
             # descend λ·mean‖n‖² − CE(f_o(n), c), that is, climb its negative
@@ -140,6 +142,7 @@ def with_noise(sample: Split, noise: Tensor, labels: Tensor, copies: int) -> Noi
 
     `noise` is (n, C, H, W) and `labels` (n,) int64.
     """
+    # Row −1 − i names image i, and no row of the data set is negative.
     stand_in = -1 - torch.arange(len(noise)).repeat(copies).to(sample.rows)
     both = replace(sample, fine=None).joined(
         Split(

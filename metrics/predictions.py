@@ -74,6 +74,7 @@ def predict(
     logits = []
     for batch in split.batches(batch_size):
         with autocast(bf16, batch.images.device):
+            # (B, K); float32 also under autocast, because metrics need the digits
             logits.append(model(batch.images).float())
         advance(len(batch.rows))
     return torch.cat(logits).cpu()
@@ -89,6 +90,7 @@ def by_part(
     """
     logits, labels = {}, {}
     for name, split in splits.items():
+        # (N,): true for the rows to forget
         gone = torch.isin(split[2], forget[name])
         for part, mask in (("forget", gone), ("retain", ~gone)):
             if mask.any():

@@ -51,7 +51,7 @@ class Architecture(Component):
         The global generator keeps its state.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPU's
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed the GPU
             model = self._built(channels, size, classes)
         return model if self.input_size is None else Resized(model, self.input_size)
 
@@ -72,7 +72,7 @@ class Architecture(Component):
         return model
 
     def renamed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return a file's weights under the names of this module, which other libraries may not use."""
+        """Return a file's weights under this module's names. Override it for other libraries' files."""
         return weights
 
     def outline(self, channels: int, size: int, classes: int) -> nn.Module:
@@ -89,7 +89,7 @@ class Architecture(Component):
         return returned(self, "build", built, nn.Module, "a torch.nn.Module")
 
     def _read(self, path: Path) -> bytes:
-        """Return the content of the file of weights, checking it again: it may change during a run."""
+        """Return the content of the file of weights, checked each time: it may change during a run."""
         if not path.is_file():
             raise UserError(f"model.weights={path} does not exist: correct the path")
         content = path.read_bytes()
@@ -102,7 +102,7 @@ class Architecture(Component):
         return content
 
     def identity(self) -> dict[str, Any]:
-        """Return the fields that decide the model: the checksum of the weights, not their path."""
+        """Return all fields but the path of the weights, whose checksum identifies them."""
         return {key: value for key, value in vars(self).items() if key != "weights"}
 
 
@@ -126,6 +126,7 @@ def _weights(path: Path, content: bytes) -> Mapping[str, Tensor]:
 def _fill(model: nn.Module, path: Path, weights: Mapping[str, Tensor]) -> None:
     """Load the weights. Raise UserError, naming the first difference in names or shapes."""
     wanted = model.state_dict()
+    # before load_state_dict, whose message lists all differences in many lines
     for name in sorted(wanted.keys() | weights.keys()):
         have = tuple(weights[name].shape) if name in weights else "absent"
         want = tuple(wanted[name].shape) if name in wanted else "absent"

@@ -34,6 +34,8 @@ class SmallCNN(Architecture):
         side = (size - 4) // 2  # each convolution removes 2 pixels, and pooling halves the rest
         if side < 1:
             raise UserError(f"small_cnn needs 6 pixels a side, not {size}: set model.input_size=6")
+        # (B, channels, size, size) → (B, first, size − 2, size − 2) → (B, second, size − 4, size − 4) →
+        # (B, second, side, side) → (B, second·side²) → (B, hidden) → (B, classes)
         return nn.Sequential(
             nn.Conv2d(channels, first, 3),
             nn.ReLU(),

@@ -1,4 +1,4 @@
-"""torchvision's architectures without layers that couple a batch, for any number of channels."""
+"""torchvision's architectures for any number of channels, without layers that couple the samples."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -58,6 +58,7 @@ class ResNet(Architecture):
         if cifar or channels != model.conv1.in_channels:
             kernel, stride, padding = (3, 1, 1) if cifar else (7, 2, 3)
             model.conv1 = nn.Conv2d(channels, 64, kernel, stride, padding, bias=False)
+            # torchvision's initialisation of a ResNet's convolutions; nn.Conv2d has another one
             nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         if cifar:
             model.maxpool = nn.Identity()

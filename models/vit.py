@@ -19,8 +19,8 @@ class ViT(Architecture):
 
     A token is a square of `patch` × `patch` pixels, with `dim` features; `patch` must divide the image
     size. `depth` counts the blocks and `heads` the attention heads of each, which must divide `dim`. A
-    block's hidden layer has 4·`dim` features. One `nn.Linear` computes queries, keys and values, so that
-    code which walks over the layers finds it; torchvision's `MultiheadAttention` hides it. Weights may
+    block's hidden layer has 4·`dim` features. One `nn.Linear` computes queries, keys and values: code
+    that walks over the layers finds it, while torchvision's `MultiheadAttention` hides it. Weights may
     be torchvision's (ViT-B/16, ViT-L/16), which are the same function under other names.
     """
 
@@ -48,8 +48,8 @@ class ViT(Architecture):
         return {_ours(name): value for name, value in weights.items()}
 
 
-# Parts of torchvision's parameter names, and ours. Its files name the hidden layers mlp.linear_1 and
-# mlp.linear_2, its code mlp.0 and mlp.3.
+# Parts of torchvision's parameter names, with the parts that replace them. Its files call the hidden
+# layers mlp.linear_1 and mlp.linear_2; its code calls them mlp.0 and mlp.3.
 _TORCHVISIONS = {
     "conv_proj.": "embed.",
     "encoder.pos_embedding": "positions.table",
@@ -67,7 +67,7 @@ _TORCHVISIONS = {
 
 
 def _ours(name: str) -> str:
-    """Return our name of a parameter of torchvision's."""
+    """Return this module's name of a parameter, given torchvision's or this module's."""
     if name == "class_token":
         return "class_token.token"
     for theirs, ours in _TORCHVISIONS.items():
@@ -80,7 +80,7 @@ EPSILON = 1e-6
 
 
 class VisionTransformer(nn.Module):
-    """The module of a `ViT`: images (B, C, H, W) to logits (B, K), which are read off the class token.
+    """The module of a `ViT`: images (B, C, H, W) to logits (B, K), computed from the class token.
 
     z₀ = [x_class; x_p E] + E_pos, then the blocks, then y = head(LN(z[0])) (the paper's eqs. 1 and 4).
     """
@@ -96,8 +96,11 @@ class VisionTransformer(nn.Module):
         self.head = nn.Linear(shape.dim, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        # x_p E: (B, D, H/patch, W/patch) to (B, T, D) with T = (H/patch)·(W/patch)
         tokens = self.embed(images).flatten(2).transpose(1, 2)
+        # z₀ = [x_class; x_p E] + E_pos, (B, T + 1, D), then the blocks
         tokens = self.blocks(self.positions(self.class_token(tokens)))
+        # y = head(LN(z[0])): the class token's output alone
         logits: Tensor = self.head(self.norm(tokens[:, 0]))
         return logits
 
@@ -138,8 +141,8 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attend(self.norm1(tokens))
-        tokens = tokens + self.mlp(self.norm2(tokens))
+        tokens = tokens + self.attend(self.norm1(tokens))  # z' = z + attention(LN(z))
+        tokens = tokens + self.mlp(self.norm2(tokens))  # z'' = z' + MLP(LN(z'))
         return tokens
 
     def attend(self, tokens: Tensor) -> Tensor:
@@ -147,6 +150,8 @@ class Block(nn.Module):
         b, t, d = tokens.shape
         # (B, T, 3D) to three tensors (B, heads, T, D/heads)
         q, k, v = self.qkv(tokens).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        # softmax(q·kᵀ/√(D/heads))·v, (B, heads, T, D/heads)
         mixed = F.scaled_dot_product_attention(q, k, v)
+        # the heads side by side again, (B, T, D)
         projected: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, d))
         return projected

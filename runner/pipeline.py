@@ -29,10 +29,10 @@ NAMED = ("dataset", "model", "scenario", "method", "variant")
 
 
 def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
-    """Make what is not stored yet, and write and return the run's result.
+    """Make the artefacts that are not stored yet, write the run's result, and return it.
 
-    Returns None if `until` ends the run earlier. `overrides` are kept in the result: they are the
-    command that made it. A run whose loss diverges leaves a result that says so, and raises Diverged.
+    Return None if `until` ends the run earlier. The result holds `overrides`, the command that made it.
+    If a loss diverges, write a result that says so, and raise Diverged.
     """
     process.prepare(plan.device, plan.threads)
     results = Results(plan.root / "results")
@@ -68,9 +68,9 @@ class Made:
 
 
 def make(ws: Workspace) -> Made | None:
-    """Make every model of the run, and its predictions; None if `until` ends the run after pretraining.
+    """Return every model of the run and its predictions, or None if `until` ends after pretraining.
 
-    Everything that the request makes impossible is refused before the first training.
+    Raise UserError before the first training if the request cannot be served.
     """
     plan = ws.plan
     request, facts = stages.request(ws)
@@ -96,23 +96,23 @@ def make(ws: Workspace) -> Made | None:
 
 
 def score(plan: Plan, predictions: Mapping[Role, Predictions]) -> dict[Role, Scores]:
-    """Return every metric of every model."""
+    """Return the scores of all metrics for every model, by role."""
     reference = predictions.get(REFERENCE)
     return {role: scored(plan.metrics, model, reference) for role, model in predictions.items()}
 
 
 def say(message: str) -> None:
-    """Print a message for the user beside the results."""
+    """Print a message for the user on stderr, apart from the results on stdout."""
     print(message, file=sys.stderr, flush=True)
 
 
 def _maker(plan: Plan, role: Role) -> Method | None:
-    """Return the method that made the model of a role, which knows its architecture."""
+    """Return the method that made the model of a role: it knows the model's architecture."""
     return plan.reference if role is REFERENCE else plan.method
 
 
 def _costs(ws: Workspace, request: Request, models: Models) -> dict[Role, dict[str, float]]:
-    """Return the costs of every model, and what making it logged once."""
+    """Return, by role, the costs of every model and the values that were logged once in its making."""
     costs = {role: stages.cost_of(model) for role, model in models.items()}
     if REPAIRED in costs:
         costs[REPAIRED] = _sum(costs[UNLEARNED], costs[REPAIRED])
@@ -127,8 +127,10 @@ def _costs(ws: Workspace, request: Request, models: Models) -> dict[Role, dict[s
 def _paid_before_the_request(
     ws: Workspace, request: Request, costs: Mapping[Role, Mapping[str, float]]
 ) -> Mapping[str, float]:
-    """Return the bytes kept and the seconds spent, beyond the original's training, before the request:
-    for a record of that training, or for trainings of the method's own."""
+    """Return the bytes stored and the seconds spent before the request, beyond the original's training.
+
+    They belong to the record that the method reads, or to the method's initial training.
+    """
     record = ws.plan.record_of(ws.plan.method)
     if record is not None:
         return stages.record_cost(ws, request, record)
@@ -141,7 +143,7 @@ def _paid_before_the_request(
 
 
 def _sum(first: Mapping[str, float], then: Mapping[str, float]) -> dict[str, float]:
-    """Return the cost of one piece of work after another: sums, and the higher peak of memory."""
+    """Return the cost of two pieces of work in turn: the sums, and the higher of the memory peaks."""
     return {
         name: max(value, then[name]) if name == "peak_bytes" else value + then[name]
         for name, value in first.items()
@@ -171,7 +173,10 @@ def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: 
 
 
 def _cells(shared: Plan, models: Models) -> dict[str, str]:
-    """Return the lines of a table that the run's own models belong to, whatever the seed, by role."""
+    """Return the fingerprint of the table line that each of the run's models belongs to, by role.
+
+    The lines do not depend on the seed.
+    """
     cells = {UNLEARNED.name: fingerprint(identities.own(shared))}
     if INITIAL in models:
         cells[INITIAL.name] = fingerprint(identities.initial_training(shared, shared.method))

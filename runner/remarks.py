@@ -1,5 +1,7 @@
-"""Remarks: what a run says of a model that learned, forgot or kept nothing. Such models look finished:
-their losses are finite and their weights have moved."""
+"""Remarks: warnings about a model that learned, forgot or kept nothing.
+
+Such a model looks finished: its losses are finite and its weights have moved.
+"""
 
 import math
 from collections.abc import Callable
@@ -14,7 +16,7 @@ Say = Callable[[str], None]
 
 
 def warn_if_untrained(original: Predictions, say: Say) -> None:
-    """Warn if the original gives every test row the same class: a network that has collapsed does."""
+    """Warn if the original predicts the same class for every test row, as a collapsed network does."""
     if len(original.logits["test"].argmax(1).unique()) == 1:
         say(
             "the original gives every test row the same class, so there is nothing to forget: lower "
@@ -23,11 +25,11 @@ def warn_if_untrained(original: Predictions, say: Say) -> None:
 
 
 def remarks(plan: Plan, original: Predictions, unlearned: Predictions, say: Say) -> dict[str, float]:
-    """Return what the result should say of the unlearned model beside its scores, and warn of it.
+    """Return the remarks on the unlearned model, for the result, and warn the user of each.
 
     `moved_no_prediction` is 1 if the method changed the predicted class of no row. `at_chance` is 1 if
     the model is no better than chance on the retained rows, and the original was. A method that sees
-    nothing and reads no record is not expected to move anything.
+    nothing and reads no record should move nothing, so it gets no remark.
     """
     found: dict[str, float] = {}
     method = plan.method
@@ -46,15 +48,16 @@ def remarks(plan: Plan, original: Predictions, unlearned: Predictions, say: Say)
 
 
 def at_chance(predictions: Predictions) -> bool:
-    """Return whether a model is right about the retained test rows no more often than a constant answer.
+    """Return true if a model's accuracy on the retained test rows is that of a constant answer.
 
-    A constant answer is right on the share p of the most frequent class; n rows leave it a standard
-    error of √(p(1 − p)/n). A model within two of these is at chance.
+    A constant answer has the accuracy p, the share of the most frequent class, with a standard error
+    of √(p(1 − p)/n) for n rows. A model is at chance up to two standard errors above p.
     """
     part = "test_retain" if "test_retain" in predictions.logits else "test"
     labels = predictions.labels[part]
     right = (predictions.logits[part].argmax(1) == labels).double().mean().item()
     p = labels.bincount().max().item() / len(labels)
+    # accuracy ≤ p + 2·√(p(1 − p)/n)
     return right <= p + 2 * math.sqrt(p * (1 - p) / len(labels))
 
 

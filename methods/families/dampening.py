@@ -17,17 +17,18 @@ ROUNDING = 1e-12
 def measured(problem: Problem, measure: Measure, size: int) -> tuple[Importance, Importance]:
     """Return the importance of every weight to the forgotten rows D_f and to all rows D.
 
-    Measures D_f and the rest apart, in batches of `size` rows, and adds the sums: every row goes through
-    one gradient, and no batch mixes the two parts. If the budget ends the measurement, D holds the rows
+    Measure D_f and the rest separately, in batches of `size` rows, and add the sums: one gradient per
+    row, and no batch with rows of both parts. If the budget ends the measurement, D holds the rows
     measured until then.
     """
     forget = measure(problem.model, problem.forget, size, problem.conditions)
+    # n_D·I_D = n_f·I_f + n_r·I_r, with n the numbers of rows (or of batches): the sums add up.
     rest = measure(problem.model, by_class(problem.rest), size, problem.conditions)
     return forget, rest.joined(forget)
 
 
 def by_class(split: Split) -> Split:
-    """Return the rows class by class, each class in its order: a measure over batches depends on it."""
+    """Return the rows sorted by class, stably. Measures over batches depend on the order."""
     return split.take(split.labels.argsort(stable=True))
 
 

@@ -20,8 +20,8 @@ from methods.training.loop import Phase, alternate, cross_entropy
 @dataclass(frozen=True)
 class TwoPhases(Descent, Method):
     """The first phase descends `forget_loss` at `factor` times the learning rate, the second the
-    cross-entropy. With `shared_momentum` one optimizer serves both phases, else each has a separate
-    one."""
+    cross-entropy. With `shared_momentum` one optimizer serves both phases, otherwise each has its
+    own."""
 
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     factor: Annotated[float, STRENGTH]
@@ -37,8 +37,10 @@ class TwoPhases(Descent, Method):
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions, loss = problem.model, problem.conditions, self.forget_loss
+        # θ ← θ − αβ ∇L_f on D_f
         forget = Phase(model, problem.forget, self, conditions, loss, factor=self.factor, name="forget")
         shared = forget.optimizer if self.shared_momentum else None
+        # θ ← θ − α ∇CE on D_r
         retain = Phase(model, problem.retain, self, conditions, cross_entropy, shared, name="retain")
         alternate([forget, retain], self.epochs)
         return model

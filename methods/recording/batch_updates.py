@@ -44,7 +44,7 @@ TYPES = {Stored.fp32: torch.float32, Stored.fp16: torch.float16, Stored.bf16: to
 
 
 class Packing(Protocol):
-    """Turns an update (M,) into an entry of `width` bytes, and adds entries up again."""
+    """Converts an update (M,) into an entry of `width` bytes, and adds entries to a total."""
 
     width: int
 
@@ -78,7 +78,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class UpdateRecorder(Recorder):
-    """Records every update whose batch holds a tracked row; the packing decides what is kept of it."""
+    """Records every update whose batch holds a tracked row; the packing decides which numbers of it."""
 
     version: ClassVar[int] = 2  # 1 did not count the steps
 
@@ -89,6 +89,7 @@ class UpdateRecorder(Recorder):
     def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
         tracked = self.tracked(training.split) if tracked is None else tracked
         hit = share_of_batches_hit(len(training.split), len(tracked), training.recipe.batch_size)
+        # U·width bytes for U = steps · P(a batch holds a tracked row)
         return round(training.steps * hit * self.packing(training).width)
 
     def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
@@ -98,7 +99,7 @@ class UpdateRecorder(Recorder):
         file = EntryFile(training.folder, UPDATES)
 
         def close_step() -> None:
-            """Write the update of the step that was just taken, if it is recorded: Δ = θ_{t+1} − θ_t."""
+            """Write the update of the last step, if it is recorded: Δ_t = θ_{t+1} − θ_t."""
             if before is not None:
                 update = parameters_to_vector(training.model.parameters()).detach() - before
                 entry = packing.pack(len(members) - 1, update.cpu())
@@ -110,6 +111,7 @@ class UpdateRecorder(Recorder):
                 close_step()
                 before, taken = None, taken + 1
                 if torch.isin(step.batch.rows, tracked).any() and not writer.lost:
+                    # θ_t, cloned because the optimizer changes the weights in place
                     before = parameters_to_vector(training.model.parameters()).detach().clone()
                     members.append(step.batch.rows.cpu())
                 yield step
@@ -145,7 +147,7 @@ class BatchUpdates(UpdateRecorder):
         yield from super().cures(training, free, option)
 
 
-Unpacker = Callable[..., Packing]  # makes the packing whose `about` are its arguments
+Unpacker = Callable[..., Packing]  # makes a packing from its `about`
 
 
 @dataclass(frozen=True)
@@ -173,10 +175,11 @@ class UpdateRecord:
         return torch.isin(self.rows, rows.cpu()).any(1)
 
     def total(self, hit: Tensor) -> Tensor:
-        """Return the sum (M,) float32 of the updates in the mask (U,), as far as they were kept.
+        """Return the sum (M,) float32 of the updates in the mask (U,), with 0 for numbers not kept.
 
         Memory does not grow with their number. Raise Damaged if an entry was altered.
         """
+        # Σ_{t hit} Δ_t, (M,), in float64: thousands of small updates would lose digits in float32
         total = torch.zeros(self.parameters, dtype=torch.float64)
         for numbers in hit.nonzero()[:, 0].split(CHUNK):
             for number, entry in zip(

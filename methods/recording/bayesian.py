@@ -1,13 +1,13 @@
 """Bayesian: how far each weight can move before the loss of the training rows rises.
 
-Idea: keep a Gaussian around the trained weights in place of the retained rows, which a later request may
-not see.
+Idea: a Gaussian around the trained weights stands for the retained rows, which a later request may not
+see.
 Record: σ of q = N(θ_o, diag σ²), one number per weight, in `deviation.safetensors`. After the training,
 Bayesian gradient descent passes over the training rows with the mean frozen at the trained weights θ_o.
 For each batch it estimates H = E[∂L/∂θ ∘ ε] from `samples` draws θ = θ_o + σ∘ε, where L is the sum of
-the batch's losses; then σ ← σ√(1 + (σH/2)²) − ½σ²H. On a quadratic loss of curvature h this adds h to
-the precision: 1/σ² ← 1/σ² + h. So σ shrinks with every step and does not converge, and `epochs` and
-`initial` are part of the result.
+the batch's losses. Then σ ← σ√(1 + (σH/2)²) − ½σ²H. For a quadratic loss of curvature h and a small σ²h
+this adds h to the precision: 1/σ² ← 1/σ² + h. So σ shrinks with every step and does not converge: the
+result depends on `epochs` and `initial`.
 Size: as large as the model. Costs `samples`·`epochs` gradients of every row (counted in `about.json`).
 The training itself is unchanged: the passes run on a copy of the model, after the last step, and draw
 from separate random streams.
@@ -58,7 +58,7 @@ class Bayesian(Recorder):
         return training.parameters * 4
 
     def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
-        yield from ()  # one number per weight under every setting
+        yield from ()  # no setting changes the size, one number per weight
 
     def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
         yield from steps
@@ -76,6 +76,7 @@ class Bayesian(Recorder):
         """
         model = _copied(training.model).eval()
         mean = {name: value.detach().clone() for name, value in model.named_parameters()}
+        # q = N(θ_o, initial²·I)
         q = Gaussian(mean, {name: torch.full_like(mean[name], self.initial) for name in mean})
         order, noise = training.streams("order"), training.streams("noise")
         bf16 = training.recipe.precision is Precision.bf16
@@ -94,8 +95,10 @@ class Bayesian(Recorder):
 
 @dataclass(frozen=True)
 class _BatchLoss:
-    """The sum of a batch's losses under the model's present weights: in Bayes' rule log-likelihoods of
-    rows add up, so that the loss is a sum and not a mean."""
+    """The sum of a batch's losses under the model's present weights.
+
+    It is a sum and not a mean because the log-likelihoods of rows add up in Bayes' rule.
+    """
 
     model: nn.Module
     batch: Batch

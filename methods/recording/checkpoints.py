@@ -29,6 +29,7 @@ class Checkpoints(Recorder):
         return 4 * training.parameters * (training.recipe.epochs + 1)
 
     def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
+        # (E + 1)·M·4 ≤ free
         epochs = free // max(1, 4 * training.parameters) - 1
         if epochs > 0:
             yield f"training.epochs={epochs}"
@@ -38,6 +39,7 @@ class Checkpoints(Recorder):
         with self.writer(folder) as writer:
             saved = 0
             for step in steps:
+                # A step comes before its update: at the first of epoch e, e epochs are complete.
                 if step.epoch == saved:
                     writer.do(_saving(training.model, folder, saved))
                     saved += 1

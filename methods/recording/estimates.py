@@ -11,7 +11,7 @@ SHARES = [float(f"{digits}e{power}") for power in range(-7, -1) for digits in ra
 def share_of_batches_hit(rows: int, tracked: int, batch_size: int) -> float:
     """Return the probability that a batch of `batch_size` out of `rows` holds any of `tracked` rows.
 
-    A request for that many rows takes this share of the batches out of an amnesiac record.
+    Amnesiac unlearning of `tracked` rows subtracts this share of all updates.
 
     >>> round(share_of_batches_hit(60000, 6131, 64), 3)
     0.999
@@ -19,7 +19,7 @@ def share_of_batches_hit(rows: int, tracked: int, batch_size: int) -> float:
     others = rows - tracked
     if others < batch_size:
         return 1.0
-    # Hypergeometric: 1 − C(others, B) / C(rows, B), whose factors B! cancel.
+    # Hypergeometric: 1 − C(others, B)/C(rows, B). The factors B! cancel; lgamma(n + 1) is ln n!.
     ways = math.lgamma(others + 1) - math.lgamma(others - batch_size + 1)
     return 1 - math.exp(ways - math.lgamma(rows + 1) + math.lgamma(rows - batch_size + 1))
 

@@ -1,4 +1,4 @@
-"""Entries of one size on disk: a second thread appends them, and each is checked when it is read."""
+"""Files of entries of one size. A second thread appends them, and reading checks their checksums."""
 
 import errno
 import io
@@ -24,7 +24,7 @@ from data.errors import UserError
 # Jobs that may wait for the disk before training does.
 PENDING = 4
 
-# Bytes that are written at once, and the page size that writing past the page cache requires.
+# Bytes that are written at once, and the page size that bypassing the page cache requires.
 BLOCK, PAGE = 2**22, 4096
 
 
@@ -33,14 +33,14 @@ class Damaged(UserError):
 
 
 class Writer:
-    """A thread that does jobs in their order, as a context manager.
+    """A thread that runs jobs in the order of their arrival, as a context manager.
 
     Jobs write and add with numpy: torch's operations in a second thread would compete with training for
     its threads.
 
-    An error of a job is raised by the next `do`, or at the end. With `go_on`, a full disk only ends the
-    record: `lost` is set, nothing more is written, and the files in `folder` are deleted at once, since
-    the training still has to be stored.
+    An error of a job is raised by the next `do`, or at the end. With `go_on`, a full disk ends only the
+    record: `lost` becomes true, nothing more is written, and the files in `folder` are deleted at once
+    to make room for the trained model.
     """
 
     def __init__(self, folder: Path, go_on: bool) -> None:
@@ -98,14 +98,14 @@ class Writer:
 class EntryFile:
     """The file `name`.entries of a folder while it is written; `close` writes the entries' checksums.
 
-    Blocks go past the page cache if the file system can do that: a record is often larger than memory,
-    and filling the cache with it takes more processor time than the disk does.
+    If the file system allows it, blocks bypass the page cache: a record is often larger than memory, and
+    copying it through the cache takes more processor time than writing it.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / (name + ENTRIES)
         self._file = io.FileIO(self.path, "w", opener=_past_the_cache)
-        self._block = mmap.mmap(-1, BLOCK)  # begins on a page, as writing past the cache requires
+        self._block = mmap.mmap(-1, BLOCK)  # begins on a page, as bypassing the cache requires
         self._filled = 0
         self._size = 0
         self._sums: list[int] = []
@@ -125,14 +125,14 @@ class EntryFile:
                 self._write()
 
     def _write(self) -> None:
-        """Write the block in whole pages; `close` cuts the last one off."""
+        """Write the block in whole pages; `close` removes the padding of the last page."""
         left = memoryview(self._block)[: -(-self._filled // PAGE) * PAGE]
         while len(left):
             left = left[self._file.write(left) :]
         self._filled = 0
 
     def close(self) -> None:
-        """Write what is left, and the checksums beside the file."""
+        """Write the rest of the entries, and the checksums beside the file."""
         self._write()
         self._file.truncate(self._size)
         self._file.close()
@@ -145,7 +145,7 @@ def _past_the_cache(path: str, flags: int) -> int:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return os.open(path, flags, 0o666)  # this file system always uses the cache
+        return os.open(path, flags, 0o666)  # this file system cannot bypass the cache
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Entries:
 
 
 def intact(path: Path) -> bool:
-    """Return whether every entry of a closed file has the checksum that was written beside it."""
+    """Return true if every entry of a closed file has the checksum that was stored for it."""
     sums = np.load(_sums_of(path))
     width = path.stat().st_size // max(1, len(sums))
     with path.open("rb") as file:

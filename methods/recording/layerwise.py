@@ -1,11 +1,11 @@
 """Layer-wise updates: a part of every batch update, chosen layer by layer.
 
-Idea: a part of an update is enough to forget, takes a part of the bytes, and harms the rest less.
+Idea: a part of an update is enough to forget. It takes fewer bytes and harms the other rows less.
 Record: P_l ⊙ Δ_t for every layer l and every step whose batch holds a tracked row (see `batch_updates`).
 Layer l = 0 … L − 1, counted from the input, keeps the share k_first + (k_last − k_first)·l/(L − 1).
 Paper 002 prunes early layers most; k_first = k_last is the uniform p of paper 004. A layer is a module
-that owns parameters. `mask: fresh` draws P_l anew for every update and `fixed` once, and neither stores
-indices. `magnitude` keeps the largest numbers, and four more bytes for the position of each.
+that owns parameters. `mask: fresh` draws P_l anew for every update, and `fixed` draws it once; neither
+stores positions. `magnitude` keeps the largest numbers, with four more bytes for the position of each.
 Reference: Gogineni & Nadimi 2024 (paper 002), who give no schedule and no code; paper 004.
 """
 
@@ -51,6 +51,7 @@ class Layerwise(UpdateRecorder):
     def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
         if self.dtype is Stored.fp32 and self.fits(training, free, dtype=Stored.bf16):
             yield f"{option}.dtype=bf16"
+        # Lowering keep_last alone may be enough. Otherwise all layers keep the same, lower share.
         last = largest_share(lambda share: self.fits(training, free, keep_last=share), self.keep_last)
         if last is not None:
             yield f"{option}.keep_last={last:g}"
@@ -99,6 +100,7 @@ class Part:
         self.mask, self.dtype = Choice[mask], TYPES[Stored[dtype]]
         self._named = {"mask": mask, "dtype": dtype, "seed": seed, "scope": scope}
         self._streams = Streams(seed, scope)
+        # the start of each layer in the update (M,), and the count of its numbers that are kept
         self.starts = [sum(sizes[:layer]) for layer in range(len(sizes))]
         self.kept = [max(1, round(k * size)) for k, size in zip(keeps, sizes, strict=True)]
         index = 4 if self.mask is Choice.magnitude else 0
@@ -125,6 +127,7 @@ class Part:
     def _largest(self, update: Tensor) -> Tensor:
         """Return the positions (kept,) of each layer's largest numbers."""
         layers = zip(update.split(self.sizes), self.kept, self.starts, strict=True)
+        # the k numbers with the largest |Δ| of every layer
         return torch.cat([part.abs().topk(k, sorted=False).indices + start for part, k, start in layers])
 
     def pack(self, number: int, update: Tensor) -> Tensor:
@@ -141,6 +144,7 @@ class Part:
             entry = entry.clone()  # aligned: in a block of entries it may begin at an odd byte
             index, values = entry.split([4 * sum(self.kept), len(entry) - 4 * sum(self.kept)])
             where = index.view(torch.int32).long()
+        # total += P_l ⊙ Δ_t: numbers that were not kept add 0
         total[where] += values.view(self.dtype).to(total.dtype)
 
     def about(self) -> dict[str, Any]:

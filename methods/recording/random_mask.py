@@ -1,4 +1,4 @@
-"""Random subsets of positions that are drawn again instead of stored."""
+"""Random subsets of positions that are redrawn when a record is read, instead of stored."""
 
 from enum import Enum
 
@@ -16,11 +16,11 @@ class Mask(Enum):
 
 
 class RandomMask:
-    """Chooses `kept` of `size` positions by number: a window of one random permutation, which begins at
-    a random place. Each position is kept with probability kept / size.
+    """Chooses `kept` of `size` positions for each number of an update or row.
 
-    The same streams give the same positions. A record stores `proof`, the beginning of the permutation,
-    since a later version of torch may draw another one.
+    They are a window of one random permutation, which begins at a random place. Each position is kept
+    with probability kept / size. The same streams give the same positions. A record stores `proof`, the
+    beginning of the permutation, because a later version of torch may draw another one.
     """
 
     def __init__(self, size: int, keep: float, mask: Mask, streams: Streams, purpose: str) -> None:
@@ -31,14 +31,15 @@ class RandomMask:
         self._streams, self._purpose = streams, purpose
 
     def positions(self, number: int) -> Tensor:
-        """Return the positions (kept,) int64 that this number keeps."""
+        """Return the positions (kept,) int64 that are kept of the update or row with this number."""
         start = 0
         if self._mask is Mask.fresh:
+            # The start depends only on the number, so that a reader draws the same one.
             start = self._streams.number(f"{self._purpose}/{number}") % self._size
         return self._order[start : start + self.kept]
 
     def of_each(self, numbers: list[int], values: Tensor) -> Tensor:
-        """Return the kept part (n, kept) of values (n, size), each line by its number."""
+        """Return the kept part (n, kept) of values (n, size), whose lines have these numbers."""
         return torch.stack([line[self.positions(n)] for line, n in zip(values, numbers, strict=True)])
 
     @property

@@ -1,6 +1,6 @@
-"""Recorders: they write down during a training what lets its rows be taken out later.
+"""Recorders: during a training, they store the data that unlearning its rows will need.
 
-A recorder wraps the steps of the training loop and changes nothing: the weights are bit-identical with
+A recorder wraps the steps of the training loop and changes no weight: the weights are bit-identical with
 and without it. Several recorders can watch one training.
 """
 
@@ -60,6 +60,7 @@ class RecordedTraining:
 
     @property
     def steps(self) -> int:
+        # E·⌈N/B⌉
         return self.recipe.epochs * math.ceil(len(self.split) / self.recipe.batch_size)
 
 
@@ -119,7 +120,7 @@ class Recorder(Component):
         return {"tracked": self.tracked(split).cpu()}
 
     def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
-        """Return the expected size of the record, of these rows (T,) or of the recorder's own."""
+        """Return the expected size of a record of these rows (T,), by default of the rows it tracks."""
         raise NotImplementedError
 
     def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
@@ -135,6 +136,7 @@ class Recorder(Component):
         batches that a request for `asked` rows hits."""
         size, rows = self.estimated_bytes(training), max(1, len(self.tracked(training.split)))
         free = free_bytes(training.folder)
+        # the share of the updates that amnesiac unlearning of the request would subtract
         hit = share_of_batches_hit(len(training.split), asked, training.recipe.batch_size)
         return (
             f"{option}: {in_words(size)} expected, {in_words(size / rows)} per tracked row, "
@@ -142,11 +144,11 @@ class Recorder(Component):
         )
 
     def fits(self, training: RecordedTraining, free: int, **changes: Any) -> bool:
-        """Return whether the record would fit into `free` bytes with these fields changed."""
+        """Return true if the record would fit into `free` bytes with these fields changed."""
         return replace(self, **changes).estimated_bytes(training) <= free
 
     def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
-        """Yield settings, as overrides, each of which alone makes the record fit into `free` bytes."""
+        """Yield settings, as overrides. Each of them alone makes the record fit into `free` bytes."""
         split = training.split
         of_tracked = torch.isin(split.rows, self.tracked(split))
         tracked, labels = split.rows[of_tracked], split.labels[of_tracked]
@@ -156,6 +158,7 @@ class Recorder(Component):
         def fit(rows: Tensor) -> bool:
             return self.estimated_bytes(training, rows) <= free
 
+        # the largest n for which even the n largest classes fit
         count = largest_count(lambda n: fit(tracked[torch.isin(labels, largest[:n])]), len(classes) - 1)
         if count and self.rows is None:
             yield f"{option}.classes=[…] with at most {count} class{'es' if count > 1 else ''}"
@@ -178,8 +181,8 @@ def free_bytes(folder: Path) -> int:
 def require_space(recorders: Mapping[str, Recorder], trainings: Mapping[str, RecordedTraining]) -> None:
     """Raise UserError if the records of one training do not fit on their disk together.
 
-    Both mappings are by the recorder's option. The message names settings that fit: of the largest
-    record that a setting can make small enough, while the others stay as they are.
+    Both mappings are by the recorder's option. The message names settings that fit, of one recorder:
+    the one with the largest record that a setting can make small enough.
     """
     sizes = {
         option: recorder.estimated_bytes(trainings[option]) for option, recorder in recorders.items()
@@ -200,7 +203,7 @@ def require_space(recorders: Mapping[str, Recorder], trainings: Mapping[str, Rec
 
 
 class Stopwatch:
-    """Seconds that one part of a chain of steps takes, without the parts that it waits for."""
+    """The seconds that one link of a chain of iterators takes, without the links that it waits for."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -226,7 +229,7 @@ class Stopwatch:
 
 
 def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Tensor]) -> None:
-    """Write the last files of a record, or only the mark `lost` if the writer gave it up."""
+    """Write the last files of a record, or only the file `lost` if the writer gave up on a full disk."""
     if writer.lost:
         (folder / LOST).touch()
         return
@@ -237,6 +240,7 @@ def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Te
 def check_request(index: dict[str, Tensor], rows: Tensor, option: str) -> None:
     """Raise UserError if a record with this index cannot serve a request for these rows."""
     tracked = index["tracked"]
+    # A row that was not tracked left nothing in the record to subtract.
     unknown = rows[~torch.isin(rows, tracked)]
     if len(unknown):
         raise UserError(
@@ -247,6 +251,7 @@ def check_request(index: dict[str, Tensor], rows: Tensor, option: str) -> None:
         return
     asked = torch.isin(tracked, rows)
     groups = index["groups"]
+    # A group's sum cannot be split, so a request must name all its rows or none.
     torn = groups[~asked][torch.isin(groups[~asked], groups[asked])]
     if len(torn):
         raise UserError(

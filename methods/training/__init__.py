@@ -1,1 +1,1 @@
-"""Training: the descent, the loop, and the cost of both."""
+"""Training: gradient descent, its loop, and their cost."""

@@ -1,4 +1,4 @@
-"""Checks of a component against the data that it will see, made before any work.
+"""Checks of a component against the data that it will see, before any work.
 
 The bounds of single numbers stand at their fields (see `data.bounds`).
 """
@@ -10,9 +10,10 @@ from data.errors import UserError
 def batch_fits(
     option: str, component: Component, rows: int, part: str, name: str = "batch_size"
 ) -> None:
-    """Raise UserError if a part of the data, such as "the training set", has no rows for a full batch.
+    """Raise UserError if a part of the data has too few rows for a full batch.
 
-    `rows` counts the rows of the part; `name` is the field of the component that holds the batch size.
+    `part` names the part, such as "the training set", and `rows` counts its rows. `name` is the field of
+    the component that holds the batch size.
     """
     size = getattr(component, name)
     if size > rows:
@@ -28,6 +29,7 @@ def most_classes_stay(classes: int, gone: list[int]) -> None:
     For methods that move the rows of a forgotten class to the remaining classes around it. `classes` is
     K, and `gone` lists the forgotten classes.
     """
+    # |gone| ≥ K/2: the nearest other class could mostly be a forgotten one
     if 2 * len(gone) >= classes:
         raise UserError(
             f"the request forgets {len(gone)} of {classes} classes, and this method moves their rows to "

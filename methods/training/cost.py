@@ -51,8 +51,8 @@ class Meter:
     """Hand out batches, count their rows, and stop at the budget.
 
     `budget` is the largest number of gradient examples; None means no limit. The batches may end in
-    the middle of a pass, after which `cut` is true: read two sources together with `zip`, not with
-    `next`. As a context manager, the meter also measures the time and the peak memory of its body.
+    the middle of a pass; `cut` is true from then on. Therefore read two sources together with `zip`, not
+    with `next`. As a context manager, the meter also measures the time and the peak memory of its body.
     """
 
     def __init__(
@@ -152,11 +152,11 @@ def pass_streams(streams: Streams) -> tuple[torch.Generator, torch.Generator]:
 
 
 class _Memory:
-    """Peak memory above the start: the allocator's on a GPU, the process's resident set on a CPU."""
+    """Peak memory above that at the start: of the allocator on a GPU, of the resident set on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._before = 0  # the peak up to the last pause
+        self._before = 0  # the peak before the last pause, above the start
         self._restart()
         self.start = self._held()
 
@@ -170,13 +170,13 @@ class _Memory:
         self._restart()
 
     def _restart(self) -> None:
-        """Set the recorded peak back to the memory held now."""
+        """Reset the recorded peak to the memory held now."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            # Memory freed earlier stays resident, and new tensors in it would not raise the peak.
+            # Freed memory may stay resident, and new tensors in it would not raise the peak.
             release_freed_memory()
-            with suppress(OSError):  # other systems than Linux lack this file
+            with suppress(OSError):  # only Linux has this file
                 Path("/proc/self/clear_refs").write_text("5")  # 5 resets VmHWM (man 5 proc)
 
     def _held(self, peak: bool = False) -> int:

@@ -30,7 +30,7 @@ class Schedule(Enum):
     """The course of the learning rate after the warm-up.
 
     `constant` keeps it. `step` multiplies it by `gamma` at each epoch in `milestones`. `cosine` lowers
-    it to zero at the last epoch (Loshchilov & Hutter 2017, eq. 5, without restarts).
+    it towards zero at the end of the last epoch (Loshchilov & Hutter 2017, eq. 5, without restarts).
     """
 
     constant = "constant"
@@ -74,19 +74,21 @@ class Descent(Component):
             )
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
-        """Return the learning rate of a step, which counts from 0 over the whole training."""
+        """Return the learning rate of a step; steps count from 0 over the whole training."""
+        # e, with a fraction within a pass
         epoch = step / steps_per_epoch
         if epoch < self.warmup:
             # Warm-up: lr·(t + 1)/T for step t of the T = warmup·steps_per_epoch first ones.
             return self.lr * min(1.0, (step + 1) / (self.warmup * steps_per_epoch))
+        # lr·s(e), with s the schedule
         return self.lr * _SCHEDULES[self.schedule](self, epoch)
 
     def updating(self, steps: "Iterator[Step]", model: nn.Module, streams: Streams) -> "Iterator[Step]":
-        """Return the steps of a training, changing their updates if this kind of descent does so."""
+        """Return the steps of a training. A subclass may change the updates between them."""
         return steps
 
     def set_mode(self, model: nn.Module) -> None:
-        """Put the model into the mode that its passes run in: training mode, unless overridden."""
+        """Put the model into the mode of its passes: training mode, unless a subclass overrides it."""
         model.train()
 
     def optimizer_for(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -96,7 +98,7 @@ class Descent(Component):
 
 @dataclass(frozen=True)
 class Recipe(Descent):
-    """The training of a model: its descent, and the arithmetic of everything that uses the model.
+    """The training of a model: its descent, and the precision of every pass through the model.
 
     `compile` passes the model through `torch.compile` for training. The first step then takes half a
     minute for a small network and longer for a large one, so it pays off in long trainings only.

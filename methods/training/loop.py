@@ -26,8 +26,8 @@ Log = Callable[[Mapping[str, float]], None]
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) to a scalar
 BatchLoss = Callable[[Tensor, Batch], Tensor]  # logits (B, K) and their batch to a scalar
 
-# Steps between two checks of the losses for NaN. A check makes a GPU wait for the CPU, so it is not
-# done at every step.
+# Steps between two checks of the losses for NaN. A check makes the CPU wait for the GPU, so one at every
+# step would be slow.
 CHECK_EVERY = 32
 
 
@@ -64,10 +64,10 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 class Phase:
     """Passes over one split with one loss.
 
-    A training may alternate between phases. Each phase continues its row order, its augmentation and
-    its step count from pass to pass. Several phases may share one `optimizer`, including its momentum;
-    without one, the phase makes its own. `factor` multiplies the learning rate of this phase. A phase
-    with a `name` has random streams of that name, and prefixes its curves with the name.
+    A training may alternate between phases. From pass to pass, each phase continues its step count and
+    its random streams of row order and augmentation. Several phases may share one `optimizer`, including
+    its momentum; without one, the phase makes its own. `factor` multiplies the learning rate of this
+    phase. A phase with a `name` has random streams of that name, and prefixes its curves with the name.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Phase:
     def steps(self, epoch: int) -> Iterator[Step]:
         """Yield the steps of one pass, each between its backward pass and its update.
 
-        `epoch` labels the pass, from 0. The model is in training mode and is updated in place when the
-        next step is requested; a consumer that stops leaves the last step without its update. The pass
-        ends early if the meter's budget ends. Raise Diverged, naming epoch and step, if a loss is NaN
-        or infinite.
+        `epoch` labels the pass, from 0. The model is in the mode that `descent.set_mode` chooses. It is
+        updated in place when the next step is requested; if a consumer stops, the last step has no
+        update. The pass ends early if the meter's budget ends. Raise Diverged, naming epoch and step, if
+        a loss is NaN or infinite.
         """
         conditions, descent = self.conditions, self.descent
         steps_per_epoch = math.ceil(len(self.split) / descent.batch_size)
@@ -111,6 +111,7 @@ class Phase:
                 loss = self.loss_function(logits.float(), batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            # `factor` times the learning rate of this step, which counts over all passes of the phase
             lr = self.factor * descent.rate(self._number, steps_per_epoch)
             unchecked.append(loss.detach())
             if len(unchecked) == CHECK_EVERY:
@@ -128,7 +129,7 @@ class Phase:
             pass
 
     def _update(self, lr: float) -> None:
-        """Move the weights along the gradients, clipped after the consumer's changes to them."""
+        """Clip the gradients, which the consumer may have changed, and update the weights."""
         if self.descent.clip is not None:
             # g ← g·min(1, clip/‖g‖), with ‖g‖ over all parameters
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.descent.clip)
@@ -174,8 +175,9 @@ def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:
     """Yield the steps unchanged, and log one point of the curves per epoch.
 
     A point holds `epoch` (from 1), the mean `loss` and the `accuracy` (0 to 1) over the epoch's rows,
-    and the last `lr`. Both means come from the training batches themselves: augmented, in training
-    mode, and before each update. A consumer that stops early still gets the point of the rows so far.
+    and the last `lr`. Both means come from the training batches themselves: augmented, in the mode of
+    the passes, and before each update. A consumer that stops early still gets the point of the rows so
+    far.
     """
     totals: dict[str, Tensor] = {}
     rows, last = 0, None
@@ -185,6 +187,7 @@ def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:
                 _log_epoch(last, totals, rows, log)
                 totals, rows = {}, 0
             last, rows = step, rows + len(step.batch.rows)
+            # the number of rows in the batch whose largest logit is that of their label
             right = (step.logits.argmax(1) == step.batch.labels).sum()
             # The last batch may be smaller, so the sum of losses weights each batch by its rows.
             totals["loss"] = totals.get("loss", 0) + step.loss * len(step.batch.rows)
@@ -218,13 +221,14 @@ def fit(
 
 
 def require_finite(model: nn.Module) -> None:
-    """Raise Diverged if a weight is NaN or infinite, as after a last update that no loss followed."""
+    """Raise Diverged if a weight is NaN or infinite. No loss follows the last update to show it."""
     for name, weight in model.state_dict().items():
         if not weight.isfinite().all():
             raise Diverged(f"{name} is no longer finite: lower the learning rate, or set clip")
 
 
 def _log_epoch(last: Step, totals: Mapping[str, Tensor], rows: int, log: Log) -> None:
+    # (1/n) Σ over the n rows of the epoch
     means = {name: total.item() / rows for name, total in totals.items()}
     log({"epoch": last.epoch + 1, **means, "lr": last.lr})
 

@@ -1,4 +1,4 @@
-"""The memory of the C library's allocator, which holds the tensors of a CPU.
+"""The memory of the C library's allocator, which holds the tensors on the CPU.
 
 glibc returns freed memory to the system as soon as enough of it is free at the end of its heap. A
 training then requests the pages of its activations anew at every step, at one page fault each. Keeping

@@ -1,1 +1,1 @@
-"""The weights of a model: its layers, masks of them, their importance and their gradients."""
+"""The weights of a model: layers, masks of weights, and the importance and gradients of each weight."""

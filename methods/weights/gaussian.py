@@ -17,12 +17,12 @@ from methods.weights.importance import PIECE
 
 Tensors = Mapping[str, Tensor]
 
-# The smallest standard deviation after a step. With it 1/σ² and its products stay finite in float32.
+# The smallest standard deviation after a step: at 1e-12, 1/σ² and its products are finite in float32.
 FLOOR = 1e-12
 
 
 def pieces(name: str, *parts: Tensors) -> Iterator[tuple[Tensor, ...]]:
-    """Yield flat views of a parameter in all parts, `PIECE` numbers at a time."""
+    """Yield flat views of the parameter `name`, one from each part, `PIECE` numbers at a time."""
     yield from zip(*(part[name].view(-1).split(PIECE) for part in parts), strict=True)
 
 
@@ -43,11 +43,12 @@ class Gaussian:
     def move(self, step: Callable[..., tuple[Tensor, Tensor]], *others: Tensors) -> None:
         """Replace mean and deviation, in place, by `step(mean, deviation, *others)`.
 
-        `step` works on each number alone: it gets flat pieces of the same numbers of all tensors, and
-        returns the new mean and deviation.
+        `step` works number by number. It receives flat pieces of the same coordinates of all tensors,
+        and returns the new mean and deviation.
         """
         for name in self.mean:
             for mean, deviation, *rest in pieces(name, self.mean, self.deviation, *others):
+                # μ' and σ' of one piece, (PIECE,)
                 moved = step(mean, deviation, *rest)
                 mean.copy_(moved[0])
                 deviation.copy_(moved[1])
@@ -68,7 +69,7 @@ class Moments:
     loss: Tensor
 
     def scale(self, weight: float) -> None:
-        """Turn G and H, in place, into those of the loss times `weight`; `loss` keeps its value."""
+        """Multiply G and H by `weight`, in place; `loss` keeps its value."""
         for value in (*self.gradient.values(), *self.product.values()):
             value.mul_(weight)
 
@@ -105,6 +106,7 @@ def _sample(parameters: Mapping[str, nn.Parameter], q: Gaussian, rng: torch.Gene
     }
     with torch.no_grad():
         for name, parameter in parameters.items():
+            # θ = μ + σ∘ε
             torch.addcmul(q.mean[name], q.deviation[name], noise[name], out=parameter)
     return noise
 
@@ -125,8 +127,8 @@ def divergence(q: Gaussian, p: Gaussian) -> Tensor:
         both = pieces(name, q.mean, q.deviation, p.mean, p.deviation)
         # KL = ½ Σ ((μ_q − μ_p)²/σ_p² + σ_q²/σ_p² − 1 − ln(σ_q²/σ_p²))
         for mean, deviation, around, held in both:
-            squared = (deviation / held).square()
-            moved = ((mean - around) / held).square()
+            squared = (deviation / held).square()  # σ_q²/σ_p²
+            moved = ((mean - around) / held).square()  # (μ_q − μ_p)²/σ_p²
             total = total.to(mean.device) + (moved + squared - 1 - squared.log()).sum() / 2
     return total
 

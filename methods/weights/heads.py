@@ -26,6 +26,7 @@ def hidden_of(model: nn.Module) -> tuple[str, nn.Linear] | None:
     none.
     """
     *before, (_, head) = _linear_layers(model)
+    # The layer feeds the last one only if the shapes fit: (in, …) then (K, in).
     if not before or before[-1][1].out_features != head.in_features:
         return None
     return before[-1]

@@ -1,18 +1,19 @@
 """The importance of each weight for some rows: diagonal Fisher information, and LFSSD's sensitivity.
 
-Every measure is a sum over rows (or batches) together with their number, so that the measures of two
-parts add up. It is taken in evaluation mode and without augmentation. Per-sample measures do not depend
-on the order of the rows or on the batch size, up to rounding.
+A measure is a sum over rows (or batches) with their number, so that the measures of two parts add up.
+Models are in evaluation mode (except for `training_fisher`), and images are not augmented. Per-sample
+measures do not depend on the order of the rows or on the batch size, up to rounding.
 
 The squared per-sample gradients come from the factors of `methods.weights.per_sample_gradients`. Sample
-i has the gradient Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ over positions l, and the measure needs Σᵢ Gᵢ² with the square taken
-number by number:
+i has the gradient Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ over positions l, and the measure needs Σᵢ Gᵢ², squared number by
+number:
 
-- One position: Σᵢ bᵢ² ⊗ aᵢ², which is one matrix product.
-- Few positions: Σᵢ Σₗₘ (bᵢₗ∘bᵢₘ) ⊗ (aᵢₗ∘aᵢₘ) over pairs of positions, which is one matrix product too.
+- One position: one matrix product, Σᵢ bᵢ² ⊗ aᵢ².
+- Few positions: one matrix product over pairs of positions, Σᵢ Σₗₘ (bᵢₗ∘bᵢₘ) ⊗ (aᵢₗ∘aᵢₘ).
 - Many positions: form each Gᵢ and square it, a few samples at a time.
 
-If a layer of the model has no rule, the rows go one by one, which is much slower; a warning says so.
+If a layer of the model has no rule, each row has its own backward pass. This is much slower, and a
+warning says so.
 """
 
 import logging
@@ -47,7 +48,7 @@ PAIRS = 45
 
 @dataclass(frozen=True)
 class Importance:
-    """A measure of a model: `sums` over `count` rows or batches, by parameter name, of its shape."""
+    """A measure of every weight: `sums` over `count` rows or batches, by parameter, in its shape."""
 
     sums: Mapping[str, Tensor]
     count: int
@@ -96,7 +97,7 @@ def batch_fisher(model: nn.Module, split: Split, size: int, conditions: Conditio
 
 
 def training_fisher(model: nn.Module, split: Split, size: int, conditions: Conditions) -> Importance:
-    """Return `batch_fisher` in training mode, in which dropout and batch norms are at work."""
+    """Return `batch_fisher` in training mode, in which dropout and batch statistics are active."""
     return _over_batches(model.train(), split, size, conditions, F.cross_entropy, torch.square)
 
 
@@ -121,6 +122,7 @@ def _share_of(label: int) -> RowLoss:
 
 
 def _squared_norm(logits: Tensor, labels: Tensor) -> Tensor:
+    # mean over rows of ‖f(x)‖², for logits (B, K)
     return logits.square().sum(1).mean()
 
 
@@ -141,6 +143,7 @@ def _over_batches(
             value = loss(model(batch.images).float(), batch.labels)
         gradients = torch.autograd.grad(value, list(parameters.values()))
         for name, gradient in zip(parameters, gradients, strict=True):
+            # g² or |g|, number by number
             sums[name] += measure(gradient)
         count += 1
     return Importance(sums, count)
@@ -211,6 +214,7 @@ def _row_by_row(model: nn.Module) -> Add:
                 (value,) = loss(model(image).float(), label)
             gradients = torch.autograd.grad(value, list(parameters.values()))
             for name, gradient in zip(parameters, gradients, strict=True):
+                # Σᵢ Gᵢ², one row at a time
                 sums[name] += gradient.square()
 
     return add
@@ -224,6 +228,7 @@ def squares_of_layer(layer: nn.Module, uses: list[Factors]) -> dict[str, Tensor]
     rule = RULES[type(layer)]
     whole = [Factors(use.a.float(), use.b.float()) for use in uses]  # autocast mixes two dtypes
     if rule.matrices is None or len(whole) != 1:
+        # Gᵢ = Σ over uses of the layer, then Σᵢ Gᵢ²: (B, *shape) to the parameter's shape
         each = [rule.each(layer, use) for use in whole]
         return {name: sum(part[name] for part in each).square().sum(0) for name in each[0]}  # type: ignore[union-attr]
     b, a = rule.matrices(layer, whole[0])
@@ -238,6 +243,7 @@ def _squared_products(b: Tensor, a: Tensor) -> Tensor:
     (_, groups, outputs, positions), inputs = b.shape, a.shape[2]
     pairs = positions * (positions + 1) // 2
     few = pairs <= PAIRS
+    # Numbers in memory per sample: both operands of the product over pairs, or one gradient.
     numbers = groups * (pairs * (outputs + inputs) if few else outputs * inputs)
     rows = max(1, CHUNK // numbers)
     square = _by_pairs if few else _one_by_one
@@ -271,7 +277,7 @@ def _zeros(model: nn.Module) -> dict[str, Tensor]:
 
 
 def ratio_bound(forget: int, everything: int, size: int | None) -> float:
-    """Return the largest possible ratio of a weight's mean importance to the rows to forget and to all.
+    """Return the largest possible ratio I_f/I_D of a weight's mean importance to D_f and to all rows D.
 
     `forget` and `everything` count rows, and all rows include those to forget. `size` is None for a mean
     over rows, or the batch size for a mean over batches; rows to forget have their own batches.

@@ -1,4 +1,4 @@
-"""The layers of a model that own parameters: selection, freezing, and checks of their kinds."""
+"""The layers of a model that own parameters: selection, freezing, and checks of their types."""
 
 from collections.abc import Callable
 
@@ -64,7 +64,7 @@ def last_layers(model: nn.Module, k: int) -> list[nn.Module]:
 
 
 def thaw_only(model: nn.Module, layers: list[nn.Module]) -> None:
-    """Freeze all parameters but those that these layers own. Optimizers made before ignore this."""
+    """Freeze all parameters but those that these layers own. Call it before making the optimizer."""
     model.requires_grad_(False)
     for layer in layers:
         for parameter in layer.parameters(recurse=False):

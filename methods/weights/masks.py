@@ -1,8 +1,8 @@
 """Training of single coordinates of parameters, while all others keep every bit.
 
-A zero gradient does not hold a weight, since weight decay and momentum still move it. Here the model
-uses θ = m∘θ_free + (1 − m)∘θ_fixed, and the optimizer sees θ_free. Its steps along the coordinates with
-m = 0 have no effect, and clipping measures the gradient of the others alone.
+A zero gradient does not freeze a weight, since weight decay and momentum still move it. Here the model
+uses θ = m∘θ_free + (1 − m)∘θ_fixed, and the optimizer updates θ_free. Its steps along the coordinates
+with m = 0 have no effect. Their gradient is 0, so that clipping measures the others alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,12 +24,13 @@ class Partly(nn.Module):
         self.register_buffer("fixed", fixed)
 
     def forward(self, free: Tensor) -> Tensor:
+        # θ = m∘θ_free + (1 − m)∘θ_fixed
         return torch.where(self.mask, free, self.fixed)  # type: ignore[arg-type]
 
 
 @contextmanager
 def only(model: nn.Module, masks: Masks) -> Iterator[None]:
-    """Within the body, let a training of the model move the true coordinates of `masks` alone.
+    """Within the body, let a training of the model move only the true coordinates of `masks`.
 
     Parameters without a mask are frozen. Make the optimizer inside the body. Afterwards the parameters
     hold the trained values, and require gradients as before.
@@ -66,6 +67,7 @@ def largest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     # The smallest of the `wanted` largest scores is the (n − wanted + 1)-th smallest of all n.
     least = flat.kthvalue(min(len(flat), len(flat) - wanted + 1)).values  # copies less than a sort
     chosen = flat > least
+    # Ties at `least` fill the remaining places, from the first coordinate on.
     equal = (flat == least).nonzero()[:, 0]
     chosen[equal[: wanted - int(chosen.sum())]] = True
     pieces = chosen.split([score.numel() for score in scores.values()])

@@ -5,8 +5,8 @@ If the weight gradient of a layer is a sum of outer products, sample i has the g
     Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ
 
 over positions l, with `a` the layer's input and `b` the gradient of the loss at its output. Keeping the
-factors aᵢ and bᵢ in place of Gᵢ loses nothing, and takes much less memory if the weight is large and the
-feature map small. If the loss is a mean over the batch, `b` contains the factor 1/B.
+factors aᵢ and bᵢ in place of Gᵢ loses nothing. It takes much less memory if the weight is large and the
+feature map is small. If the loss is a mean over the batch, `b` contains the factor 1/B.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ class Rule:
     `each` returns the gradient of every sample, (B, *shape). `total` returns their sum, at the cost of
     one ordinary weight gradient. `matrices` returns b (B, G, O, L) and a (B, G, I, L): their product
     over the positions L is every sample's weight gradient, in G groups of (O, I). `total` and `matrices`
-    are None for layers whose gradient is no sum of outer products.
+    are None for layers with a gradient that is not a sum of outer products.
     """
 
     each: Callable[[Any, Factors], Gradients]
@@ -58,6 +58,7 @@ def _linear_total(layer: nn.Linear, factors: Factors) -> Gradients:
 
 
 def _linear_each(layer: nn.Linear, factors: Factors) -> Gradients:
+    # (B, …, I) to (B, L, I), and (B, …, O) to (B, L, O): positions L, such as tokens, in one dimension
     a = factors.a.reshape(len(factors.a), -1, layer.in_features)
     b = factors.b.reshape(len(factors.b), -1, layer.out_features)
     # Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ: (B, O, L) @ (B, L, I)
@@ -65,12 +66,14 @@ def _linear_each(layer: nn.Linear, factors: Factors) -> Gradients:
 
 
 def _linear_matrices(layer: nn.Linear, factors: Factors) -> tuple[Tensor, Tensor]:
+    # (B, 1, L, I) and (B, 1, L, O), a single group
     a = factors.a.reshape(len(factors.a), 1, -1, layer.in_features)
     b = factors.b.reshape(len(factors.b), 1, -1, layer.out_features)
     return b.transpose(2, 3), a.transpose(2, 3)
 
 
 def _conv_total(layer: nn.Conv2d, factors: Factors) -> Gradients:
+    # ∂L/∂W = Σᵢ Gᵢ, the ordinary weight gradient, and ∂L/∂c = Σᵢₗ bᵢₗ
     weight = conv2d_weight(
         factors.a,
         layer.weight.shape,
@@ -135,7 +138,7 @@ RULES: Mapping[type[nn.Module], Rule] = {
     nn.Conv2d: Rule(_conv_each, _conv_total, _conv_matrices),
     nn.GroupNorm: Rule(_group_norm_each),
     nn.LayerNorm: Rule(_layer_norm_each),
-    # y = [token; x] and y = x + table: the gradients are those of the first output and of all outputs
+    # y = [token; x]: ∂L/∂token = b at the first position. y = x + table: ∂L/∂table = b.
     ClassToken: Rule(lambda layer, factors: {"token": factors.b[:, None, :1]}),
     Positions: Rule(lambda layer, factors: {"table": factors.b[:, None]}),
 }
@@ -144,8 +147,8 @@ RULES: Mapping[type[nn.Module], Rule] = {
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that own parameters, by name.
 
-    Raise UserError, naming the layer, if one couples samples or has no rule, or if two layers own the
-    same parameter.
+    Raise UserError, naming the layer, if a layer couples samples or has no rule. Raise UserError if two
+    layers own the same parameter.
     """
     refuse_batch_norm(model)
     found: dict[str, nn.Module] = {}

@@ -1,4 +1,4 @@
-"""Components from configuration nodes, every field checked and converted against its annotation."""
+"""Components from configuration nodes. Each field is checked and converted by its annotation."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -23,7 +23,7 @@ def build(node: Any, kind: type[Part], option: str, source: Source | None = None
 
     `source` knows the names of classes; without it they are given by number.
 
-    Raises UserError, naming the option, if the target is no component of this kind, or if a field is
+    Raise UserError, naming the option, if the target is not a component of this kind, or if a field is
     unknown, missing, of the wrong type or out of its bounds.
     """
     if not isinstance(node, DictConfig) or "_target_" not in node:
@@ -59,10 +59,10 @@ def build(node: Any, kind: type[Part], option: str, source: Source | None = None
 def build_chosen(
     nodes: DictConfig, kind: type[Part], option: str, source: Source | None = None
 ) -> dict[str, Part]:
-    """Return the components of a group of which several can be chosen, by name.
+    """Return the chosen components of a group that allows several, by name.
 
-    A preset may set options of components that are not chosen: their nodes name no class, and are left
-    out.
+    A preset may set options of a component that is not chosen. Such a node has no `_target_`, and is
+    left out.
     """
     return {
         name: build(node, kind, f"{option}.{name}", source)
@@ -74,7 +74,7 @@ def build_chosen(
 def _class_of(target: str, kind: type[Part], option: str) -> Any:
     try:
         cls = get_class(target)
-    except Exception as error:  # whatever its module raises while it is imported
+    except Exception as error:  # the import may raise any exception
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{option}: cannot import {target} ({reason})") from error
     if not (issubclass(cls, kind) and is_dataclass(cls)):
@@ -83,7 +83,7 @@ def _class_of(target: str, kind: type[Part], option: str) -> Any:
 
 
 def _check_conversions(option: str, given: Mapping[str, Any], part: Component) -> None:
-    """Raise UserError for values that OmegaConf converts and that nobody means."""
+    """Raise UserError for values that OmegaConf would convert to an unintended value."""
     for name, value in vars(part).items():
         if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
             raise UserError(f"{option}.{name}={value}: write one list of single values")

@@ -1,4 +1,4 @@
-"""Checks of a plan: first of the configuration alone, then of what the request selects."""
+"""Checks of a plan: first of the configuration alone, then of the rows that the request selects."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ def check_request(plan: "Plan", facts: Mapping[str, Any]) -> None:
 
 
 def _methods(plan: "Plan") -> dict[str, Method]:
-    """Return the methods that work in this run, by option."""
+    """Return the methods that this run applies, by option."""
     each = {"method": plan.method, "repair": plan.repair, "evaluation.reference": plan.reference}
     return {option: method for option, method in each.items() if method is not None}
 
@@ -58,11 +58,11 @@ def _check_method(plan: "Plan", option: str, method: Method) -> None:
     method.check_parameters(option)
     if method.records is None or plan.record_of(method) is not None:
         return
-    name = method.records.kind.split(".")[-2]  # the module, which conf/recorder names alike
+    name = method.records.kind.split(".")[-2]  # the module, whose name conf/recorder shares
     chosen = plan.names.get(option, type(method).__name__)
     cure = f"add recorder=[{name}]"
     if option == "method" and plan.reads is not None:
-        cure = f"reads={plan.reads} is none: name the experiment= of this variant, or {cure}"
+        cure = f"name the experiment= of this variant, which makes the record {plan.reads}, or {cure}"
         cure += " and set reads=null"
     raise UserError(f"{option}={chosen} reads a record of the training: {cure}")
 

@@ -1,4 +1,4 @@
-"""Identities: for every stage, a nested dictionary of all that its result depends on, and nothing else.
+"""The identity of every stage: a nested dictionary of exactly the inputs that decide its result.
 
 The fingerprint of an identity is the key of an artefact. Two runs whose identities agree share it.
 """
@@ -13,13 +13,13 @@ from runner.store import Identity
 if TYPE_CHECKING:
     from runner.plan.plan import Plan
 
-# The version of each stage. Raise it when a stage makes something else of the same inputs: artefacts of
-# earlier versions are then left alone. A test pins the keys that follow.
+# The version of each stage. Raise it if a stage makes another result from the same inputs: artefacts of
+# earlier versions are then no longer found. A test pins the keys.
 VERSIONS = {
     "request": 2,
     "pretrain": 1,
-    "record": 2,  # 1 did not say whose training it is of
-    "before": 2,  # 1 did not say what it keeps
+    "record": 2,  # 1 did not name the original of the recorded training
+    "before": 2,  # 1 did not log the bytes that it stores
     "slice": 1,
     "unlearn": 1,
     "repair": 1,
@@ -28,7 +28,7 @@ VERSIONS = {
 
 
 def data(plan: "Plan") -> Identity:
-    """The data set as it is used: its preparation, its limit and its rare classes."""
+    """Identify the data set in use: its preparation, its limit and its rare classes."""
     rare = {"rare": {str(label): rows for label, rows in sorted(plan.rare.items())}}
     return {
         "source": identity_of(plan.source),
@@ -38,7 +38,7 @@ def data(plan: "Plan") -> Identity:
 
 
 def request(plan: "Plan") -> Identity:
-    """The rows to forget."""
+    """Identify the request: the rows to forget."""
     return {
         "version": VERSIONS["request"],
         "data": data(plan),
@@ -48,7 +48,7 @@ def request(plan: "Plan") -> Identity:
 
 
 def pretrain(plan: "Plan") -> Identity:
-    """The original. No recorder is part of it: watching changes no bit of the weights."""
+    """Identify the original. Recorders are no part of it, because they change no bit of the weights."""
     return {
         "version": VERSIONS["pretrain"],
         "data": data(plan),
@@ -59,12 +59,12 @@ def pretrain(plan: "Plan") -> Identity:
 
 
 def setting(plan: "Plan") -> Identity:
-    """The original and the request: what methods are compared on."""
+    """Identify the original and the scenario, on which methods are compared."""
     return {"pretrain": pretrain(plan), "scenario": identity_of(plan.scenario)}
 
 
 def record(plan: "Plan", recorder: Recorder) -> Identity:
-    """The record that a recorder writes during pretraining."""
+    """Identify the record that a recorder writes during pretraining."""
     return {
         "version": VERSIONS["record"],
         "pretrain": pretrain(plan),
@@ -73,7 +73,7 @@ def record(plan: "Plan", recorder: Recorder) -> Identity:
 
 
 def unlearn(plan: "Plan", method: Method, budget: int | None) -> Identity:
-    """The model that a method makes of the original within a budget."""
+    """Identify the model that a method makes from the original within a budget."""
     name = plan.record_of(method)
     return {
         "version": VERSIONS["unlearn"],
@@ -86,22 +86,22 @@ def unlearn(plan: "Plan", method: Method, budget: int | None) -> Identity:
 
 
 def own(plan: "Plan") -> Identity:
-    """The model that the run's own method makes within its budget."""
+    """Identify the model that the run's method makes within the run's budget."""
     return unlearn(plan, plan.method, plan.budget)
 
 
 def repair(plan: "Plan") -> Identity | None:
-    """That model, repaired; None if the run repairs nothing."""
+    """Identify the repaired model; return None if the run repairs nothing."""
     if plan.repair is None:
         return None
     return {**own(plan), "repair": {"stage": VERSIONS["repair"], **identity_of(plan.repair)}}
 
 
 def scoring(plan: "Plan") -> Identity:
-    """The scores that are logged while the run's own method unlearns (`evaluation.every`).
+    """Identify the scores that are logged while the run's method unlearns (`evaluation.every`).
 
-    The weights are the same without them, so they belong to the artefact and to no result. The
-    reference, which runs share, has none.
+    They change no weight, so they are part of the artefact's identity and not of the result's. The
+    reference has none, because runs with different scores share it.
     """
     evaluation = plan.evaluation
     if evaluation.every is None or plan.method == plan.reference:
@@ -111,18 +111,18 @@ def scoring(plan: "Plan") -> Identity:
 
 
 def initial_training(plan: "Plan", method: Method) -> Identity:
-    """The model that a method trains before any request."""
+    """Identify the model that a method trains before any request."""
     return {**pretrain(plan), "version": VERSIONS["before"], "method": identity_of(method)}
 
 
 def cached_training(plan: "Plan", identity: Identity, budget: int | None) -> Identity:
-    """A training that a method stores for later requests."""
+    """Identify a training that a method stores for later requests."""
     own_part = {"version": VERSIONS["slice"], "slice": identity, "budget": budget}
     return {**pretrain(plan), **own_part}
 
 
 def predict(plan: "Plan", weights: str, split: str) -> Identity:
-    """The predictions of a split. They belong to the weights of this checksum, whatever made these."""
+    """Identify the predictions of a split. They depend on the weights' checksum, not on their method."""
     return {
         "version": VERSIONS["predict"],
         "data": data(plan),

@@ -34,10 +34,10 @@ Node = TypeVar("Node")
 class Plan:
     """One run, checked before any work.
 
-    The components are built; `data`, `evaluation` and `tracking` are the nodes of the configuration as
-    they are typed in `conf`. `names` are the names of the chosen options: they label tables and decide
-    nothing. `rare` maps a class to the number of its training rows that stay. `seed` is None in the
-    plan that all seeds of one table cell share.
+    The components are built. `data`, `evaluation` and `tracking` are nodes of the configuration, in the
+    types of `conf`. `names` are the names of the chosen options; they label tables and decide nothing.
+    `rare` maps a class to the number of its training rows that stay. `seed` is None in the plan that all
+    seeds of one table cell share.
     """
 
     names: Mapping[str, str]
@@ -67,10 +67,10 @@ class Plan:
     def of(cfg: DictConfig, names: Mapping[str, str]) -> "Plan":
         """Return the plan of a composed configuration.
 
-        Raises UserError for everything that can be refused without reading data.
+        Raise UserError for every fault that can be found without reading data.
         """
         if cfg.table.published is not None:
-            read(cfg.table.published)  # refuses an unknown name now and not after the sweep
+            read(cfg.table.published)  # an unknown name is refused now, not after the sweep
         check_bounds("", Run(seed=cfg.seed, threads=cfg.threads))
         for option, kind in (("budget", Budget), ("table", Table)):
             _node(cfg, option, kind)
@@ -134,7 +134,7 @@ class Plan:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Everything that this artefact depends on, as one level of dotted names."""
+        """All inputs of the run's last artefact, as one level of dotted names."""
         return identities.flat(self._last)
 
     @property

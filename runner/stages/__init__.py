@@ -1,4 +1,4 @@
-"""Stages: each returns what it makes as an artefact of the store, made now or found.
+"""The stages of a run. Each returns its artefact from the store, making it if it is absent.
 
 `pipeline.run` calls them in order. A stage takes the workspace of the run, the request, and the
 artefacts that it starts from.

@@ -1,4 +1,4 @@
-"""Models in the store: new ones, and those of an artefact."""
+"""Models: new ones, and those that an artefact of the store holds."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ MODEL = "model.safetensors"
 
 
 def fresh(ws: Workspace, streams: Streams) -> nn.Module:
-    """Return a model as training begins it, on the device: from a file of weights if there is one."""
+    """Return a model at the start of training, on the device: from a file of weights if there is one."""
     source = ws.plan.source
     seed = streams.number("init")
     model = ws.plan.architecture.fresh(source.channels, source.size, source.classes, seed)
@@ -53,7 +53,7 @@ def load(ws: Workspace, made: Artefact, maker: Method | None = None) -> nn.Modul
 
 
 def save(model: nn.Module, folder: Path) -> None:
-    """Write a model's weights into a folder. Raises Diverged if one is not finite."""
+    """Write a model's weights into a folder. Raise Diverged if one is not finite."""
     require_finite(model)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / MODEL)

@@ -36,7 +36,7 @@ def predictions(
 
 
 def predictions_now(ws: Workspace, request: Request, model: nn.Module) -> Predictions:
-    """Return the logits of a model as it is now, by part of the request; nothing is stored."""
+    """Return the logits of a model in memory, by part of the request, and store nothing."""
     return _parts(request, {split: _predict(ws, model, split) for split in _splits(ws)})
 
 
@@ -69,7 +69,7 @@ def _stored(ws: Workspace, made: Artefact, maker: Method | None, split: str) -> 
 
 
 def _predict(ws: Workspace, model: nn.Module, name: str) -> Predicted:
-    """Predict a whole split, as K logits a row, also while a method has added an output to the model."""
+    """Predict a whole split, keeping the first K logits of each row: a method may have added others."""
     plan, split = ws.plan, getattr(ws.dataset, name)
     with Bar(f"predict {name}") as bar:
         bar.expect(len(split))

@@ -1,6 +1,6 @@
 """Pretraining: the original, and the records of its training.
 
-One training makes whatever is absent of them. If the original is stored and a record is not, the
+One training makes all of these that are absent. If the original is stored and a record is not, the
 training is repeated for the record, and must end in the original's weights.
 """
 
@@ -37,7 +37,7 @@ ORIGINAL = "original.json"
 
 
 class RecordLost(UserError):
-    """The training ended, and a record was given up on the way."""
+    """The training ended without one of its records, because the disk filled up."""
 
 
 def pretrain(ws: Workspace, request: Request) -> Artefact:
@@ -46,7 +46,7 @@ def pretrain(ws: Workspace, request: Request) -> Artefact:
 
 
 def record(ws: Workspace, request: Request, name: str) -> Artefact:
-    """Return the record of a recorder. Raises UserError if it cannot serve the request."""
+    """Return the record of a recorder. Raise UserError if it cannot serve the request."""
     option = f"recorder.{name}"
     made = _trained(ws, request)[option]
     check_request(load_file(made.path / ROWS), request.rows, option)
@@ -54,8 +54,8 @@ def record(ws: Workspace, request: Request, name: str) -> Artefact:
 
 
 def record_cost(ws: Workspace, request: Request, name: str) -> dict[str, float]:
-    """Return `record_bytes`, what a record takes on disk, and `record_seconds`, what it adds to the
-    training."""
+    """Return `record_bytes`, the size of a record on disk, and `record_seconds`, the time that it adds
+    to the training."""
     made = _trained(ws, request)[f"recorder.{name}"]
     return {"record_bytes": made.size(), "record_seconds": made.read("cost.json")["seconds"]}
 
@@ -79,7 +79,7 @@ def _trained(ws: Workspace, request: Request) -> dict[str, Artefact]:
 
 
 def _train(ws: Workspace, request: Request, making: Making) -> None:
-    """Train once, and keep the original and the records that are missing."""
+    """Train once, and store those of the original and its records that are missing."""
     folder = making.folders.get(PRETRAIN)
     recorders = {
         option: ws.plan.recorders[option.removeprefix("recorder.")]
@@ -103,7 +103,7 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
         with ws.conditions(folder, PRETRAIN, ws.streams(PRETRAIN), budget=None) as conditions:
             _run(ws, request, model, conditions, recorders, making, end)
     finally:
-        # A training that ended is kept, whatever became of its records.
+        # A complete training is stored even if one of its records failed.
         if ended and folder is not None:
             stored = ws.keep(making, PRETRAIN)
     assert stored is not None
@@ -126,7 +126,7 @@ def _run(
 ) -> None:
     """Take all steps of the training, watched by the recorders; call `end` after the last step.
 
-    The time that recording takes is the record's cost, and not the original's.
+    The time spent on recording counts as the record's cost, not as the original's.
     """
     plan, split = ws.plan, ws.dataset.train
     trainings = {

@@ -32,8 +32,10 @@ def request(ws: Workspace) -> tuple[Request, dict[str, Any]]:
 
 
 def retained(train: Split, request: Request) -> Split:
-    """Return the rows that may still be used: the other rows, or, in a request to relabel, all rows
-    under their new labels."""
+    """Return the rows that may still be used: those not to be forgotten.
+
+    In a request to relabel these are all rows, the forgotten ones under their new label.
+    """
     if request.target is None:
         return train.without(request.rows)
     labels = train.labels.clone()

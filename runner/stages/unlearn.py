@@ -1,4 +1,4 @@
-"""Unlearning: what methods make of the original, before and after the request, and its repair."""
+"""Unlearning: a method's training before the request, its work after it, and the repair."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ MODEL_MADE = "the model that it made, a torch.nn.Module"
 
 
 def unlearn(ws: Workspace, request: Request, original: Artefact) -> Artefact:
-    """Return the model that the run's own method makes of the original, within the budget."""
+    """Return the model that the run's method makes from the original, within the budget."""
     plan = ws.plan
     identity = {**identities.own(plan), **identities.scoring(plan)}
     work = Work(UNLEARNED, plan.method, plan.budget, scored_passes=bool(identities.scoring(plan)))
@@ -37,7 +37,7 @@ def unlearn(ws: Workspace, request: Request, original: Artefact) -> Artefact:
 
 
 def reference(ws: Workspace, request: Request, original: Artefact, method: Method) -> Artefact:
-    """Return the model that the others are compared with. No budget bounds it."""
+    """Return the reference, which all other models are compared with. It has no budget."""
     identity = identities.unlearn(ws.plan, method, None)
     return _unlearned(ws, request, original, Work(REFERENCE, method, None), identity)
 
@@ -60,7 +60,7 @@ def repair(ws: Workspace, request: Request, unlearned: Artefact, method: Method)
 def initial_training(ws: Workspace, request: Request, method: Method) -> Artefact | None:
     """Return the model that a method trains before any request, or None if that is the original.
 
-    The bytes of the trainings that it stores for requests are logged as `record_bytes`.
+    The size of the trainings that it stores for later requests is logged as `record_bytes`.
     """
     if type(method).initial_training is Method.initial_training:
         return None
@@ -82,8 +82,12 @@ def initial_training(ws: Workspace, request: Request, method: Method) -> Artefac
 
 @dataclass(frozen=True)
 class Work:
-    """One application of a method: the role of what it makes, its budget, the method that made the model
-    it starts from (None for the original), and whether its passes are scored."""
+    """One application of a method.
+
+    `role` is that of the model that it makes, and `budget` its limit of gradient examples. `maker` is
+    the method that made the model it starts from, None for the original. With `scored_passes` the model
+    is scored after its passes.
+    """
 
     role: Role
     method: Method
@@ -147,7 +151,7 @@ def problem(
     maker: Method | None = None,
     recording: Artefact | None = None,
 ) -> Problem:
-    """Return what a method may see: what it declares, and nothing else."""
+    """Return the problem for a method, with the data that it declares and no other."""
     train, sees = ws.dataset.train, method.sees()
     return Problem(
         model=load(ws, start, maker),
@@ -167,10 +171,10 @@ def problem(
 def _scoring(
     ws: Workspace, request: Request, model: nn.Module, conditions: Conditions
 ) -> Callable[[nn.Module], None]:
-    """Return what scores `model` after every `evaluation.every` of its passes, in the log as `pass`.
+    """Return a callback that scores `model` after every `evaluation.every` passes and logs the scores.
 
-    Teachers and other models that a method trains on its way are not scored, nor passes that a budget
-    forbids.
+    Each point of the log has the number of passes as `pass`. Passes over other models, such as
+    teachers, are not counted; neither are passes that the budget has left without a step.
     """
     every = ws.plan.evaluation.every
     assert every is not None
@@ -192,8 +196,10 @@ def _scoring(
 
 
 def _cached_training(ws: Workspace, outer: Meter) -> CachedTraining:
-    """Return what stores the trainings of a method, at the stage `slice`. The time that it takes is
-    taken off the outer meter."""
+    """Return a function that stores the trainings of a method, at the stage `slice`.
+
+    It subtracts its own time from the outer meter: the caller adds the cost that it returns.
+    """
 
     def cached(
         identity: Mapping[str, Any],

@@ -1,4 +1,4 @@
-"""Workspace: all that the stages of one run share, and the one place that seeds."""
+"""The workspace that the stages of one run share, and the only place that seeds the generator."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ COST, CURVES, PROVENANCE = "cost.json", "curves.json", "provenance.json"
 
 @dataclass
 class Workspace:
-    """The plan, the store, the tracker and the data of one run. `used` lists the artefacts it used."""
+    """The plan, the store, the tracker and the data of one run. `used` lists its artefacts."""
 
     plan: Plan
     store: Store
@@ -72,9 +72,8 @@ class Workspace:
         """Return artefacts by name; `produce` makes those that are absent (see `Store.get_many`).
 
         `produce` runs with the global random generator forked and seeded for `scope`, so no result
-        depends on which stages were stored already. `curves` names the group of the curves of an
-        artefact: if it was stored already, its curves go to the tracker again, so that a dashboard looks
-        the same whichever run did the work.
+        depends on which stages were stored already. `curves` names the group of each artefact's curves.
+        The curves of a stored artefact go to the tracker again, so that each run's dashboard shows them.
         """
         made_now: set[str] = set()
 
@@ -92,13 +91,13 @@ class Workspace:
         return found
 
     def keep(self, making: Making, name: str) -> Artefact:
-        """Complete a folder with its provenance, and make it an artefact at once."""
+        """Write the provenance into a folder, and make it an artefact at once."""
         write(making.folders[name] / PROVENANCE, provenance(self.plan.device, self.plan.threads))
         return making.keep(name)
 
     @contextmanager
     def _generator(self, scope: str) -> Iterator[None]:
-        """Fork the global random generator and seed it. Dropout is the only reader of it in training."""
+        """Fork the global random generator and seed it. In training, only dropout draws from it."""
         device = self.plan.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.streams(scope).number("dropout"))
@@ -110,9 +109,9 @@ class Workspace:
     ) -> Iterator[Conditions]:
         """Yield the conditions under which a stage trains.
 
-        Afterwards the cost and the curves are written into the folder, also if the body fails. A
-        divergence is raised with the name of the curves in front. Without a folder (a training that is
-        only repeated) nothing is written or tracked.
+        Afterwards, even if the body fails, write the cost and the curves into the folder. If `folder` is
+        None, as for a training that is only repeated, write and track nothing. Raise Diverged with the
+        name of the curves in front if the body raises it.
         """
         points: list[dict[str, float]] = []
 
@@ -141,18 +140,21 @@ def write(path: Path, value: Any) -> None:
 
 
 def cost_of(artefact: Artefact) -> dict[str, float]:
-    """Return what making an artefact cost, by the names of `Cost`."""
+    """Return the cost of making an artefact, by the field names of `Cost`."""
     return asdict(Cost(**artefact.read(COST)))
 
 
 def curves_of(artefact: Artefact) -> list[dict[str, float]]:
-    """Return what making an artefact logged, point by point."""
+    """Return the points that were logged while an artefact was made."""
     points: list[dict[str, float]] = artefact.read(CURVES)
     return points
 
 
 def remarks_of(artefact: Artefact) -> dict[str, float]:
-    """Return what making an artefact logged once, and not pass by pass: the step at which it stopped,
-    the strength that it found."""
+    """Return the values that were logged once while an artefact was made, by name.
+
+    Such a value is the step at which a method stopped, or the strength that it found. Points of an
+    epoch or a pass are left out.
+    """
     points = [point for point in curves_of(artefact) if not {"epoch", "pass"} & point.keys()]
     return {name: value for point in points for name, value in point.items()}

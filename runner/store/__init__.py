@@ -1,4 +1,4 @@
-"""Content-addressed storage: what a stage makes is named by what it was made from."""
+"""Content-addressed storage: an artefact's name is the fingerprint of all its inputs."""
 
 from runner.store.artefact import Artefact, Identity, fingerprint
 from runner.store.store import Making, Store, Wanted

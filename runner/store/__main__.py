@@ -94,8 +94,8 @@ def _prune(store: Store, results: Path, options: Any) -> int:
 def _unwanted(store: Store, results: Path, options: Any) -> list[Artefact]:
     """Return the artefacts that meet every given condition, or none if no condition is given.
 
-    An artefact used within a day may belong to a run that has no result yet. It stays, unless an age is
-    given.
+    An artefact that was used within the last day stays unless an age is given: it may belong to a run
+    that has no result yet.
     """
     if options.older_than is None and not options.unused:
         return []
@@ -119,7 +119,7 @@ def _artefacts_of(result: Path) -> list[tuple[str, str]]:
 
 
 def summary(artefact: Artefact) -> str:
-    """Name what an artefact was made from: the components of its identity, and the seed."""
+    """Return the inputs of an artefact in words: the components of its identity, and the seed."""
     try:
         identity = artefact.identity
     except (OSError, ValueError):

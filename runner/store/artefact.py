@@ -1,4 +1,4 @@
-"""Artefacts: finished folders of the store, with the identity and the checksums of what they hold."""
+"""Artefacts: finished folders of the store, with their identity and the checksums of their files."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ class Artefact:
 
     @property
     def identity(self) -> Any:
-        """Everything that the artefact was made from."""
+        """All inputs that the artefact was made from."""
         return self.read(IDENTITY)
 
     def size(self) -> int:
@@ -46,10 +46,10 @@ class Artefact:
         return str(self.read(CHECKSUMS)[name])
 
     def damage(self, thorough: bool = True) -> str | None:
-        """Describe the first damage found, or return None if every file is as it was made.
+        """Return a description of the first damage found, or None if every file is intact.
 
-        Files of entries are checked entry by entry when they are read, so they are read here only by a
-        thorough check; otherwise their size is compared.
+        Readers of a file of entries check each entry. Its content is therefore checked here only if
+        `thorough` is true; otherwise its size is compared.
         """
         expected = self._checksums()
         if expected is None:
@@ -73,13 +73,13 @@ class Artefact:
         return None
 
     def _checksums(self) -> dict[str, str] | None:
-        """Return the checksums by file name; None unless their file is as the store writes it."""
+        """Return the checksums by file name, or None if their file is not as the store writes it."""
         try:
             text = (self.path / CHECKSUMS).read_text()
             expected = json.loads(text)
         except (OSError, ValueError):
             return None
-        # No checksum covers this file. Its form does: whatever else parses to the same is damage, too.
+        # No checksum covers this file, so its text must be exactly what the store would write.
         if not isinstance(expected, dict) or text != _json(expected):
             return None
         return expected
@@ -88,8 +88,8 @@ class Artefact:
 def seal(folder: Path, identity: Identity) -> None:
     """Write the files that make a filled folder an artefact: its identity and its checksums."""
     (folder / IDENTITY).write_text(_json(identity))
-    # Files of entries have checksums of their own beside them; reading gigabytes again here would cost
-    # more than writing them did.
+    # Each file of entries has a file of checksums beside it. Hashing the entries again would read
+    # gigabytes, which takes longer than writing them did.
     entries = {file.name: file.stat().st_size for file in folder.glob(f"*{ENTRIES}")}
     if entries:
         (folder / SIZES).write_text(_json(entries))
@@ -109,6 +109,6 @@ def _json(value: Any) -> str:
 
 
 def _entries_are_intact(path: Path) -> bool:
-    from methods.recording.files import intact  # imports torch, which listing the store does without
+    from methods.recording.files import intact  # imports torch, which a listing does not need
 
     return intact(path)

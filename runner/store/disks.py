@@ -1,4 +1,4 @@
-"""Errors of disks as sentences, and the age of folders."""
+"""Messages for errors of the disk, and the age of folders."""
 
 import errno
 import time
@@ -14,7 +14,7 @@ REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 @contextmanager
 def disk_errors_as_sentences(root: Path) -> Iterator[None]:
-    """Turn a full disk, and a folder below `root` that cannot be written, into a UserError."""
+    """Turn an error of the body into UserError if the disk is full or cannot be written below `root`."""
     try:
         yield
     except Exception as error:
@@ -36,7 +36,7 @@ def _full(root: Path) -> UserError:
 
 @contextmanager
 def ignoring_read_only() -> Iterator[None]:
-    """Ignore an error that says that a folder cannot be written."""
+    """Ignore errors of the body that mean that a folder cannot be written."""
     try:
         yield
     except OSError as error:

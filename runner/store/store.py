@@ -1,7 +1,7 @@
-"""The store: content-addressed folders, made once however many processes ask for them.
+"""The store: content-addressed folders, each made once even if several processes want it.
 
-A kernel file lock saves other processes the same work. The rename at the end makes a folder true: it
-appears whole or not at all, also on file systems that have no locks.
+A kernel file lock keeps other processes from doing the same work. A folder is filled under another name
+and renamed at the end, so that it appears whole or not at all, even on file systems without locks.
 """
 
 import os
@@ -19,15 +19,15 @@ from runner.store.disks import age_in_days, disk_errors_as_sentences, ignoring_r
 
 HOST = socket.gethostname()
 
-# The stage and the identity of an artefact that somebody asks for.
+# The stage and the identity of an artefact.
 Wanted = tuple[str, Identity]
 
 
 class Making:
     """The artefacts that one piece of work makes: a scratch folder for each that is missing, by name.
 
-    `keep(name)` turns a filled scratch folder into an artefact at once, so that it survives whatever
-    fails later. A folder that is not kept is removed when the work ends.
+    `keep(name)` turns a filled scratch folder into an artefact at once, so that a later failure cannot
+    remove it. Folders that are not kept are removed when the work ends.
     """
 
     def __init__(self, missing: Mapping[str, tuple[Artefact, Identity]]) -> None:
@@ -39,13 +39,13 @@ class Making:
         self.kept: list[Artefact] = []
 
     def keep(self, name: str) -> Artefact:
-        """Make the scratch folder of this name an artefact."""
+        """Turn the scratch folder of this name into an artefact, and return it."""
         artefact, identity = self._missing[name]
         seal(self.folders[name], identity)
         try:
             self.folders[name].rename(artefact.path)
         except OSError:
-            if not artefact.path.exists():  # another machine may have been first if there are no locks
+            if not artefact.path.exists():  # without locks another machine may have been first
                 raise
         self.kept.append(artefact)
         return artefact
@@ -74,14 +74,14 @@ class Store:
         return Artefact(stage, key, self.root / stage / key)
 
     def has(self, stage: str, identity: Identity) -> bool:
-        """Return whether the artefact of this identity exists and is whole."""
+        """Return true if the artefact of this identity exists and is whole."""
         return self._is_sound(self.find(stage, identity))
 
     def get(self, stage: str, identity: Identity, produce: Callable[[Path], None]) -> Artefact:
-        """Return the artefact of this identity. `produce` fills a scratch folder if it is absent.
+        """Return the artefact of this identity. If it is absent, `produce` fills a scratch folder.
 
-        A damaged artefact is named, set aside as `<key>.damaged` and produced again. Raises UserError
-        if the disk is full or the folder cannot be written; nothing torn remains.
+        A damaged artefact is reported, set aside as `<key>.damaged` and produced again. Raise UserError
+        if the disk is full or the folder cannot be written; no partial artefact remains.
         """
 
         def one(making: Making) -> None:
@@ -96,14 +96,14 @@ class Store:
         """Return artefacts that one piece of work makes together, by name.
 
         `produce` is called once with a scratch folder for each artefact that is absent, and keeps those
-        that it completes; a name that it does not keep is missing from what is returned. Names of equal
-        identity share one artefact, and one folder under the first of them. Raises as `get` does.
+        that it completes; a name that it does not keep is missing from the result. Names of equal
+        identity share one artefact, and one folder under the first of them. Raise UserError as `get`.
         """
         found = {name: self.find(*each) for name, each in wanted.items()}
         absent = {artefact.path for artefact in found.values() if not self._is_sound(artefact)}
         if absent:
             with disk_errors_as_sentences(self.root), ExitStack() as locks:
-                # Every process locks in the order of the paths, so none waits for one that waits for it.
+                # Every process locks in the order of the paths, so that two never wait for each other.
                 for path in sorted(absent):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     locks.enter_context(self._lock(path))
@@ -115,7 +115,7 @@ class Store:
         wanted: Mapping[str, tuple[Artefact, Identity]],
         produce: Callable[[Making], None],
     ) -> None:
-        """Produce what is still absent now that it is locked: another process may have been first."""
+        """Produce the artefacts that are absent under the lock: another process may have made some."""
         missing: dict[str, tuple[Artefact, Identity]] = {}
         for name, (artefact, identity) in wanted.items():
             taken = any(artefact == other for other, _ in missing.values())
@@ -131,20 +131,21 @@ class Store:
                 self._sound.update(artefact.path for artefact in making.kept)
 
     def _is_sound(self, artefact: Artefact) -> bool:
-        """Return whether the artefact exists and is whole; a process verifies each once."""
+        """Return true if the artefact exists and is whole. Each process verifies an artefact once."""
         if artefact.path in self._sound and artefact.path.is_dir():
             return True
         if not artefact.path.is_dir() or artefact.damage(thorough=False) is not None:
             return False
         with ignoring_read_only():
-            os.utime(artefact.path)  # `prune` goes by the time of the last use
+            os.utime(artefact.path)  # `prune` reads the time of the last use
         self._sound.add(artefact.path)
         return True
 
     def _clear(self, artefact: Artefact) -> None:
         """Remove the scratch of killed processes of this machine, and set a damaged artefact aside.
 
-        The lock is ours, so those processes are dead. Of other machines' processes we cannot know.
+        This process holds the lock, so the owners of that scratch are dead. The scratch of other
+        machines stays, because their processes may be alive.
         """
         for scratch in artefact.path.parent.glob(f".{artefact.key}-{HOST}-*"):
             shutil.rmtree(scratch, ignore_errors=True)
@@ -178,7 +179,7 @@ class Store:
         return [Artefact(path.parent.name, path.name, path) for path in folders]
 
     def leftovers(self) -> list[Path]:
-        """Return the scratch of killed processes, and damaged artefacts that were set aside.
+        """Return the scratch folders of killed processes, and the damaged artefacts that were set aside.
 
         Scratch of other machines counts once it has not been touched for a day.
         """

@@ -1,4 +1,4 @@
-"""Per-sample gradients: what each tracked row has added to the weights, at any later time.
+"""Per-sample gradients: the share of the final weights that each tracked row has added.
 
 Idea: keep the factors of every layer's gradient (see `methods.weights.per_sample_gradients`) instead of
 the gradient itself.
@@ -7,7 +7,7 @@ gradients of every tracked row at each of its steps: E·(|a| + |b|) numbers per 
 epochs. In int8 each input and each gradient of a row is divided by its own largest number. *Dense* keeps
 one gradient per row, summed over its steps: |W| numbers per row in float32. The sum over any set of rows
 is read back with one weight gradient per layer and chunk.
-Two more forms on request: *masked* keeps a random share `keep` of the dense sums, as paper 004 does.
+Two more forms are options. *Masked* keeps a random share `keep` of the dense sums, as paper 004 does.
 With `group_by` the record keeps one dense sum per group (`class`, or a file that gives every training
 row a group number): G·M numbers for G groups and M weights, for any number of rows.
 Coefficient: a row's share of the weights is Σ_t c_t·g_{i,t}/B_t, and `attribution` chooses c_t. `exact`

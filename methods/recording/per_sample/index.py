@@ -1,4 +1,4 @@
-"""The index of a record: which row and step each entry belongs to."""
+"""The index of a record: the row and the step of every entry."""
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ class EntryIndex:
     def __init__(self, split: Split, tracked: Tensor, groups: Tensor | None) -> None:
         self.tracked = tracked
         self._all = len(tracked) == len(split)
+        # (T,): groups may have any numbers; slots count from 0 without gaps
         self.slots = None if groups is None else groups.unique(return_inverse=True)[1]
         self._rows: list[Tensor] = []
         self._steps: list[Tensor] = []
@@ -31,6 +32,7 @@ class EntryIndex:
         """Note that a step has entries of these tracked rows (n,); return their slots (n,)."""
         self._rows.append(rows.cpu())
         self._steps.append(torch.full((len(rows),), step))
+        # `tracked` ascends, so the position of a row in it is found by binary search
         slots = torch.searchsorted(self.tracked, rows).cpu()
         return slots if self.slots is None else self.slots[slots]
 

@@ -1,4 +1,4 @@
-"""The layout of a record: the numbers of each layer, in an entry of factors or in the sums of a slot."""
+"""The layout of a record: the place of each layer's numbers in an entry or in the sums of a slot."""
 
 import itertools
 import math
@@ -76,7 +76,7 @@ def shapes_of(model: nn.Module, image: Tensor) -> dict[str, Shape]:
     layers = layers_of(model)
     hooks = [layer.register_forward_hook(observe(name)) for name, layer in layers.items()]
     training = model.training
-    model.eval()  # draws no random numbers: watching changes nothing
+    model.eval()  # without dropout the pass draws no random numbers, so watching changes no weight
     try:
         with torch.no_grad():
             model(image.float())
@@ -141,7 +141,8 @@ class Layout:
 
 
 def _consecutive(shapes: Mapping[Key, tuple[int, ...]]) -> dict[Key, Place]:
-    """Return places one behind the other."""
+    """Return places that follow one another without gaps, in the order of the shapes."""
+    # start_j = Σ_{i<j} size_i
     starts = itertools.accumulate(map(math.prod, shapes.values()), initial=0)
     return {
         key: Place(start, shape) for (key, shape), start in zip(shapes.items(), starts, strict=False)

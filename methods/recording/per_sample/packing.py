@@ -1,4 +1,4 @@
-"""From the factors that one step leaves behind to the numbers that the record stores."""
+"""The conversion of one step's factors into the numbers that a record stores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,11 @@ from methods.weights.per_sample_gradients import RULES, Factors
 
 @dataclass(frozen=True)
 class Packed:
-    """The n tracked rows of a step: `entries` (n, entry_numbers) in the record's type, `sums`
-    (n, slot_numbers) float32, and in int8 `scales` (n, factors), by which entries are multiplied."""
+    """The n tracked rows of a step.
+
+    `entries` (n, entry_numbers) has the record's type, and `sums` (n, slot_numbers) is float32.
+    `scales` (n, factors) multiply the entries in int8; otherwise they are None.
+    """
 
     entries: Tensor
     sums: Tensor
@@ -56,6 +59,7 @@ class Packer:
     def _summands(self, step: Step, name: str, factors: Factors, slots: Tensor) -> Tensor:
         """Return (n, kept) c_t·g_{i,t}/B of a layer, or the masked part of it."""
         layer = self.layers[name]
+        # c_t·g_{i,t}/B: the factor 1/B is in `b`, because the loss is a mean over the batch
         each = self._gradients(layer, factors) * self._coefficient(step, layer)
         mask = self.masks[name]
         return each if mask is None else mask.of_each(slots.tolist(), each)
@@ -64,6 +68,7 @@ class Packer:
         """Return (n, parameters) every row's gradient of a layer. Norms are computed in float32 in any
         case: their gradients are cheap, and sensitive to rounding."""
         rule = RULES[type(layer)]
+        # bfloat16 halves the bytes of the products; the sums over steps stay float32
         exact = rule.total is None or self.dtype is FactorType.fp32
         dtype = torch.float32 if exact else torch.bfloat16
         each = rule.each(layer, Factors(factors.a.to(dtype), factors.b.to(dtype)))
@@ -75,6 +80,7 @@ class Packer:
         share = self.shares.each[step.number]
         if self.attribution is not Attribution.preconditioned:
             return torch.tensor(share)
+        # c_t = −lr_t/(√v̂_t + ε), (parameters,)
         return share / adam_roots(step, layer)
 
     def _write_factors(self, entries: Tensor, name: str, factors: Factors) -> list[Tensor]:
@@ -94,4 +100,5 @@ def _in_eight_bits(values: Tensor) -> tuple[Tensor, Tensor]:
     The scale is max_j |v_j| / 127, so that the largest number of a row becomes ±127.
     """
     scale = torch.linalg.vector_norm(values, torch.inf, dim=1).float() / 127
+    # v/scale, rounded; the clamp turns the 0/0 of a row of zeros into 0
     return (values / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round(), scale

@@ -1,4 +1,4 @@
-"""Reading a record of per-sample gradients: the share of any tracked rows."""
+"""Reading a record of per-sample gradients: the sum of the shares of any tracked rows."""
 
 import json
 import os
@@ -55,7 +55,7 @@ class SampleRecord:
 
     @property
     def beginning(self) -> float:
-        """A: the part of the initial weights that is in the final ones."""
+        """A, the factor of the initial weights θ_0 in the final ones."""
         return float(self.about["beginning"])
 
     def layout(self) -> Layout:
@@ -71,8 +71,10 @@ class SampleRecord:
         Memory does not grow with the number of rows. Raise Damaged if an entry was altered.
         """
         layers, layout = layers_of(model), self.layout()
+        # the entries of these rows, one for each row and step at which it was recorded
         entries = torch.isin(self.rows, rows.cpu()).nonzero()[:, 0]
         total = self._factored(layers, layout, entries) if layout.factors else {}
+        # unique: a group has one sum for all its rows
         slots = self.slots[torch.isin(self.tracked, rows.cpu())].unique()
         return total | self._summed(layers, layout, slots)
 
@@ -86,6 +88,7 @@ class SampleRecord:
             for name in layout.factored:
                 device = next(layers[name].parameters()).device
                 a, b = (chunk.factor(layout, name, factor, device) for factor in ("a", "b"))
+                # c_t of each entry, (n,) to the number of dimensions of `b`
                 share = chunk.shares.float().view(-1, *[1] * (b.dim() - 1)).to(device)
                 rule = RULES[type(layers[name])].total
                 assert rule is not None  # a layer without one is never factored
@@ -111,6 +114,7 @@ class SampleRecord:
             for name, place in layout.sums.items():
                 mask = masks[name]
                 where = slice(None) if mask is None else mask.positions(slot)
+                # Σ_{i ∈ rows} of the sums; numbers that a mask did not keep add 0
                 totals[name][where] += values[place.numbers]
         return {
             f"{name}.{own}": value
@@ -119,7 +123,7 @@ class SampleRecord:
         }
 
     def _sums(self, width: int, slots: list[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yield each slot and its sums (width,), in memory that the next slot's sums take over."""
+        """Yield each slot and its sums (width,), in memory that the next slot overwrites."""
         block = np.empty(width, np.float32)
         with (self.folder / SUMS).open("rb", buffering=0) as file:
             for slot in slots:
@@ -130,7 +134,7 @@ class SampleRecord:
     def _mask(self, name: str, layer: nn.Module) -> RandomMask | None:
         """Return the mask that a layer's sums were recorded with, if any.
 
-        Raise Damaged if this torch draws another one.
+        Raise Damaged if this version of torch draws another mask.
         """
         if not self.about["proof"][name]:
             return None
@@ -156,6 +160,7 @@ class _Chunk:
         values = self.entries[:, place.numbers].to(device, torch.float32)
         scale = self.scales[name, factor]
         if scale is not None:
+            # value ≈ whole·scale
             values *= scale.to(device)[:, None]
         return values.view(len(self.entries), *place.shape)
 

@@ -35,7 +35,7 @@ from methods.recording.recorder import RecordedTraining, Recorder, close_record
 from methods.training.descent import Optimizer, Step
 from methods.weights.per_sample_gradients import RULES, Capture, layers_of
 
-# The optimizers whose share of the weights an attribution gives; `step` takes all of them.
+# The optimizers that each attribution is for.
 OPTIMIZERS = {
     Attribution.exact: (Optimizer.sgd,),
     Attribution.preconditioned: (Optimizer.adam, Optimizer.adamw),
@@ -45,7 +45,7 @@ OPTIMIZERS = {
 
 @dataclass(frozen=True)
 class PerSample(Recorder):
-    """Records the gradient of every tracked row; the package's docstring describes the forms.
+    """Records the gradients of every tracked row; the package's docstring describes the forms.
 
     `keep` is the share of a masked sum, above 0 and at most 1, and `mask` draws it anew for every row
     (`fresh`) or once (`fixed`). `group_by` is `class`, or a file with one group number per training row.
@@ -89,7 +89,7 @@ class PerSample(Recorder):
             read_numbers(self.group_by, f"{option}.group_by")
 
     def check(self, training: RecordedTraining, option: str) -> None:
-        """Raise UserError if the optimizer has no such share, or the model's layers cannot be seen."""
+        """Raise UserError if the attribution is for other optimizers, or the model is compiled."""
         recipe, optimizers = training.recipe, OPTIMIZERS[self.attribution]
         clipped = recipe.clip is not None and self.attribution is not Attribution.step
         if recipe.optimizer not in optimizers or clipped:
@@ -134,7 +134,7 @@ class PerSample(Recorder):
         return Layout.of(shapes, factored, kept)
 
     def _is_factored(self, layer: nn.Module, shape: Shape, epochs: int) -> bool:
-        """Return whether a layer is kept as factors; one without an outer product never is."""
+        """Return true if a layer is kept as factors. A layer without an outer product never is."""
         if RULES[type(layer)].total is None or self.group_by is not None:
             return False
         # E·(|a| + |b|) numbers in `dtype` against |W| numbers of four bytes, per row.
@@ -147,6 +147,7 @@ class PerSample(Recorder):
         entries = len(tracked) * training.recipe.epochs
         slots = len(tracked) if groups is None else len(groups.unique())
         entry_bytes = layout.entry_numbers * TYPES[self.dtype].itemsize
+        # E·T entries of factors, and one block of float32 sums for each slot
         return entries * entry_bytes + slots * layout.slot_numbers * 4
 
     def summary(self, training: RecordedTraining, option: str, asked: int) -> str:
@@ -162,11 +163,12 @@ class PerSample(Recorder):
                 yield f"{option}.dtype={dtype.name}"
                 break
         masked, most = self.form is Form.masked, self.keep if self.form is Form.masked else 1
+        # A masked record shrinks with `keep`, so the largest share that fits is found by bisection.
         keep = largest_share(lambda share: self.fits(training, free, form=Form.masked, keep=share), most)
         if keep is not None:
             yield f"{'' if masked else f'{option}.form=masked '}{option}.keep={keep:g}"
         if self.group_by is None or (self.group_by == "class" and self.rows is None):
-            yield from super().cures(training, free, option)  # fewer rows are fewer groups only here
+            yield from super().cures(training, free, option)  # only then do fewer rows mean fewer groups
 
     def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
         layout, index = self.layout(training), self.index(training.split)
@@ -187,7 +189,7 @@ class PerSample(Recorder):
                         writer.do(partial(sums.add, slots, packed.sums))
                     if layout.entry_numbers:
                         writer.do(partial(file.append, packed.entries))
-                taken.clear()  # or the next step's activations would lie beside this one's
+                taken.clear()  # frees this step's activations before the next step makes new ones
                 yield step
             writer.do(sums.close)
             writer.do(file.close)
@@ -210,7 +212,7 @@ class PerSample(Recorder):
         return RandomMask(size, self.keep, self.mask, streams, f"mask/{layer}")
 
     def _about(self, training: RecordedTraining, packer: Packer) -> dict[str, Any]:
-        """Return what `SampleRecord` needs to read the record, as JSON-like values."""
+        """Return the values that `SampleRecord` needs to read the record, as JSON-like values."""
         layout, masks = packer.layout, packer.masks
         return {
             "dtype": self.dtype.name,

@@ -1,4 +1,4 @@
-"""The coefficient c_t of every step: how much of its gradient is in the final weights."""
+"""The coefficient c_t of every step: the share of its gradient in the final weights."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from methods.training.descent import Recipe, Step
 
 
 class Attribution(Enum):
-    """The weight of a step's gradient in the share of a row: see the package's docstring."""
+    """The rule for c_t, the coefficient of a step's gradient: see the package's docstring."""
 
     exact = "exact"
     step = "step"

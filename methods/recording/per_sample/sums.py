@@ -10,8 +10,10 @@ from methods.recording.per_sample.layout import SUMS
 
 
 class SumFile:
-    """Gradients summed in float32 over the steps of every slot, `width` numbers each. A slot is a
-    tracked row or a group; its block holds one layer's numbers behind the other's."""
+    """Gradients summed in float32 over the steps of every slot, `width` numbers each.
+
+    A slot is a tracked row or a group. Its block holds the numbers of the layers in turn.
+    """
 
     def __init__(self, folder: Path, slots: int, width: int) -> None:
         self._path, self._size = folder / SUMS, 4 * slots * width
@@ -22,7 +24,7 @@ class SumFile:
         self._file = self._path.open("w+b", buffering=0)
         self._file.truncate(self._size)
         if hasattr(os, "posix_fallocate") and self._size:
-            # Find a full disk now, not in the middle of training.
+            # Reserve the blocks now, so that a full disk is found when the training begins.
             os.posix_fallocate(self._file.fileno(), 0, self._size)
 
     def add(self, slots: Tensor, values: Tensor) -> None:
