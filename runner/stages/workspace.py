@@ -32,6 +32,7 @@ class Workspace:
     store: Store
     tracker: Tracker
     used: list[Artefact] = field(default_factory=list)
+    _tracked: set[tuple[str, Path]] = field(default_factory=set)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -74,7 +75,7 @@ class Workspace:
         `produce` runs with the global random generator forked and seeded for `scope`, so no result
         depends on which stages were stored already. `curves` names the group of the curves of an
         artefact: if it was stored already, its curves go to the tracker again, so that a dashboard looks
-        the same whichever run did the work.
+        the same whichever run did the work. A run tracks them once, however often it asks.
         """
         made_now: set[str] = set()
 
@@ -86,10 +87,16 @@ class Workspace:
         found = self.store.get_many(wanted, seeded)
         self.used.extend(found.values())
         for name, group in curves.items():
-            if name in found.keys() - made_now and (found[name].path / CURVES).exists():
-                for point in curves_of(found[name]):
-                    self.tracker.curve(group, point)
+            if name in found:
+                self._track_stored(found[name], group, name in made_now)
         return found
+
+    def _track_stored(self, made: Artefact, group: str, tracked: bool) -> None:
+        """Track the curves of an artefact, unless they are tracked already."""
+        if not tracked and (group, made.path) not in self._tracked and (made.path / CURVES).exists():
+            for point in curves_of(made):
+                self.tracker.curve(group, point)
+        self._tracked.add((group, made.path))
 
     def keep(self, making: Making, name: str) -> Artefact:
         """Complete a folder with its provenance, and make it an artefact at once."""
