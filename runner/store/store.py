@@ -100,15 +100,19 @@ class Store:
         identity share one artefact, and one folder under the first of them. Raises as `get` does.
         """
         found = {name: self.find(*each) for name, each in wanted.items()}
-        absent = {artefact.path for artefact in found.values() if not self._is_sound(artefact)}
-        if absent:
+        while absent := self._absent(found):
             with disk_errors_as_sentences(self.root), ExitStack() as locks:
                 # Every process locks in the order of the paths, so none waits for one that waits for it.
                 for path in sorted(absent):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     locks.enter_context(self._lock(path))
-                self._make_missing({name: (found[name], wanted[name][1]) for name in wanted}, produce)
+                if self._absent(found) <= absent:  # or one was deleted meanwhile, and is not locked
+                    self._make_missing({name: (found[name], wanted[name][1]) for name in wanted}, produce)
+                    break
         return {name: artefact for name, artefact in found.items() if self._is_sound(artefact)}
+
+    def _absent(self, found: Mapping[str, Artefact]) -> set[Path]:
+        return {artefact.path for artefact in found.values() if not self._is_sound(artefact)}
 
     def _make_missing(
         self,
