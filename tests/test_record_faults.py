@@ -15,7 +15,7 @@ from methods.recording.files import EntryFile, Writer
 from methods.training.loop import Diverged
 from runner.plan import Plan
 from runner.stages.models import MODEL
-from runner.store import Artefact
+from runner.store import Artefact, Making
 from runner.tracking import Tracker
 from tests.conftest import stages_of
 from tests.recording import RECORD
@@ -50,6 +50,28 @@ def test_a_record_that_belongs_to_other_weights_is_refused(quick: Quick) -> None
     put_weights_of(other, made)
     with pytest.raises(UserError, match="did not end in the weights of the stored original"):
         stages_of(quick(*RECORD)).pretrain()
+
+
+def test_a_record_is_not_kept_with_the_original_of_a_machine_that_was_first(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Locks do not reach other machines everywhere, and another machine may round otherwise."""
+    theirs = stages_of(quick("training.epochs=2", "paths.root=" + str(quick().root / "theirs")))
+    other = stages_of(quick("training.epochs=2", "seed=1")).pretrain()
+    first = theirs.pretrain()
+    put_weights_of(other, first)
+    keep = Making.keep
+
+    def beaten(making: Making, name: str) -> Artefact:
+        if name == "pretrain":
+            shutil.copytree(first.path, making.folders[name].parent / first.key)
+        return keep(making, name)
+
+    monkeypatch.setattr(Making, "keep", beaten)
+    stages = stages_of(quick(*RECORD))
+    with pytest.raises(UserError, match="did not end in the weights of the stored original"):
+        stages.pretrain()
+    assert "record" not in {artefact.stage for artefact in stages.store.artefacts()}
 
 
 def test_a_record_is_not_used_with_another_original(quick: Quick) -> None:

@@ -107,7 +107,7 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
         if ended and folder is not None:
             stored = ws.keep(making, PRETRAIN)
     assert stored is not None
-    if folder is None:
+    if recorders:  # also of an original made now: another machine may have been first with its own
         _require_its_weights(model, stored)
     for option in recorders:
         if not (making.folders[option] / LOST).exists():
