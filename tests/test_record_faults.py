@@ -4,14 +4,18 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from data.errors import UserError
 from methods.recording.batch_updates import UpdateRecord
+from methods.recording.checkpoints import Checkpoints
 from methods.recording.files import EntryFile, Writer
+from methods.recording.recorder import RecordedTraining, Recorder
+from methods.training.descent import Step
 from methods.training.loop import Diverged
 from runner.plan import Plan
 from runner.stages.models import MODEL
@@ -119,6 +123,22 @@ def test_a_training_that_ended_is_kept_when_a_record_of_it_fails_later(quick: Qu
     plain = stages_of(quick())
     assert plain.pretrain().read("cost.json")["gradient_examples"] == 200
     assert len(plain.pretrain().read("curves.json")) == 1
+
+
+def test_what_a_record_took_that_failed_is_no_cost_of_the_kept_training(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch(self: Recorder, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
+        yield from steps
+        time.sleep(2)
+        raise ValueError("no")
+
+    monkeypatch.setattr(Checkpoints, "watch", watch)
+    stages = stages_of(quick("recorder=[checkpoints]"))
+    with pytest.raises(ValueError, match="no"):
+        stages.pretrain()
+    monkeypatch.undo()
+    assert stages_of(quick()).pretrain().read("cost.json")["seconds"] < 2
 
 
 # Full disks

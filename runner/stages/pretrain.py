@@ -147,10 +147,12 @@ def _run(
             steps = watch.counting(
                 returned(recorder, "watch", recorded, Iterator, "an iterator of the steps")  # type: ignore[type-abstract]
             )
-        for _ in steps:
-            pass
+        try:
+            for _ in steps:
+                pass
+        finally:  # the original may be kept although a record failed
+            conditions.meter.cost.seconds -= sum(watch.seconds for watch in watches.values())
     for option, watch in watches.items():
-        conditions.meter.cost.seconds -= watch.seconds
         write(making.folders[option] / "cost.json", {"seconds": watch.seconds})
 
 
