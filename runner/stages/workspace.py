@@ -36,9 +36,12 @@ class Workspace:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data on the device, loaded when the first stage needs them."""
+        """The data on the device, loaded when the first stage needs them.
+
+        A source that draws from the global random generator finds the same there in every stage.
+        """
         plan = self.plan
-        with Bar(f"load {plan.names['dataset']}", delay=0):
+        with Bar(f"load {plan.names['dataset']}", delay=0), self._generator("data"):
             loaded = plan.source.load(plan.data_root, plan.data.download)
         dataset = returned(plan.source, "load", loaded, Dataset, "a data.split.Dataset")
         if plan.data.limit is not None:
