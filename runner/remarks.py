@@ -25,8 +25,8 @@ def warn_if_untrained(original: Predictions, say: Say) -> None:
 def remarks(plan: Plan, original: Predictions, unlearned: Predictions, say: Say) -> dict[str, float]:
     """Return what the result should say of the unlearned model beside its scores, and warn of it.
 
-    `moved_no_prediction` is 1 if the method changed no predicted class that is scored. `at_chance` is 1 if
-    the model is no better than chance on the retained rows, and the original was. A method that sees
+    `moved_no_prediction` is 1 if the method changed no predicted class that is scored. `at_chance` is 1
+    if the model is no better than chance on the retained rows, and the original was. A method that sees
     nothing and reads no record is not expected to move anything.
     """
     found: dict[str, float] = {}
@@ -36,7 +36,9 @@ def remarks(plan: Plan, original: Predictions, unlearned: Predictions, say: Say)
     if works and _same_classes(original, unlearned):
         found["moved_no_prediction"] = 1
         row = "row" if plan.evaluation.train else "test row"  # others are not predicted
-        say(f"method={chosen} changed the predicted class of no {row}: the model answers as the original")
+        say(
+            f"method={chosen} changed the predicted class of no {row}: the model answers as the original"
+        )
     if at_chance(unlearned) and not at_chance(original):
         found["at_chance"] = 1
         cure = "choose other options of the method or of the training"

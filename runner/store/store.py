@@ -107,7 +107,8 @@ class Store:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     locks.enter_context(self._lock(path))
                 if self._absent(found) <= absent:  # or one was deleted meanwhile, and is not locked
-                    self._make_missing({name: (found[name], wanted[name][1]) for name in wanted}, produce)
+                    each = {name: (found[name], wanted[name][1]) for name in wanted}
+                    self._make_missing(each, produce)
                     break
         return {name: artefact for name, artefact in found.items() if self._is_sound(artefact)}
 
