@@ -88,6 +88,14 @@ def test_a_damaged_artefact_is_named_set_aside_and_made_again(tmp_path: Path, da
     assert made.path.with_name(made.key + ".damaged").is_dir()
 
 
+def test_two_processes_that_find_the_same_damage_set_it_aside(tmp_path: Path) -> None:
+    first, second = Store(tmp_path), Store(tmp_path)
+    made = first.get("stage", SOME, write)
+    first.set_aside(made)
+    second.set_aside(made)
+    assert second.get("stage", SOME, write).damage() is None
+
+
 def _count_and_write(folder: Path) -> None:
     with (folder.parent.parent / "made").open("a") as file:
         file.write("x")

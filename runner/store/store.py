@@ -106,9 +106,10 @@ class Store:
                 for path in sorted(absent):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     locks.enter_context(self._lock(path))
-                if self._absent(found) <= absent:  # or one was deleted meanwhile, and is not locked
+                still = self._absent(found)
+                if still <= absent:  # or one was deleted meanwhile, and is not locked
                     each = {name: (found[name], wanted[name][1]) for name in wanted}
-                    self._make_missing(each, produce)
+                    self._make_missing(each, still, produce)
                     break
         return {name: artefact for name, artefact in found.items() if self._is_sound(artefact)}
 
@@ -118,13 +119,14 @@ class Store:
     def _make_missing(
         self,
         wanted: Mapping[str, tuple[Artefact, Identity]],
+        absent: set[Path],
         produce: Callable[[Making], None],
     ) -> None:
-        """Produce what is still absent now that it is locked: another process may have been first."""
+        """Produce what is absent and locked; another process may have made the rest meanwhile."""
         missing: dict[str, tuple[Artefact, Identity]] = {}
         for name, (artefact, identity) in wanted.items():
             taken = any(artefact == other for other, _ in missing.values())
-            if not taken and not self._is_sound(artefact):
+            if not taken and artefact.path in absent:
                 self._clear(artefact)
                 missing[name] = artefact, identity
         if not missing:
@@ -161,7 +163,8 @@ class Store:
         """Rename a damaged artefact to `<key>.damaged`. The next run that needs it makes it again."""
         aside = artefact.path.with_name(artefact.path.name + ".damaged")
         shutil.rmtree(aside, ignore_errors=True)
-        artefact.path.rename(aside)
+        with suppress(FileNotFoundError):  # another process that found the damage was first
+            artefact.path.rename(aside)
         self._sound.discard(artefact.path)
 
     @contextmanager
