@@ -27,9 +27,9 @@ def warn_if_untrained(original: Predictions, say: Say) -> None:
 def remarks(plan: Plan, original: Predictions, unlearned: Predictions, say: Say) -> dict[str, float]:
     """Return the remarks on the unlearned model, for the result, and warn the user of each.
 
-    `moved_no_prediction` is 1 if the method changed the predicted class of no row. `at_chance` is 1 if
-    the model is no better than chance on the retained rows, and the original was. A method that sees
-    nothing and reads no record should move nothing, so it gets no remark.
+    `moved_no_prediction` is 1 if the method changed no predicted class that is scored. `at_chance` is 1
+    if the model is no better than chance on the retained rows, and the original was. A method that sees
+    nothing and reads no record is not expected to move anything.
     """
     found: dict[str, float] = {}
     method = plan.method
@@ -37,12 +37,18 @@ def remarks(plan: Plan, original: Predictions, unlearned: Predictions, say: Say)
     works = method.sees() is not Access.NOTHING or method.records is not None
     if works and _same_classes(original, unlearned):
         found["moved_no_prediction"] = 1
-        say(f"method={chosen} changed the predicted class of no row: the model answers as the original")
+        row = "row" if plan.evaluation.train else "test row"  # others are not predicted
+        say(
+            f"method={chosen} changed the predicted class of no {row}: the model answers as the original"
+        )
     if at_chance(unlearned) and not at_chance(original):
         found["at_chance"] = 1
+        cure = "choose other options of the method or of the training"
+        if hasattr(method, "lr"):
+            cure = "lower method.lr, or choose smaller options of the method"
         say(
             f"method={chosen} took the model to chance on the retained rows, so its forgetting means "
-            "nothing: lower method.lr, or choose smaller options of the method"
+            f"nothing: {cure}"
         )
     return found
 

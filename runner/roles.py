@@ -36,7 +36,7 @@ class Role:
     """Prefixes of the options that do not change the model, and so do not distinguish its lines."""
 
     stroke: str = "-"
-    """The stroke of its line in a figure, for matplotlib, if it is shared; others differ in colour."""
+    """The stroke of a shared role's line in a figure, for matplotlib. Other lines differ in colour."""
 
     def depends_on(self, option: str) -> bool:
         """Return whether an option, such as `method.lr`, can change the model."""

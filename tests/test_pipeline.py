@@ -3,11 +3,15 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from data.errors import UserError
+from data.sources import Digits
+from data.split import Dataset
 from methods.training.loop import Diverged
 from runner.pipeline import run
 from runner.plan import Plan
@@ -67,6 +71,25 @@ def test_until_pretrain_warms_the_store(quick: Quick) -> None:
     assert run(quick("until=pretrain")) is None
     assert made(quick()) == {"request": 1, "pretrain": 1}
     assert not list((quick().root / "results").glob("*/*.json"))
+
+
+def test_a_source_that_draws_loads_the_same_whatever_is_stored(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request loads the data, or, if that is stored, the training does."""
+    drawn: list[float] = []
+    load = Digits.load
+
+    def drawing(self: Digits, root: Path, download: bool) -> Dataset:
+        drawn.append(torch.rand(1).item())
+        return load(self, root, download)
+
+    monkeypatch.setattr(Digits, "load", drawing)
+    before = torch.get_rng_state()
+    for epochs in (1, 2):
+        run(quick("until=pretrain", f"training.epochs={epochs}"))
+    assert len(drawn) == 2 and drawn[0] == drawn[1]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_without_a_reference(quick: Quick) -> None:

@@ -4,18 +4,22 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from data.errors import UserError
 from methods.recording.batch_updates import UpdateRecord
+from methods.recording.checkpoints import Checkpoints
 from methods.recording.files import EntryFile, Writer
+from methods.recording.recorder import RecordedTraining, Recorder
+from methods.training.descent import Step
 from methods.training.loop import Diverged
 from runner.plan import Plan
 from runner.stages.models import MODEL
-from runner.store import Artefact
+from runner.store import Artefact, Making
 from runner.tracking import Tracker
 from tests.conftest import stages_of
 from tests.recording import RECORD
@@ -50,6 +54,28 @@ def test_a_record_that_belongs_to_other_weights_is_refused(quick: Quick) -> None
     put_weights_of(other, made)
     with pytest.raises(UserError, match="did not end in the weights of the stored original"):
         stages_of(quick(*RECORD)).pretrain()
+
+
+def test_a_record_is_not_kept_with_the_original_of_a_machine_that_was_first(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Locks do not reach other machines everywhere, and another machine may round otherwise."""
+    theirs = stages_of(quick("training.epochs=2", "paths.root=" + str(quick().root / "theirs")))
+    other = stages_of(quick("training.epochs=2", "seed=1")).pretrain()
+    first = theirs.pretrain()
+    put_weights_of(other, first)
+    keep = Making.keep
+
+    def beaten(making: Making, name: str) -> Artefact:
+        if name == "pretrain":
+            shutil.copytree(first.path, making.folders[name].parent / first.key)
+        return keep(making, name)
+
+    monkeypatch.setattr(Making, "keep", beaten)
+    stages = stages_of(quick(*RECORD))
+    with pytest.raises(UserError, match="did not end in the weights of the stored original"):
+        stages.pretrain()
+    assert "record" not in {artefact.stage for artefact in stages.store.artefacts()}
 
 
 def test_a_record_is_not_used_with_another_original(quick: Quick) -> None:
@@ -97,6 +123,22 @@ def test_a_training_that_ended_is_kept_when_a_record_of_it_fails_later(quick: Qu
     plain = stages_of(quick())
     assert plain.pretrain().read("cost.json")["gradient_examples"] == 200
     assert len(plain.pretrain().read("curves.json")) == 1
+
+
+def test_what_a_record_took_that_failed_is_no_cost_of_the_kept_training(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch(self: Recorder, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
+        yield from steps
+        time.sleep(2)
+        raise ValueError("no")
+
+    monkeypatch.setattr(Checkpoints, "watch", watch)
+    stages = stages_of(quick("recorder=[checkpoints]"))
+    with pytest.raises(ValueError, match="no"):
+        stages.pretrain()
+    monkeypatch.undo()
+    assert stages_of(quick()).pretrain().read("cost.json")["seconds"] < 2
 
 
 # Full disks

@@ -10,16 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from data.errors import UserError
-from runner.store import Artefact, Store, fingerprint
+from runner.store import Artefact, Making, Store, Wanted, fingerprint
 from runner.store import __main__ as command
 from runner.store.store import HOST
 
@@ -86,6 +88,14 @@ def test_a_damaged_artefact_is_named_set_aside_and_made_again(tmp_path: Path, da
     assert made.path.with_name(made.key + ".damaged").is_dir()
 
 
+def test_two_processes_that_find_the_same_damage_set_it_aside(tmp_path: Path) -> None:
+    first, second = Store(tmp_path), Store(tmp_path)
+    made = first.get("stage", SOME, write)
+    first.set_aside(made)
+    second.set_aside(made)
+    assert second.get("stage", SOME, write).damage() is None
+
+
 def _count_and_write(folder: Path) -> None:
     with (folder.parent.parent / "made").open("a") as file:
         file.write("x")
@@ -136,6 +146,30 @@ def test_after_a_kill_a_waiting_process_takes_over_and_the_scratch_goes(tmp_path
     assert waiter.exitcode == 0
     assert [a.damage() for a in Store(tmp_path).artefacts()] == [None]
     assert not Store(tmp_path).leftovers()
+
+
+def test_what_is_deleted_while_waiting_for_another_is_locked_before_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its scratch, which another process is filling, would be taken for that of a killed one."""
+    store = Store(tmp_path)
+    wanted: dict[str, Wanted] = {"one": ("stage", {"part": 1}), "two": ("stage", {"part": 2})}
+    first = store.get(*wanted["one"], write)
+    lock = Store._lock
+
+    def waiting(self: Store, path: Path) -> AbstractContextManager[None]:
+        shutil.rmtree(first.path, ignore_errors=True)
+        return lock(self, path)
+
+    def make(making: Making) -> None:
+        for name, folder in making.folders.items():
+            with pytest.raises(Timeout):
+                FileLock(folder.with_name(f".{store.find(*wanted[name]).key}.lock")).acquire(timeout=0)
+            write(folder)
+            making.keep(name)
+
+    monkeypatch.setattr(Store, "_lock", waiting)
+    assert store.get_many(wanted, make).keys() == wanted.keys()
 
 
 def test_where_locks_do_not_reach_the_first_rename_wins(tmp_path: Path) -> None:

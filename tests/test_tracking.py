@@ -3,7 +3,9 @@
 import json
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from data.errors import UserError
 from methods.training.loop import Diverged
 from runner.pipeline import run
 from runner.plan import Plan
+from runner.tracking import Tracker
 
 Quick = Callable[..., Plan]
 ON = ["tracking=wandb"]
@@ -125,6 +128,32 @@ def test_a_repeated_run_continues_under_the_same_id_with_the_same_curves(quick: 
         for written in (first, second)
     ]
     assert [p for p in ours[0] if "pretrain/loss" in p] == [p for p in ours[1] if "pretrain/loss" in p]
+
+
+class Counting(Tracker):
+    """Counts the points of each group of curves."""
+
+    def __init__(self) -> None:
+        self.points: Counter[str] = Counter()
+
+    def curve(self, stage: str, values: Mapping[str, float]) -> None:
+        self.points[stage] += 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["method=amnesiac", "recorder=[batch_updates,checkpoints]"],
+        ["method=bad_teacher", "method.batch_size=10"],  # loads the original again
+    ],
+)
+def test_a_run_tracks_each_curve_once_however_often_it_asks_for_the_model(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    for tracker in (Counting(), Counting()):  # the models are made, then found
+        monkeypatch.setattr("runner.pipeline.track", lambda plan, here=tracker: nullcontext(here))
+        run(quick("training.epochs=2", *options))
+        assert tracker.points["pretrain"] == tracker.points["reference"] == 2
 
 
 def test_every_job_of_a_process_has_its_own_closed_run(quick: Quick) -> None:

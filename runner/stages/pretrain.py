@@ -107,7 +107,7 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
         if ended and folder is not None:
             stored = ws.keep(making, PRETRAIN)
     assert stored is not None
-    if folder is None:
+    if recorders:  # also of an original made now: another machine may have been first with its own
         _require_its_weights(model, stored)
     for option in recorders:
         if not (making.folders[option] / LOST).exists():
@@ -147,10 +147,12 @@ def _run(
             steps = watch.counting(
                 returned(recorder, "watch", recorded, Iterator, "an iterator of the steps")  # type: ignore[type-abstract]
             )
-        for _ in steps:
-            pass
+        try:
+            for _ in steps:
+                pass
+        finally:  # the original may be kept although a record failed
+            conditions.meter.cost.seconds -= sum(watch.seconds for watch in watches.values())
     for option, watch in watches.items():
-        conditions.meter.cost.seconds -= watch.seconds
         write(making.folders[option] / "cost.json", {"seconds": watch.seconds})
 
 

@@ -32,12 +32,16 @@ class Workspace:
     store: Store
     tracker: Tracker
     used: list[Artefact] = field(default_factory=list)
+    _tracked: set[tuple[str, Path]] = field(default_factory=set)
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data on the device, loaded when the first stage needs them."""
+        """The data on the device, loaded when the first stage needs them.
+
+        A source that draws from the global random generator finds the same there in every stage.
+        """
         plan = self.plan
-        with Bar(f"load {plan.names['dataset']}", delay=0):
+        with Bar(f"load {plan.names['dataset']}", delay=0), self._generator("data"):
             loaded = plan.source.load(plan.data_root, plan.data.download)
         dataset = returned(plan.source, "load", loaded, Dataset, "a data.split.Dataset")
         if plan.data.limit is not None:
@@ -72,8 +76,9 @@ class Workspace:
         """Return artefacts by name; `produce` makes those that are absent (see `Store.get_many`).
 
         `produce` runs with the global random generator forked and seeded for `scope`, so no result
-        depends on which stages were stored already. `curves` names the group of each artefact's curves.
-        The curves of a stored artefact go to the tracker again, so that each run's dashboard shows them.
+        depends on which stages were stored already. `curves` names the group of the curves of an
+        artefact: if it was stored already, its curves go to the tracker again, so that a dashboard looks
+        the same whichever run did the work. A run tracks them once, however often it asks.
         """
         made_now: set[str] = set()
 
@@ -85,10 +90,16 @@ class Workspace:
         found = self.store.get_many(wanted, seeded)
         self.used.extend(found.values())
         for name, group in curves.items():
-            if name in found.keys() - made_now and (found[name].path / CURVES).exists():
-                for point in curves_of(found[name]):
-                    self.tracker.curve(group, point)
+            if name in found:
+                self._track_stored(found[name], group, name in made_now)
         return found
+
+    def _track_stored(self, made: Artefact, group: str, tracked: bool) -> None:
+        """Track the curves of an artefact, unless they are tracked already."""
+        if not tracked and (group, made.path) not in self._tracked and (made.path / CURVES).exists():
+            for point in curves_of(made):
+                self.tracker.curve(group, point)
+        self._tracked.add((group, made.path))
 
     def keep(self, making: Making, name: str) -> Artefact:
         """Write the provenance into a folder, and make it an artefact at once."""

@@ -100,26 +100,33 @@ class Store:
         identity share one artefact, and one folder under the first of them. Raise UserError as `get`.
         """
         found = {name: self.find(*each) for name, each in wanted.items()}
-        absent = {artefact.path for artefact in found.values() if not self._is_sound(artefact)}
-        if absent:
+        while absent := self._absent(found):
             with disk_errors_as_sentences(self.root), ExitStack() as locks:
                 # Every process locks in the order of the paths, so that two never wait for each other.
                 for path in sorted(absent):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     locks.enter_context(self._lock(path))
-                self._make_missing({name: (found[name], wanted[name][1]) for name in wanted}, produce)
+                still = self._absent(found)
+                if still <= absent:  # or one was deleted meanwhile, and is not locked
+                    each = {name: (found[name], wanted[name][1]) for name in wanted}
+                    self._make_missing(each, still, produce)
+                    break
         return {name: artefact for name, artefact in found.items() if self._is_sound(artefact)}
+
+    def _absent(self, found: Mapping[str, Artefact]) -> set[Path]:
+        return {artefact.path for artefact in found.values() if not self._is_sound(artefact)}
 
     def _make_missing(
         self,
         wanted: Mapping[str, tuple[Artefact, Identity]],
+        absent: set[Path],
         produce: Callable[[Making], None],
     ) -> None:
-        """Produce the artefacts that are absent under the lock: another process may have made some."""
+        """Produce what is absent and locked; another process may have made the rest meanwhile."""
         missing: dict[str, tuple[Artefact, Identity]] = {}
         for name, (artefact, identity) in wanted.items():
             taken = any(artefact == other for other, _ in missing.values())
-            if not taken and not self._is_sound(artefact):
+            if not taken and artefact.path in absent:
                 self._clear(artefact)
                 missing[name] = artefact, identity
         if not missing:
@@ -157,7 +164,8 @@ class Store:
         """Rename a damaged artefact to `<key>.damaged`. The next run that needs it makes it again."""
         aside = artefact.path.with_name(artefact.path.name + ".damaged")
         shutil.rmtree(aside, ignore_errors=True)
-        artefact.path.rename(aside)
+        with suppress(FileNotFoundError):  # another process that found the damage was first
+            artefact.path.rename(aside)
         self._sound.discard(artefact.path)
 
     @contextmanager
