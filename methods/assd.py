@@ -5,13 +5,13 @@ Update rule: as SSD's, with α the percentile 100 − ln(1 + 100·|D_f|/|D|) of 
 all weights: it selects the highest ln(1 + 100·|D_f|/|D|) per cent (2.4 % for a tenth of the rows).
 Needs: the forgotten and the retained rows; one gradient of each.
 Differs from the reference code: its notebook squares the mean gradient of a batch, takes I_D over the
-retained rows D_r instead of all rows D, and leaves `model.eval()` out. On one model α was 2.74 here,
-3.89 with that code over D, and 5.91 with that code as it is called. `fisher: batch` with `against:
-retained` follows the notebook. `fisher: training_batch` also measures in training mode, in which batch
-norms use the statistics of each batch and move their running averages. The notebook itself is in
-evaluation mode by then, because its training loop ends in that mode. With `retained`, rows keep their
-order. The percentile is a ratio that occurs (nearest rank). A weight that matters to no row counts with
-a ratio of 0. A weight that matters to no retained row is left out of the percentile, and becomes 0.
+retained rows D_r instead of all rows D, and leaves `model.eval()` out; each of these raises α.
+`fisher: batch` with `against: retained` follows the notebook. `fisher: training_batch` also measures in
+training mode, in which batch norms use the statistics of each batch and move their running averages.
+The notebook itself is in evaluation mode by then, because its training loop ends in that mode. With
+`retained`, rows keep their order. The percentile is a ratio that occurs (nearest rank). A weight that
+matters to no row counts with a ratio of 0. A weight that matters to no retained row is left out of the
+percentile, and becomes 0.
 Reference: Schoepf et al., Parameter-Tuning-Free Data Entry Error Unlearning with Adaptive Selective
 Synaptic Dampening, 2024 (arXiv 2402.10098).
 """

@@ -14,8 +14,7 @@ random rows, whose script uses batches of 128. One pass takes a second gradient 
 Bound on α: D contains D_f, so I_f ≤ (|D|/|D_f|)·I_D, and an α of |D|/|D_f| or more (10 for one class of
 ten) selects nothing; a warning says so before the run. The bound is exact for `per_sample`. In batches
 of B it counts batches, and holds if D_f's batches in D are those of I_f: with `apart`, or if B divides
-|D_r|. Otherwise one pass cuts D_f into other batches and selects weights beyond the bound (38 at α = 12
-with bound 10, |D_r| = 1449, B = 16; `apart` none).
+|D_r|. Otherwise one pass cuts D_f into other batches, and selects weights beyond the bound.
 Reference: Foster et al., Fast Machine Unlearning Without Retraining Through Selective Synaptic
 Dampening, AAAI 2024.
 """
