@@ -15,7 +15,10 @@ from data.contracts import kind_of
 
 ROOT = Path(__file__).parent.parent
 OURS = [ROOT / package for package in ("conf", "data", "methods", "metrics", "models", "runner")]
-LIBRARIES = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+STANDARD = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+
+# Folders of installed packages, of this environment and of those that it is layered on.
+INSTALLED = {"site-packages", "dist-packages"}
 
 
 def blamed(error: Exception) -> str | None:
@@ -50,7 +53,8 @@ def _is_foreign(frame: FrameType) -> bool:
     path = Path(frame.f_code.co_filename)
     if not path.is_file() or _below(path, OURS):
         return False
-    return _component(frame) is not None or not _below(path, LIBRARIES)
+    library = bool(INSTALLED & set(path.parts)) or _below(path, STANDARD)
+    return _component(frame) is not None or not library
 
 
 def _below(path: Path, folders: list[Path]) -> bool:

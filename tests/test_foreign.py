@@ -10,6 +10,7 @@ from data.contracts import returned, returned_scores
 from data.errors import UserError
 from metrics.predictions import Metric, Predictions, Scores
 from runner.errors import message_of
+from runner.foreign import blamed
 from tests.conftest import QUICK
 from tests.test_cli import runner, told
 
@@ -205,3 +206,16 @@ def test_scores_are_numbers_or_matrices_by_name() -> None:
     for wrong in (None, [1.0], {"a": None}, {"a": True}, {1: 0.5}):
         with pytest.raises(UserError, match=r"__call__ of metric Blank .* must return a dictionary"):
             returned_scores(Blank(), wrong)
+
+
+def test_a_library_of_an_environment_below_this_one_is_not_the_users_code(tmp_path: Path) -> None:
+    """As `uv run --with` and `--system-site-packages` layer environments."""
+    library = tmp_path / "site-packages" / "library.py"
+    library.parent.mkdir()
+    library.write_text("def fail():\n    raise KeyError('x')\n")
+    names: dict[str, Callable[[], None]] = {}
+    exec(compile(library.read_text(), str(library), "exec"), names)
+    with pytest.raises(KeyError) as raised:
+        names["fail"]()
+    text = blamed(raised.value)
+    assert text is not None and str(library) not in text and __file__ in text
