@@ -55,7 +55,7 @@ def theirs(problem: Problem, method: NegativeGradientPlus) -> nn.Module:
     for _ in range(method.epochs):
         for keep, forget in zip(next(retained), forgotten, strict=False):
             pairs = zip(model.parameters(), start.parameters(), strict=True)
-            distance = torch.stack([(now - old).square().sum() for now, old in pairs]).sum()
+            distance = torch.stack([(moved - old).square().sum() for moved, old in pairs]).sum()
             kept = F.cross_entropy(model(keep.images), keep.labels) + 0.1 / 2 * distance
             lost = F.cross_entropy(model(forget.images), forget.labels)
             optimizer.zero_grad()
