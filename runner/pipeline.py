@@ -18,7 +18,7 @@ from runner.remarks import remarks, warn_if_untrained
 from runner.results import Result, Results
 from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
 from runner.stages.models import weights_of
-from runner.stages.workspace import Workspace
+from runner.stages.workspace import PROVENANCE, Workspace
 from runner.store import Artefact, Store, fingerprint
 from runner.tracking import track
 
@@ -166,7 +166,7 @@ def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: 
         weights={role.name: weights_of(model) for role, model in models.items()},
         provenance={
             "row": provenance(plan.device, plan.threads),
-            **{role.name: model.read("provenance.json") for role, model in models.items()},
+            **{role.name: model.read(PROVENANCE) for role, model in models.items()},
         },
         **outcome,
     )

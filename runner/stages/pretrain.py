@@ -27,7 +27,7 @@ from methods.training.loop import Conditions, curves, train
 from runner.plan import identities
 from runner.provenance import provenance
 from runner.stages.models import fresh, save, weights, weights_of
-from runner.stages.workspace import PROVENANCE, Workspace, write
+from runner.stages.workspace import COST, PROVENANCE, Workspace, write
 from runner.store import Artefact, Making
 
 PRETRAIN = "pretrain"
@@ -57,7 +57,7 @@ def record_cost(ws: Workspace, request: Request, name: str) -> dict[str, float]:
     """Return `record_bytes`, the size of a record on disk, and `record_seconds`, the time that it adds
     to the training."""
     made = _trained(ws, request)[f"recorder.{name}"]
-    return {"record_bytes": made.size(), "record_seconds": made.read("cost.json")["seconds"]}
+    return {"record_bytes": made.size(), "record_seconds": made.read(COST)["seconds"]}
 
 
 def _trained(ws: Workspace, request: Request) -> dict[str, Artefact]:
@@ -153,7 +153,7 @@ def _run(
         finally:  # the original may be kept although a record failed
             conditions.meter.cost.seconds -= sum(watch.seconds for watch in watches.values())
     for option, watch in watches.items():
-        write(making.folders[option] / "cost.json", {"seconds": watch.seconds})
+        write(making.folders[option] / COST, {"seconds": watch.seconds})
 
 
 def _then(steps: Iterator[Step], end: Callable[[], None]) -> Iterator[Step]:
