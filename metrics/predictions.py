@@ -1,60 +1,70 @@
 """The logits of one model on every part of the data, computed once and scored by every metric."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from data.component import Component
-from data.contracts import returned_scores
 from data.split import Split
 from models.precision import autocast
 
-Matrix = list[list[int]]
-Scores = dict[str, float | Matrix]
+# The parts of the data, in the order of a table.
+PARTS = ("train_forget", "train_retain", "test_forget", "test_retain", "test")
+FORGET_PARTS = ("train_forget", "test_forget")
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Logits (N, K) float32 and true labels (N,) int64, by part.
 
-    The parts are `test`, the whole test set, and those of `train_forget`, `train_retain`, `test_forget`
-    and `test_retain` that have rows. `classes` is K. `target` is the new class of the forgotten rows in
-    a request to relabel, else None.
+    The parts are `train` and `test`, the whole sets, and those of `PARTS` that have rows. Without
+    predicted training rows, no part begins with `train`. `classes` is K. `target` is the new class of
+    the forgotten rows in a request to relabel, else None. `gone` are the classes of which no row is
+    retained.
     """
 
-    logits: Mapping[str, Tensor]
-    labels: Mapping[str, Tensor]
+    logits: Mapping[str, Tensor] = field(repr=False)
+    labels: Mapping[str, Tensor] = field(repr=False)
     classes: int
     target: int | None = None
+    gone: frozenset[int] = frozenset()
+    _computed: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False)
 
+    @property
+    def heldout(self) -> str:
+        """The part of test rows of the same kind as the forgotten ones: `test_forget` if the request
+        names classes, else `test` (METRICS §0.6)."""
+        return "test_forget" if "test_forget" in self.logits else "test"
 
-class Metric(Component):
-    """A pure function of predictions. It is a frozen dataclass, whose fields are its parameters."""
+    def logprobs(self, part: str) -> Tensor:
+        """Return ln softmax(z), (N, K) float64, computed once."""
+        return self._once("logprobs", part, lambda: self.logits[part].double().log_softmax(1))
 
-    def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
-        """Return scores by name.
+    def own_logprobs(self, part: str) -> Tensor:
+        """Return ln p_y, the log-probability of the label, (N,) float64: minus the cross-entropy."""
+        labels = self.labels[part]
+        return self._once("own", part, lambda: self.logprobs(part).gather(1, labels[:, None]).squeeze(1))
 
-        `reference` holds the retrained model's predictions of the same rows, or is None.
+    def margins(self, part: str) -> Tensor:
+        """Return φ = z_y − logsumexp_{j≠y} z_j, (N,) float64 (METRICS §0.1), computed once.
+
+        It equals ln p_y − ln(1 − p_y), and does not saturate where p_y is near 1.
         """
-        raise NotImplementedError
+        return self._once("margins", part, lambda: _margins(self.logits[part], self.labels[part]))
+
+    def _once(self, what: str, part: str, compute: Callable[[], Tensor]) -> Tensor:
+        if (what, part) not in self._computed:
+            self._computed[what, part] = compute()
+        return self._computed[what, part]
 
 
-def scored(metrics: Sequence[Metric], predictions: Predictions, reference: Predictions | None) -> Scores:
-    """Return the scores of all metrics together."""
-    found = [returned_scores(metric, metric(predictions, reference)) for metric in metrics]
-    return {name: value for scores in found for name, value in scores.items()}
-
-
-def numbers(scores: Scores) -> dict[str, float]:
-    """Return the scores that are single numbers."""
-    return {name: value for name, value in scores.items() if not isinstance(value, list)}
-
-
-def matrices(scores: Scores) -> dict[str, Matrix]:
-    """Return the scores that are matrices."""
-    return {name: value for name, value in scores.items() if isinstance(value, list)}
+def _margins(logits: Tensor, labels: Tensor) -> Tensor:
+    z = logits.double()
+    own = z.gather(1, labels[:, None])
+    # logsumexp over the other classes: the label's own logit counts as −∞
+    others = z.scatter(1, labels[:, None], -torch.inf)
+    return own.squeeze(1) - others.logsumexp(1)
 
 
 @torch.no_grad()
@@ -96,6 +106,13 @@ def by_part(
             if mask.any():
                 logits[f"{name}_{part}"] = split[0][mask]
                 labels[f"{name}_{part}"] = split[1][mask]
-    test = splits["test"]
-    logits["test"], labels["test"] = test[0], test[1]
-    return Predictions(logits, labels, classes=test[0].shape[1], target=target)
+        logits[name], labels[name] = split[0], split[1]
+    classes = splits["test"][0].shape[1]
+    return Predictions(logits, labels, classes, target, _gone(labels, classes))
+
+
+def _gone(labels: Mapping[str, Tensor], classes: int) -> frozenset[int]:
+    """Return the classes of which no row is retained; none is known without the training rows."""
+    if "train_retain" not in labels:
+        return frozenset()
+    return frozenset(range(classes)) - set(labels["train_retain"].unique().tolist())

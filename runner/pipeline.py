@@ -9,7 +9,9 @@ from conf import Until
 from data.requests import Request
 from methods.base import Method
 from methods.training.loop import Diverged
-from metrics.predictions import Predictions, Scores, matrices, numbers, scored
+from metrics.evidence import Evidence, Needs
+from metrics.metric import Scores, matrices, numbers, scored
+from metrics.predictions import Predictions
 from runner import process, stages
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
@@ -97,8 +99,13 @@ def make(ws: Workspace) -> Made | None:
 
 def score(plan: Plan, predictions: Mapping[Role, Predictions]) -> dict[Role, Scores]:
     """Return the scores of all metrics for every model, by role."""
-    reference = predictions.get(REFERENCE)
-    return {role: scored(plan.metrics, model, reference) for role, model in predictions.items()}
+    shared = {Needs.ORIGINAL: predictions[ORIGINAL]}
+    if REFERENCE in predictions:
+        shared[Needs.REFERENCE] = predictions[REFERENCE]
+    return {
+        role: scored(plan.metrics, Evidence({Needs.PREDICTIONS: model, **shared}))
+        for role, model in predictions.items()
+    }
 
 
 def say(message: str) -> None:

@@ -15,7 +15,7 @@ from runner.roles import REFERENCE, ROLE, ROLES, UNLEARNED, Role
 if TYPE_CHECKING:  # a report needs no torch, and pandas only when it renders
     import pandas as pd
 
-    from metrics.predictions import Matrix
+    from metrics.metric import Matrix
 
 
 class Line(NamedTuple):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import Mode, Tracking
 from data.errors import UserError
-from metrics.predictions import Scores, matrices, numbers
+from metrics.metric import Scores, matrices, numbers
 from runner.roles import REFERENCE, ROLES, UNLEARNED
 from runner.store import fingerprint
 

@@ -8,7 +8,8 @@ import pytest
 
 from data.contracts import returned, returned_scores
 from data.errors import UserError
-from metrics.predictions import Metric, Predictions, Scores
+from metrics.evidence import Evidence
+from metrics.metric import Metric, Scores
 from runner.errors import message_of
 from runner.foreign import blamed
 from tests.conftest import QUICK
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 import torch
 from methods.base import Access, Method
-from metrics.predictions import Metric
+from metrics.metric import Metric
 
 """
 
@@ -165,7 +166,7 @@ def test_a_metric_that_returns_no_numbers(said: Said) -> None:
     code = (
         "@dataclass(frozen=True)\n"
         "class Own(Metric):\n"
-        "    def __call__(self, predictions, reference):\n"
+        "    def __call__(self, evidence):\n"
         "        return {'mine': torch.ones(1)}\n"
     )
     text = said("evaluation", code, "evaluation=standard", "+evaluation.metrics.own._target_=own.Own")
@@ -196,7 +197,7 @@ def test_a_bug_of_this_project_has_no_sentence() -> None:
 class Blank(Metric):
     """A metric without parameters, to be named."""
 
-    def __call__(self, predictions: Predictions, reference: Predictions | None) -> Scores:
+    def __call__(self, evidence: Evidence) -> Scores:
         return {}
 
 

@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from metrics.accuracy import Accuracy, ClassAccuracy, Confusion, Loss
+from metrics.accuracy import Accuracy
+from metrics.class_accuracy import ClassAccuracy
+from metrics.confusion import Confusion
+from metrics.evidence import Evidence, Needs
+from metrics.loss import Loss
+from metrics.metric import Metric, Scores
 from metrics.predictions import Predictions, by_part, predict
 
 
@@ -24,8 +29,13 @@ def example(target: int | None = None) -> Predictions:
     )
 
 
+def scores_of(metric: Metric, predictions: Predictions) -> Scores:
+    return metric(Evidence({Needs.PREDICTIONS: predictions}))
+
+
 def test_accuracies_by_part() -> None:
-    assert Accuracy()(example(), None) == {
+    assert scores_of(Accuracy(), example()) == {
+        "train_accuracy": 4 / 5,
         "train_forget_accuracy": 1 / 2,
         "train_retain_accuracy": 1.0,
         "test_forget_accuracy": 0.0,
@@ -35,7 +45,7 @@ def test_accuracies_by_part() -> None:
 
 
 def test_relabelled_shares_count_predictions_of_the_new_class() -> None:
-    scores = Accuracy()(example(target=2), None)
+    scores = scores_of(Accuracy(), example(target=2))
     assert scores["train_relabelled"] == 0.0 and scores["test_relabelled"] == 1.0
 
 
@@ -46,7 +56,7 @@ def test_an_empty_part_has_no_score() -> None:
         {"train": torch.tensor([0]), "test": torch.tensor([], dtype=torch.int64)},
         None,
     )
-    assert "test_forget_accuracy" not in Accuracy()(parts, None)
+    assert "test_forget_accuracy" not in scores_of(Accuracy(), parts)
 
 
 def test_the_loss_of_knowing_nothing_is_the_log_of_the_number_of_classes() -> None:
@@ -54,17 +64,17 @@ def test_the_loss_of_knowing_nothing_is_the_log_of_the_number_of_classes() -> No
     parts = by_part(
         {"train": flat, "test": flat}, {"train": torch.tensor([0]), "test": torch.tensor([0])}, None
     )
-    for loss in Loss()(parts, None).values():
+    for loss in scores_of(Loss(), parts).values():
         assert loss == pytest.approx(math.log(5))
 
 
 def test_class_accuracy_and_confusion() -> None:
-    assert ClassAccuracy()(example(), None) == {
+    assert scores_of(ClassAccuracy(), example()) == {
         "class_0_accuracy": 1.0,
         "class_1_accuracy": 0.0,
         "class_2_accuracy": 1.0,
     }
-    assert Confusion()(example(), None)["confusion"] == [[1, 0, 0], [0, 0, 1], [0, 0, 1]]
+    assert scores_of(Confusion(), example())["confusion"] == [[1, 0, 0], [0, 0, 1], [0, 0, 1]]
 
 
 def test_accuracy_is_weighted_by_sample_not_by_batch(digits) -> None:  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ from runner.roles import Role
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from metrics.predictions import Matrix
+    from metrics.metric import Matrix
     from runner.store import Artefact
 
 

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 from data.component import identity_of
 from methods.base import Method
 from methods.recording.recorder import Recorder
+from metrics.accuracy import Accuracy
+from metrics.class_accuracy import ClassAccuracy
+from metrics.confusion import Confusion
+from metrics.loss import Loss
 from runner.store import Identity
 
 if TYPE_CHECKING:
@@ -25,6 +29,9 @@ VERSIONS = {
     "repair": 1,
     "predict": 2,
 }
+
+# The metrics of `evaluation.every`, whatever others a run has: they are in the keys of trainings.
+LOOKS = (Accuracy(), Loss(), ClassAccuracy(), Confusion())
 
 
 def data(plan: "Plan") -> Identity:
@@ -106,7 +113,7 @@ def scoring(plan: "Plan") -> Identity:
     evaluation = plan.evaluation
     if evaluation.every is None or plan.method == plan.reference:
         return {}
-    metrics = [identity_of(metric) for metric in plan.metrics]
+    metrics = [identity_of(metric) for metric in LOOKS]
     return {"looks": {"every": evaluation.every, "train": evaluation.train, "metrics": metrics}}
 
 

@@ -18,7 +18,7 @@ from data.sources import Source
 from methods.base import Method
 from methods.recording.recorder import Recorder
 from methods.training.descent import Recipe
-from metrics.predictions import Metric
+from metrics.metric import Metric
 from models.architecture import Architecture
 from runner.naming import run_name
 from runner.plan import identities

@@ -15,7 +15,8 @@ from methods.base import Access, CachedTraining, Method, Problem
 from methods.recording.files import Damaged
 from methods.training.cost import Cost, Meter
 from methods.training.loop import Conditions
-from metrics.predictions import numbers, scored
+from metrics.evidence import Evidence, Needs
+from metrics.metric import numbers, scored
 from runner.plan import identities
 from runner.roles import INITIAL, REFERENCE, REPAIRED, UNLEARNED, Role
 from runner.stages.models import fresh, load, randomly_initialised, save, weights, weights_of
@@ -189,7 +190,8 @@ def _scoring(
         if passes % every == 0:
             with conditions.meter.paused():
                 found = predictions_now(ws, request, model)
-                scores = numbers(scored(ws.plan.metrics, found, None))
+                evidence = Evidence({Needs.PREDICTIONS: found})
+                scores = numbers(scored(identities.LOOKS, evidence))
             conditions.log({"pass": passes, **scores})
 
     return passed

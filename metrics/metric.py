@@ -1,0 +1,121 @@
+"""The interface of a metric: what it needs, what its scores mean, and how it computes them."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+from data.component import Component
+from data.contracts import named, returned_scores
+from data.errors import UserError
+from metrics.evidence import OF_A_CELL, Evidence, Needs
+from metrics.predictions import PARTS, Predictions
+
+Matrix = list[list[float]]
+
+# A number; a list of numbers, one per target, from a metric of a whole cell; or a matrix.
+Scores = dict[str, float | list[float] | Matrix]
+
+
+class Better(Enum):
+    """The direction of a score. `reference` means: the closer to the retrained models', the better."""
+
+    lower = "lower"
+    higher = "higher"
+    reference = "reference"
+
+
+@dataclass(frozen=True)
+class Score:
+    """The meaning of a score.
+
+    `says` is the one sentence of the glossary. `unit` is "share", "nats", "logits", "seconds" and so on.
+    `remembers` is the sign of (value − retrained) that means that the model still knows the forgotten
+    rows, 0 if neither does. `margin` is the largest difference from the retrained models that counts as
+    none; None if no such difference is stated (METRICS §8).
+    """
+
+    says: str
+    better: Better
+    unit: str = "share"
+    remembers: int = 0
+    margin: float | None = None
+
+
+class Metric(Component):
+    """A pure function of the evidence that it declares: a frozen dataclass, whose fields are its
+    parameters."""
+
+    needs: ClassVar[Needs] = Needs.PREDICTIONS
+    parts: ClassVar[tuple[str, ...]] = PARTS
+
+    def about(self) -> Mapping[str, Score]:
+        """Return the meaning of every score that it may return, by name. `<k>` stands for a number."""
+        raise NotImplementedError
+
+    def __call__(self, evidence: Evidence) -> Scores:
+        """Return scores by name. A score that is not defined is left out."""
+        raise NotImplementedError
+
+    def present(self, predictions: Predictions) -> list[str]:
+        """Return those of the metric's parts that have rows."""
+        return [part for part in self.parts if part in predictions.logits]
+
+    @property
+    def paired(self) -> bool:
+        """True if its scores compare a model with the retrained one of the same seed."""
+        return bool(self.needs & Needs.REFERENCE)
+
+    @property
+    def of_a_cell(self) -> bool:
+        """True if it has one value for all seeds of a cell."""
+        return bool(self.needs & OF_A_CELL)
+
+
+def scored(metrics: Sequence[Metric], evidence: Evidence) -> Scores:
+    """Return the scores of all metrics together. A metric that lacks evidence has none.
+
+    Raise UserError if a metric returns anything but scores that it says something about.
+    """
+    found: Scores = {}
+    for metric in metrics:
+        if evidence.lacks(metric.needs):
+            continue
+        scores = returned_scores(metric, metric(evidence.only(metric.needs)))
+        known = metric.about()
+        for name, value in scores.items():
+            if meaning(name, known) is None:
+                raise UserError(
+                    f"{named(metric, '__call__')} returned {name}, and `about` says nothing of it"
+                )
+            if not isinstance(value, int | float) or math.isfinite(value):
+                found[name] = value
+    return found
+
+
+def meaning(name: str, about: Mapping[str, Score]) -> Score | None:
+    """Return the meaning of a score by its name; a number in the name may stand as `<k>`."""
+    return about.get(name) or about.get(re.sub(r"(?<=_)\d+(?=_|$)", "<k>", name))
+
+
+def for_parts(
+    name: str, says: str, better: Better, parts: Sequence[str], unit: str, margin: float | None
+) -> dict[str, Score]:
+    """Return the meaning of one score on several parts, `<part>_<name>`; `{part}` in `says` stands for
+    the part's words. It does not tell remembering."""
+    words = {part: part.replace("_", " ") for part in parts}
+    return {
+        f"{part}_{name}": Score(says.format(part=words[part]), better, unit, 0, margin) for part in parts
+    }
+
+
+def numbers(scores: Scores) -> dict[str, float]:
+    """Return the scores that are single numbers."""
+    return {name: value for name, value in scores.items() if not isinstance(value, list)}
+
+
+def matrices(scores: Scores) -> dict[str, Matrix]:
+    """Return the scores that are matrices."""
+    return {name: value for name, value in scores.items() if isinstance(value, list)}  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""Mathematics that several metrics share: functions of tensors, without names of scores."""
