@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from data.bounds import COUNT, EXAMPLES, SEED, THREADS
+from data.bounds import COUNT, EXAMPLES, NUMBER, POSITIVE, SEED, THREADS
 
 
 class Until(Enum):
@@ -59,13 +59,20 @@ class Budget:
 class Evaluation:
     """Options of scoring models.
 
-    `reference` is the method whose model every score is compared with, or null. `train` also predicts
+    `reference` is the method whose model every score is compared with, or null. `references` is the
+    number of such models of different seeds: those of seeds 0 to `references` − 1, and the run's own.
+    `shadows` is the number of shadow models, 0 for none. More training for these than `seconds` is
+    refused, unless `confirm` is true. `train` also predicts
     the training rows. `every` also scores the model after that many passes of unlearning; null does not.
     It has no effect on the reference, on methods without passes, and on SISA, whose slices serve every
     request. `batch_size` is the number of rows predicted at once. `metrics` are components by name.
     """
 
     reference: Any = MISSING
+    references: Annotated[int, COUNT] = MISSING
+    shadows: Annotated[int, NUMBER] = MISSING
+    seconds: Annotated[float, POSITIVE] = MISSING
+    confirm: bool = MISSING
     train: bool = MISSING
     every: Annotated[int, COUNT] | None = MISSING
     batch_size: Annotated[int, COUNT] = MISSING

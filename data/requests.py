@@ -38,6 +38,11 @@ class Request:
 class Scenario(Component):
     """A kind of request. Its fields make it a single request."""
 
+    @property
+    def drawn(self) -> bool:
+        """True if every seed of a run draws rows of its own."""
+        return False
+
     def check(self, source: Source) -> None:
         """Raise UserError if the data set cannot serve this request."""
 
@@ -106,6 +111,10 @@ class Random(Scenario):
     count: Annotated[int, COUNT] | None
     fraction: Annotated[float, INSIDE_SHARE]
     seed: Annotated[int, SEED] | None
+
+    @property
+    def drawn(self) -> bool:
+        return self.seed is None
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
         n = len(dataset.train)

@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from data.component import Component
+from data.component import Component, plain
 from data.contracts import named, returned_scores
 from data.errors import UserError
 from metrics.evidence import OF_A_CELL, Evidence, Needs
@@ -97,7 +97,26 @@ def scored(metrics: Sequence[Metric], evidence: Evidence) -> Scores:
 
 def meaning(name: str, about: Mapping[str, Score]) -> Score | None:
     """Return the meaning of a score by its name; a number in the name may stand as `<k>`."""
-    return about.get(name) or about.get(re.sub(r"(?<=_)\d+(?=_|$)", "<k>", name))
+    key = _key(name, about)
+    return None if key is None else about[key]
+
+
+def _key(name: str, about: Mapping[str, Score]) -> str | None:
+    numbered = re.sub(r"(?<=_)\d+(?=_|$)", "<k>", name)
+    return next((key for key in (name, numbered) if key in about), None)
+
+
+def glossary(metrics: Sequence[Metric], names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return what the metrics say of the named scores, as JSON-like values by name.
+
+    `paired` is true for scores that compare a model with the retrained one of its seed.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for metric in metrics:
+        known = metric.about()
+        for name in {key for name in names if (key := _key(name, known)) is not None}:
+            found[name] = {**plain(vars(known[name])), "paired": metric.paired}
+    return found
 
 
 def for_parts(

@@ -46,6 +46,7 @@ QUICK = [
     "training.warmup=0",
     "tracking=off",
     "threads=1",
+    "evaluation.references=1",
 ]
 
 # An original that has learned the digits of such a run.

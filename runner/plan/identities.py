@@ -41,6 +41,7 @@ def data(plan: "Plan") -> Identity:
         "source": identity_of(plan.source),
         "limit": plan.data.limit,
         **(rare if plan.rare else {}),
+        **({} if plan.share is None else {"share": plan.share.identity()}),
     }
 
 
@@ -50,7 +51,7 @@ def request(plan: "Plan") -> Identity:
         "version": VERSIONS["request"],
         "data": data(plan),
         "scenario": identity_of(plan.scenario),
-        "seed": plan.seed,
+        "seed": plan.seed if plan.request_seed is None else plan.request_seed,
     }
 
 
@@ -88,8 +89,16 @@ def unlearn(plan: "Plan", method: Method, budget: int | None) -> Identity:
         "method": identity_of(method),
         "budget": budget,
         "seed": plan.seed,
+        **_request_of_another_seed(plan),
         **({} if name is None else {"recorder": identity_of(plan.recorders[name])}),
     }
+
+
+def _request_of_another_seed(plan: "Plan") -> Identity:
+    """Identify the request where the seed does not: in a member of a drawn request."""
+    if plan.request_seed in (None, plan.seed):
+        return {}
+    return {"request_seed": plan.request_seed}
 
 
 def own(plan: "Plan") -> Identity:

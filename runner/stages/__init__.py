@@ -7,6 +7,7 @@ artefacts that it starts from.
 from runner.stages.models import weights_of
 from runner.stages.predict import logits_of, predictions
 from runner.stages.pretrain import pretrain, record, record_cost
+from runner.stages.references import other_references, require_time
 from runner.stages.request import request
 from runner.stages.unlearn import initial_training, reference, repair, unlearn
 from runner.stages.workspace import Workspace, cost_of, curves_of, remarks_of
@@ -17,6 +18,7 @@ __all__ = [
     "curves_of",
     "initial_training",
     "logits_of",
+    "other_references",
     "predictions",
     "pretrain",
     "record",
@@ -25,6 +27,7 @@ __all__ = [
     "remarks_of",
     "repair",
     "request",
+    "require_time",
     "unlearn",
     "weights_of",
 ]
