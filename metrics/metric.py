@@ -34,7 +34,7 @@ class Score:
     `says` is the one sentence of the glossary. `unit` is "share", "nats", "logits", "seconds" and so on.
     `remembers` is the sign of (value − retrained) that means that the model still knows the forgotten
     rows, 0 if neither does. `margin` is the largest difference from the retrained models that counts as
-    none; None if no such difference is stated (METRICS §8).
+    none; None if no such difference is stated.
     """
 
     says: str

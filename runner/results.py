@@ -1,6 +1,7 @@
 """Results: one JSON file per run, and the data frame of many runs."""
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -183,6 +184,11 @@ def tidy(results: list[Result]) -> "pd.DataFrame":
     columns = ["setting", "cell", "method", "seed", "metric", "value", "gap"]
     frame = pd.DataFrame(entries, columns=columns)
     return frame.drop_duplicates(["setting", "cell", "seed", "metric"], ignore_index=True)
+
+
+def meaning_of(name: str, about: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return what a result says about a score; a number in its name may stand there as `<k>`."""
+    return about.get(name) or about.get(re.sub(r"(?<=_)\d+(?=_|$)", "<k>", name))
 
 
 def _of_the_same_models(earlier: Result, later: Result) -> bool:
