@@ -19,7 +19,7 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Style:
-    """A text format: a format of tabulate, the separator of the words of a heading, the start and end of a
+    """A text format: a format of tabulate, the separator of words in a heading, the start and end of a
     remark below the table, and the widest table in characters, None for no limit."""
 
     tabulate: str
