@@ -9,6 +9,7 @@ from data.requests import Request
 from methods.training.loop import Diverged
 from metrics.metric import glossary, matrices, numbers
 from runner import process, stages
+from runner.extra import check_shadows, has_shadows, require_time
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.provenance import provenance
@@ -68,10 +69,15 @@ def make(ws: Workspace) -> LivePieces | None:
     plan = ws.plan
     request, facts = stages.request(ws)
     check_request(plan, facts)
+    if has_shadows(plan) or plan.until is Until.shadow:
+        check_shadows(plan, request, facts)
+    if plan.until is Until.shadow:
+        _make_shadows(ws, request)
+        return None
     original = stages.pretrain(ws, request)
     if plan.until is not Until.end:
         return None
-    stages.require_time(ws, original)
+    require_time(ws, request, original)
     made = LivePieces(ws, request, {ORIGINAL: original})
     warn_if_untrained(made.predicted(ORIGINAL), say)
     models = made.models
@@ -86,6 +92,14 @@ def make(ws: Workspace) -> LivePieces | None:
     for seed, other in stages.other_references(ws, request).items():
         models[seed] = other
     return made
+
+
+def _make_shadows(ws: Workspace, request: Request) -> None:
+    """Make the shadow that the run names, or all shadows of its cell."""
+    plan = ws.plan
+    rows = stages.cell_request(ws, request)
+    for number in range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]:
+        stages.shadow(ws, rows, number)
 
 
 def say(message: str) -> None:

@@ -62,6 +62,7 @@ class Plan:
     device: torch.device
     threads: int
     until: Until
+    shadow: int | None
     root: Path
     tracking: Tracking
     request_seed: int | None = None
@@ -75,7 +76,7 @@ class Plan:
         """
         if cfg.table.published is not None:
             read(cfg.table.published)  # an unknown name is refused now, not after the sweep
-        check_bounds("", Run(seed=cfg.seed, threads=cfg.threads))
+        check_bounds("", Run(seed=cfg.seed, threads=cfg.threads, shadow=cfg.shadow))
         for option, kind in (("budget", Budget), ("table", Table)):
             _node(cfg, option, kind)
         data, evaluation = _node(cfg, "data", Data), _node(cfg, "evaluation", Evaluation)
@@ -102,6 +103,7 @@ class Plan:
             device=_device(cfg.device),
             threads=cfg.threads,
             until=cfg.until,
+            shadow=cfg.shadow,
             root=Path(cfg.paths.root),
             tracking=_node(cfg, "tracking", Tracking),
         )

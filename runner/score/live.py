@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from data.requests import Request
@@ -11,6 +13,7 @@ from methods.base import Method
 from metrics.evidence import Point, Population, Shadows
 from metrics.predictions import Predictions
 from runner import stages
+from runner.plan.share import share_of
 from runner.roles import ORIGINAL, REFERENCE, Role
 from runner.score.evidence import Model
 from runner.stages.models import weights
@@ -66,10 +69,38 @@ class LivePieces:
         raise NotImplementedError
 
     def population(self) -> Population | None:
-        raise NotImplementedError
+        if self.ws.plan.reference is None:
+            return None
+        request = self._cell
+        seeds = range(self.ws.plan.evaluation.references)
+        unlearned = [stages.unlearned_member(self.ws, request, seed) for seed in seeds]
+        retrained = [stages.retrained_member(self.ws, request, seed) for seed in seeds]
+        return Population(
+            [self._of_cell(made, self.ws.plan.method) for made in unlearned],
+            [self._of_cell(made, self.ws.plan.reference) for made in retrained],
+        )
 
     def shadows(self) -> Shadows | None:
-        raise NotImplementedError
+        request, plan = self._cell, self.ws.plan
+        each = [stages.shadow(self.ws, request, number) for number in range(plan.evaluation.shadows)]
+        if not each:
+            return None
+        train = self.ws.dataset.train.rows.cpu()
+        rows = train[torch.isin(train, request.rows)]  # in the order of predictions
+        halves = [share_of(request.rows, number, 0).forgotten for number in range(len(each))]
+        return Shadows(
+            [self._of_cell(one.original, None) for one in each],
+            [self._of_cell(one.unlearned, plan.method) for one in each],
+            torch.stack([torch.isin(rows, half) for half in halves]),
+            rows,
+        )
+
+    @cached_property
+    def _cell(self) -> Request:
+        return stages.cell_request(self.ws, self.request)
+
+    def _of_cell(self, made: Artefact, maker: Method | None) -> Predictions:
+        return stages.predictions(self.ws, self._cell, made, maker)
 
     def _of(self, model: Model, read: Callable[[Artefact], Piece]) -> Piece | None:
         return read(self.models[model]) if model in self.models else None

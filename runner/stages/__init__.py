@@ -4,16 +4,18 @@
 artefacts that it starts from.
 """
 
+from runner.stages.cell import cell_request, retrained_member, shadow, unlearned_member
 from runner.stages.models import weights_of
 from runner.stages.predict import logits_of, predictions
 from runner.stages.pretrain import pretrain, record, record_cost
-from runner.stages.references import other_references, require_time
+from runner.stages.references import other_references
 from runner.stages.request import request
 from runner.stages.unlearn import initial_training, reference, repair, unlearn
 from runner.stages.workspace import Workspace, cost_of, curves_of, remarks_of
 
 __all__ = [
     "Workspace",
+    "cell_request",
     "cost_of",
     "curves_of",
     "initial_training",
@@ -27,7 +29,9 @@ __all__ = [
     "remarks_of",
     "repair",
     "request",
-    "require_time",
+    "retrained_member",
+    "shadow",
     "unlearn",
+    "unlearned_member",
     "weights_of",
 ]

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-from data.errors import UserError
 from data.requests import Request
 from runner.plan import Plan, identities
 from runner.stages.unlearn import reference
-from runner.stages.workspace import Workspace, cost_of
-from runner.store import Artefact
+from runner.stages.workspace import Workspace
+from runner.store import Artefact, Wanted
 
 
 def other_references(ws: Workspace, request: Request) -> dict[int, Artefact]:
@@ -24,26 +23,12 @@ def other_references(ws: Workspace, request: Request) -> dict[int, Artefact]:
     }
 
 
-def require_time(ws: Workspace, original: Artefact) -> None:
-    """Raise UserError if training the other references takes longer than `evaluation.seconds`.
-
-    A retraining is estimated to take as long as the original took.
-    """
-    plan, evaluation = ws.plan, ws.plan.evaluation
-    if evaluation.confirm or plan.reference is None:
-        return
-    missing = [
-        member
-        for member in _other_members(plan).values()
-        if not ws.store.has("unlearn", identities.unlearn(member, plan.reference, None))
-    ]
-    seconds = len(missing) * cost_of(original)["seconds"]
-    if seconds > evaluation.seconds:
-        raise UserError(
-            f"evaluation.references={evaluation.references} needs {len(missing)} more retrained models, "
-            f"about {seconds:,.0f} s, and evaluation.seconds={evaluation.seconds:g}: set "
-            "evaluation.confirm=true to train them, or evaluation.references=1 to compare with one"
-        )
+def wanted_references(plan: Plan) -> list[Wanted]:
+    """Return the other references of a plan, as the store finds them."""
+    if plan.reference is None:
+        return []
+    members = _other_members(plan).values()
+    return [("unlearn", identities.unlearn(member, plan.reference, None)) for member in members]
 
 
 def _other_members(plan: Plan) -> Mapping[int, Plan]:
