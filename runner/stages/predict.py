@@ -40,6 +40,12 @@ def predictions_now(ws: Workspace, request: Request, model: nn.Module) -> Predic
     return _parts(request, {split: _predict(ws, model, split) for split in _splits(ws)})
 
 
+def stored_predictions(artefact: Artefact) -> Predicted:
+    """Return logits, labels and rows of stored predictions."""
+    tensors = load_file(artefact.path / TENSORS)
+    return tensors["logits"], tensors["labels"], tensors["rows"]
+
+
 def logits_of(artefact: Artefact) -> Tensor:
     """Return the logits (N, K) of stored predictions."""
     return load_file(artefact.path / TENSORS)["logits"]
@@ -64,8 +70,7 @@ def _stored(ws: Workspace, made: Artefact, maker: Method | None, split: str) -> 
         save_file({"logits": logits, "labels": labels, "rows": rows}, folder / TENSORS)
 
     identity = identities.predict(ws.plan, weights_of(made), split)
-    tensors = load_file(ws.get("predict", identity, produce).path / TENSORS)
-    return tensors["logits"], tensors["labels"], tensors["rows"]
+    return stored_predictions(ws.get("predict", identity, produce))
 
 
 def _predict(ws: Workspace, model: nn.Module, name: str) -> Predicted:
