@@ -34,7 +34,8 @@ class Score:
     `says` is the one sentence of the glossary. `unit` is "share", "nats", "logits", "seconds" and so on.
     `remembers` is the sign of (value − retrained) that means that the model still knows the forgotten
     rows, 0 if neither does. `margin` is the largest difference from the retrained models that counts as
-    none; None if no such difference is stated.
+    none; None if no such difference is stated. `null` is the value that retrained models have by the
+    definition of a score of a whole cell; None if it is measured, as the score `<name>_null`.
     """
 
     says: str
@@ -42,6 +43,7 @@ class Score:
     unit: str = "share"
     remembers: int = 0
     margin: float | None = None
+    null: float | None = None
 
 
 class Metric(Component):
@@ -130,6 +132,17 @@ def for_parts(
     }
 
 
+def of_cells(scores: Scores) -> dict[str, float | list[float]]:
+    """Return the scores of a cell that are numbers, or lists of them."""
+    found: dict[str, float | list[float]] = {}
+    for name, value in scores.items():
+        if not isinstance(value, list):
+            found[name] = value
+        elif not any(isinstance(item, list) for item in value):
+            found[name] = [item for item in value if not isinstance(item, list)]
+    return found
+
+
 def numbers(scores: Scores) -> dict[str, float]:
     """Return the scores that are single numbers."""
     return {name: value for name, value in scores.items() if not isinstance(value, list)}
@@ -137,4 +150,8 @@ def numbers(scores: Scores) -> dict[str, float]:
 
 def matrices(scores: Scores) -> dict[str, Matrix]:
     """Return the scores that are matrices."""
-    return {name: value for name, value in scores.items() if isinstance(value, list)}  # type: ignore[misc]
+    found = {}
+    for name, value in scores.items():
+        if isinstance(value, list) and any(isinstance(row, list) for row in value):
+            found[name] = [row for row in value if isinstance(row, list)]
+    return found

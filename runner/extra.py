@@ -38,18 +38,10 @@ def require_time(ws: Workspace, request: Request, original: Artefact) -> None:
 
     Each is estimated to take as long as the original took.
     """
-    plan, evaluation = ws.plan, ws.plan.evaluation
+    evaluation = ws.plan.evaluation
     if evaluation.confirm:
         return
-    wanted = {"references": wanted_references(plan)}
-    if has_shadows(plan):
-        rows = stages.cell_request(ws, request)
-        numbers = range(evaluation.shadows)
-        plans = [shadow_plan(plan, rows, number) for number in numbers]
-        wanted["shadows"] = [each for member in plans for each in wanted_of_shadow(member)]
-    missing = {
-        option: sum(not ws.store.has(*each) for each in found) for option, found in wanted.items()
-    }
+    missing = missing_extras(ws, request)
     seconds = sum(missing.values()) * stages.cost_of(original)["seconds"]
     if seconds > evaluation.seconds:
         trainings = " and ".join(f"{n} for evaluation.{option}" for option, n in missing.items() if n)
@@ -58,3 +50,14 @@ def require_time(ws: Workspace, request: Request, original: Artefact) -> None:
             f"evaluation.seconds is {evaluation.seconds:g}: set evaluation.confirm=true to run them, or "
             "ask for fewer"
         )
+
+
+def missing_extras(ws: Workspace, request: Request) -> dict[str, int]:
+    """Return the number of absent trainings by the option of `evaluation` that asks for them."""
+    plan = ws.plan
+    wanted = {"references": wanted_references(plan)}
+    if has_shadows(plan):
+        rows = stages.cell_request(ws, request)
+        plans = [shadow_plan(plan, rows, number) for number in range(plan.evaluation.shadows)]
+        wanted["shadows"] = [each for member in plans for each in wanted_of_shadow(member)]
+    return {option: sum(not ws.store.has(*each) for each in found) for option, found in wanted.items()}

@@ -7,7 +7,7 @@ from typing import Any
 from conf import Until
 from data.requests import Request
 from methods.training.loop import Diverged
-from metrics.metric import glossary, matrices, numbers
+from metrics.metric import glossary, matrices, numbers, of_cells
 from runner import process, stages
 from runner.extra import check_shadows, has_shadows, require_time
 from runner.plan import Plan, identities
@@ -55,6 +55,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
         result = _result(ws, overrides, made.by_role, status="done", costs=costs_by_name, **outcome)
         scores_by_name = {role.name: found for role, found in scores.roles.items()}
         found = {name: matrices(each) for name, each in scores_by_name.items()}
+        found |= {"cell": cell} if (cell := matrices(scores.cell)) else {}
         results.write(result, found)
         tracker.result(scores_by_name, costs_by_name)
         return result
@@ -122,7 +123,7 @@ def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any
     return {
         "scores": plain,
         "references": references,
-        "cell_scores": scores.cell,
+        "cell_scores": of_cells(scores.cell),
         "about": glossary(plan.metrics, named),
     }
 

@@ -169,7 +169,7 @@ def tidy(results: list[Result]) -> "pd.DataFrame":
     """Return a frame with one entry per model and number: `setting`, `cell`, `method`, `seed`,
     `metric`, `value` and `gap`.
 
-    `gap` is the value minus that of the same run's reference, NaN if the reference has no such score.
+    The values of a score that belongs to a cell take the place of seeds, and come once per cell. `gap` is the value minus that of the same run's reference, NaN if the reference has no such score.
     Originals and references that several runs share appear once per setting and seed.
     """
     import pandas as pd
@@ -181,9 +181,20 @@ def tidy(results: list[Result]) -> "pd.DataFrame":
         for name, value in (*result.scores[role.name].items(), *result.costs[role.name].items()):
             gap = value - reference[name] if name in reference else None
             entries.append((*line, method, result.seed, name, value, gap))
+    for line, method, name, found in cell_values(results):
+        entries += [(*line, method, place, name, value, None) for place, value in enumerate(found)]
     columns = ["setting", "cell", "method", "seed", "metric", "value", "gap"]
     frame = pd.DataFrame(entries, columns=columns)
     return frame.drop_duplicates(["setting", "cell", "seed", "metric"], ignore_index=True)
+
+
+def cell_values(results: list[Result]) -> Iterator[tuple[Line, str, str, list[float]]]:
+    """Yield line, method, name and values of every score of a cell, once per result."""
+    for result in results:
+        line = result.line(result.repeats or UNLEARNED)
+        for name, value in result.cell_scores.items():
+            values = value if isinstance(value, list) else [value]
+            yield line, result.names["method"], name, values
 
 
 def meaning_of(name: str, about: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
