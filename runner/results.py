@@ -169,8 +169,9 @@ def tidy(results: list[Result]) -> "pd.DataFrame":
     """Return a frame with one entry per model and number: `setting`, `cell`, `method`, `seed`,
     `metric`, `value` and `gap`.
 
-    The values of a score that belongs to a cell take the place of seeds, and come once per cell. `gap` is the value minus that of the same run's reference, NaN if the reference has no such score.
-    Originals and references that several runs share appear once per setting and seed.
+    `gap` is the value minus that of the same run's reference, NaN if the reference has no such score.
+    Originals and references that several runs share appear once per setting and seed. The values of a
+    score of a whole cell appear once per cell, by their places instead of seeds.
     """
     import pandas as pd
 

@@ -1,12 +1,13 @@
 """Comparisons: every line's scores beside the retrained models of its setting."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from runner.report.cells import Estimate, half_width_of
 from runner.report.verdicts import FEWEST, Difference, from_pairs, from_shared, verdict, would_decide
-from runner.results import Line, Result, meaning_of, models
+from runner.results import Line, Result, cell_values, meaning_of, models
 from runner.roles import REFERENCE
 
 
@@ -22,7 +23,10 @@ class Compared(NamedTuple):
     paired: bool
 
 
-Comparisons = Mapping[tuple[Line, str], Compared]
+# A line and a score.
+Key = tuple[Line, str]
+
+Comparisons = Mapping[Key, Compared]
 
 
 @dataclass
@@ -63,7 +67,7 @@ class Values:
         return from_pairs(differences, min(len(self.own[seed]) for seed in self.value))
 
 
-def compared(scores: Mapping[tuple[Line, str], Values]) -> dict[tuple[Line, str], Compared]:
+def compared(scores: Mapping[Key, Values]) -> dict[Key, Compared]:
     """Return the comparisons by line and score, where there are enough retrained models."""
     found = {}
     for key, values in scores.items():
@@ -71,13 +75,41 @@ def compared(scores: Mapping[tuple[Line, str], Values]) -> dict[tuple[Line, str]
         if retrained is None or difference is None:
             continue
         about = values.about
-        word = verdict(difference, about["margin"], about["remembers"], about["better"])
-        needed = would_decide(difference, about["margin"]) if word == "unclear" else None
-        found[key] = Compared(difference, retrained, word, needed, about["paired"])
+        found[key] = _judged(difference, retrained, about)
     return found
 
 
-def retrained(scores: Mapping[tuple[Line, str], Values]) -> dict[tuple[Line, str], Estimate]:
+def _judged(difference: Difference, retrained: Estimate, about: Mapping[str, Any]) -> Compared:
+    word = verdict(difference, about["margin"], about["remembers"], about["better"])
+    needed = would_decide(difference, about["margin"]) if word == "unclear" else None
+    return Compared(difference, retrained, word, needed, about["paired"])
+
+
+def of_cells(results: list[Result]) -> tuple[dict[Key, Compared], dict[Key, Estimate]]:
+    """Return the comparisons of the scores of whole cells, and the retrained models' estimates.
+
+    Retrained models have the value that the definition gives, or that was measured as `<name>_null`.
+    """
+    found, nulls = {}, {}
+    abouts = {(result.setting, name): result.about for result in results for name in result.cell_scores}
+    measured = {(line, name): values for line, _, name, values in cell_values(results)}
+    for (line, name), values in measured.items():
+        about = meaning_of(name, abouts[line.setting, name])
+        if about is None:
+            continue
+        null = measured.get((line, f"{name}_null"))
+        known = about["null"]
+        if null is None and known is None:
+            continue
+        estimate = Estimate(known, math.nan, 1) if null is None else _spread(null)
+        nulls[Line(line.setting, REFERENCE.name), name] = estimate
+        if known is not None and len(values) > 1:
+            difference = from_pairs([value - known for value in values], len(values))
+            found[line, name] = _judged(difference, estimate, about)
+    return found, nulls
+
+
+def retrained(scores: Mapping[Key, Values]) -> dict[Key, Estimate]:
     """Return the mean and interval of the retrained models by their line and score, where there are
     several."""
     found = {}
@@ -88,11 +120,11 @@ def retrained(scores: Mapping[tuple[Line, str], Values]) -> dict[tuple[Line, str
     return found
 
 
-def values_of(results: list[Result]) -> dict[tuple[Line, str], Values]:
+def values_of(results: list[Result]) -> dict[Key, Values]:
     """Return every score of every line but the retrained models' own, if the results say what it means
     and have several retrained models."""
     pools = _pools(results)
-    found: dict[tuple[Line, str], Values] = {}
+    found: dict[Key, Values] = {}
     for line, result, role in models(results):
         if role is REFERENCE or not result.references:
             continue
@@ -131,6 +163,9 @@ def _retrained_for(result: Result, name: str, paired: bool) -> dict[str, float]:
 
 
 def _estimate(values: list[float]) -> Estimate | None:
-    if len(values) < 2:
-        return None
-    return Estimate(sum(values) / len(values), half_width_of(values), len(values))
+    return _spread(values) if len(values) > 1 else None
+
+
+def _spread(values: list[float]) -> Estimate:
+    width = half_width_of(values) if len(values) > 1 else math.nan
+    return Estimate(sum(values) / len(values), width, len(values))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from runner.published import Published, read
 from runner.report.cells import ABSENT, Estimate, Estimates, gaps, statistics, values
-from runner.report.compare import Comparisons, Values, compared, retrained, values_of
+from runner.report.compare import Comparisons, Values, compared, of_cells, retrained, values_of
 from runner.report.labels import Description, descriptions, in_order, labels
 from runner.report.remarks import are_chosen, glossary, remarks, verdict_remarks
 from runner.report.text import (
@@ -92,12 +92,13 @@ class Report:
     @cached_property
     def comparisons(self) -> Comparisons:
         """The comparison with the retrained models by line and score (see `compared`)."""
-        return compared(self._compared_values)
+        return {**compared(self._compared_values), **of_cells(self.results)[0]}
 
     @cached_property
     def estimates(self) -> Estimates:
         """The estimates by line and score. Those of the retrained models are over all of them."""
-        return {**values(self.cells), **retrained(self._compared_values)}
+        nulls = of_cells(self.results)[1]
+        return {**values(self.cells), **retrained(self._compared_values), **nulls}
 
     @cached_property
     def _compared_values(self) -> dict[tuple[Line, str], Values]:
