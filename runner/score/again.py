@@ -37,13 +37,12 @@ class Again:
         complete = self._note_what_is_lacking(pieces)
         found = {model: self._scores(pieces, model) for model in pieces.models}
         roles = {model.name: scores for model, scores in found.items() if isinstance(model, Role)}
-        named = {name for scores in roles.values() for name in scores}
         references = {
             seed: {**each, "scores": {**each["scores"], **numbers(found[int(seed)])}}
             for seed, each in result.references.items()
         }
         plain = {role: numbers(scores) for role, scores in roles.items()}
-        about = glossary(self.metrics, named)
+        about = glossary(self.metrics, {name for scores in plain.values() for name in scores})
         again = replace(result, scores=plain, references=references, about=about)
         self.results.write(again, {role: matrices(scores) for role, scores in roles.items()})
         return complete
