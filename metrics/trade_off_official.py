@@ -23,7 +23,7 @@ class TradeOffOfficial(Metric):
     """`average_gap_official` and `tow_mia_official`, from 0 to 1.
 
     Absent without the training rows, or with fewer retained training rows than retained test rows. The
-    attack takes some seconds for 10,000 test rows.
+    attack takes about ten seconds a model for 10,000 test rows.
     """
 
     kind: ClassVar[str] = "metrics.trade_off_official.TradeOffOfficial"

@@ -2,10 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from metrics.evidence import Evidence, Needs
 from metrics.metric import Metric, numbers
@@ -130,6 +133,47 @@ def test_the_attack_on_two_losses_splits_them_in_the_middle(members: int, others
     """Both sides weigh the same, so their numbers of rows do not move the threshold: (0.2 + 1)/2."""
     found = loss_share(of_losses([0.59, 0.61, 0.61, 0.61], [0.2] * members, [1.0] * others))
     assert found == 0.25
+
+
+# Losses of members and of others that overlap, and losses that are dense enough to show a threshold.
+MEMBERS, OTHERS = [0.1, 0.2, 0.3, 0.4], [0.2, 0.5, 8.0]
+DENSE = torch.linspace(0.01, 1.5, 1000).tolist()
+
+
+def test_the_attack_is_the_regularised_logistic_regression_on_z_scores() -> None:
+    """It minimises ½w² + C Σ c_i ln(1 + e^{−y_i(w z_i + b)}) with C = 1 and c_i = n/(2 n_side)."""
+    losses = np.array(MEMBERS + OTHERS)
+    y = np.array([1] * 4 + [-1] * 3)
+    weight = np.where(y == 1, 7 / 8, 7 / 6)
+
+    def objective(wb: NDArray[np.float64], z: NDArray[np.float64]) -> float:
+        return float(wb[0] ** 2 / 2 + weight @ np.log1p(np.exp(-y * (wb[0] * z + wb[1]))))
+
+    z = (losses - losses.mean()) / losses.std()
+    w, b = minimize(objective, [0, 0], args=(z,), tol=1e-12).x
+    threshold = losses.mean() - losses.std() * b / w
+    below = np.mean(np.array(DENSE) < threshold)
+    assert loss_share(of_losses(DENSE, MEMBERS, OTHERS)) == pytest.approx(below, abs=0.0015)
+
+
+def test_the_support_vector_machine_solves_its_dual() -> None:
+    """It maximises Σ α − ½ Σ α_i α_j y_i y_j K_ij with K_ij = e^{−(p_i − p_j)²}, where 0 ≤ α ≤ C = 3 and
+    Σ α y = 0. Its score is Σ α_i y_i K(p_i, p) + b, and ±1 on the rows with 0 < α < C."""
+    members, others = [0.1, 0.3, 0.5], [0.05, 2.0, 6.0]
+    p, y = np.exp(-np.array(members + others)), np.array([1.0] * 3 + [-1.0] * 3)
+    kernel = np.exp(-((p[:, None] - p) ** 2))
+    alpha = minimize(
+        lambda a: (a * y) @ kernel @ (a * y) / 2 - a.sum(),
+        np.ones(6),
+        bounds=[(0, 3)] * 6,
+        constraints={"type": "eq", "fun": lambda a: a @ y},
+        options={"ftol": 1e-14, "maxiter": 1000},
+    ).x
+    free = (alpha > 0.01) & (alpha < 2.99)
+    b = np.mean((y - kernel @ (alpha * y))[free])
+    score = np.exp(-((np.exp(-np.array(DENSE))[:, None] - p) ** 2)) @ (alpha * y) + b
+    found = svc_share(of_losses(DENSE, members, others))
+    assert found == pytest.approx(np.mean(score < 0), abs=0.003)
 
 
 def test_the_attack_on_equal_populations_calls_half_of_the_rows_members() -> None:

@@ -67,6 +67,11 @@ def test_top5_counts_the_logits_above_the_labels() -> None:
     assert score(Top5(), logits, torch.tensor([1, 0])) == {"test_top5": 0.5}
 
 
+@pytest.mark.parametrize("k, scores", [(5, {}), (6, {"test_top5": 1.0})])
+def test_five_classes_have_no_top5(k: int, scores: Scores) -> None:
+    assert score(Top5(), torch.eye(k), torch.arange(k)) == scores
+
+
 def test_equal_logits_do_not_count_against_top5() -> None:
     assert score(Top5(), torch.zeros(3, 7), torch.tensor([0, 3, 6])) == {"test_top5": 1.0}
 
