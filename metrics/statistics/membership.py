@@ -46,7 +46,7 @@ def svc_share(predictions: Predictions) -> float | None:
     of SalUn (evaluation/SVC_MIA.py). None if one of the parts is missing, if a probability is not
     finite, or if fewer than |T| rows are retained.
 
-    Time and memory are quadratic in |T|: about ten seconds for 10,000 rows.
+    Time is quadratic in |T|: about ten seconds for 10,000 rows.
     """
     from sklearn.svm import SVC
 
