@@ -15,6 +15,9 @@ from metrics.predictions import PARTS, Predictions
 
 Matrix = list[list[float]]
 
+# The evidence that holds the retrained model of the same seed beside the scored one.
+COMPARING = Needs.REFERENCE | Needs.WEIGHTS | Needs.FEATURES | Needs.RELEARN | Needs.COSTS
+
 # A number; a list of numbers, one per target, from a metric of a whole cell; or a matrix.
 Scores = dict[str, float | list[float] | Matrix]
 
@@ -68,7 +71,7 @@ class Metric(Component):
     @property
     def paired(self) -> bool:
         """True if its scores compare a model with the retrained one of the same seed."""
-        return bool(self.needs & Needs.REFERENCE)
+        return bool(self.needs & COMPARING)
 
     @property
     def of_a_cell(self) -> bool:
