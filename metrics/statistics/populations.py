@@ -5,6 +5,7 @@ take those of N unlearned models, (N, T), and of R retrained ones, (R, T), and r
 (T,). N and R may differ.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,9 @@ DELTA = 1e-5
 CAP = 50.0  # ε where the populations are told apart without an error
 PEAKED = 0.01  # the ratio of two ranges below which ε is CAP
 BUCKET = 0.5  # the step of ε that halves the quality
+
+PER_UNIT = 100  # thresholds per logit of the challenge's grid
+BUFFER = 2.0  # logits by which its intervals may differ from the narrower range
 
 
 def margins_of(models: Sequence[Predictions]) -> Numbers:
@@ -80,7 +84,7 @@ def official_kl_divergences(unlearned: ArrayLike, retrained: ArrayLike) -> Numbe
 
 
 def epsilons(unlearned: ArrayLike, retrained: ArrayLike) -> Numbers:
-    """Return ε of each row, from 0 to 50: the largest that the errors of a threshold refute.
+    """Return ε of each row, from 0 to 50: the largest lower bound that a threshold's errors set.
 
     The sample with the larger median is called positive; of equal ones, the unlearned. A rule calls a
     model positive if φ ≥ t, for t at every margin of the row. ε is 50 where the range of one sample is
@@ -94,28 +98,26 @@ def epsilons(unlearned: ArrayLike, retrained: ArrayLike) -> Numbers:
         # FPR = P(negative ≥ t), FNR = P(positive < t)
         fpr = 1 - np.where(retrained_positive, below_u, below_r)
         fnr = np.where(retrained_positive, below_r, below_u)
-        found = np.maximum(found, refuted(fpr, fnr))
-    return np.where(peaked(u, r) | _apart(u, r), CAP, found)
+        found = np.maximum(found, _bounds(fpr, fnr))
+    return np.where(_peaked(u, r) | _apart(u, r), CAP, found)
 
 
-def refuted(fpr: Numbers, fnr: Numbers) -> Numbers:
-    """Return the ε that a rule with these error rates refutes, of the same shape, at least 0.
+def official_epsilons(unlearned: ArrayLike, retrained: ArrayLike) -> Numbers:
+    """Return ε of each row, from 0 to 50, over the rules of the challenge's published code.
 
-    (ε, δ)-indistinguishable populations have FPR + e^ε · FNR ≥ 1 − δ and FNR + e^ε · FPR ≥ 1 − δ for
-    every rule. Rates that are both 0 give 50. A single rate of 0 means too few models, and gives 0.
+    Its margins are ln(p_y + 1e-45) − ln(1 − p_y + 1e-45), which end at ±103.6. Its rules are thresholds
+    on a grid, and intervals about the narrower range. A row takes about 10 ms.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):  # a logarithm of a rate of 0 or of 1
-        first = np.log(1 - DELTA - fpr) - np.log(fnr)
-        second = np.log(1 - DELTA - fnr) - np.log(fpr)
-    # fmax passes over the NaN of a rate of 1
-    largest = np.fmax(np.fmax(first, second), 0)
-    return np.select([(fpr + fnr) == 0, fpr * fnr == 0], [CAP, 0.0], largest)
+    from scipy.special import expit
 
-
-def peaked(unlearned: Numbers, retrained: Numbers) -> Bools:
-    """Return True for each row in which the range of one sample is under 1 % of the other's."""
-    widths = np.ptp(unlearned, 0), np.ptp(retrained, 0)
-    return np.asarray(np.minimum(*widths) < PEAKED * np.maximum(*widths))
+    u, r = (
+        np.log(expit(phi) + 1e-45) - np.log(expit(-phi) + 1e-45)
+        for phi in _samples(unlearned, retrained)
+    )
+    found = np.full(u.shape[1], CAP)
+    for row in np.flatnonzero(~_peaked(u, r)):
+        found[row] = max(_of_thresholds(u[:, row], r[:, row]), _of_intervals(u[:, row], r[:, row]))
+    return found
 
 
 def qualities(found: ArrayLike, models: int) -> Numbers:
@@ -124,9 +126,10 @@ def qualities(found: ArrayLike, models: int) -> Numbers:
     H(ε) = 2^−b in bucket b = ⌊ε / ½⌋. It is 0 where the bucket ends above ⌈ln(models − 1)⌉, the largest
     ε that so few models can show.
     """
-    buckets: Numbers = np.floor(np.asarray(found, float) / BUCKET)
+    buckets = np.floor(np.asarray(found, float) / BUCKET)
     known = (buckets + 1) * BUCKET <= np.ceil(np.log(models - 1))
-    return np.where(known, np.exp2(-buckets), 0.0)
+    marks: Numbers = np.where(known, np.exp2(-buckets), 0.0)
+    return marks
 
 
 def _samples(unlearned: ArrayLike, retrained: ArrayLike) -> tuple[Numbers, Numbers]:
@@ -141,16 +144,74 @@ def _edges(u: Numbers, r: Numbers) -> Numbers:
 
 def _counts(sample: Numbers, edges: Numbers) -> Numbers:
     """Return the number of models from each edge up to below the next, (bins, T)."""
-    at_least = np.stack([(sample >= edge).sum(0) for edge in edges])
-    return (at_least[:-1] - at_least[1:]).astype(np.float64)
+    at_least = np.stack([(sample >= edge).sum(0, dtype=np.float64) for edge in edges])
+    counts: Numbers = at_least[:-1] - at_least[1:]
+    return counts
 
 
 def _apart(u: Numbers, r: Numbers) -> Bools:
     """Return True for each row in which the narrower range holds no margin of the other sample."""
-    held = np.where(np.ptp(u, 0) < np.ptp(r, 0), _holds(u, r), _holds(r, u))
-    return ~held
+    narrow_u = np.ptp(u, 0) < np.ptp(r, 0)
+    return ~np.where(narrow_u, _holds(u, r), _holds(r, u))
 
 
 def _holds(sample: Numbers, other: Numbers) -> Bools:
     """Return True for each row in which the range of the sample holds a margin of the other one."""
     return np.asarray(((other >= sample.min(0)) & (other <= sample.max(0))).any(0))
+
+
+def _bounds(fpr: Numbers, fnr: Numbers) -> Numbers:
+    """Return the lower bounds of ε that rules with these error rates set, of the same shape, at least 0.
+
+    For (ε, δ)-indistinguishable populations, every rule has FPR + e^ε · FNR ≥ 1 − δ and FNR + e^ε · FPR
+    ≥ 1 − δ. Rates that are both 0 give 50. A single rate of 0 means too few models, and gives 0.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):  # a logarithm of a rate of 0 or of 1
+        first = np.log(1 - DELTA - fpr) - np.log(fnr)
+        second = np.log(1 - DELTA - fnr) - np.log(fpr)
+    # fmax passes over the NaN of a rate of 1
+    largest = np.fmax(np.fmax(first, second), 0)
+    return np.select([(fpr + fnr) == 0, fpr * fnr == 0], [CAP, 0.0], largest)
+
+
+def _peaked(unlearned: Numbers, retrained: Numbers) -> Bools:
+    """Return True for each row in which the range of one sample is under 1 % of the other's."""
+    widths = np.ptp(unlearned, 0), np.ptp(retrained, 0)
+    return np.asarray(np.minimum(*widths) < PEAKED * np.maximum(*widths))
+
+
+def _of_thresholds(u: Numbers, r: Numbers) -> float:
+    """Return the largest ε of a row's samples, (N,) and (R,), at ⌈100 · range⌉ equal thresholds."""
+    positive, negative = (r, u) if np.median(r) > np.median(u) else (u, r)
+    both = np.concatenate([u, r])
+    count = math.ceil(np.ptp(both) * PER_UNIT)
+    thresholds = np.linspace(both.min(), both.max(), count)[:, None]
+    fpr, fnr = (negative >= thresholds).mean(1), (positive < thresholds).mean(1)
+    return float(_bounds(fpr, fnr).max(initial=0))
+
+
+def _of_intervals(u: Numbers, r: Numbers) -> float:
+    """Return the largest ε of a row's samples, (N,) and (R,), over intervals about the narrower range.
+
+    A model in the interval counts as one of the narrower sample.
+    """
+    positive, negative = (r, u) if np.ptp(u) >= np.ptp(r) else (u, r)
+    width = np.ptp(positive)
+    # right ends within ±2 of the maximum, widths within ±2 of the range
+    lowest, highest = positive.min() + width - BUFFER, positive.max() + BUFFER
+    right = np.linspace(lowest, highest, math.ceil((highest - lowest) * PER_UNIT))
+    starts = right - width
+    left = np.linspace(starts - BUFFER, starts + BUFFER, math.ceil(2 * BUFFER * PER_UNIT), axis=1)
+    fpr, fnr = _share_within(negative, left, right), 1 - _share_within(positive, left, right)
+    return float(_bounds(fpr, fnr).max())
+
+
+def _share_within(sample: Numbers, left: Numbers, right: Numbers) -> Numbers:
+    """Return the share of a sample in each interval, (rights, lefts), for `right` (rights,) and `left`
+    (rights, lefts)."""
+    ordered = np.sort(sample)
+    # up to the right end, less those below the left end; 0 if the ends have changed places
+    up_to = np.searchsorted(ordered, right, "right")[:, None]
+    within = np.maximum(up_to - np.searchsorted(ordered, left), 0)
+    shares: Numbers = within / len(sample)
+    return shares
