@@ -13,7 +13,7 @@ null is that of half of the retrained models against the other half.
 
 The published code stops at every row with more than one threshold (`assert thr_eps` of an array), needs
 CUDA, and unlearns one original N times. Here the assertion is left out, and each unlearned model has an
-original of its own. A row takes about 10 ms, so that the first `rows` rows count alone.
+original of its own. A row takes about 6 ms, so that the first `rows` rows count alone.
 
 Source: `metric.py` of github.com/google-deepmind/unlearning_evaluation; Triantafillou et al., arXiv
 2406.09073.

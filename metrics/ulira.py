@@ -13,10 +13,10 @@ The means are those of the row over the other pairs, of k = N/2 − 1 models eac
 Σ (φ − μ)² / (T (k − 1)) over the T rows, at least 1e-12. `ulira_auc` is the AUC of each target. The
 rates at 1 % and 0.1 % false positives pool the scores of all targets.
 
-The pair of the target is left out, because with its other model the means favour one side. Variances
-are pooled, because those of single rows need some 32 models. There are two, because forgetting may
-change the spread alone. Known case: for normal margins shifted by δσ, the AUC tends to Φ(δ/√2) with N.
-For δ = 1, 16 models give 0.73 of 0.76.
+The whole pair of the target is left out, because without the target alone its side would be one model
+short, which biases the AUC. Variances are pooled, because those of single rows need some 32 models.
+There are two, because forgetting may change the spread alone. Known case: for normal margins shifted by
+δσ, the AUC tends to Φ(δ/√2) with N. For δ = 1, 16 models give 0.73 of 0.76.
 
 Source: Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of
 Privacy", arXiv 2403.01218; the attack is that of Carlini et al., arXiv 2112.03570.

@@ -6,13 +6,16 @@ IN. Margins φ are (N, T).
 """
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from metrics.statistics.roc import auc, tpr
 
 Numbers = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 FLOOR = 1e-12  # of a variance, in squared logits
-RATES = {"tpr_1": 0.01, "tpr_01": 0.001}  # the false positive rates, by the score's name
+ONE_IN = {"tpr_1": 100, "tpr_01": 1000}  # rows never seen per false alarm, by the score's name
 
 
 def likelihood_ratios(targets: ArrayLike, shadows: ArrayLike, forgot: ArrayLike) -> Numbers:
@@ -29,7 +32,7 @@ def likelihood_ratios(targets: ArrayLike, shadows: ArrayLike, forgot: ArrayLike)
     ratios = np.empty_like(phi)
     for pair in range(len(seen)):
         pair_of_targets = slice(2 * pair, 2 * pair + 2)
-        # with one of the pair left in, its side had one model more than the other side
+        # the whole pair is left out: without the target alone, its side would be one model short
         others = np.delete(trained, pair, 0), np.delete(unseen, pair, 0)
         inside, outside = (_log_density(phi[pair_of_targets], sample) for sample in others)
         ratios[pair_of_targets] = inside - outside
@@ -48,27 +51,19 @@ def aucs(scores: ArrayLike, forgot: ArrayLike) -> list[float]:
 
     A target that forgot all rows, or none, has no AUC and is left out.
     """
-    from sklearn.metrics import roc_auc_score
-
-    targets = zip(np.asarray(forgot, bool), np.asarray(scores, np.float64), strict=True)
-    return [float(roc_auc_score(seen, own)) for seen, own in targets if 0 < seen.sum() < len(seen)]
+    targets = zip(np.asarray(scores), np.asarray(forgot), strict=True)
+    areas = [auc(*_by_side(*target)) for target in targets]
+    return [area for area in areas if area is not None]
 
 
 def attack_rates(scores: ArrayLike, forgot: ArrayLike) -> dict[str, float]:
     """Return the largest true positive rates of a rule s ≥ t over the scores of all targets.
 
     `tpr_1` has a false positive rate of at most 0.01, and `tpr_01` of at most 0.001. A rate is absent
-    if less than one row never seen is allowed to be taken for a forgotten one.
+    if so few rows were never seen that none of them may be taken for a forgotten one.
     """
-    from sklearn.metrics import roc_curve
-
-    seen = np.asarray(forgot, bool).ravel()
-    if not 0 < seen.sum() < len(seen):
-        return {}
-    fpr, tpr, _ = roc_curve(seen, np.asarray(scores, np.float64).ravel(), drop_intermediate=False)
-    negatives = (~seen).sum()
-    defined = {name: rate for name, rate in RATES.items() if negatives * rate >= 1}
-    return {name: float(tpr[fpr <= rate].max()) for name, rate in defined.items()}
+    rates = {name: tpr(*_by_side(scores, forgot), one_in) for name, one_in in ONE_IN.items()}
+    return {name: rate.value for name, rate in rates.items() if rate}
 
 
 def mean_forgotten_scores(scores: ArrayLike, forgot: ArrayLike) -> Numbers:
@@ -88,3 +83,9 @@ def _log_density(phi: Numbers, sample: Numbers) -> Numbers:
     variance = max(float(((sample - mean) ** 2).sum()) / freedom, FLOOR)
     density: Numbers = norm.logpdf(phi, mean, variance**0.5)
     return density
+
+
+def _by_side(scores: ArrayLike, forgot: ArrayLike) -> tuple[Tensor, Tensor]:
+    """Return the scores of the forgotten rows, and of the rows never seen."""
+    values, seen = np.asarray(scores, np.float64), np.asarray(forgot, bool)
+    return torch.from_numpy(values[seen]), torch.from_numpy(values[~seen])

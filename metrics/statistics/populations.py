@@ -106,7 +106,7 @@ def official_epsilons(unlearned: ArrayLike, retrained: ArrayLike) -> Numbers:
     """Return ε of each row, from 0 to 50, over the rules of the challenge's published code.
 
     Its margins are ln(p_y + 1e-45) − ln(1 − p_y + 1e-45), which end at ±103.6. Its rules are thresholds
-    on a grid, and intervals about the narrower range. A row takes about 10 ms.
+    on a grid, and intervals about the narrower range. A row takes about 6 ms.
     """
     from scipy.special import expit
 
@@ -202,16 +202,19 @@ def _of_intervals(u: Numbers, r: Numbers) -> float:
     right = np.linspace(lowest, highest, math.ceil((highest - lowest) * PER_UNIT))
     starts = right - width
     left = np.linspace(starts - BUFFER, starts + BUFFER, math.ceil(2 * BUFFER * PER_UNIT), axis=1)
-    fpr, fnr = _share_within(negative, left, right), 1 - _share_within(positive, left, right)
+    within_n, within_p = _counts_within(negative, left, right), _counts_within(positive, left, right)
+    # few of the pairs of counts are different ones
+    size = len(positive) + 1
+    pairs = np.flatnonzero(np.bincount((within_n * size + within_p).ravel()))
+    fpr, fnr = pairs // size / len(negative), 1 - pairs % size / len(positive)
     return float(_bounds(fpr, fnr).max())
 
 
-def _share_within(sample: Numbers, left: Numbers, right: Numbers) -> Numbers:
-    """Return the share of a sample in each interval, (rights, lefts), for `right` (rights,) and `left`
+def _counts_within(sample: Numbers, left: Numbers, right: Numbers) -> NDArray[np.int64]:
+    """Return the number of models in each interval, (rights, lefts), for `right` (rights,) and `left`
     (rights, lefts)."""
     ordered = np.sort(sample)
     # up to the right end, less those below the left end; 0 if the ends have changed places
     up_to = np.searchsorted(ordered, right, "right")[:, None]
-    within = np.maximum(up_to - np.searchsorted(ordered, left), 0)
-    shares: Numbers = within / len(sample)
-    return shares
+    counts: NDArray[np.int64] = np.maximum(up_to - np.searchsorted(ordered, left), 0)
+    return counts
