@@ -1,8 +1,7 @@
 """The null of a comparison of populations: half of the retrained models against the other half.
 
-Few models make two equal populations look different, so that a comparison means something beside its
-null alone. The halves have fewer models than the populations that are compared, and so their null is
-rather too large than too small.
+Few models make two equal populations look different, so that a comparison is read beside its null. The
+halves have fewer models than the populations that are compared, and look more different for that reason.
 """
 
 import math
@@ -49,6 +48,6 @@ def with_nulls(about: Mapping[str, Score]) -> dict[str, Score]:
     nulls = {}
     for name, score in about.items():
         words = name.replace("_", " ").capitalize()
-        says = f"{words} of half of the retrained models against the other half, as if it was unlearned."
+        says = f"{words} of half of the retrained models, taken as unlearned, against the other half."
         nulls[f"{name}_null"] = replace(score, says=says)
     return dict(about) | nulls
