@@ -30,7 +30,7 @@ Given = dict[Needs, object]
 
 def metric_of(name: str) -> Metric:
     """Return the metric that an option names."""
-    (found,) = plan_of(f"metric=[{name}]").metrics
+    (found,) = plan_of(f"metric=[{name}]", "evaluation.shadows=16").metrics
     return found
 
 
