@@ -175,7 +175,7 @@ def curve(plan: "Plan", stage: str, weights: str, recipe: Recipe, probes: Identi
         "model": identity_of(plan.architecture),
         "request": request(plan),
         "weights": weights,
-        "rows": stage,
+        "kind": stage,
         "recipe": identity_of(recipe),
         "probes": probes,
         "batches": plan.evaluation.curve_batches,
