@@ -68,6 +68,8 @@ class Evaluation:
     the training rows. `every` also scores the model after that many passes of unlearning; null does not.
     It has no effect on the reference, on methods without passes, and on SISA, whose slices serve every
     request. `batch_size` is the number of rows predicted at once. `metrics` are components by name.
+    `curve_batches` is the length of the trainings `relearn` and `recover`, which are looked at every
+    `curve_look` batches.
     """
 
     reference: Any = MISSING
@@ -79,6 +81,8 @@ class Evaluation:
     train: bool = MISSING
     every: Annotated[int, COUNT] | None = MISSING
     batch_size: Annotated[int, COUNT] = MISSING
+    curve_batches: Annotated[int, COUNT] = MISSING
+    curve_look: Annotated[int, COUNT] = MISSING
     metrics: dict[str, Any] = MISSING
 
 

@@ -21,6 +21,7 @@ from data.streams import Streams
 from methods.base import Method, Problem
 from methods.training.cost import Meter
 from methods.training.loop import Conditions
+from metrics.evidence import Point
 from metrics.predictions import Predictions
 from runner import stages
 from runner.compose import composed
@@ -176,6 +177,22 @@ class Stages:
     def predictions(self, made: Artefact, method: Method | None = None) -> Predictions:
         """Return the predictions of a model that `method` made, or of the original."""
         return stages.predictions(self._workspace, self.request, made, method)
+
+    def random_predictions(self) -> Predictions:
+        """Return the predictions of a model with random weights."""
+        return stages.random_predictions(self._workspace, self.request)
+
+    def features(self, made: Artefact, method: Method | None = None) -> Mapping[str, Tensor] | None:
+        """Return the features of a model that `method` made, or of the original."""
+        return stages.features(self._workspace, self.request, made, method)
+
+    def curve(self, kind: str, made: Artefact, method: Method | None = None) -> list[Point]:
+        """Return the looks at a training of a model that `method` made, or of the original."""
+        return stages.curve(self._workspace, self.request, stages.Curve(kind), made, method)
+
+    def batches_per_epoch(self, kind: str) -> int:
+        """Return the batches in one pass of such a training."""
+        return stages.batches_per_epoch(self._workspace, stages.Curve(kind))
 
     def problem(self, method: Method, original: Artefact, conditions: Conditions) -> Problem:
         """Return the problem that a method is given."""

@@ -111,6 +111,10 @@ class Meter:
         self.cost.gradient_examples = spent
         return True
 
+    def elapsed(self) -> float:
+        """Return the seconds since the start of the context, without those of `paused`."""
+        return self.cost.seconds + self._now() - self._started
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave the time and memory of the body out of the cost."""

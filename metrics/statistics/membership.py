@@ -19,7 +19,7 @@ def loss_share(predictions: Predictions) -> float | None:
     """Return the share of `train_forget` that a logistic regression on the loss calls members.
 
     It is fitted on `train_retain` (1) and `test_retain` (0), with C = 1, on the loss in units of their
-    standard deviation, and both sides have the same weight (METRICS §6, `mia_loss`). None if one of the
+    standard deviation, and both sides have the same weight (`mia_loss`). None if one of the
     three parts is missing, if a loss is not finite, or if the losses it is fitted on are all equal.
     """
     from sklearn.linear_model import LogisticRegression

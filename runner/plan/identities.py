@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from data.component import identity_of
 from methods.base import Method
 from methods.recording.recorder import Recorder
+from methods.training.descent import Recipe
 from metrics.accuracy import Accuracy
 from metrics.class_accuracy import ClassAccuracy
 from metrics.confusion import Confusion
@@ -28,6 +29,10 @@ VERSIONS = {
     "unlearn": 1,
     "repair": 1,
     "predict": 2,
+    "random": 1,
+    "features": 1,
+    "relearn": 1,
+    "recover": 1,
 }
 
 # The metrics of `evaluation.every`, whatever others a run has: they are in the keys of trainings.
@@ -141,11 +146,59 @@ def predict(plan: "Plan", weights: str, split: str) -> Identity:
     """Identify the predictions of a split. They depend on the weights' checksum, not on their method."""
     return {
         "version": VERSIONS["predict"],
+        **_forward(plan),
+        "weights": weights,
+        "split": split,
+    }
+
+
+def random(plan: "Plan", split: str) -> Identity:
+    """Identify the predictions of a split by a model with random weights, one for each seed."""
+    return {
+        "version": VERSIONS["random"],
+        **_forward(plan),
+        "seed": plan.seed,
+        "split": split,
+    }
+
+
+def features(plan: "Plan", weights: str, rows: Identity) -> Identity:
+    """Identify the inputs of the last linear layer. `rows` holds checksums of the rows to forget."""
+    return {
+        "version": VERSIONS["features"],
+        **_forward(plan),
+        "weights": weights,
+        "layer": "head input",
+        "rows": rows,
+    }
+
+
+def curve(plan: "Plan", stage: str, weights: str, recipe: Recipe, probes: Identity) -> Identity:
+    """Identify the looks at a training by `recipe` that begins at `weights`.
+
+    `stage` is its stage, and `probes` holds the largest numbers of rows that a look predicts.
+    """
+    return {
+        "version": VERSIONS[stage],
+        "data": data(plan),
+        "model": identity_of(plan.architecture),
+        "request": request(plan),
+        "weights": weights,
+        "kind": stage,
+        "recipe": identity_of(recipe),
+        "probes": probes,
+        "batches": plan.evaluation.curve_batches,
+        "look": plan.evaluation.curve_look,
+        "seed": plan.seed,
+    }
+
+
+def _forward(plan: "Plan") -> Identity:
+    """Identify what decides a forward pass, apart from weights and rows."""
+    return {
         "data": data(plan),
         "model": identity_of(plan.architecture),
         "precision": plan.recipe.precision.name,
-        "weights": weights,
-        "split": split,
     }
 
 

@@ -57,16 +57,18 @@ class LivePieces:
         return self._of(model, lambda made: weights(made.path))
 
     def features(self, model: Model) -> Mapping[str, Tensor] | None:
-        raise NotImplementedError
+        maker = self._maker(model)
+        return self._of(model, lambda made: stages.features(self.ws, self.request, made, maker))
 
     def curve(self, kind: str, model: Model) -> Sequence[Point] | None:
-        raise NotImplementedError
+        maker, training = self._maker(model), stages.Curve(kind)
+        return self._of(model, lambda made: stages.curve(self.ws, self.request, training, made, maker))
 
-    def batches_per_epoch(self, kind: str) -> int | None:
-        raise NotImplementedError
+    def batches_per_epoch(self, kind: str) -> int:
+        return stages.batches_per_epoch(self.ws, stages.Curve(kind))
 
-    def random(self) -> Predictions | None:
-        raise NotImplementedError
+    def random(self) -> Predictions:
+        return stages.random_predictions(self.ws, self.request)
 
     def population(self) -> Population | None:
         if self.ws.plan.reference is None:

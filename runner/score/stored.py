@@ -1,5 +1,6 @@
 """The pieces of evidence of a stored result: what the store holds of its models, and nothing more."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +13,11 @@ from metrics.predictions import Predictions, by_part
 from runner.results import Result
 from runner.roles import ROLE, Role
 from runner.score.evidence import Model
+from runner.stages.curve import COUNTED, Curve, points_of
+from runner.stages.features import features_of
 from runner.stages.models import MODEL, weights, weights_of
 from runner.stages.predict import stored_predictions
-from runner.stages.request import stored_request
+from runner.stages.request import stored_facts, stored_request
 from runner.store import Artefact, Store
 
 # Predictions by weights and request, shared by the results of a name.
@@ -47,7 +50,12 @@ class StoredPieces:
             return None
         key = (self.models[model], request.key)
         if key not in self.shelf:
-            found = self._predicted(self.models[model], request)
+            made = {
+                self._identity(one)["split"]: one
+                for one in self._of_stage("predict")
+                if self._identity(one)["weights"] == self.models[model]
+            }
+            found = self._in_parts(made)
             if found is None:
                 return None
             self.shelf[key] = found
@@ -66,16 +74,23 @@ class StoredPieces:
         return None
 
     def features(self, model: Model) -> Mapping[str, Tensor] | None:
-        raise NotImplementedError
+        made = self._made_of("features", model)
+        return None if made is None else features_of(made)
 
     def curve(self, kind: str, model: Model) -> Sequence[Point] | None:
-        raise NotImplementedError
+        made = self._made_of(kind, model)
+        return None if made is None else points_of(made)
 
     def batches_per_epoch(self, kind: str) -> int | None:
-        raise NotImplementedError
+        made = next(iter(self._of_stage(kind)), None)
+        if made is None or self.request is None:
+            return None
+        rows = stored_facts(self.request)[COUNTED[Curve(kind)]]
+        return math.ceil(rows / self._identity(made)["recipe"]["batch_size"])
 
     def random(self) -> Predictions | None:
-        raise NotImplementedError
+        found = {self._identity(made)["split"]: made for made in self._of_stage("random")}
+        return self._in_parts(found)
 
     def population(self) -> Population | None:
         return None  # a result does not name the models of other seeds
@@ -83,17 +98,19 @@ class StoredPieces:
     def shadows(self) -> Shadows | None:
         return None  # nor shadow models
 
-    def _predicted(self, weights: str, request: Artefact) -> Predictions | None:
-        """Return the stored predictions of a model, or None if those of the test set are absent."""
-        splits = {}
-        for made in self._of_stage("predict"):
-            identity = self._identity(made)
-            if identity["weights"] == weights:
-                splits[identity["split"]] = stored_predictions(made)
-        if "test" not in splits:
+    def _in_parts(self, made: Mapping[str, Artefact]) -> Predictions | None:
+        """Return stored predictions by split in parts, or None if those of the test set are absent."""
+        if "test" not in made or self.request is None:
             return None
-        found = stored_request(request)
+        splits = {split: stored_predictions(artefact) for split, artefact in made.items()}
+        found = stored_request(self.request)
         return by_part(splits, {"train": found.rows, "test": found.test}, found.target)
+
+    def _made_of(self, stage: str, model: Model) -> Artefact | None:
+        """Return the artefact of a stage that was made of a model's weights."""
+        weights = self.models.get(model)
+        each = (made for made in self._of_stage(stage) if self._identity(made)["weights"] == weights)
+        return next(each, None)
 
     @cached_property
     def request(self) -> Artefact | None:
