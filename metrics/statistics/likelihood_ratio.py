@@ -23,7 +23,7 @@ def likelihood_ratios(targets: ArrayLike, shadows: ArrayLike, forgot: ArrayLike)
 
     `targets` are the margins of the attacked models, and `shadows` those of the attacker's models, in
     the same order. For target j, the means of a row are those of the other N/2 − 1 pairs. The variances
-    are pooled over all rows. N is even and at least 6 (METRICS §7, `ulira`).
+    are pooled over all rows. N is even and at least 6.
     """
     phi, seen = np.asarray(targets, np.float64), np.asarray(forgot, bool)[0::2]
     first, second = np.asarray(shadows, np.float64)[0::2], np.asarray(shadows, np.float64)[1::2]

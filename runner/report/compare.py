@@ -13,12 +13,12 @@ from runner.roles import REFERENCE
 
 class Compared(NamedTuple):
     """A line's score beside the retrained models: its difference from them, their own mean and interval,
-    the verdict, and the number of seeds and retrained models that would decide an unclear one. `paired`
-    is true if the score itself compares with a retrained model."""
+    the verdict if there is one, and the number of seeds and retrained models that would decide an unclear
+    one. `paired` is true if the score itself compares with a retrained model."""
 
     difference: Difference
     retrained: Estimate
-    verdict: str
+    verdict: str | None
     needed: int | None
     paired: bool
 
@@ -80,7 +80,15 @@ def compared(scores: Mapping[Key, Values]) -> dict[Key, Compared]:
 
 
 def _judged(difference: Difference, retrained: Estimate, about: Mapping[str, Any]) -> Compared:
-    word = verdict(difference, about["margin"], about["remembers"], about["better"])
+    """Return the comparison with its verdict.
+
+    A score that compares two models tells only that they differ. Without a margin, as of a speed-up,
+    that is no verdict.
+    """
+    better, remembers = "reference" if about["paired"] else about["better"], about["remembers"]
+    if about["paired"] and not remembers and about["margin"] is None:
+        return Compared(difference, retrained, None, None, True)
+    word = verdict(difference, about["margin"], remembers, better)
     needed = would_decide(difference, about["margin"]) if word == "unclear" else None
     return Compared(difference, retrained, word, needed, about["paired"])
 

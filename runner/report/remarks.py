@@ -47,7 +47,11 @@ def verdict_remarks(
     comparisons: Comparisons, lines: Collection[Line], columns: Collection[str]
 ) -> list[str]:
     """Return the remarks on the verdicts in these lines and columns; none if there is no verdict."""
-    shown = [each for (line, name), each in comparisons.items() if line in lines and name in columns]
+    shown = [
+        each
+        for (line, name), each in comparisons.items()
+        if line in lines and name in columns and each.verdict
+    ]
     if not shown:
         return []
     counts = sorted({int(each.retrained.n) for each in shown})

@@ -124,7 +124,9 @@ class Report:
 
     def _text(self, style: Style) -> str:
         cells = self.cells
-        most = int(cells["n"].max()) if len(cells) else 0
+        of_cells = {name for result in self.results for name in result.cell_scores}
+        by_seed = cells[~cells.index.isin(of_cells, level="metric")]
+        most = int(by_seed["n"].max()) if len(by_seed) else 0
         metrics = set(cells.index.get_level_values("metric"))
         with_gap = set(cells.index.get_level_values("metric")[cells["gap"].notna()]) - COSTS
         lines = {line: self.labels[line] for line in self.lines()}
@@ -165,7 +167,9 @@ class Report:
                 width = difference.half_width(0.95) if difference.n > 1 else math.nan
                 estimate = Estimate(difference.mean, width, difference.n)
             gap = cell(estimate, "+", expected)
-            return gap if found is None else f"{gap} {marked(found.verdict, found.needed)}"
+            if found is None or found.verdict is None:
+                return gap
+            return f"{gap} {marked(found.verdict, found.needed)}"
 
         return text
 

@@ -85,8 +85,9 @@ class StoredPieces:
         made = next(iter(self._of_stage(kind)), None)
         if made is None or self.request is None:
             return None
-        rows = stored_facts(self.request)[COUNTED[Curve(kind)]]
-        return math.ceil(rows / self._identity(made)["recipe"]["batch_size"])
+        rows: int = stored_facts(self.request)[COUNTED[Curve(kind)]]
+        batch_size: int = self._identity(made)["recipe"]["batch_size"]
+        return math.ceil(rows / batch_size)
 
     def random(self) -> Predictions | None:
         found = {self._identity(made)["split"]: made for made in self._of_stage("random")}
