@@ -12,9 +12,12 @@ from runner.roles import REFERENCE
 
 
 class Compared(NamedTuple):
-    """A line's score beside the retrained models: its difference from them, their own mean and interval,
-    the verdict if there is one, and the number of seeds and retrained models that would decide an unclear
-    one. `paired` is true if the score itself compares with a retrained model."""
+    """A line's score beside the retrained models.
+
+    It holds its difference from them, their own mean and interval, the verdict if there is one, and the
+    number of seeds and retrained models that would decide an unclear one. `paired` is true if the score
+    itself compares with a retrained model.
+    """
 
     difference: Difference
     retrained: Estimate
