@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 from torch import Tensor
 
 from metrics import mia_loss_official
@@ -225,6 +226,19 @@ def test_the_attack_of_ssd_counts_entropies_below_its_threshold() -> None:
     assert score("mia_ssd_official", MiaSSDOfficial(), parts) == pytest.approx(share)
 
 
+def test_the_attack_of_bad_teacher_is_a_support_vector_machine_without_balance() -> None:
+    parts = request(normal(500, 1, 0), normal(400, 2, 1), normal(100, 0, 2))
+    entropy = {part: entropies(parts, part).numpy()[:, None] for part in parts.logits}
+    x = np.concatenate([entropy["train_retain"], entropy["test"]])
+    attack = SVC(C=3, kernel="rbf", gamma=1).fit(x, [1] * 400 + [0] * 100)
+    share = attack.predict(entropy["train_forget"]).mean()
+    # float32 entropies may move single rows across the threshold
+    found = score("mia_bad_teacher_official", MiaBadTeacherOfficial(), parts)
+    assert found == pytest.approx(share, abs=2 / 500)
+    balanced = SVC(C=3, kernel="rbf", gamma=1, class_weight="balanced").fit(x, [1] * 400 + [0] * 100)
+    assert abs(balanced.predict(entropy["train_forget"]).mean() - share) > 0.1
+
+
 def test_efficacy_official_needs_as_many_retained_rows_as_test_rows() -> None:
     forget = normal(50, 1, 0)
     known, unknown = normal(60, 5, 1), normal(60, -5, 2)
@@ -263,6 +277,31 @@ def test_scrub_takes_test_rows_of_the_forgotten_classes_and_the_kit_all() -> Non
     found = scores_of(MiaLossOfficial(), Predictions(logits, labels, 2))
     assert found["mia_loss_scrub_official"] == 1.0
     assert 0.6 < found["mia_loss_kit_official"] < 0.9  # type: ignore[operator]
+
+
+def test_the_kit_has_ten_splits_and_scrub_five() -> None:
+    """Of 6 rows a side, a split holds out 2: the mean of 10 splits is in twentieths, of 5 in tenths."""
+    drawn = [request(*(normal(6, 0, seed + side) for side in range(3))) for seed in range(0, 30, 3)]
+    found = [scores_of(MiaLossOfficial(), parts) for parts in drawn]
+    twentieths = {
+        name: [20 * scores[name] for scores in found]  # type: ignore[operator]
+        for name in ("mia_loss_kit_official", "mia_loss_scrub_official")
+    }
+    for values in twentieths.values():
+        assert values == pytest.approx([round(value) for value in values])
+    assert any(round(value) % 2 for value in twentieths["mia_loss_kit_official"])
+    assert not any(round(value) % 2 for value in twentieths["mia_loss_scrub_official"])
+
+
+def test_scrub_cuts_losses_at_100() -> None:
+    """A member with a loss of a million leaves the regression no slope; one with 100, little."""
+    test, some = normal(100, 0, 0), torch.arange(100) < 1
+    far, near = (
+        request(normal(100, 4, 1).masked_fill(some, margin), test, test) for margin in (-1e6, -100)
+    )
+    cut, uncut = "mia_loss_scrub_official", "mia_loss_kit_official"
+    assert score(cut, MiaLossOfficial(), far) == score(cut, MiaLossOfficial(), near)
+    assert score(uncut, MiaLossOfficial(), far) != score(uncut, MiaLossOfficial(), near)
 
 
 def test_fewer_than_six_rows_of_a_side_leave_a_split_without_it() -> None:
