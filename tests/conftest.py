@@ -21,6 +21,8 @@ from data.streams import Streams
 from methods.base import Method, Problem
 from methods.training.cost import Meter
 from methods.training.loop import Conditions
+from metrics.evidence import Evidence, Needs
+from metrics.metric import Scores, scored
 from metrics.predictions import Predictions
 from runner import stages
 from runner.compose import composed
@@ -29,6 +31,7 @@ from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.process import prepare
 from runner.results import Results
+from runner.stages import corrupted
 from runner.stages.models import MODEL
 from runner.stages.unlearn import problem
 from runner.stages.workspace import Workspace
@@ -131,8 +134,13 @@ class Stages:
 
     @property
     def dataset(self) -> Dataset:
-        """The data, on the device."""
+        """The data that the original is trained on, on the device."""
         return self._workspace.dataset
+
+    @property
+    def clean(self) -> Dataset:
+        """The data before the corruption of a scenario."""
+        return self._workspace.clean
 
     @cached_property
     def request(self) -> Request:
@@ -167,6 +175,17 @@ class Stages:
     def unlearn(self, original: Artefact) -> Artefact:
         """Return the model that the run's method makes of the original."""
         return stages.unlearn(self._workspace, self.request, original)
+
+    def reference(self, original: Artefact) -> Artefact:
+        """Return the retrained model."""
+        assert self.plan.reference is not None
+        return stages.reference(self._workspace, self.request, original, self.plan.reference)
+
+    def corrupted_scores(self, made: Artefact) -> Scores:
+        """Return the scores of a model, of a corrupted data set, by the metrics of the plan."""
+        found = corrupted.evidence(self._workspace, self.request, made)
+        evidence = {Needs.PREDICTIONS: self.predictions(made), **found}
+        return scored(self.plan.metrics, Evidence(evidence))
 
     def repair(self, repair: Method, unlearned: Artefact) -> Artefact:
         """Return the unlearned model, repaired."""

@@ -28,6 +28,7 @@ VERSIONS = {
     "unlearn": 1,
     "repair": 1,
     "predict": 2,
+    "poison_test": 1,
 }
 
 # The metrics of `evaluation.every`, whatever others a run has: they are in the keys of trainings.
@@ -35,12 +36,14 @@ LOOKS = (Accuracy(), Loss(), ClassAccuracy(), Confusion())
 
 
 def data(plan: "Plan") -> Identity:
-    """Identify the data set in use: its preparation, its limit and its rare classes."""
+    """Identify the data set in use: its preparation, its limit, its rare classes and its corruption."""
+    corruption = plan.scenario.corruption()
     rare = {"rare": {str(label): rows for label, rows in sorted(plan.rare.items())}}
     return {
         "source": identity_of(plan.source),
         "limit": plan.data.limit,
         **(rare if plan.rare else {}),
+        **({} if corruption is None else {"corruption": corruption}),
     }
 
 
@@ -137,6 +140,16 @@ def predict(plan: "Plan", weights: str, split: str) -> Identity:
         "precision": plan.recipe.precision.name,
         "weights": weights,
         "split": split,
+    }
+
+
+def poison_test(plan: "Plan", weights: str) -> Identity:
+    """Identify the alignments of a model with the noise in poisoned rows, by the weights' checksum."""
+    return {
+        "version": VERSIONS["poison_test"],
+        "data": data(plan),
+        "model": identity_of(plan.architecture),
+        "weights": weights,
     }
 
 

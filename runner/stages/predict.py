@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data.requests import Request
+from data.split import Split
 from methods.base import Method
 from methods.training.loop import Diverged
 from metrics.predictions import Predictions, by_part, predict
@@ -31,7 +32,7 @@ def predictions(
     `maker` is the method that made the model, or None if it has the original's architecture. Training
     rows are predicted only if the evaluation asks for them.
     """
-    found = {split: _stored(ws, made, maker, split) for split in _splits(ws)}
+    found = {split: stored(ws, made, maker, split) for split in _splits(ws)}
     return _parts(request, found)
 
 
@@ -53,9 +54,16 @@ def _parts(request: Request, found: Mapping[str, Predicted]) -> Predictions:
     return by_part(found, {"train": request.rows, "test": request.test}, request.target)
 
 
-def _stored(ws: Workspace, made: Artefact, maker: Method | None, split: str) -> Predicted:
+def stored(
+    ws: Workspace, made: Artefact, maker: Method | None, split: str, shown: Split | None = None
+) -> Predicted:
+    """Return the logits of an artefact's model on a split of this name, predicting it if absent.
+
+    `shown` are the rows of a split that the data set does not have.
+    """
+
     def produce(folder: Path) -> None:
-        logits, labels, rows = _predict(ws, load(ws, made, maker), split)
+        logits, labels, rows = _predict(ws, load(ws, made, maker), split, shown)
         if not logits.isfinite().all():
             raise Diverged(
                 "the outputs are no longer finite: lower the learning rate, set clip, or choose "
@@ -68,9 +76,9 @@ def _stored(ws: Workspace, made: Artefact, maker: Method | None, split: str) -> 
     return tensors["logits"], tensors["labels"], tensors["rows"]
 
 
-def _predict(ws: Workspace, model: nn.Module, name: str) -> Predicted:
+def _predict(ws: Workspace, model: nn.Module, name: str, shown: Split | None = None) -> Predicted:
     """Predict a whole split, keeping the first K logits of each row: a method may have added others."""
-    plan, split = ws.plan, getattr(ws.dataset, name)
+    plan, split = ws.plan, getattr(ws.dataset, name) if shown is None else shown
     with Bar(f"predict {name}") as bar:
         bar.expect(len(split))
         bf16 = plan.recipe.precision is Precision.bf16

@@ -36,7 +36,15 @@ class Workspace:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data on the device, loaded when the first stage needs them.
+        """The data on the device, as the original is trained on them: corrupted if the scenario does."""
+        scenario = self.plan.scenario
+        corrupted = scenario.corrupt(self.clean)
+        dataset = returned(scenario, "corrupt", corrupted, Dataset, "a data.split.Dataset")
+        return dataset.to(self.plan.device)
+
+    @cached_property
+    def clean(self) -> Dataset:
+        """The data before any corruption, on the CPU, loaded when the first stage needs them.
 
         A source that draws from the global random generator finds the same there in every stage.
         """
@@ -48,7 +56,7 @@ class Workspace:
             dataset = dataset.limited(plan.data.limit)
         for label, rows in plan.rare.items():
             dataset = dataset.thinned(label, rows)
-        return dataset.to(plan.device)
+        return dataset
 
     def streams(self, scope: str) -> Streams:
         """Return the random streams of a scope for the run's seed."""
