@@ -361,7 +361,7 @@ def test_the_noise_of_a_model_that_learned_it_is_aligned_and_of_a_retrained_one_
     quick: Quick,
 ) -> None:
     """The alignment of the retrained model is N(0, 1): within 3 but once in 370 draws of the noise."""
-    options = [*TRAINED, "training.epochs=20", "scenario=noise_poison", "scenario.deviation=0.6"]
+    options = [*TRAINED, "training.epochs=60", "scenario=noise_poison"]
     stages = stages_of(quick(*options, "metric=[poison_alignment]"))
     original, retrained = scores_of(stages)
     assert original["poison_alignment"] > 3 > abs(retrained["poison_alignment"])
