@@ -1,6 +1,7 @@
 """Requests to forget corrupted rows: what is corrupted, what is named, and what the scores see of it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -358,13 +359,20 @@ def test_swapped_labels_confuse_the_two_classes_until_they_are_forgotten(quick: 
 
 
 def test_the_noise_of_a_model_that_learned_it_is_aligned_and_of_a_retrained_one_is_not(
-    quick: Quick,
+    tmp_path: Path,
 ) -> None:
-    """The alignment of the retrained model is N(0, 1): within 3 but once in 370 draws of the noise."""
-    options = [*TRAINED, "training.epochs=60", "scenario=noise_poison"]
-    stages = stages_of(quick(*options, "metric=[poison_alignment]"))
-    original, retrained = scores_of(stages)
-    assert original["poison_alignment"] > 3 > abs(retrained["poison_alignment"])
+    """The default training, on three draws of rows and noise: Σ z/√3 of the retrained models is N(0, 1),
+    which leaves ±3 once in 370 times."""
+    options = ["scenario=noise_poison", "metric=[poison_alignment]", "tracking=off", "threads=1"]
+    pairs = [
+        scores_of(stages_of(plan_of(*options, f"scenario.seed={seed}", f"paths.root={tmp_path}")))
+        for seed in range(3)
+    ]
+    original, retrained = (
+        {name: sum(scores[name] for scores in models) for name in models[0]}
+        for models in zip(*pairs, strict=True)
+    )
+    assert original["poison_alignment"] > 3 * 3**0.5 > abs(retrained["poison_alignment"])
     assert original["poison_alignment_auc"] > retrained["poison_alignment_auc"]
 
 
