@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from data.bounds import COUNT, EXAMPLES, SEED, THREADS
+from data.bounds import COUNT, EXAMPLES, NUMBER, POSITIVE, SEED, THREADS
 
 
 class Until(Enum):
@@ -15,6 +15,7 @@ class Until(Enum):
 
     pretrain = "pretrain"
     record = "record"
+    shadow = "shadow"
     end = "end"
 
 
@@ -59,16 +60,29 @@ class Budget:
 class Evaluation:
     """Options of scoring models.
 
-    `reference` is the method whose model every score is compared with, or null. `train` also predicts
+    `reference` is the method whose model every score is compared with, or null. `references` is the
+    number of such models of different seeds: those of seeds 0 to `references` − 1, and the run's own.
+    `shadows` is the number of shadow models, 0 for none; `shadows_with_records` allows them for a method
+    that stores a record of each one's training. More training for all these than `seconds` is refused,
+    unless `confirm` is true. `train` also predicts
     the training rows. `every` also scores the model after that many passes of unlearning; null does not.
     It has no effect on the reference, on methods without passes, and on SISA, whose slices serve every
     request. `batch_size` is the number of rows predicted at once. `metrics` are components by name.
+    `curve_batches` is the length of the trainings `relearn` and `recover`, which are looked at every
+    `curve_look` batches.
     """
 
     reference: Any = MISSING
+    references: Annotated[int, COUNT] = MISSING
+    shadows: Annotated[int, NUMBER] = MISSING
+    shadows_with_records: bool = MISSING
+    seconds: Annotated[float, POSITIVE] = MISSING
+    confirm: bool = MISSING
     train: bool = MISSING
     every: Annotated[int, COUNT] | None = MISSING
     batch_size: Annotated[int, COUNT] = MISSING
+    curve_batches: Annotated[int, COUNT] = MISSING
+    curve_look: Annotated[int, COUNT] = MISSING
     metrics: dict[str, Any] = MISSING
 
 
@@ -108,7 +122,8 @@ class Run:
     `name` is the folder of its result; null for <dataset>_<model>_<scenario>. `reads` is the recorder
     whose record the method reads; null for the first that fits. `device` is null for a GPU if there is
     one, else the CPU. `threads` are those of the CPU: results differ in their last bits between thread
-    counts, so it is set here and not by the machine. `until` ends the run early.
+    counts, so it is set here and not by the machine. `until` ends the run early. With `until=shadow`,
+    `shadow` is the number of the shadow model to train; null for all of them.
     """
 
     name: str | None = MISSING
@@ -117,6 +132,7 @@ class Run:
     device: str | None = MISSING
     threads: Annotated[int, THREADS] = MISSING
     until: Until = MISSING
+    shadow: Annotated[int, NUMBER] | None = None
     data: Data = field(default_factory=Data)
     paths: Paths = field(default_factory=Paths)
     budget: Budget = field(default_factory=Budget)

@@ -181,14 +181,14 @@ class NoisePoison(Corruption):
         where = where.sort().values
         images = train.images.clone()
         # x + ξ, in bytes
-        noisy = images[where] + 255 * self.deviation * self._drawn(train, len(where))
+        noisy = images[where] + 255 * self.deviation * self._standard_noise(train, len(where))
         images[where] = noisy.round().clamp(0, 255).to(torch.uint8)
         return replace(train, images=images)
 
     def noise(self, train: Split) -> Noise:
         where = self._order(train).sort().values
-        return Noise(train.rows[where], self._drawn(train, len(where)))
+        return Noise(train.rows[where], self._standard_noise(train, len(where)))
 
-    def _drawn(self, train: Split, n: int) -> Tensor:
+    def _standard_noise(self, train: Split, n: int) -> Tensor:
         """Return ξ/ε ~ N(0, 1) for `n` rows in ascending order, (n, C, H, W) float32."""
         return torch.randn(n, *train.images.shape[1:], generator=self.streams("noise"))

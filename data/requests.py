@@ -61,6 +61,11 @@ class Scenario(Component):
     `noise` are defined.
     """
 
+    @property
+    def drawn(self) -> bool:
+        """True if every seed of a run draws rows of its own."""
+        return False
+
     def check(self, source: Source) -> None:
         """Raise UserError if the data set cannot serve this request."""
 
@@ -145,6 +150,10 @@ class Random(Scenario):
     count: Annotated[int, COUNT] | None
     fraction: Annotated[float, INSIDE_SHARE]
     seed: Annotated[int, SEED] | None
+
+    @property
+    def drawn(self) -> bool:
+        return self.seed is None
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
         n = len(dataset.train)

@@ -142,10 +142,12 @@ class Method(Component):
     """An unlearning method: a frozen dataclass whose fields are its hyperparameters.
 
     `access` declares the data that it sees, and `records` the recorder whose record it reads.
+    `starts_fresh` is true if it uses no weight of the original: its `problem.model` is a new model.
     """
 
     access: ClassVar[Access]
     records: ClassVar[type[Recorder] | None] = None
+    starts_fresh: ClassVar[bool] = False
 
     def sees(self) -> Access:
         """Return the data that the method sees. Override it if that depends on the hyperparameters."""

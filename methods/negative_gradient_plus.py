@@ -13,7 +13,6 @@ Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023 (
 its code, small_scale_unlearning.ipynb, `run_neggrad_epoch`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -22,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.bounds import SHARE, STRENGTH
-from data.split import Batch
 from methods.base import Access, Facts, Method, Problem
 from methods.training.checks import batch_fits
 from methods.training.cost import pass_streams
@@ -64,7 +62,9 @@ class NegativeGradientPlus(Descent, Method):
         start = [value.detach().clone() for value in model.parameters()] if self.penalty else []
         # leaves ∇CE(B_r) in the parameters' gradients at every step
         steps = train(model, problem.retain, self, conditions)
-        for _, batch in zip(curves(steps, conditions.log), self.forgotten(problem), strict=False):
+        streams = pass_streams(conditions.streams.part("forget"))
+        forgotten = conditions.meter.endless_batches(problem.forget, self.batch_size, streams)
+        for _, batch in zip(curves(steps, conditions.log), forgotten, strict=False):
             self.weigh_retained(model, start)
             with autocast(conditions.bf16, batch.images.device):
                 logits = model(batch.images).float()
@@ -84,11 +84,3 @@ class NegativeGradientPlus(Descent, Method):
         for gradient in gradients:
             if gradient is not None:
                 gradient.mul_(self.retain_weight)
-
-    def forgotten(self, problem: Problem) -> Iterator[Batch]:
-        """Yield batches of the forgotten rows, pass after pass, until the budget ends them."""
-        streams = pass_streams(problem.conditions.streams.part("forget"))
-        meter, spent = problem.conditions.meter, -1
-        while spent < meter.cost.gradient_examples:  # stop after a pass without a batch
-            spent = meter.cost.gradient_examples
-            yield from meter.batches(problem.forget, self.batch_size, streams)

@@ -15,8 +15,6 @@ Reference: Fan et al., SalUn, ICLR 2024.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.bounds import POSITIVE_SHARE
@@ -26,8 +24,8 @@ from methods.random_labels import wrong_labels
 from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase
+from methods.weights.gradients import summed_gradients
 from methods.weights.masks import largest, only
-from models.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -73,15 +71,5 @@ def saliency(problem: Problem, batch_size: int) -> dict[str, Tensor]:
 
     Puts the model into evaluation mode, uses images without augmentation and leaves no gradients.
     """
-    model, conditions = problem.model.eval(), problem.conditions
-    model.zero_grad()
-    for batch in conditions.meter.ordered_batches(problem.forget, batch_size):
-        with autocast(conditions.bf16, batch.images.device):
-            logits = model(batch.images).float()
-        F.cross_entropy(logits, batch.labels, reduction="sum").backward()  # adds to parameter.grad
-    scores = {
-        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.abs()
-        for name, parameter in model.named_parameters()
-    }
-    model.zero_grad()
-    return scores
+    summed = summed_gradients(problem.model, problem.forget, batch_size, problem.conditions)
+    return {name: gradient.abs() for name, gradient in summed.items()}

@@ -67,7 +67,7 @@ class Features:
 @dataclass(frozen=True)
 class Point:
     """One look at a training: batches and seconds since its start, and the accuracies on two probes,
-    from 0 to 1."""
+    from 0 to 1. An accuracy is NaN where the probe has no rows."""
 
     batches: int
     seconds: float

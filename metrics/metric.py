@@ -2,18 +2,21 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from data.component import Component
+from data.component import Component, plain
 from data.contracts import named, returned_scores
 from data.errors import UserError
 from metrics.evidence import OF_A_CELL, Evidence, Needs
 from metrics.predictions import PARTS, Predictions
 
 Matrix = list[list[float]]
+
+# The evidence that holds the retrained model of the same seed beside the scored one.
+COMPARING = Needs.REFERENCE | Needs.WEIGHTS | Needs.FEATURES | Needs.RELEARN | Needs.COSTS
 
 # A number; a list of numbers, one per target, from a metric of a whole cell; or a matrix.
 Scores = dict[str, float | list[float] | Matrix]
@@ -34,7 +37,8 @@ class Score:
     `says` is the one sentence of the glossary. `unit` is "share", "nats", "logits", "seconds" and so on.
     `remembers` is the sign of (value − retrained) that means that the model still knows the forgotten
     rows, 0 if neither does. `margin` is the largest difference from the retrained models that counts as
-    none; None if no such difference is stated (METRICS §8).
+    none; None if no such difference is stated. `null` is the value that retrained models have by the
+    definition of a score of a whole cell; None if it is measured, as the score `<name>_null`.
     """
 
     says: str
@@ -42,6 +46,7 @@ class Score:
     unit: str = "share"
     remembers: int = 0
     margin: float | None = None
+    null: float | None = None
 
 
 class Metric(Component):
@@ -66,7 +71,7 @@ class Metric(Component):
     @property
     def paired(self) -> bool:
         """True if its scores compare a model with the retrained one of the same seed."""
-        return bool(self.needs & Needs.REFERENCE)
+        return bool(self.needs & COMPARING)
 
     @property
     def of_a_cell(self) -> bool:
@@ -97,7 +102,26 @@ def scored(metrics: Sequence[Metric], evidence: Evidence) -> Scores:
 
 def meaning(name: str, about: Mapping[str, Score]) -> Score | None:
     """Return the meaning of a score by its name; a number in the name may stand as `<k>`."""
-    return about.get(name) or about.get(re.sub(r"(?<=_)\d+(?=_|$)", "<k>", name))
+    key = _key(name, about)
+    return None if key is None else about[key]
+
+
+def _key(name: str, about: Mapping[str, Score]) -> str | None:
+    numbered = re.sub(r"(?<=_)\d+(?=_|$)", "<k>", name)
+    return next((key for key in (name, numbered) if key in about), None)
+
+
+def glossary(metrics: Sequence[Metric], names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return what the metrics say of the named scores, as JSON-like values by name.
+
+    `paired` is true for scores that compare a model with the retrained one of its seed.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for metric in metrics:
+        known = metric.about()
+        for name in {key for name in names if (key := _key(name, known)) is not None}:
+            found[name] = {**plain(vars(known[name])), "paired": metric.paired}
+    return found
 
 
 def for_parts(
@@ -111,6 +135,17 @@ def for_parts(
     }
 
 
+def of_cells(scores: Scores) -> dict[str, float | list[float]]:
+    """Return the scores of a cell that are numbers, or lists of them."""
+    found: dict[str, float | list[float]] = {}
+    for name, value in scores.items():
+        if not isinstance(value, list):
+            found[name] = value
+        elif not any(isinstance(item, list) for item in value):
+            found[name] = [item for item in value if not isinstance(item, list)]
+    return found
+
+
 def numbers(scores: Scores) -> dict[str, float]:
     """Return the scores that are single numbers."""
     return {name: value for name, value in scores.items() if not isinstance(value, list)}
@@ -118,4 +153,8 @@ def numbers(scores: Scores) -> dict[str, float]:
 
 def matrices(scores: Scores) -> dict[str, Matrix]:
     """Return the scores that are matrices."""
-    return {name: value for name, value in scores.items() if isinstance(value, list)}  # type: ignore[misc]
+    found = {}
+    for name, value in scores.items():
+        if isinstance(value, list) and any(isinstance(row, list) for row in value):
+            found[name] = [row for row in value if isinstance(row, list)]
+    return found

@@ -34,7 +34,7 @@ class Predictions:
     @property
     def heldout(self) -> str:
         """The part of test rows of the same kind as the forgotten ones: `test_forget` if the request
-        names classes, else `test` (METRICS §0.6)."""
+        names classes, else `test`."""
         return "test_forget" if "test_forget" in self.logits else "test"
 
     def logprobs(self, part: str) -> Tensor:
@@ -47,7 +47,7 @@ class Predictions:
         return self._once("own", part, lambda: self.logprobs(part).gather(1, labels[:, None]).squeeze(1))
 
     def margins(self, part: str) -> Tensor:
-        """Return φ = z_y − logsumexp_{j≠y} z_j, (N,) float64 (METRICS §0.1), computed once.
+        """Return φ = z_y − logsumexp_{j≠y} z_j, (N,) float64, computed once.
 
         It equals ln p_y − ln(1 − p_y), and does not saturate where p_y is near 1.
         """

@@ -2,23 +2,22 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from conf import Until
 from data.requests import Request
-from methods.base import Method
 from methods.training.loop import Diverged
-from metrics.evidence import Evidence, Needs
-from metrics.metric import Scores, matrices, numbers, scored
-from metrics.predictions import Predictions
+from metrics.metric import glossary, matrices, numbers, of_cells
 from runner import process, stages
+from runner.extra import check_shadows, has_shadows, require_time
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.provenance import provenance
 from runner.remarks import remarks, warn_if_untrained
 from runner.results import Result, Results
 from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
+from runner.score.evidence import ScoredModels, score_models
+from runner.score.live import LivePieces
 from runner.stages.models import weights_of
 from runner.stages.workspace import PROVENANCE, Workspace
 from runner.store import Artefact, Store, fingerprint
@@ -43,46 +42,46 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
         ws = Workspace(plan, Store(plan.root / "store", say), tracker)
         try:
             made = make(ws)
+            if made is None:
+                return None
+            scores = score_models(plan.metrics, made)
         except Diverged as error:
             results.write(_result(ws, overrides, {}, status="diverged", error=str(error)), {})
             raise
-        if made is None:
-            return None
-        scores = score(plan, made.predictions)
-        costs = _costs(ws, made.request, made.models)
-        costs[UNLEARNED] |= remarks(plan, made.predictions[ORIGINAL], made.predictions[UNLEARNED], say)
-        scores_by_name = {role.name: found for role, found in scores.items()}
+        costs = _costs(ws, made.request, made.by_role)
+        costs[UNLEARNED] |= remarks(plan, made.predicted(ORIGINAL), made.predicted(UNLEARNED), say)
         costs_by_name = {role.name: found for role, found in costs.items()}
-        plain = {name: numbers(found) for name, found in scores_by_name.items()}
-        result = _result(ws, overrides, made.models, status="done", scores=plain, costs=costs_by_name)
-        results.write(result, {name: matrices(found) for name, found in scores_by_name.items()})
+        outcome = _scores(plan, made, scores)
+        result = _result(ws, overrides, made.by_role, status="done", costs=costs_by_name, **outcome)
+        scores_by_name = {role.name: found for role, found in scores.roles.items()}
+        found = {name: matrices(each) for name, each in scores_by_name.items()}
+        found |= {"cell": cell} if (cell := matrices(scores.cell)) else {}
+        results.write(result, found)
         tracker.result(scores_by_name, costs_by_name)
         return result
 
 
-@dataclass(frozen=True)
-class Made:
-    """The request of a run, and its models and their predictions by role, in the order of a table."""
+def make(ws: Workspace) -> LivePieces | None:
+    """Return every model of the run, or None if `until` ends after pretraining.
 
-    request: Request
-    models: Models
-    predictions: Mapping[Role, Predictions]
-
-
-def make(ws: Workspace) -> Made | None:
-    """Return every model of the run and its predictions, or None if `until` ends after pretraining.
-
-    Raise UserError before the first training if the request cannot be served.
+    Raise UserError before the first training if the request cannot be served, and before the first
+    retraining if the references take too long.
     """
     plan = ws.plan
     request, facts = stages.request(ws)
     check_request(plan, facts)
+    if has_shadows(plan) or plan.until is Until.shadow:
+        check_shadows(plan, request, facts)
+    if plan.until is Until.shadow:
+        _make_shadows(ws, request)
+        return None
     original = stages.pretrain(ws, request)
     if plan.until is not Until.end:
         return None
-    predictions = {ORIGINAL: stages.predictions(ws, request, original)}
-    warn_if_untrained(predictions[ORIGINAL], say)
-    models = {ORIGINAL: original}
+    require_time(ws, request, original)
+    made = LivePieces(ws, request, {ORIGINAL: original})
+    warn_if_untrained(made.predicted(ORIGINAL), say)
+    models = made.models
     initial = stages.initial_training(ws, request, plan.method)
     if initial is not None:
         models[INITIAL] = initial
@@ -90,22 +89,18 @@ def make(ws: Workspace) -> Made | None:
     if plan.repair is not None:
         models[REPAIRED] = stages.repair(ws, request, models[UNLEARNED], plan.repair)
     if plan.reference is not None:
-        models[REFERENCE] = stages.reference(ws, request, original, plan.reference)
-    for role, model in models.items():
-        if role is not ORIGINAL:
-            predictions[role] = stages.predictions(ws, request, model, _maker(plan, role))
-    return Made(request, models, predictions)
+        models[REFERENCE] = stages.reference(ws, request, plan.reference)
+    for seed, other in stages.other_references(ws, request).items():
+        models[seed] = other
+    return made
 
 
-def score(plan: Plan, predictions: Mapping[Role, Predictions]) -> dict[Role, Scores]:
-    """Return the scores of all metrics for every model, by role."""
-    shared = {Needs.ORIGINAL: predictions[ORIGINAL]}
-    if REFERENCE in predictions:
-        shared[Needs.REFERENCE] = predictions[REFERENCE]
-    return {
-        role: scored(plan.metrics, Evidence({Needs.PREDICTIONS: model, **shared}))
-        for role, model in predictions.items()
-    }
+def _make_shadows(ws: Workspace, request: Request) -> None:
+    """Make the shadow that the run names, or all shadows of its cell."""
+    plan = ws.plan
+    rows = stages.cell_request(ws, request)
+    for number in range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]:
+        stages.shadow(ws, rows, number)
 
 
 def say(message: str) -> None:
@@ -113,9 +108,24 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def _maker(plan: Plan, role: Role) -> Method | None:
-    """Return the method that made the model of a role: it knows the model's architecture."""
-    return plan.reference if role is REFERENCE else plan.method
+def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any]:
+    """Return the scores as fields of a result: of the roles, of the other references and of the cell."""
+    plain = {role.name: numbers(found) for role, found in scores.roles.items()}
+    references = {
+        str(seed): {
+            "weights": weights_of(made.models[seed]),
+            "scores": numbers(found),
+            "costs": stages.cost_of(made.models[seed]),
+        }
+        for seed, found in scores.references.items()
+    }
+    named = {name for found in plain.values() for name in found} | set(scores.cell)
+    return {
+        "scores": plain,
+        "references": references,
+        "cell_scores": of_cells(scores.cell),
+        "about": glossary(plan.metrics, named),
+    }
 
 
 def _costs(ws: Workspace, request: Request, models: Models) -> dict[Role, dict[str, float]]:
@@ -170,6 +180,7 @@ def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: 
         parameters=shared.parameters,
         overrides=list(overrides),
         artefacts=sorted({(made.stage, made.key) for made in ws.used}),
+        drawn=plan.scenario.drawn,
         weights={role.name: weights_of(model) for role, model in models.items()},
         provenance={
             "row": provenance(plan.device, plan.threads),

@@ -1,10 +1,11 @@
 """Results: one JSON file per run, and the data frame of many runs."""
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
@@ -40,6 +41,10 @@ class Result:
     `scores`, `costs`, `weights` (checksums) and `provenance` are keyed by the name of a role.
     `names` are the chosen options by group, `setting` and `cells` (by role) identify lines (see
     `Line`), and `status` is "done" or "diverged". A diverged run has no scores.
+
+    `references` holds, by seed, the weights, scores and costs of the other retrained models; a score
+    that compares is with the retrained model of this run. `cell_scores` belong to all seeds of the cell.
+    `about` says what the scores mean. `drawn` is true if every seed has a request of its own.
     """
 
     name: str
@@ -57,6 +62,10 @@ class Result:
     error: str | None = None
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    references: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cell_scores: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    drawn: bool = False
 
     def line(self, role: Role) -> Line:
         """Return the line of the table that the model of a role belongs to."""
@@ -107,17 +116,18 @@ class Results:
         """Write a result atomically, in place of an earlier one of the same key.
 
         `matrices` (by role and name) go to a separate file, so that results stay quick to read. The
-        earlier result stays if it is done and the new one diverged, or if both have the same unlearned
-        weights and the new one has fewer scores (no reference, or no training rows).
+        earlier result stays if it is done and the new one diverged. If both are of the same models, the
+        earlier scores that the new one lacks are kept: it may have other metrics, no
+        reference, or no training rows.
         """
         path = self.root / result.name / f"{result.key}.json"
         if path.exists():
             earlier = _read(path)
-            own = UNLEARNED.name
-            same = earlier.weights.get(own) == result.weights.get(own)
-            fewer = same and _scored(result) < _scored(earlier)
-            if earlier.status == "done" and (result.status != "done" or fewer):
+            if earlier.status == "done" and result.status != "done":
                 return
+            if earlier.status == "done" and _of_the_same_models(earlier, result):
+                result = _joined(earlier, result)
+                matrices = _inner_joined(self.matrices(earlier), matrices)
         if any(matrices.values()):
             _write(self._matrices(result), matrices, indent=None)
         _write(path, asdict(result), indent=1)
@@ -160,7 +170,8 @@ def tidy(results: list[Result]) -> "pd.DataFrame":
     `metric`, `value` and `gap`.
 
     `gap` is the value minus that of the same run's reference, NaN if the reference has no such score.
-    Originals and references that several runs share appear once per setting and seed.
+    Originals and references that several runs share appear once per setting and seed. The values of a
+    score of a whole cell appear once per cell, by their places instead of seeds.
     """
     import pandas as pd
 
@@ -171,14 +182,59 @@ def tidy(results: list[Result]) -> "pd.DataFrame":
         for name, value in (*result.scores[role.name].items(), *result.costs[role.name].items()):
             gap = value - reference[name] if name in reference else None
             entries.append((*line, method, result.seed, name, value, gap))
+    for line, method, name, found in cell_values(results):
+        entries += [(*line, method, place, name, value, None) for place, value in enumerate(found)]
     columns = ["setting", "cell", "method", "seed", "metric", "value", "gap"]
     frame = pd.DataFrame(entries, columns=columns)
     return frame.drop_duplicates(["setting", "cell", "seed", "metric"], ignore_index=True)
 
 
-def _scored(result: Result) -> set[tuple[str, str]]:
-    """Return the scores that a result holds, as pairs of role and metric."""
-    return {(role, name) for role, scores in result.scores.items() for name in scores}
+def cell_values(results: list[Result]) -> Iterator[tuple[Line, str, str, list[float]]]:
+    """Yield line, method, name and values of every score of a cell, once per result."""
+    for result in results:
+        line = result.line(result.repeats or UNLEARNED)
+        for name, value in result.cell_scores.items():
+            values = value if isinstance(value, list) else [value]
+            yield line, result.names["method"], name, values
+
+
+def meaning_of(name: str, about: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return what a result says about a score; a number in its name may stand there as `<k>`."""
+    return about.get(name) or about.get(re.sub(r"(?<=_)\d+(?=_|$)", "<k>", name))
+
+
+def _of_the_same_models(earlier: Result, later: Result) -> bool:
+    """Return whether the weights of two results agree in every role that both have."""
+    return all(
+        earlier.weights[role] == later.weights[role] for role in earlier.weights if role in later.weights
+    )
+
+
+def _joined(earlier: Result, later: Result) -> Result:
+    """Return the later result of two of the same models, with what it lacks from the earlier one."""
+    return replace(
+        later,
+        artefacts=sorted({(stage, key) for stage, key in (*earlier.artefacts, *later.artefacts)}),
+        weights={**earlier.weights, **later.weights},
+        provenance={**earlier.provenance, **later.provenance},
+        scores=_inner_joined(earlier.scores, later.scores),
+        costs=_inner_joined(earlier.costs, later.costs),
+        references={
+            seed: _inner_joined(earlier.references.get(seed, {}), later.references.get(seed, {}))
+            for seed in {**earlier.references, **later.references}
+        },
+        cell_scores={**earlier.cell_scores, **later.cell_scores},
+        about={**earlier.about, **later.about},
+    )
+
+
+def _inner_joined(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Join mappings, and the mappings in them; where both have a value, the later one counts."""
+    joined = {**earlier, **later}
+    for name in earlier.keys() & later.keys():
+        if isinstance(later[name], Mapping):
+            joined[name] = {**earlier[name], **later[name]}
+    return joined
 
 
 def _read(path: Path) -> Result:

@@ -21,8 +21,7 @@ from data.streams import Streams
 from methods.base import Method, Problem
 from methods.training.cost import Meter
 from methods.training.loop import Conditions
-from metrics.evidence import Evidence, Needs
-from metrics.metric import Scores, scored
+from metrics.evidence import Point
 from metrics.predictions import Predictions
 from runner import stages
 from runner.compose import composed
@@ -31,7 +30,6 @@ from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.process import prepare
 from runner.results import Results
-from runner.stages import corrupted
 from runner.stages.models import MODEL
 from runner.stages.unlearn import problem
 from runner.stages.workspace import Workspace
@@ -49,6 +47,7 @@ QUICK = [
     "training.warmup=0",
     "tracking=off",
     "threads=1",
+    "evaluation.references=1",
 ]
 
 # An original that has learned the digits of such a run.
@@ -134,13 +133,8 @@ class Stages:
 
     @property
     def dataset(self) -> Dataset:
-        """The data that the original is trained on, on the device."""
+        """The data, on the device."""
         return self._workspace.dataset
-
-    @property
-    def clean(self) -> Dataset:
-        """The data before the corruption of a scenario."""
-        return self._workspace.clean
 
     @cached_property
     def request(self) -> Request:
@@ -176,17 +170,6 @@ class Stages:
         """Return the model that the run's method makes of the original."""
         return stages.unlearn(self._workspace, self.request, original)
 
-    def reference(self, original: Artefact) -> Artefact:
-        """Return the retrained model."""
-        assert self.plan.reference is not None
-        return stages.reference(self._workspace, self.request, original, self.plan.reference)
-
-    def corrupted_scores(self, made: Artefact) -> Scores:
-        """Return the scores of a model, of a corrupted data set, by the metrics of the plan."""
-        found = corrupted.evidence(self._workspace, self.request, made)
-        evidence = {Needs.PREDICTIONS: self.predictions(made), **found}
-        return scored(self.plan.metrics, Evidence(evidence))
-
     def repair(self, repair: Method, unlearned: Artefact) -> Artefact:
         """Return the unlearned model, repaired."""
         return stages.repair(self._workspace, self.request, unlearned, repair)
@@ -194,6 +177,22 @@ class Stages:
     def predictions(self, made: Artefact, method: Method | None = None) -> Predictions:
         """Return the predictions of a model that `method` made, or of the original."""
         return stages.predictions(self._workspace, self.request, made, method)
+
+    def random_predictions(self) -> Predictions:
+        """Return the predictions of a model with random weights."""
+        return stages.random_predictions(self._workspace, self.request)
+
+    def features(self, made: Artefact, method: Method | None = None) -> Mapping[str, Tensor] | None:
+        """Return the features of a model that `method` made, or of the original."""
+        return stages.features(self._workspace, self.request, made, method)
+
+    def curve(self, kind: str, made: Artefact, method: Method | None = None) -> list[Point]:
+        """Return the looks at a training of a model that `method` made, or of the original."""
+        return stages.curve(self._workspace, self.request, stages.Curve(kind), made, method)
+
+    def batches_per_epoch(self, kind: str) -> int:
+        """Return the batches in one pass of such a training."""
+        return stages.batches_per_epoch(self._workspace, stages.Curve(kind))
 
     def problem(self, method: Method, original: Artefact, conditions: Conditions) -> Problem:
         """Return the problem that a method is given."""

@@ -17,8 +17,12 @@ from metrics.evidence import Attacked, Evidence, Needs
 from metrics.metric import Metric
 from metrics.predictions import by_part
 from runner.plan import Plan, identities
+from runner.results import Result
+from runner.score.evidence import score_models
+from runner.score.stored import StoredPieces
 from runner.stages.corrupted import aligned
-from tests.conftest import Stages, keys_of, plan_of, stages_of
+from runner.store import Store
+from tests.conftest import keys_of, plan_of, result_of, stages_of
 
 Quick = Callable[..., Plan]
 
@@ -146,8 +150,9 @@ def test_a_known_share_of_the_corrupted_rows_is_named(scenario: str, digits: Dat
 
 @each
 def test_unknown_corrupted_rows_are_retained(quick: Quick, scenario: str) -> None:
-    stages = stages_of(quick("method=retrain", f"scenario={scenario}", "scenario.known=0.5"))
-    rows = changed(stages.clean.train, stages.dataset.train)
+    plan = quick("method=retrain", f"scenario={scenario}", "scenario.known=0.5")
+    stages = stages_of(plan)
+    rows = changed(plan.source.load(plan.data_root, False).limited(20).train, stages.dataset.train)
     retained = stages.dataset.train.without(stages.request.rows).rows
     unknown = rows[torch.isin(rows, retained)]
     assert len(unknown) == len(rows) - len(stages.request.rows) > 0
@@ -327,33 +332,34 @@ def test_a_sure_model_has_an_alignment_and_a_constant_one_has_none() -> None:
 
 # Real trainings
 
-TRAINED = ["data.limit=null", "model.widths=[8,16]", "model.hidden=32", "training.lr=0.05"]
+TRAINED = [
+    "method=original", "data.limit=null", "model.widths=[8,16]", "model.hidden=32", "training.lr=0.05",
+    "training.epochs=10", "metric=[accuracy,attack_success,poison_alignment]",
+]  # fmt: skip
 
 
-def scores_of(stages: Stages) -> list[dict[str, Any]]:
-    """Return the scores of the original and of the retrained model."""
-    original = stages.pretrain()
-    return [stages.corrupted_scores(made) for made in (original, stages.reference(original))]
+def keys_in(result: Result, stage: str) -> set[str]:
+    """Return the keys of a result's artefacts of a stage."""
+    return {key for found, key in result.artefacts if found == stage}
 
 
 def test_a_poisoned_model_obeys_the_trigger_and_a_retrained_one_does_not(quick: Quick) -> None:
     """A tenth of the poison known: the retrained model is poisoned as well, from the same original."""
-    options = [*TRAINED, "training.epochs=10", "scenario=poisoned", "metric=[accuracy,attack_success]"]
-    stages = stages_of(quick(*options))
-    original, retrained = scores_of(stages)
+    result = result_of(quick(*TRAINED, "scenario=poisoned"))
+    original, retrained = result.scores["original"], result.scores["reference"]
     assert original["attack_success"] > 0.9 and retrained["attack_success"] < 0.1
     assert original["clean_accuracy"] > 0.95 and retrained["clean_accuracy"] > 0.95
     assert original["clean_accuracy"] == original["test_accuracy"]
-    partly = stages_of(quick(*options, "scenario.known=0.1"))
-    again, still_poisoned = scores_of(partly)
-    assert partly.pretrain().key == stages.pretrain().key
-    assert again["attack_success"] == original["attack_success"]
-    assert still_poisoned["attack_success"] > 0.9
+    partly = result_of(quick(*TRAINED, "scenario=poisoned", "scenario.known=0.1"))
+    assert partly.weights["original"] == result.weights["original"]
+    assert partly.scores["reference"]["attack_success"] > 0.9
+    assert keys_in(partly, "pretrain") == keys_in(result, "pretrain")
+    assert keys_in(partly, "attack") & keys_in(result, "attack"), "the original is attacked once"
 
 
 def test_swapped_labels_confuse_the_two_classes_until_they_are_forgotten(quick: Quick) -> None:
-    options = [*TRAINED, "training.epochs=10", "scenario=label_swap", "metric=[attack_success]"]
-    original, retrained = scores_of(stages_of(quick(*options)))
+    scores = result_of(quick(*TRAINED, "scenario=label_swap")).scores
+    original, retrained = scores["original"], scores["reference"]
     assert original["attack_success"] > 0.3 and retrained["attack_success"] < 0.1
     assert original["clean_accuracy"] < 0.7 and retrained["clean_accuracy"] > 0.9
 
@@ -364,34 +370,29 @@ def test_the_noise_of_a_model_that_learned_it_is_aligned_and_of_a_retrained_one_
     """The default training, on three draws of rows and noise: Σ z/√3 of the retrained models is N(0, 1),
     which leaves ±3 once in 370 times."""
     options = ["scenario=noise_poison", "metric=[poison_alignment]", "tracking=off", "threads=1"]
-    pairs = [
-        scores_of(stages_of(plan_of(*options, f"scenario.seed={seed}", f"paths.root={tmp_path}")))
-        for seed in range(3)
-    ]
+    options += ["method=original", f"paths.root={tmp_path}"]
+    each = [result_of(plan_of(*options, f"scenario.seed={seed}")).scores for seed in range(3)]
     original, retrained = (
-        {name: sum(scores[name] for scores in models) for name in models[0]}
-        for models in zip(*pairs, strict=True)
+        {name: sum(scores[role][name] for scores in each) for name in each[0][role]}
+        for role in ("original", "reference")
     )
     assert original["poison_alignment"] > 3 * 3**0.5 > abs(retrained["poison_alignment"])
     assert original["poison_alignment_auc"] > retrained["poison_alignment_auc"]
 
 
-@pytest.mark.parametrize(
-    ("scenario", "stage"), [("poisoned", "predict"), ("noise_poison", "poison_test")]
-)
-def test_the_evidence_is_stored_once_for_all_known_shares(
-    quick: Quick, scenario: str, stage: str
-) -> None:
-    options = [f"scenario={scenario}", "metric=[attack_success,poison_alignment]"]
-    whole, part = (stages_of(quick(*options, f"scenario.known={known}")) for known in (1, 0.5))
-    keys = []
-    for stages in (whole, part):
-        assert stages.corrupted_scores(stages.pretrain())
-        keys.append({made.key for made in stages.used if made.stage == stage})
-    assert keys[0] == keys[1] and keys[0]
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_stored_results_are_scored_again_without_the_data(quick: Quick, scenario: str) -> None:
+    """The noise in the rows of this request alone counts, although the store has that of all rows."""
+    plan = quick(f"scenario={scenario}", "scenario.known=0.5", *TRAINED[-1:])
+    result = result_of(plan)
+    assert ("attack_success" in result.scores["unlearned"]) == (scenario != "noise_poison")
+    assert ("poison_alignment" in result.scores["unlearned"]) == (scenario == "noise_poison")
+    again = score_models(plan.metrics, StoredPieces(Store(plan.root / "store"), result)).roles
+    assert {role.name: scores for role, scores in again.items()} == result.scores
 
 
 def test_a_run_without_corruption_has_no_score_of_it(quick: Quick) -> None:
-    stages = stages_of(quick("metric=[accuracy,attack_success,poison_alignment]"))
-    assert all("accuracy" in name for name in stages.corrupted_scores(stages.pretrain()))
-    assert not {made.stage for made in stages.used} & {"poison_test"}
+    result = result_of(quick(*TRAINED[-1:]))
+    assert all(name.endswith("accuracy") for name in result.scores["unlearned"])
+    assert "clean_accuracy" not in result.scores["unlearned"]
+    assert not keys_in(result, "attack") | keys_in(result, "poison_test")

@@ -31,7 +31,15 @@ def test_a_plan_has_the_keys_that_were_written_down(overrides: str) -> None:
 def test_a_run_stores_its_artefacts_under_the_keys_that_were_written_down(
     overrides: str, tmp_path: Path
 ) -> None:
-    result_of(plan_of(*overrides.split(), "tracking=off", "threads=1", f"paths.root={tmp_path}"))
+    result_of(
+        plan_of(
+            *overrides.split(),
+            "tracking=off",
+            "threads=1",
+            "evaluation.references=1",
+            f"paths.root={tmp_path}",
+        )
+    )
     found: dict[str, list[str]] = {}
     for made in sorted(Store(tmp_path / "store").artefacts(), key=lambda made: made.key):
         found.setdefault(made.stage, []).append(made.key)

@@ -31,7 +31,7 @@ Given = dict[Needs, object]
 
 def metric_of(name: str) -> Metric:
     """Return the metric that an option names."""
-    (found,) = plan_of(f"metric=[{name}]").metrics
+    (found,) = plan_of(f"metric=[{name}]", "evaluation.shadows=16").metrics
     return found
 
 
@@ -66,6 +66,8 @@ def given(named_kinds: bool, training_rows: bool = True) -> Given:
     if not named_kinds:
         del sizes["test_forget"]
     features = [{part: torch.randn(n, 5, generator=random) for part, n in sizes.items()} for _ in "uor"]
+    for part in {"train_forget", "test_forget"} & set(sizes):
+        features[1][part] += 2  # the original tells the forgotten rows from the retained
     rising = [Point(batches, batches / 10, 0.1 * batches, 0.5 + 0.05 * batches) for batches in range(10)]
     curves = Curves(rising[1:], rising, Point(0, 0.0, 0.9, 0.9), 7)
     costs = {"seconds": 1.0, "gradient_examples": 100.0}

@@ -145,7 +145,7 @@ def test_clipping_bounds_the_norm_of_the_update(digits: Dataset) -> None:
 def test_learning_rates_stay_between_zero_and_the_asked_rate(
     epochs: int, steps: int, warmup: float, at: float
 ) -> None:
-    for schedule in ("constant", "step", "cosine"):
+    for schedule in SCHEDULED:
         recipe = SCHEDULED[schedule]
         descent = Recipe(**{**vars(recipe), "epochs": epochs, "warmup": warmup})
         assert 0 <= descent.rate(int(at * epochs * steps), steps) <= descent.lr * (1 + 1e-9)
@@ -153,7 +153,7 @@ def test_learning_rates_stay_between_zero_and_the_asked_rate(
 
 SCHEDULED = {
     name: recipe_of(f"training.schedule={name}", "training.milestones=[2,4]", "training.lr=0.1")
-    for name in ("constant", "step", "cosine")
+    for name in ("constant", "step", "cosine", "linear")
 }
 
 
@@ -162,6 +162,12 @@ def test_schedules_by_hand() -> None:
     assert [step.rate(i, 2) for i in range(5)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
     cosine = recipe_of("training.schedule=cosine", "training.lr=1")
     assert [cosine.rate(i, 2) for i in (0, 2)] == pytest.approx([1, 0.5])
+    linear = recipe_of("training.schedule=linear", "training.epochs=4", "training.lr=1")
+    assert [linear.rate(i, 1) for i in range(4)] == pytest.approx([1, 0.75, 0.5, 0.25])
+    triangle = recipe_of(
+        "training.schedule=linear", "training.epochs=4", "training.warmup=2", "training.lr=1"
+    )
+    assert [triangle.rate(i, 1) for i in range(4)] == pytest.approx([0.5, 1, 1, 0.5])
     warm = recipe_of("training.warmup=0.5", "training.lr=1")
     assert [warm.rate(i, 4) for i in range(4)] == pytest.approx([0.5, 1, 1, 1])
 

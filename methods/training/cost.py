@@ -81,6 +81,15 @@ class Meter:
         """
         return self._counted(split.batches(size), times)
 
+    def endless_batches(
+        self, split: Split, size: int, streams: tuple[torch.Generator, ...]
+    ) -> Iterator[Batch]:
+        """Yield pass after pass of `batches`, until the budget ends them."""
+        spent = -1
+        while spent < self.cost.gradient_examples:  # stop after a pass without a batch
+            spent = self.cost.gradient_examples
+            yield from self.batches(split, size, streams)
+
     def forward_batches(self, split: Split, size: int) -> Iterator[Batch]:
         """Yield one pass in order and without augmentation, for forward passes alone."""
         for batch in split.batches(size):
@@ -110,6 +119,10 @@ class Meter:
             return False
         self.cost.gradient_examples = spent
         return True
+
+    def elapsed(self) -> float:
+        """Return the seconds since the start of the context, without those of `paused`."""
+        return self.cost.seconds + self._now() - self._started
 
     @contextmanager
     def paused(self) -> Iterator[None]:

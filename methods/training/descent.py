@@ -31,11 +31,14 @@ class Schedule(Enum):
 
     `constant` keeps it. `step` multiplies it by `gamma` at each epoch in `milestones`. `cosine` lowers
     it towards zero at the end of the last epoch (Loshchilov & Hutter 2017, eq. 5, without restarts).
+    `linear` lowers it from the end of the warm-up, by the same amount at every step, to zero at the end
+    of the last epoch.
     """
 
     constant = "constant"
     step = "step"
     cosine = "cosine"
+    linear = "linear"
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ _SCHEDULES: Mapping[Schedule, Callable[[Descent, float], float]] = {
     ),
     # (1 + cos(π·e/epochs))/2: 1 at the start, 0 after the last epoch
     Schedule.cosine: lambda descent, epoch: 0.5 * (1 + math.cos(math.pi * epoch / descent.epochs)),
+    # (epochs − e)/(epochs − warmup): 1 at the end of the warm-up, 0 after the last epoch
+    Schedule.linear: lambda descent, epoch: (descent.epochs - epoch) / (descent.epochs - descent.warmup),
 }
 
 _OPTIMIZERS: Mapping[Optimizer, Callable[[Descent, list[nn.Parameter]], torch.optim.Optimizer]] = {

@@ -68,6 +68,7 @@ class Phase:
     its random streams of row order and augmentation. Several phases may share one `optimizer`, including
     its momentum; without one, the phase makes its own. `factor` multiplies the learning rate of this
     phase. A phase with a `name` has random streams of that name, and prefixes its curves with the name.
+    `before` is called with the number of each step, ahead of its forward pass; it may move the weights.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Phase:
         optimizer: torch.optim.Optimizer | None = None,
         factor: float = 1.0,
         name: str = "",
+        before: Callable[[int], None] = lambda number: None,
     ) -> None:
         self.model = model
         self.split = split
@@ -89,6 +91,7 @@ class Phase:
         self.optimizer = optimizer or descent.optimizer_for(model)
         self.factor = factor
         self.name = name
+        self.before = before
         self._forward = torch.compile(model) if conditions.recipe.compile else model
         self._passes = pass_streams(conditions.streams.part(name) if name else conditions.streams)
         self._number = 0
@@ -106,6 +109,7 @@ class Phase:
         unchecked: list[Tensor] = []
         descent.set_mode(self.model)
         for batch in conditions.meter.batches(self.split, descent.batch_size, self._passes):
+            self.before(self._number)
             with autocast(conditions.bf16, batch.images.device):
                 logits = self._forward(batch.images)
                 loss = self.loss_function(logits.float(), batch)

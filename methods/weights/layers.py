@@ -12,6 +12,20 @@ def owners(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if list(module.parameters(recurse=False))]
 
 
+def convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+    """Return the names and the modules of the 2-D convolutions, in the order of their definition.
+
+    Raise UserError if there is none.
+    """
+    found = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d)]
+    if not found:
+        raise UserError(
+            "this method changes convolutions, and the model has none: choose another model with "
+            "model=, or another method with method="
+        )
+    return found
+
+
 def refuse_batch_norm(model: nn.Module) -> None:
     """Raise UserError, naming the layer, if a BatchNorm couples the samples of a batch."""
     for name, module in model.named_modules():

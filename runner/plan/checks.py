@@ -11,8 +11,12 @@ from data.errors import UserError
 from methods.base import Facts, Method
 from methods.training.checks import batch_fits
 from methods.weights.layers import refuse_strides_over_a_pixel
+from metrics.evidence import Needs
 from models.precision import Precision
 from runner.tracking import check_settings
+
+# The fewest shadow models: three pairs, of which two estimate a mean and a variance for the third.
+FEWEST_SHADOWS = 6
 
 if TYPE_CHECKING:
     from runner.plan.plan import Plan
@@ -29,6 +33,7 @@ def check(plan: "Plan") -> None:
         _check_method(plan, option, method)
     _check_recorders(plan)
     _check_weights(plan)
+    _check_shadows(plan)
     plan.scenario.check(plan.source)
     plan.architecture.check()
 
@@ -80,6 +85,35 @@ def _check_recorders(plan: "Plan") -> None:
             f"reads={plan.reads} is no record that method={plan.names['method']} reads: set "
             f"reads={'null' if read_by_method is None else read_by_method}"
         )
+
+
+def _check_shadows(plan: "Plan") -> None:
+    shadows = plan.evaluation.shadows
+    needing = [metric for metric in plan.metrics if Needs.SHADOWS in metric.needs]
+    asked = plan.until is Until.shadow or bool(needing)
+    if asked and shadows == 0:
+        what = f"metric {type(needing[0]).__name__}" if needing else "until=shadow"
+        raise UserError(f"{what} needs shadow models: set evaluation=privacy or evaluation.shadows=16")
+    if shadows and (shadows % 2 or shadows < FEWEST_SHADOWS):
+        raise UserError(
+            f"evaluation.shadows={shadows}: shadow models come in pairs, and {FEWEST_SHADOWS} are the "
+            "fewest that a likelihood ratio can be estimated from: set evaluation.shadows=16"
+        )
+    if plan.shadow is not None and plan.shadow >= shadows:
+        raise UserError(
+            f"shadow={plan.shadow}: evaluation.shadows={shadows} has the numbers 0 to {shadows - 1}"
+        )
+    recorded = plan.method.records is not None or _trains_before(plan.method)
+    if asked and recorded and not plan.evaluation.shadows_with_records:
+        raise UserError(
+            f"method={plan.names['method']} stores a record of each of the {shadows} shadow trainings: "
+            "set evaluation.shadows_with_records=true to allow them, or evaluation=standard"
+        )
+
+
+def _trains_before(method: Method) -> bool:
+    """Return whether a method trains models of its own before any request."""
+    return type(method).initial_training is not Method.initial_training
 
 
 def _check_weights(plan: "Plan") -> None:

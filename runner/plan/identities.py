@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from data.component import identity_of
 from methods.base import Method
 from methods.recording.recorder import Recorder
+from methods.training.descent import Recipe
 from metrics.accuracy import Accuracy
 from metrics.class_accuracy import ClassAccuracy
 from metrics.confusion import Confusion
@@ -28,6 +29,11 @@ VERSIONS = {
     "unlearn": 1,
     "repair": 1,
     "predict": 2,
+    "random": 1,
+    "features": 1,
+    "relearn": 1,
+    "recover": 1,
+    "attack": 1,
     "poison_test": 1,
 }
 
@@ -44,6 +50,7 @@ def data(plan: "Plan") -> Identity:
         "limit": plan.data.limit,
         **(rare if plan.rare else {}),
         **({} if corruption is None else {"corruption": corruption}),
+        **({} if plan.share is None else {"share": plan.share.identity()}),
     }
 
 
@@ -53,7 +60,7 @@ def request(plan: "Plan") -> Identity:
         "version": VERSIONS["request"],
         "data": data(plan),
         "scenario": identity_of(plan.scenario),
-        "seed": plan.seed,
+        "seed": plan.seed if plan.request_seed is None else plan.request_seed,
     }
 
 
@@ -91,8 +98,16 @@ def unlearn(plan: "Plan", method: Method, budget: int | None) -> Identity:
         "method": identity_of(method),
         "budget": budget,
         "seed": plan.seed,
+        **_request_of_another_seed(plan),
         **({} if name is None else {"recorder": identity_of(plan.recorders[name])}),
     }
+
+
+def _request_of_another_seed(plan: "Plan") -> Identity:
+    """Identify the request where the seed does not: in a member of a drawn request."""
+    if plan.request_seed in (None, plan.seed):
+        return {}
+    return {"request_seed": plan.request_seed}
 
 
 def own(plan: "Plan") -> Identity:
@@ -135,21 +150,64 @@ def predict(plan: "Plan", weights: str, split: str) -> Identity:
     """Identify the predictions of a split. They depend on the weights' checksum, not on their method."""
     return {
         "version": VERSIONS["predict"],
-        "data": data(plan),
-        "model": identity_of(plan.architecture),
-        "precision": plan.recipe.precision.name,
+        **_forward(plan),
         "weights": weights,
         "split": split,
     }
 
 
-def poison_test(plan: "Plan", weights: str) -> Identity:
-    """Identify the alignments of a model with the noise in poisoned rows, by the weights' checksum."""
+def random(plan: "Plan", split: str) -> Identity:
+    """Identify the predictions of a split by a model with random weights, one for each seed."""
     return {
-        "version": VERSIONS["poison_test"],
+        "version": VERSIONS["random"],
+        **_forward(plan),
+        "seed": plan.seed,
+        "split": split,
+    }
+
+
+def features(plan: "Plan", weights: str, rows: Identity) -> Identity:
+    """Identify the inputs of the last linear layer. `rows` holds checksums of the rows to forget."""
+    return {
+        "version": VERSIONS["features"],
+        **_forward(plan),
+        "weights": weights,
+        "layer": "head input",
+        "rows": rows,
+    }
+
+
+def curve(plan: "Plan", stage: str, weights: str, recipe: Recipe, probes: Identity) -> Identity:
+    """Identify the looks at a training by `recipe` that begins at `weights`.
+
+    `stage` is its stage, and `probes` holds the largest numbers of rows that a look predicts.
+    """
+    return {
+        "version": VERSIONS[stage],
         "data": data(plan),
         "model": identity_of(plan.architecture),
+        "request": request(plan),
         "weights": weights,
+        "kind": stage,
+        "recipe": identity_of(recipe),
+        "probes": probes,
+        "batches": plan.evaluation.curve_batches,
+        "look": plan.evaluation.curve_look,
+        "seed": plan.seed,
+    }
+
+
+def corrupted(plan: "Plan", stage: str, weights: str) -> Identity:
+    """Identify what a stage (`attack` or `poison_test`) finds in a model of corrupted data."""
+    return {"version": VERSIONS[stage], **_forward(plan), "weights": weights}
+
+
+def _forward(plan: "Plan") -> Identity:
+    """Identify what decides a forward pass, apart from weights and rows."""
+    return {
+        "data": data(plan),
+        "model": identity_of(plan.architecture),
+        "precision": plan.recipe.precision.name,
     }
 
 

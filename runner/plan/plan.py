@@ -24,6 +24,7 @@ from runner.naming import run_name
 from runner.plan import identities
 from runner.plan.build import build, build_chosen
 from runner.plan.checks import check
+from runner.plan.share import Share
 from runner.published import read
 from runner.store import Identity, fingerprint
 
@@ -37,7 +38,8 @@ class Plan:
     The components are built. `data`, `evaluation` and `tracking` are nodes of the configuration, in the
     types of `conf`. `names` are the names of the chosen options; they label tables and decide nothing.
     `rare` maps a class to the number of its training rows that stay. `seed` is None in the plan that all
-    seeds of one table cell share.
+    seeds of one table cell share. `request_seed` is the seed that draws the request, None for `seed`.
+    `share` cuts the training set of a shadow, None for all rows.
     """
 
     names: Mapping[str, str]
@@ -60,8 +62,11 @@ class Plan:
     device: torch.device
     threads: int
     until: Until
+    shadow: int | None
     root: Path
     tracking: Tracking
+    request_seed: int | None = None
+    share: Share | None = None
 
     @staticmethod
     def of(cfg: DictConfig, names: Mapping[str, str]) -> "Plan":
@@ -71,7 +76,7 @@ class Plan:
         """
         if cfg.table.published is not None:
             read(cfg.table.published)  # an unknown name is refused now, not after the sweep
-        check_bounds("", Run(seed=cfg.seed, threads=cfg.threads))
+        check_bounds("", Run(seed=cfg.seed, threads=cfg.threads, shadow=cfg.shadow))
         for option, kind in (("budget", Budget), ("table", Table)):
             _node(cfg, option, kind)
         data, evaluation = _node(cfg, "data", Data), _node(cfg, "evaluation", Evaluation)
@@ -98,6 +103,7 @@ class Plan:
             device=_device(cfg.device),
             threads=cfg.threads,
             until=cfg.until,
+            shadow=cfg.shadow,
             root=Path(cfg.paths.root),
             tracking=_node(cfg, "tracking", Tracking),
         )
@@ -126,6 +132,14 @@ class Plan:
     def without_seed(self) -> "Plan":
         """Return the plan that all seeds of one table cell share."""
         return replace(self, seed=None)
+
+    def member(self, seed: int) -> "Plan":
+        """Return this plan with another seed, for the same rows to forget.
+
+        It has the keys of the run with that seed, unless every seed draws a request of its own.
+        """
+        drawn = self.seed if self.request_seed is None else self.request_seed
+        return replace(self, seed=seed, request_seed=drawn if self.scenario.drawn else None)
 
     @property
     def key(self) -> str:

@@ -1,6 +1,8 @@
 """Cells of a table: statistics over the seeds of a line."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from statistics import stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.results import Line, Result, tidy
@@ -50,6 +52,14 @@ def half_width(groups: "pd.DataFrame") -> Any:
     with np.errstate(divide="ignore", invalid="ignore"):
         # t₀.₉₇₅,ₙ₋₁ · s / √n
         return stdtrit(n - 1, 0.975) * groups["std"].to_numpy() / np.sqrt(n)
+
+
+def half_width_of(values: Sequence[float]) -> float:
+    """Return half the width of the 95 % Student interval of the mean of at least two values."""
+    from scipy.special import stdtrit
+
+    n = len(values)
+    return float(stdtrit(n - 1, 0.975)) * stdev(values) / math.sqrt(n)
 
 
 def values(cells: "pd.DataFrame") -> Estimates:

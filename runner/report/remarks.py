@@ -1,16 +1,26 @@
 """Remarks below a table: what its numbers rest on, and what they lack."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 import conf
-from runner.results import Line, Result
+from runner.report.compare import Comparisons
+from runner.report.verdicts import false_flags
+from runner.results import Line, Result, meaning_of
 from runner.roles import UNLEARNED
 
 # Conditions that all runs of a table should share: keys of a result's provenance.
 CONDITIONS = ("commit", "device", "threads", "torch")
+
+
+# The words for the directions of scores.
+DIRECTIONS = {
+    "higher": "higher is better",
+    "lower": "lower is better",
+    "reference": "best: as the retrained models",
+}
 
 
 def remarks(
@@ -30,6 +40,40 @@ def remarks(
     found += _of_conditions(results)
     if absent:
         found.append(f"no run has these columns: {', '.join(sorted(absent))}")
+    return found
+
+
+def verdict_remarks(
+    comparisons: Comparisons, lines: Collection[Line], columns: Collection[str]
+) -> list[str]:
+    """Return the remarks on the verdicts in these lines and columns; none if there is no verdict."""
+    shown = [
+        each
+        for (line, name), each in comparisons.items()
+        if line in lines and name in columns and each.verdict
+    ]
+    if not shown:
+        return []
+    counts = sorted({int(each.retrained.n) for each in shown})
+    models = " to ".join(map(str, sorted({counts[0], counts[-1]})))
+    return [
+        f"retrain: mean ± 95 % t-interval over {models} retrained models; scores that compare with a "
+        "retrained model compare them with each other",
+        "verdicts: matches (within the margin, two one-sided tests at 5 %); under or over (forgets), "
+        "damaged, above, differs (95 % interval without 0); ? (unclear: n seeds and as many retrained "
+        "models would decide)",
+        f"{len(shown)} verdicts; if all these models were retrained ones, "
+        f"{false_flags(len(shown)):.1f} would wrongly differ",
+    ]
+
+
+def glossary(results: Iterable[Result], columns: Sequence[str]) -> list[str]:
+    """Return one sentence for each column whose meaning a result tells."""
+    about = {name: said for result in results for name, said in result.about.items()}
+    found = []
+    for column in columns:
+        if (said := meaning_of(column, about)) is not None:
+            found.append(f"{column}: {said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})")
     return found
 
 

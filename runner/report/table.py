@@ -1,5 +1,6 @@
 """The table of a name's results, as text and as files."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,10 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.published import Published, read
-from runner.report.cells import gaps, statistics, values
+from runner.report.cells import ABSENT, Estimate, Estimates, gaps, statistics, values
+from runner.report.compare import Comparisons, Values, compared, of_cells, retrained, values_of
 from runner.report.labels import Description, descriptions, in_order, labels
-from runner.report.remarks import are_chosen, remarks
-from runner.report.text import COSTS, LATEX, MARKDOWN, TERMINAL, Style, beside, table
+from runner.report.remarks import are_chosen, glossary, remarks, verdict_remarks
+from runner.report.text import (
+    COSTS,
+    LATEX,
+    MARKDOWN,
+    TERMINAL,
+    Style,
+    Texts,
+    beside,
+    cell,
+    marked,
+    tables,
+)
 from runner.results import Line, Result, Results
 from runner.roles import REFERENCE
 
@@ -49,8 +62,9 @@ class Report:
         return self._text(LATEX)
 
     def csv(self) -> str:
-        """Return one line per cell: mean, half-width and n of its value and its gap, in full."""
-        cells = self.cells.reset_index()
+        """Return one line per cell in full: mean, half-width and n of its value and its gap; mean,
+        half-width and number of the retrained models, the difference from them, and the verdict."""
+        cells = self.cells.join(self._comparison_columns()).reset_index()
         index = zip(cells.pop("setting"), cells.pop("cell"), strict=True)
         cells.insert(0, "line", [self.labels[Line(*line)] for line in index])
         return str(cells.to_csv(index=False))
@@ -76,12 +90,43 @@ class Report:
         return in_order(found, self._descriptions, self.labels)
 
     @cached_property
+    def comparisons(self) -> Comparisons:
+        """The comparison with the retrained models by line and score (see `compared`)."""
+        return {**compared(self._compared_values), **of_cells(self.results)[0]}
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        """The estimates by line and score. Those of the retrained models are over all of them."""
+        nulls = of_cells(self.results)[1]
+        return {**values(self.cells), **retrained(self._compared_values), **nulls}
+
+    @cached_property
+    def _compared_values(self) -> dict[tuple[Line, str], Values]:
+        return values_of(self.results)
+
+    def _comparison_columns(self) -> "pd.DataFrame":
+        import pandas as pd
+
+        columns = ["null_mean", "null_half_width", "references"]
+        columns += ["difference", "difference_half_width", "verdict"]
+        rows = [
+            (*each.retrained, each.difference.mean, each.difference.half_width(0.95), each.verdict)
+            for each in self.comparisons.values()
+        ]
+        index = pd.MultiIndex.from_tuples(
+            [(*line, name) for line, name in self.comparisons], names=["setting", "cell", "metric"]
+        )
+        return pd.DataFrame(rows, columns=columns, index=index)
+
+    @cached_property
     def _descriptions(self) -> dict[Line, Description]:
         return descriptions(self.results)
 
     def _text(self, style: Style) -> str:
         cells = self.cells
-        most = int(cells["n"].max()) if len(cells) else 0
+        of_cells = {name for result in self.results for name in result.cell_scores}
+        by_seed = cells[~cells.index.isin(of_cells, level="metric")]
+        most = int(by_seed["n"].max()) if len(by_seed) else 0
         metrics = set(cells.index.get_level_values("metric"))
         with_gap = set(cells.index.get_level_values("metric")[cells["gap"].notna()]) - COSTS
         lines = {line: self.labels[line] for line in self.lines()}
@@ -89,13 +134,44 @@ class Report:
         columns = self._columns(metrics)
         compared = [column for column in columns if column in with_gap]
         expected = self.seeds or most
-        parts = [table(style, "", lines, columns, values(cells), expected)]
-        if compared:
-            parts.append(table(style, "gap to retrain", others, compared, gaps(cells), expected, "+"))
+        parts = tables(style, "", lines, columns, self._cell_texts(expected))
+        parts += tables(style, "gap to retrain", others, compared, self._gap_texts(expected))
         if self.published:
             parts.append(beside(style, self.results, values(cells), self.published))
         told = remarks(self.results, self.labels, most, self._absent(metrics))
-        return "\n\n".join([*parts, *(style.comment + text for text in told)]) + "\n"
+        told += verdict_remarks(self.comparisons, set(others), compared)
+        told += glossary(self.results, columns)
+        below = style.end.join(style.comment + text for text in told)
+        return "\n\n".join([*parts, below] if below else parts) + "\n"
+
+    def _cell_texts(self, expected: int) -> Texts:
+        """Return a function that writes the value of a line in a column."""
+
+        def text(line: Line, column: str) -> str:
+            estimate = self.estimates.get((line, column), ABSENT)
+            # the number of retrained models stands below the table, and differs from that of the seeds
+            n = None if line.cell == REFERENCE.name else expected
+            return cell(estimate, "", n, exact=column in COSTS)
+
+        return text
+
+    def _gap_texts(self, expected: int) -> Texts:
+        """Return a function that writes the gap of a line in a column, and its verdict."""
+        paired = gaps(self.cells)
+
+        def text(line: Line, column: str) -> str:
+            found = self.comparisons.get((line, column))
+            estimate = paired.get((line, column), ABSENT)
+            if found is not None and found.paired:
+                difference = found.difference
+                width = difference.half_width(0.95) if difference.n > 1 else math.nan
+                estimate = Estimate(difference.mean, width, difference.n)
+            gap = cell(estimate, "+", expected)
+            if found is None or found.verdict is None:
+                return gap
+            return f"{gap} {marked(found.verdict, found.needed)}"
+
+        return text
 
     def _columns(self, metrics: set[str]) -> list[str]:
         """Return the columns that some run has, and those of records if any method reads one."""

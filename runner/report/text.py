@@ -1,12 +1,15 @@
 """Text: estimates as cells, and cells as an aligned, Markdown or LaTeX table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runner.published import Published
 from runner.report.cells import ABSENT, Estimate, Estimates
 from runner.results import Line, Result
 from runner.roles import UNLEARNED
+
+# A function that writes the cell of a line in a column.
+Texts = Callable[[Line, str], str]
 
 # Metrics that have no gap to the reference, and no interval if all seeds agree.
 COSTS = {
@@ -16,12 +19,14 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Style:
-    """A text format: a format of tabulate, the separator of the words of a heading, and the start of a
-    remark below the table."""
+    """A text format: a format of tabulate, the separator of words in a heading, the start and end of a
+    remark below the table, and the widest table in characters, None for no limit."""
 
     tabulate: str
     separator: str
     comment: str
+    end: str
+    width: int | None = None
 
     def table(self, heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
         """Return a table whose first column is aligned left, and the others right."""
@@ -37,33 +42,48 @@ class Style:
         return self.separator.join("_".join(words).split("_"))
 
 
-TERMINAL = Style("simple", "\n", "")
-MARKDOWN = Style("pipe", " ", "")
-LATEX = Style("latex_booktabs", " ", "% ")
+TERMINAL = Style("simple", "\n", "", "\n", width=120)
+MARKDOWN = Style("pipe", " ", "", "\n\n")
+LATEX = Style("latex_booktabs", " ", "% ", "\n")
 
 
-def table(
-    style: Style,
-    corner: str,
-    lines: Mapping[Line, str],
-    columns: Sequence[str],
-    estimates: Estimates,
-    expected: int,
-    sign: str = "",
-) -> str:
-    """Return the table of `columns` for `lines`, which map to their labels.
+def tables(
+    style: Style, corner: str, lines: Mapping[Line, str], columns: Sequence[str], texts: Texts
+) -> list[str]:
+    """Return the table of `columns` for `lines`, which map to their labels, as one or several tables.
 
-    `corner` heads the column of labels. A cell with fewer than `expected` seeds says how many it has.
-    `sign` is "+" if positive numbers have a sign.
+    `corner` heads the column of labels, and `texts` writes the cells. In a terminal, a table that is too
+    wide goes on in the next one.
     """
-    body = []
-    for line, label in lines.items():
-        texts = [
-            cell(estimates.get((line, column), ABSENT), sign, expected, exact=column in COSTS)
-            for column in columns
-        ]
-        body.append([label, *texts])
-    return style.table([corner, *map(style.heading, columns)], body)
+    cells = {column: [texts(line, column) for line in lines] for column in columns}
+    labels = list(lines.values())
+    found = []
+    for group in _groups(style, max(map(len, [corner, *labels]), default=0), cells):
+        body = [[label, *(cells[column][i] for column in group)] for i, label in enumerate(labels)]
+        found.append(style.table([corner, *map(style.heading, group)], body))
+    return found
+
+
+def _groups(style: Style, first: int, cells: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Return the columns in groups that fit the style's width beside a first column of this width."""
+    groups: list[list[str]] = []
+    taken = 0
+    for column, texts in cells.items():
+        words = [line for text in (style.heading(column), *texts) for line in text.split("\n")]
+        wide = max(map(len, words)) + 2  # tabulate puts two spaces between columns
+        if not groups or (style.width is not None and first + taken + wide > style.width):
+            groups.append([])
+            taken = 0
+        groups[-1].append(column)
+        taken += wide
+    return groups
+
+
+def marked(verdict: str, needed: int | None) -> str:
+    """Return a verdict as it stands behind a gap; an unclear one names the seeds that would decide."""
+    if verdict == "unclear":
+        return "?" if needed is None else f"? (n={needed})"
+    return verdict.removesuffix("-forgets")
 
 
 def beside(style: Style, results: list[Result], estimates: Estimates, published: Published) -> str:

@@ -4,27 +4,47 @@
 artefacts that it starts from.
 """
 
+from runner.stages.cell import cell_request, retrained_member, shadow, unlearned_member
+from runner.stages.corrupted import alignment, attacked
+from runner.stages.curve import Curve, batches_per_epoch, curve, points_of
+from runner.stages.features import features, features_of
 from runner.stages.models import weights_of
 from runner.stages.predict import logits_of, predictions
 from runner.stages.pretrain import pretrain, record, record_cost
+from runner.stages.random_model import random_predictions
+from runner.stages.references import other_references
 from runner.stages.request import request
 from runner.stages.unlearn import initial_training, reference, repair, unlearn
 from runner.stages.workspace import Workspace, cost_of, curves_of, remarks_of
 
 __all__ = [
+    "Curve",
     "Workspace",
+    "alignment",
+    "attacked",
+    "batches_per_epoch",
+    "cell_request",
     "cost_of",
+    "curve",
     "curves_of",
+    "features",
+    "features_of",
     "initial_training",
     "logits_of",
+    "other_references",
+    "points_of",
     "predictions",
     "pretrain",
+    "random_predictions",
     "record",
     "record_cost",
     "reference",
     "remarks_of",
     "repair",
     "request",
+    "retrained_member",
+    "shadow",
     "unlearn",
+    "unlearned_member",
     "weights_of",
 ]

@@ -1,6 +1,6 @@
 """Evidence on models of corrupted data: answers to an attack, and the alignment with added noise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,63 +11,75 @@ from torch import Tensor
 from data.requests import Noise, Request
 from data.split import Split
 from methods.base import Method
-from metrics.evidence import Attacked, Needs
-from metrics.predictions import margins
+from metrics.evidence import Attacked
+from metrics.predictions import margins, predict
+from models.precision import Precision
 from runner.plan import identities
+from runner.progress import Bar
 from runner.stages.models import load, weights_of
-from runner.stages.predict import TENSORS, stored
+from runner.stages.predict import TENSORS
 from runner.stages.workspace import Workspace
 from runner.store import Artefact
 
 
-def evidence(
-    ws: Workspace, request: Request, made: Artefact, maker: Method | None = None
-) -> Mapping[Needs, object]:
-    """Return what the run's metrics ask of an artefact's model, apart from its predictions, because the
-    scenario corrupts the data. It is nothing if the scenario does not.
+def attacked(ws: Workspace, made: Artefact, maker: Method | None = None) -> Attacked | None:
+    """Return the answers of an artefact's model to the scenario's attack; None if it has none.
 
     `maker` is the method that made the model, or None if it has the original's architecture.
     """
-    if ws.plan.scenario.corruption() is None:
-        return {}
-    supplied = {Needs.ATTACK: attacked, Needs.ALIGNMENT: alignment}
-    wanted = [need for need in supplied if any(need in metric.needs for metric in ws.plan.metrics)]
-    found = {need: supplied[need](ws, request, made, maker) for need in wanted}
-    return {need: piece for need, piece in found.items() if piece is not None}
-
-
-def attacked(
-    ws: Workspace, request: Request, made: Artefact, maker: Method | None = None
-) -> Attacked | None:
-    """Return the answers of an artefact's model to the scenario's attack; None if it has none."""
-    attack = ws.plan.scenario.attack(ws.dataset.test)
+    plan = ws.plan
+    attack = None if plan.scenario.corruption() is None else plan.scenario.attack(ws.dataset.test)
     if attack is None:
         return None
-    logits, aims, _ = stored(ws, made, maker, "test_attacked", attack.shown)
-    return Attacked(logits, aims, attack.clean.cpu())
+
+    def produce(folder: Path) -> None:
+        model, bf16 = load(ws, made, maker), plan.recipe.precision is Precision.bf16
+        with Bar("attack") as bar:
+            bar.expect(len(attack.shown))
+            logits = predict(model, attack.shown, plan.evaluation.batch_size, bf16, bar.advance)
+        found = {"logits": _own(ws, logits), "aims": attack.shown.labels, "clean": attack.clean}
+        save_file({name: each.cpu().contiguous() for name, each in found.items()}, folder / TENSORS)
+
+    return attacked_of(ws.get("attack", identities.corrupted(plan, "attack", weights_of(made)), produce))
+
+
+def attacked_of(artefact: Artefact) -> Attacked:
+    """Return the stored answers to an attack."""
+    return Attacked(**load_file(artefact.path / TENSORS))
 
 
 def alignment(
     ws: Workspace, request: Request, made: Artefact, maker: Method | None = None
 ) -> Tensor | None:
     """Return the alignments of an artefact's model with the noise in the forgotten rows, (F,) float64;
-    None if the scenario adds no noise. The store holds those of all noisy rows (see `aligned`)."""
-    noise = ws.plan.scenario.noise(ws.clean.train)
+    None if the scenario adds no noise. The store holds those of all noisy rows (see `aligned`).
+
+    `maker` is the method that made the model, or None if it has the original's architecture.
+    """
+    plan = ws.plan
+    noise = None if plan.scenario.corruption() is None else plan.scenario.noise(ws.clean.train)
     if noise is None:
         return None
 
     def produce(folder: Path) -> None:
-        model, clean = load(ws, made, maker).eval(), ws.clean.train.only(noise.rows)
-        classes, device = ws.clean.classes, ws.plan.device
-        # the first K logits: a method may have added others
-        t = aligned(
-            lambda images: model(images)[:, :classes], clean.to(device), noise, ws.plan.recipe.batch_size
-        )
+        model = load(ws, made, maker).eval()
+        clean = ws.clean.train.only(noise.rows).to(plan.device)
+        t = aligned(lambda images: _own(ws, model(images)), clean, noise, plan.recipe.batch_size)
         save_file({"alignment": t, "rows": noise.rows}, folder / TENSORS)
 
-    identity = identities.poison_test(ws.plan, weights_of(made))
-    tensors = load_file(ws.get("poison_test", identity, produce).path / TENSORS)
+    identity = identities.corrupted(plan, "poison_test", weights_of(made))
+    return alignment_of(ws.get("poison_test", identity, produce), request)
+
+
+def alignment_of(artefact: Artefact, request: Request) -> Tensor:
+    """Return the stored alignments with the noise in the rows of a request."""
+    tensors = load_file(artefact.path / TENSORS)
     return tensors["alignment"][torch.isin(tensors["rows"], request.rows)]
+
+
+def _own(ws: Workspace, logits: Tensor) -> Tensor:
+    """Return the first K logits of each row: a method may have added others."""
+    return logits[:, : ws.clean.classes]
 
 
 def aligned(logits: Callable[[Tensor], Tensor], clean: Split, noise: Noise, batch_size: int) -> Tensor:

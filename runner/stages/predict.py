@@ -1,13 +1,12 @@
 """Predictions: the logits of a model on whole splits, cut into the parts of a request."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data.requests import Request
-from data.split import Split
 from methods.base import Method
 from methods.training.loop import Diverged
 from metrics.predictions import Predictions, by_part, predict
@@ -16,7 +15,7 @@ from runner.plan import identities
 from runner.progress import Bar
 from runner.stages.models import load, weights_of
 from runner.stages.workspace import Workspace
-from runner.store import Artefact
+from runner.store import Artefact, Identity
 
 TENSORS = "tensors.safetensors"
 
@@ -32,13 +31,23 @@ def predictions(
     `maker` is the method that made the model, or None if it has the original's architecture. Training
     rows are predicted only if the evaluation asks for them.
     """
-    found = {split: stored(ws, made, maker, split) for split in _splits(ws)}
-    return _parts(request, found)
+
+    def found(split: str) -> Predicted:
+        identity = identities.predict(ws.plan, weights_of(made), split)
+        return stored(ws, "predict", identity, split, lambda: load(ws, made, maker))
+
+    return in_parts(ws, request, found)
 
 
 def predictions_now(ws: Workspace, request: Request, model: nn.Module) -> Predictions:
     """Return the logits of a model in memory, by part of the request, and store nothing."""
-    return _parts(request, {split: _predict(ws, model, split) for split in _splits(ws)})
+    return in_parts(ws, request, lambda split: _predict(ws, model, split))
+
+
+def stored_predictions(artefact: Artefact) -> Predicted:
+    """Return logits, labels and rows of stored predictions."""
+    tensors = load_file(artefact.path / TENSORS)
+    return tensors["logits"], tensors["labels"], tensors["rows"]
 
 
 def logits_of(artefact: Artefact) -> Tensor:
@@ -46,24 +55,26 @@ def logits_of(artefact: Artefact) -> Tensor:
     return load_file(artefact.path / TENSORS)["logits"]
 
 
-def _splits(ws: Workspace) -> list[str]:
-    return ["train", "test"] if ws.plan.evaluation.train else ["test"]
+def in_parts(ws: Workspace, request: Request, found: Callable[[str], Predicted]) -> Predictions:
+    """Return the predictions of the splits that the evaluation asks for, by part of the request.
 
-
-def _parts(request: Request, found: Mapping[str, Predicted]) -> Predictions:
-    return by_part(found, {"train": request.rows, "test": request.test}, request.target)
+    `found` returns those of a split by its name.
+    """
+    splits = ["train", "test"] if ws.plan.evaluation.train else ["test"]
+    forget = {"train": request.rows, "test": request.test}
+    return by_part({split: found(split) for split in splits}, forget, request.target)
 
 
 def stored(
-    ws: Workspace, made: Artefact, maker: Method | None, split: str, shown: Split | None = None
+    ws: Workspace, stage: str, identity: Identity, split: str, model: Callable[[], nn.Module]
 ) -> Predicted:
-    """Return the logits of an artefact's model on a split of this name, predicting it if absent.
+    """Return the predictions of a split at a stage, made with the model if they are absent.
 
-    `shown` are the rows of a split that the data set does not have.
+    Raise Diverged if a logit is not finite.
     """
 
     def produce(folder: Path) -> None:
-        logits, labels, rows = _predict(ws, load(ws, made, maker), split, shown)
+        logits, labels, rows = _predict(ws, model(), split)
         if not logits.isfinite().all():
             raise Diverged(
                 "the outputs are no longer finite: lower the learning rate, set clip, or choose "
@@ -71,14 +82,12 @@ def stored(
             )
         save_file({"logits": logits, "labels": labels, "rows": rows}, folder / TENSORS)
 
-    identity = identities.predict(ws.plan, weights_of(made), split)
-    tensors = load_file(ws.get("predict", identity, produce).path / TENSORS)
-    return tensors["logits"], tensors["labels"], tensors["rows"]
+    return stored_predictions(ws.get(stage, identity, produce))
 
 
-def _predict(ws: Workspace, model: nn.Module, name: str, shown: Split | None = None) -> Predicted:
+def _predict(ws: Workspace, model: nn.Module, name: str) -> Predicted:
     """Predict a whole split, keeping the first K logits of each row: a method may have added others."""
-    plan, split = ws.plan, getattr(ws.dataset, name) if shown is None else shown
+    plan, split = ws.plan, getattr(ws.dataset, name)
     with Bar(f"predict {name}") as bar:
         bar.expect(len(split))
         bf16 = plan.recipe.precision is Precision.bf16

@@ -11,6 +11,7 @@ from data.requests import Request
 from data.split import Dataset, Split
 from runner.plan import identities
 from runner.stages.workspace import Workspace, write
+from runner.store import Artefact
 
 ABOUT, TENSORS = "request.json", "tensors.safetensors"
 
@@ -27,8 +28,19 @@ def request(ws: Workspace) -> tuple[Request, dict[str, Any]]:
         write(folder / ABOUT, {"target": found.target, "facts": _facts(dataset, found)})
 
     made = ws.get("request", identities.request(ws.plan), produce)
-    tensors, about = load_file(made.path / TENSORS), made.read(ABOUT)
-    return Request(tensors["rows"], tensors["test"], about["target"]), about["facts"]
+    return stored_request(made), stored_facts(made)
+
+
+def stored_request(made: Artefact) -> Request:
+    """Return the request of an artefact."""
+    tensors = load_file(made.path / TENSORS)
+    return Request(tensors["rows"], tensors["test"], made.read(ABOUT)["target"])
+
+
+def stored_facts(made: Artefact) -> dict[str, Any]:
+    """Return the fields of `Facts` that the request of an artefact decides."""
+    facts: dict[str, Any] = made.read(ABOUT)["facts"]
+    return facts
 
 
 def retained(train: Split, request: Request) -> Split:

@@ -34,11 +34,16 @@ def unlearn(ws: Workspace, request: Request, original: Artefact) -> Artefact:
     plan = ws.plan
     identity = {**identities.own(plan), **identities.scoring(plan)}
     work = Work(UNLEARNED, plan.method, plan.budget, scored_passes=bool(identities.scoring(plan)))
-    return _unlearned(ws, request, original, work, identity)
+    start = None if plan.method.starts_fresh else original
+    return _unlearned(ws, request, start, work, identity)
 
 
-def reference(ws: Workspace, request: Request, original: Artefact, method: Method) -> Artefact:
-    """Return the reference, which all other models are compared with. It has no budget."""
+def reference(ws: Workspace, request: Request, method: Method) -> Artefact:
+    """Return the reference, which all other models are compared with. It has no budget.
+
+    A method that starts with a fresh model needs no original, and none is trained for it.
+    """
+    original = None if method.starts_fresh else pretrain(ws, request)
     identity = identities.unlearn(ws.plan, method, None)
     return _unlearned(ws, request, original, Work(REFERENCE, method, None), identity)
 
@@ -98,11 +103,11 @@ class Work:
 
 
 def _unlearned(
-    ws: Workspace, request: Request, original: Artefact, work: Work, identity: Mapping[str, Any]
+    ws: Workspace, request: Request, original: Artefact | None, work: Work, identity: Mapping[str, Any]
 ) -> Artefact:
     name = ws.plan.record_of(work.method)
     made = None if name is None else record(ws, request, name)
-    if made is not None and made.read(ORIGINAL)["weights"] != weights_of(original):
+    if made is not None and original and made.read(ORIGINAL)["weights"] != weights_of(original):
         ws.store.set_aside(made)
         raise UserError(
             f"recorder.{name} is of a training that ended in other weights than the stored "
@@ -123,12 +128,13 @@ def _unlearned(
 def _apply(
     ws: Workspace,
     request: Request,
-    start: Artefact,
+    start: Artefact | None,
     work: Work,
     folder: Path,
     recording: Artefact | None,
 ) -> None:
-    """Let a method work on the model of `start`, and write the result into the folder."""
+    """Let a method work on the model of `start`, None for a fresh one, and write the result into the
+    folder."""
     scope = "repair" if work.role is REPAIRED else "unlearn"
     with ws.conditions(folder, work.role.curves, ws.streams(scope), work.budget) as conditions:
         given = problem(ws, request, work.method, start, conditions, work.maker, recording)
@@ -147,15 +153,18 @@ def problem(
     ws: Workspace,
     request: Request,
     method: Method,
-    start: Artefact,
+    start: Artefact | None,
     conditions: Conditions,
     maker: Method | None = None,
     recording: Artefact | None = None,
 ) -> Problem:
-    """Return the problem for a method, with the data that it declares and no other."""
+    """Return the problem for a method, with the data that it declares and no other.
+
+    `start` is the artefact of the model that it works on, None for a fresh model.
+    """
     train, sees = ws.dataset.train, method.sees()
     return Problem(
-        model=load(ws, start, maker),
+        model=fresh(ws, ws.streams("load")) if start is None else load(ws, start, maker),
         original=lambda: load(ws, pretrain(ws, request)),
         fresh=lambda streams: fresh(ws, streams),
         randomly_initialised=lambda streams: randomly_initialised(ws, streams),

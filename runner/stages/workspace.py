@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,26 @@ COST, CURVES, PROVENANCE = "cost.json", "curves.json", "provenance.json"
 
 @dataclass
 class Workspace:
-    """The plan, the store, the tracker and the data of one run. `used` lists its artefacts."""
+    """The plan, the store, the tracker and the data of one run. `used` lists its artefacts.
+
+    The workspace of a member shares the loaded data of its `owner`.
+    """
 
     plan: Plan
     store: Store
     tracker: Tracker
     used: list[Artefact] = field(default_factory=list)
+    owner: "Workspace | None" = None
     _tracked: set[tuple[str, Path]] = field(default_factory=set)
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data on the device, as the original is trained on them: corrupted if the scenario does."""
-        scenario = self.plan.scenario
-        corrupted = scenario.corrupt(self.clean)
-        dataset = returned(scenario, "corrupt", corrupted, Dataset, "a data.split.Dataset")
-        return dataset.to(self.plan.device)
+        """The data on the device that the original is trained on: corrupted if the scenario corrupts
+        them, and less what a share leaves out."""
+        found = self._corrupted() if self.owner is None else self.owner.dataset
+        if self.plan.share is None:
+            return found
+        return replace(found, train=found.train.without(self.plan.share.left_out))
 
     @cached_property
     def clean(self) -> Dataset:
@@ -48,6 +53,20 @@ class Workspace:
 
         A source that draws from the global random generator finds the same there in every stage.
         """
+        return self._loaded() if self.owner is None else self.owner.clean
+
+    def member(self, plan: Plan) -> "Workspace":
+        """Return the workspace of a plan that differs in its seed or its share. Nothing of it is
+        tracked, and its artefacts count as used by this run."""
+        return Workspace(plan, self.store, Tracker(), self.used, owner=self)
+
+    def _corrupted(self) -> Dataset:
+        scenario = self.plan.scenario
+        corrupted = scenario.corrupt(self.clean)
+        dataset = returned(scenario, "corrupt", corrupted, Dataset, "a data.split.Dataset")
+        return dataset.to(self.plan.device)
+
+    def _loaded(self) -> Dataset:
         plan = self.plan
         with Bar(f"load {plan.names['dataset']}", delay=0), self._generator("data"):
             loaded = plan.source.load(plan.data_root, plan.data.download)

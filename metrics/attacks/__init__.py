@@ -1,0 +1,1 @@
+"""The report of an attack on membership, which several metrics share."""

@@ -1,0 +1,28 @@
+"""Crossings: the first look at a training at which a probe reaches a value."""
+
+from collections.abc import Callable, Sequence
+
+from metrics.evidence import Point
+
+
+def first(curve: Sequence[Point], probe: Callable[[Point], float], target: float) -> Point | None:
+    """Return the first point whose probe is at least the target, or None if the budget ended before."""
+    return next((point for point in curve if probe(point) >= target), None)
+
+
+def durations(
+    name: str, units: Sequence[str], reached: Point | None, per_epoch: int
+) -> dict[str, float]:
+    """Return `<name>_<unit>`, the training until a point, for the units batches, epochs and seconds.
+
+    If the point was not reached, return `<name>_<unit>_censored` = 1 instead. `per_epoch` is the number
+    of batches of an epoch.
+    """
+    if reached is None:
+        return {f"{name}_{unit}_censored": 1.0 for unit in units}
+    spent = {
+        "batches": float(reached.batches),
+        "epochs": reached.batches / per_epoch,
+        "seconds": reached.seconds,
+    }
+    return {f"{name}_{unit}": spent[unit] for unit in units}

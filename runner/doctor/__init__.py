@@ -1,0 +1,7 @@
+"""The doctor: what a sweep will cost, and what its numbers will be able to tell, before it begins.
+
+    python -m runner.doctor method=amnesiac recorder=[batch_updates] seed=0,1,2
+
+accepts the options of a run; of several values of an option it examines the first. It trains a few steps
+to tell the time, and stores nothing.
+"""

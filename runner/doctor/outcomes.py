@@ -1,0 +1,57 @@
+"""Outcomes: what stored models and results already tell about a sweep."""
+
+from collections.abc import Collection, Iterator
+
+from data.requests import Request
+from runner import stages
+from runner.doctor.findings import Finding
+from runner.plan import identities
+from runner.report import Report
+from runner.results import Results
+from runner.roles import ORIGINAL
+from runner.stages.workspace import Workspace
+
+# An accuracy on the rows to forget below which there is nothing to unlearn.
+LEARNED = 0.5
+
+
+def of_original(ws: Workspace, request: Request) -> Finding:
+    """Return the finding on whether the original learned the rows to forget."""
+    if not ws.store.has("pretrain", identities.pretrain(ws.plan)):
+        return Finding(
+            "no original of this seed is stored, so nobody knows whether it learns the rows to forget",
+            "run once with until=pretrain, and ask again",
+        )
+    predictions = stages.predictions(ws, request, stages.pretrain(ws, request))
+    part = "train_forget" if "train_forget" in predictions.logits else "test"
+    right = predictions.logits[part].argmax(1) == predictions.labels[part]
+    accuracy = right.double().mean().item()
+    says = f"the original's accuracy on the {part.replace('_', ' ')} rows is {accuracy:.3f}"
+    if accuracy >= LEARNED:
+        return Finding(says)
+    return Finding(
+        says, "it has not learned what it should forget: raise training.epochs or training.lr"
+    )
+
+
+def of_results(ws: Workspace, columns: Collection[str]) -> Iterator[Finding]:
+    """Yield the findings on the seeds that stored results need for their verdicts in these columns."""
+    folder = Results(ws.plan.root / "results")
+    if not (folder.root / ws.plan.name).exists():
+        yield Finding("there are no results of this name, so the spread over seeds is not known")
+        return
+    report = Report(folder.named(ws.plan.name), [])
+    shown = {key: each for key, each in report.comparisons.items() if key[1] in columns}
+    unclear = {key: each for key, each in shown.items() if each.verdict == "unclear"}
+    yield Finding(f"the stored results have {len(shown)} verdicts, {len(unclear)} of them unclear")
+    for (line, name), each in sorted(unclear.items()):
+        if line.cell != ORIGINAL.name:
+            yield _of_unclear(report.labels[line], name, each.needed)
+
+
+def _of_unclear(label: str, name: str, needed: int | None) -> Finding:
+    says = f"{name} of {label} is unclear"
+    if needed is None:
+        return Finding(says, "its spread is too wide for its margin at any number of seeds below 200")
+    seeds = f"seed={','.join(map(str, range(needed)))}" if needed <= 8 else f"seed=range({needed})"
+    return Finding(says, f"run {needed} seeds ({seeds}) with evaluation.references={needed}")

@@ -1,0 +1,63 @@
+"""Extra training: what references and shadow models cost, refused if it is more than was asked for."""
+
+from typing import Any
+
+from data.errors import UserError
+from data.requests import Request
+from metrics.evidence import Needs
+from runner import stages
+from runner.plan import Plan
+from runner.plan.checks import check_request
+from runner.score.evidence import needs_of
+from runner.stages.cell import shadow_plan, wanted_of_shadow
+from runner.stages.references import wanted_references
+from runner.stages.workspace import Workspace
+from runner.store import Artefact
+
+
+def has_shadows(plan: Plan) -> bool:
+    """Return whether a metric of the plan needs shadow models."""
+    return Needs.SHADOWS in needs_of(plan.metrics)
+
+
+def check_shadows(plan: Plan, request: Request, facts: dict[str, Any]) -> None:
+    """Raise UserError if a shadow cannot serve its half of the request. Trains nothing."""
+    for number in (0, 1):  # an odd number of rows makes two sizes of halves
+        member = shadow_plan(plan, request, number)
+        assert member.share is not None
+        left_out, forgotten = len(member.share.left_out), len(member.share.forgotten)
+        if not left_out or not forgotten:
+            raise UserError(
+                "a request of one row has no half for shadow models: set evaluation.shadows=0"
+            )
+        check_request(member, {**facts, "all": facts["all"] - left_out, "forget": forgotten})
+
+
+def require_time(ws: Workspace, request: Request, original: Artefact) -> None:
+    """Raise UserError if the absent references and shadows take longer than `evaluation.seconds`.
+
+    Each is estimated to take as long as the original took.
+    """
+    evaluation = ws.plan.evaluation
+    if evaluation.confirm:
+        return
+    missing = missing_extras(ws, request)
+    seconds = sum(missing.values()) * stages.cost_of(original)["seconds"]
+    if seconds > evaluation.seconds:
+        trainings = " and ".join(f"{n} for evaluation.{option}" for option, n in missing.items() if n)
+        raise UserError(
+            f"{trainings}: so many trainings are missing, which take about {seconds:,.0f} s, and "
+            f"evaluation.seconds is {evaluation.seconds:g}: set evaluation.confirm=true to run them, or "
+            "ask for fewer"
+        )
+
+
+def missing_extras(ws: Workspace, request: Request) -> dict[str, int]:
+    """Return the number of absent trainings by the option of `evaluation` that asks for them."""
+    plan = ws.plan
+    wanted = {"references": wanted_references(plan)}
+    if has_shadows(plan):
+        rows = stages.cell_request(ws, request)
+        plans = [shadow_plan(plan, rows, number) for number in range(plan.evaluation.shadows)]
+        wanted["shadows"] = [each for member in plans for each in wanted_of_shadow(member)]
+    return {option: sum(not ws.store.has(*each) for each in found) for option, found in wanted.items()}

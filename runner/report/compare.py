@@ -1,0 +1,182 @@
+"""Comparisons: every line's scores beside the retrained models of its setting."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from runner.report.cells import Estimate, half_width_of
+from runner.report.verdicts import FEWEST, Difference, from_pairs, from_shared, verdict, would_decide
+from runner.results import Line, Result, cell_values, meaning_of, models
+from runner.roles import REFERENCE
+
+
+class Compared(NamedTuple):
+    """A line's score beside the retrained models.
+
+    It holds its difference from them, their own mean and interval, the verdict if there is one, and the
+    number of seeds and retrained models that would decide an unclear one. `paired` is true if the score
+    itself compares with a retrained model.
+    """
+
+    difference: Difference
+    retrained: Estimate
+    verdict: str | None
+    needed: int | None
+    paired: bool
+
+
+# A line and a score.
+Key = tuple[Line, str]
+
+Comparisons = Mapping[Key, Compared]
+
+
+@dataclass
+class Values:
+    """One score of one line: its value by seed, and what the retrained models have.
+
+    `own` holds, by seed, the scores of the retrained models for that seed's run. `pool` holds, by their
+    seeds, the scores of the retrained models that all runs of the setting share; it is None if every
+    seed has its own request, or if the score compares with the retrained model of the same seed.
+    """
+
+    about: Mapping[str, Any]
+    value: dict[int | None, float] = field(default_factory=dict)
+    own: dict[int | None, list[float]] = field(default_factory=dict)
+    pool: Mapping[str, float] | None = None
+
+    def retrained(self) -> Estimate | None:
+        """Return the mean and interval of the retrained models' scores; None if they are too few."""
+        if self.pool is not None:
+            return _estimate(list(self.pool.values()))
+        means = [sum(found) / len(found) for found in self.own.values() if found]
+        return _estimate(means if len(means) > 1 else [x for found in self.own.values() for x in found])
+
+    def difference(self) -> Difference | None:
+        """Return the difference from the retrained models, or None if they are fewer than 4."""
+        fewest = FEWEST - 1 if self.about["paired"] else FEWEST
+        if self.pool is not None:
+            enough = len(self.pool) >= fewest
+            return from_shared(list(self.value.values()), list(self.pool.values())) if enough else None
+        if any(len(self.own[seed]) < fewest for seed in self.value):
+            return None
+        if len(self.value) == 1:
+            ((seed, value),) = self.value.items()
+            return from_shared([value], self.own[seed])
+        differences = [
+            value - sum(self.own[seed]) / len(self.own[seed]) for seed, value in self.value.items()
+        ]
+        return from_pairs(differences, min(len(self.own[seed]) for seed in self.value))
+
+
+def compared(scores: Mapping[Key, Values]) -> dict[Key, Compared]:
+    """Return the comparisons by line and score, where there are enough retrained models."""
+    found = {}
+    for key, values in scores.items():
+        retrained, difference = values.retrained(), values.difference()
+        if retrained is None or difference is None:
+            continue
+        about = values.about
+        found[key] = _judged(difference, retrained, about)
+    return found
+
+
+def _judged(difference: Difference, retrained: Estimate, about: Mapping[str, Any]) -> Compared:
+    """Return the comparison with its verdict.
+
+    A score that compares two models tells only that they differ. Without a margin, as of a speed-up,
+    that is no verdict.
+    """
+    better, remembers = "reference" if about["paired"] else about["better"], about["remembers"]
+    if about["paired"] and not remembers and about["margin"] is None:
+        return Compared(difference, retrained, None, None, True)
+    word = verdict(difference, about["margin"], remembers, better)
+    needed = would_decide(difference, about["margin"]) if word == "unclear" else None
+    return Compared(difference, retrained, word, needed, about["paired"])
+
+
+def of_cells(results: list[Result]) -> tuple[dict[Key, Compared], dict[Key, Estimate]]:
+    """Return the comparisons of the scores of whole cells, and the retrained models' estimates.
+
+    Retrained models have the value that the definition gives, or that was measured as `<name>_null`.
+    """
+    found, nulls = {}, {}
+    abouts = {(result.setting, name): result.about for result in results for name in result.cell_scores}
+    measured = {(line, name): values for line, _, name, values in cell_values(results)}
+    for (line, name), values in measured.items():
+        about = meaning_of(name, abouts[line.setting, name])
+        if about is None:
+            continue
+        null = measured.get((line, f"{name}_null"))
+        known = about["null"]
+        if null is None and known is None:
+            continue
+        estimate = Estimate(known, math.nan, 1) if null is None else _spread(null)
+        nulls[Line(line.setting, REFERENCE.name), name] = estimate
+        if known is not None and len(values) > 1:
+            difference = from_pairs([value - known for value in values], len(values))
+            found[line, name] = _judged(difference, estimate, about)
+    return found, nulls
+
+
+def retrained(scores: Mapping[Key, Values]) -> dict[Key, Estimate]:
+    """Return the mean and interval of the retrained models by their line and score, where there are
+    several."""
+    found = {}
+    for (line, name), values in scores.items():
+        estimate = values.retrained()
+        if estimate is not None:
+            found[Line(line.setting, REFERENCE.name), name] = estimate
+    return found
+
+
+def values_of(results: list[Result]) -> dict[Key, Values]:
+    """Return every score of every line but the retrained models' own, if the results say what it means
+    and have several retrained models."""
+    pools = _pools(results)
+    found: dict[Key, Values] = {}
+    for line, result, role in models(results):
+        if role is REFERENCE or not result.references:
+            continue
+        for name, value in result.scores[role.name].items():
+            about = meaning_of(name, result.about)
+            if about is None or name not in result.scores.get(REFERENCE.name, {}):
+                continue
+            shared = not result.drawn and not about["paired"]
+            pool = pools[line.setting, name] if shared else None
+            values = found.setdefault((line, name), Values(about, pool=pool))
+            values.value[result.seed] = value
+            values.own[result.seed] = list(_retrained_for(result, name, about["paired"]).values())
+    return found
+
+
+def _pools(results: Iterable[Result]) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the scores of all retrained models of a setting by name of the score, then by seed."""
+    pools: dict[tuple[str, str], dict[str, float]] = {}
+    for result in results:
+        for name in result.scores.get(REFERENCE.name, {}):
+            pool = pools.setdefault((result.setting, name), {})
+            for seed, value in _retrained_for(result, name, paired=False).items():
+                pool.setdefault(seed, value)
+    return pools
+
+
+def _retrained_for(result: Result, name: str, paired: bool) -> dict[str, float]:
+    """Return a score of the retrained models of one run by seed.
+
+    A score that compares leaves out the run's own reference, whose distance from itself is 0.
+    """
+    others = {seed: each["scores"] for seed, each in result.references.items()}
+    if not paired:
+        others = {str(result.seed): result.scores[REFERENCE.name], **others}
+    return {seed: scores[name] for seed, scores in others.items() if name in scores}
+
+
+def _estimate(values: list[float]) -> Estimate | None:
+    return _spread(values) if len(values) > 1 else None
+
+
+def _spread(values: list[float]) -> Estimate:
+    width = half_width_of(values) if len(values) > 1 else math.nan
+    return Estimate(sum(values) / len(values), width, len(values))

@@ -1,0 +1,105 @@
+"""Verdicts: a model's score against the distribution of retrained models.
+
+The difference D of a score from the retrained models has a standard error and degrees of freedom. If its
+90 % interval lies within ± the margin, the model matches them: two one-sided tests at 5 %. If its 95 %
+interval leaves out 0, it differs. Anything else is unclear.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, variance
+
+# Fewer retrained models than this give no verdict.
+FEWEST = 4
+
+# The most models of each kind that "would decide" names.
+MOST = 200
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A score's mean difference from the retrained models: its standard error and degrees of freedom.
+
+    `n` and `references` count the values and the retrained models behind it.
+    """
+
+    mean: float
+    error: float
+    freedom: float
+    n: int
+    references: int
+
+    def half_width(self, level: float) -> float:
+        """Return half the width of the Student interval of this level, such as 0.95."""
+        if self.error == 0:
+            return 0.0
+        from scipy.special import stdtrit
+
+        # t_{(1 + level)/2, df} · SE
+        return float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
+
+
+def from_shared(values: Sequence[float], references: Sequence[float]) -> Difference:
+    """Return the difference of values from references of the same request.
+
+    With one value, it is taken as one more draw of the retrained models.
+    """
+    n, r = len(values), len(references)
+    difference = mean(values) - mean(references)
+    if n == 1:
+        # SE = s_R · √(1 + 1/R), df = R − 1
+        return Difference(difference, math.sqrt(variance(references) * (1 + 1 / r)), r - 1, n, r)
+    # Welch: SE² = s_u²/n + s_R²/R
+    own, others = variance(values) / n, variance(references) / r
+    total = own + others
+    # df = SE⁴ / (s_u⁴/(n²(n − 1)) + s_R⁴/(R²(R − 1)))
+    freedom = total**2 / (own**2 / (n - 1) + others**2 / (r - 1)) if total else math.inf
+    return Difference(difference, math.sqrt(total), freedom, n, r)
+
+
+def from_pairs(differences: Sequence[float], references: int) -> Difference:
+    """Return the mean of differences, each from `references` retrained models of its own.
+
+    There are at least two differences: one per seed.
+    """
+    n = len(differences)
+    # SE = s_d/√n, df = n − 1
+    return Difference(mean(differences), math.sqrt(variance(differences) / n), n - 1, n, references)
+
+
+def verdict(difference: Difference, margin: float | None, remembers: int, better: str) -> str:
+    """Return the verdict on a difference.
+
+    It is "matches", "under-forgets", "over-forgets", "damaged", "above", "differs" or "unclear".
+
+    `remembers` is the sign of a difference that means that the model still knows the forgotten rows.
+    If it is 0, `better` ("higher" or "lower") tells "damaged" from "above".
+    """
+    d = difference.mean
+    if margin is not None and abs(d) + difference.half_width(0.90) <= margin:
+        return "matches"
+    if abs(d) <= difference.half_width(0.95):
+        return "unclear"
+    if remembers:
+        return "under-forgets" if d * remembers > 0 else "over-forgets"
+    if better == "reference":
+        return "differs"
+    return "above" if (d > 0) == (better == "higher") else "damaged"
+
+
+def would_decide(difference: Difference, margin: float | None) -> int | None:
+    """Return the number of seeds, and of retrained models, at which an unclear difference would be
+    decided if it and the spread stayed as they are; None if more than 200 are needed."""
+    # s of one model, from SE² = s²(1/n + 1/R)
+    s = difference.error / math.sqrt(1 / difference.n + 1 / max(difference.references, 1))
+    for n in range(difference.n + 1, MOST + 1):
+        likely = Difference(difference.mean, s * math.sqrt(2 / n), 2 * n - 2, n, n)
+        if verdict(likely, margin, 0, "reference") != "unclear":
+            return n
+    return None
+
+
+def false_flags(tested: int) -> float:
+    """Return the number of verdicts but "matches" to expect if all tested models were retrained ones."""
+    return 0.05 * tested

@@ -1,0 +1,46 @@
+"""python -m runner.score name=digits_small_cnn_whole_class [metric=[…]] [--train]
+
+Score the stored results of a name again, with the metrics that the options choose. Evidence that is not
+stored is named, and its metrics are skipped; --train makes it by running the results' commands again.
+"""
+
+import sys
+from pathlib import Path
+
+from runner.errors import exit_with_message
+from runner.naming import run_name
+
+TRAIN = "--train"
+
+
+def main(arguments: list[str]) -> None:
+    """Score all results of a name, and print its table."""
+    from metrics.metric import Metric
+    from runner.compose import composed
+    from runner.pipeline import run, say
+    from runner.plan import Plan, build_chosen
+    from runner.report import show
+    from runner.results import Results
+    from runner.score.again import Again
+    from runner.store import Store
+
+    overrides = [argument for argument in arguments if argument != TRAIN]
+    cfg, names = composed(overrides)
+    root, name = Path(cfg.paths.root), run_name(cfg.name, names)
+    metrics = build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics").values()
+    results = Results(root / "results")
+    again = Again(Store(root / "store", say), results, list(metrics), say)
+    done = [result for result in results.named(name) if result.status == "done"]
+    incomplete = [result for result in done if not again.score(result)]
+    if TRAIN in arguments:
+        for result in incomplete:
+            command = [*result.overrides, *overrides, f"name={name}"]
+            run(Plan.of(*composed(command)), result.overrides)
+    else:
+        again.report()
+    show(cfg, name)
+
+
+if __name__ == "__main__":
+    with exit_with_message():
+        main(sys.argv[1:])

@@ -1,0 +1,85 @@
+"""Scoring again: stored results get the scores of other metrics, without a model and without data."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from metrics.evidence import Needs
+from metrics.metric import Metric, Scores, glossary, matrices, numbers, scored
+from runner.results import Result, Results
+from runner.roles import UNLEARNED, Role
+from runner.score.evidence import Model, evidence_of, needs_of
+from runner.score.stored import Shelf, StoredPieces
+from runner.store import Store
+
+# The scores of models that several results share, by the checksums of all that they depend on.
+Shared = dict[tuple[object, ...], Scores]
+
+
+class Again:
+    """Scores stored results with metrics. `say` receives what could not be scored, and why."""
+
+    def __init__(
+        self, store: Store, results: Results, metrics: Sequence[Metric], say: Callable[[str], None]
+    ) -> None:
+        self.store = store
+        self.results = results
+        self.metrics = [metric for metric in metrics if not metric.of_a_cell]
+        self.of_cells = [metric for metric in metrics if metric.of_a_cell]
+        self.say = say
+        self.lacking: dict[str, int] = {}
+        self._identities: dict[str, object] = {}
+        self._shelf: Shelf = {}
+        self._shared: Shared = {}
+
+    def score(self, result: Result) -> bool:
+        """Write a result with the scores of the metrics added to it. Return whether all had evidence."""
+        pieces = StoredPieces(self.store, result, self._identities, self._shelf)
+        complete = self._note_what_is_lacking(pieces)
+        found = {model: self._scores(pieces, model) for model in pieces.models}
+        roles = {model.name: scores for model, scores in found.items() if isinstance(model, Role)}
+        references = {
+            seed: {**each, "scores": {**each["scores"], **numbers(found[int(seed)])}}
+            for seed, each in result.references.items()
+        }
+        plain = {role: numbers(scores) for role, scores in roles.items()}
+        about = glossary(self.metrics, {name for scores in plain.values() for name in scores})
+        again = replace(result, scores=plain, references=references, about=about)
+        self.results.write(again, {role: matrices(scores) for role, scores in roles.items()})
+        return complete
+
+    def report(self) -> None:
+        """Say which metrics lacked evidence, and in how many results."""
+        for name, count in sorted(self.lacking.items()):
+            self.say(f"{name} in {count} results: skipped; --train makes it")
+
+    def _scores(self, pieces: StoredPieces, model: Model) -> Scores:
+        """Return the scores of a model. A model that several results share is scored once."""
+        request = pieces.request
+        others = tuple(sorted({str(weights) for weights in self._compared(pieces)}))
+        key = (model, pieces.models[model], request and request.key, others)
+        if key not in self._shared:
+            evidence = evidence_of(pieces, model, needs_of(self.metrics))
+            self._shared[key] = scored(self.metrics, evidence)
+        return self._shared[key]
+
+    def _compared(self, pieces: StoredPieces) -> list[str]:
+        """Return the weights of the models that others are compared with: all but a run's own."""
+        return [
+            weights
+            for model, weights in pieces.models.items()
+            if not isinstance(model, Role) or model.shared
+        ]
+
+    def _note_what_is_lacking(self, pieces: StoredPieces) -> bool:
+        evidence = evidence_of(pieces, UNLEARNED, needs_of(self.metrics))
+        lacking = [(metric, evidence.lacks(metric.needs)) for metric in self.metrics]
+        lacking += [(metric, metric.needs) for metric in self.of_cells]
+        for metric, needs in lacking:
+            for need in needs:
+                name = f"{type(metric).__name__} has no {_words(need)}"
+                self.lacking[name] = self.lacking.get(name, 0) + 1
+        return not any(needs for _, needs in lacking)
+
+
+def _words(need: Needs) -> str:
+    return str(need.name).lower()

@@ -1,0 +1,79 @@
+"""The models of a whole cell: shadow models, and the population of its seeds.
+
+They are the same for every seed of a run. A request that each seed draws anew is that of seed 0 here.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from data.requests import Request
+from runner.plan import Plan, identities
+from runner.plan.share import share_of
+from runner.stages.pretrain import pretrain
+from runner.stages.request import request as request_of
+from runner.stages.unlearn import reference, unlearn
+from runner.stages.workspace import Workspace
+from runner.store import Artefact, Wanted
+
+
+class Shadow(NamedTuple):
+    """A shadow model: trained on its share, and what the method makes of it."""
+
+    original: Artefact
+    unlearned: Artefact
+
+
+def cell_request(ws: Workspace, request: Request) -> Request:
+    """Return the request of the cell: the run's own, or that of seed 0 if every seed draws one."""
+    if not ws.plan.scenario.drawn:
+        return request
+    return request_of(ws.member(_of_seed_0(ws.plan)))[0]
+
+
+def shadow(ws: Workspace, request: Request, number: int) -> Shadow:
+    """Return a shadow model of the cell's request by its number, and the model that forgot its half."""
+    plan = shadow_plan(ws.plan, request, number)
+    assert plan.share is not None
+    member = ws.member(plan)
+    own = Request(plan.share.forgotten, request.test, request.target)
+    original = pretrain(member, own)
+    return Shadow(original, unlearn(member, own, original))
+
+
+def unlearned_member(ws: Workspace, request: Request, seed: int) -> Artefact:
+    """Return the model that the method makes from the original of another seed, for the cell's request.
+
+    It is that of the run with this seed, unless every seed draws a request.
+    """
+    member = ws.member(_unscored(_of_seed_0(ws.plan)).member(seed))
+    return unlearn(member, request, pretrain(member, request))
+
+
+def retrained_member(ws: Workspace, request: Request, seed: int) -> Artefact:
+    """Return the reference of another seed for the cell's request."""
+    assert ws.plan.reference is not None
+    return reference(ws.member(_of_seed_0(ws.plan).member(seed)), request, ws.plan.reference)
+
+
+def shadow_plan(plan: Plan, request: Request, number: int) -> Plan:
+    """Return the plan of a shadow: its number is its seed, and its share a half of the request.
+
+    It keeps only the record that the method reads, and is not scored while it unlearns.
+    """
+    name = plan.record_of(plan.method)
+    recorders = {} if name is None else {name: plan.recorders[name]}
+    share = share_of(request.rows, number, 0)
+    return replace(_unscored(_of_seed_0(plan)).member(number), share=share, recorders=recorders)
+
+
+def wanted_of_shadow(plan: Plan) -> list[Wanted]:
+    """Return the trainings of a shadow's plan, as the store finds them."""
+    return [("pretrain", identities.pretrain(plan)), ("unlearn", identities.own(plan))]
+
+
+def _of_seed_0(plan: Plan) -> Plan:
+    return replace(plan, seed=0, request_seed=None)
+
+
+def _unscored(plan: Plan) -> Plan:
+    return replace(plan, evaluation=replace(plan.evaluation, every=None))

@@ -1,0 +1,71 @@
+"""Stored results are scored again from the store alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runner.plan import Plan
+from tests.conftest import QUICK, result_of, results_in
+
+Quick = Callable[..., Plan]
+
+NAME = "name=digits_small_cnn_whole_class"
+
+
+def score(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "runner.score", NAME, f"paths.root={root}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_new_metrics_join_the_stored_scores_and_equal_those_of_a_run(
+    quick: Quick, tmp_path: Path
+) -> None:
+    both = result_of(quick("metric=[accuracy,loss,confusion]", f"paths.root={tmp_path}/both"))
+    result_of(quick("metric=[accuracy]", f"paths.root={tmp_path}/later"))
+    done = score(tmp_path / "later", "metric=[loss,confusion]")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    (found,) = results_in(tmp_path / "later")
+    assert found.scores == both.scores and found.about == both.about
+    matrices = [json.loads(path.read_text()) for path in tmp_path.glob("*/results/*/matrices/*.json")]
+    assert matrices[0] == matrices[1]
+
+
+def test_no_data_are_read_and_no_model_is_built(quick: Quick, tmp_path: Path) -> None:
+    """Neither the weights nor the data set are needed, only predictions and the request."""
+    result_of(quick("metric=[accuracy]", "evaluation.references=2"))
+    for stage in ("pretrain", "unlearn"):
+        shutil.rmtree(tmp_path / "store" / stage)
+    done = score(tmp_path, "metric=[loss]", "data.root=nowhere")
+    assert done.returncode == 0, done.stderr
+    (found,) = results_in(tmp_path)
+    assert found.scores["unlearned"]["test_loss"] > 0
+    assert found.references["1"]["scores"]["test_loss"] > 0
+
+
+def test_missing_evidence_is_named_and_made_when_asked_for(quick: Quick, tmp_path: Path) -> None:
+    options = ["metric=[accuracy]"]
+    result_of(quick(*options), *QUICK, *options)
+    shutil.rmtree(tmp_path / "store" / "predict")
+    done = score(tmp_path, "metric=[loss]")
+    assert "Loss has no predictions in 1 results: skipped; --train makes it" in done.stderr
+    (found,) = results_in(tmp_path)
+    assert "test_loss" not in found.scores["unlearned"] and "test_accuracy" in found.scores["unlearned"]
+    assert score(tmp_path, "metric=[loss]", "--train").returncode == 0
+    (found,) = results_in(tmp_path)
+    assert "test_loss" in found.scores["unlearned"] and "test_accuracy" in found.scores["unlearned"]
+
+
+def test_a_name_without_results_ends_in_a_sentence(tmp_path: Path) -> None:
+    done = score(tmp_path)
+    assert done.returncode == 1 and "no results are named" in done.stderr
+
+
+@pytest.mark.parametrize("wrong", ["metric=[nope]", "metric=nope"])
+def test_an_unknown_metric_ends_in_a_sentence(wrong: str, tmp_path: Path) -> None:
+    done = score(tmp_path, wrong)
+    assert done.returncode == 1 and "nope" in done.stderr and "Traceback" not in done.stderr
