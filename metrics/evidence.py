@@ -199,7 +199,7 @@ class Evidence:
 
     alignment = _Declared[Tensor](Needs.ALIGNMENT)
     """The alignment t (F,) float64 of the noise in each forgotten row with the scored model's gradient,
-    N(0, 1) if the model is independent of the noise (see `runner.stages.corrupted.alignment`)."""
+    N(0, 1) if the model is independent of the noise (see `metrics.poison_alignment`)."""
 
     population = _Declared[Population](Needs.POPULATION)
     shadows = _Declared[Shadows](Needs.SHADOWS)
