@@ -16,7 +16,7 @@ from runner.provenance import provenance
 from runner.remarks import remarks, warn_if_untrained
 from runner.results import Result, Results
 from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
-from runner.score.evidence import ScoredModels, score_models
+from runner.score.evidence import ScoredModels, score_models, without_scores
 from runner.score.live import LivePieces
 from runner.stages.models import weights_of
 from runner.stages.workspace import PROVENANCE, Workspace
@@ -45,6 +45,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
             if made is None:
                 return None
             scores = score_models(plan.metrics, made)
+            for name, reason in without_scores(plan.metrics, made, scores).items():
+                say(f"{name} has no score: {reason}")
         except Diverged as error:
             results.write(_result(ws, overrides, {}, status="diverged", error=str(error)), {})
             raise

@@ -106,6 +106,18 @@ def evidence_of(pieces: Pieces, model: Model, needs: Needs) -> Evidence:
     return Evidence({need: piece for need, piece in found.items() if piece is not None})
 
 
+def without_scores(metrics: Sequence[Metric], pieces: Pieces, found: ScoredModels) -> dict[str, str]:
+    """Return, by the names of their classes, the reasons of metrics that had evidence and no score."""
+    names = {name for scores in (*found.roles.values(), found.cell) for name in scores}
+    return {
+        type(metric).__name__: metric.undefined
+        for metric in metrics
+        if metric.undefined
+        and not names & metric.about().keys()
+        and not evidence_of(pieces, UNLEARNED, metric.needs).lacks(metric.needs)
+    }
+
+
 def _references(pieces: Pieces, model: Model) -> Sequence[Predictions] | None:
     """Return the predictions of all retrained models but the given one, or None if there are none."""
     others = [other for other in pieces.models if other is REFERENCE or not isinstance(other, Role)]
