@@ -45,8 +45,6 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
             if made is None:
                 return None
             scores = score_models(plan.metrics, made)
-            for name, reason in without_scores(plan.metrics, made, scores).items():
-                say(f"{name} has no score: {reason}")
         except Diverged as error:
             results.write(_result(ws, overrides, {}, status="diverged", error=str(error)), {})
             raise
@@ -127,6 +125,7 @@ def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any
         "references": references,
         "cell_scores": of_cells(scores.cell),
         "about": glossary(plan.metrics, named),
+        "undefined": without_scores(plan.metrics, made, scores),
     }
 
 

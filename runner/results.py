@@ -44,7 +44,7 @@ class Result:
 
     `references` holds, by seed, the weights, scores and costs of the other retrained models; a score
     that compares is with the retrained model of this run. `cell_scores` belong to all seeds of the cell.
-    `about` says what the scores mean. `drawn` is true if every seed has a request of its own.
+    `about` says what the scores mean, and `undefined` why a metric has none. `drawn` is true if every seed has a request of its own.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Result:
     references: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cell_scores: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    undefined: Mapping[str, str] = field(default_factory=dict)
     drawn: bool = False
 
     def line(self, role: Role) -> Line:
@@ -225,6 +226,7 @@ def _joined(earlier: Result, later: Result) -> Result:
         },
         cell_scores={**earlier.cell_scores, **later.cell_scores},
         about={**earlier.about, **later.about},
+        undefined={**earlier.undefined, **later.undefined},
     )
 
 

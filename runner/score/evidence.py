@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from metrics.evidence import (
+    Attacked,
     Costs,
     Curves,
     Evidence,
@@ -52,6 +53,12 @@ class Pieces(Protocol):
 
     def random(self) -> Predictions | None:
         """Return the predictions of a model with random weights."""
+
+    def attacked(self, model: Model) -> Attacked | None:
+        """Return the answers of a model to the attack of a scenario."""
+
+    def alignment(self, model: Model) -> Tensor | None:
+        """Return the alignments of a model with the noise in the forgotten rows."""
 
     def population(self) -> Population | None:
         """Return the models of the run's cell."""
@@ -160,6 +167,8 @@ GATHERED: Mapping[Needs, Callable[[Pieces, Model], Any]] = {
     Needs.RELEARN: _curves("relearn"),
     Needs.RECOVER: _curves("recover"),
     Needs.COSTS: _costs,
+    Needs.ATTACK: lambda pieces, model: pieces.attacked(model),
+    Needs.ALIGNMENT: lambda pieces, model: pieces.alignment(model),
     Needs.POPULATION: lambda pieces, model: pieces.population(),
     Needs.SHADOWS: lambda pieces, model: pieces.shadows(),
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.requests import Request
 from methods.base import Method
-from metrics.evidence import Point, Population, Shadows
+from metrics.evidence import Attacked, Point, Population, Shadows
 from metrics.predictions import Predictions
 from runner import stages
 from runner.plan.share import share_of
@@ -69,6 +69,14 @@ class LivePieces:
 
     def random(self) -> Predictions:
         return stages.random_predictions(self.ws, self.request)
+
+    def attacked(self, model: Model) -> Attacked | None:
+        maker = self._maker(model)
+        return self._of(model, lambda made: stages.attacked(self.ws, made, maker))
+
+    def alignment(self, model: Model) -> Tensor | None:
+        maker = self._maker(model)
+        return self._of(model, lambda made: stages.alignment(self.ws, self.request, made, maker))
 
     def population(self) -> Population | None:
         if self.ws.plan.reference is None:
