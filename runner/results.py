@@ -44,7 +44,8 @@ class Result:
 
     `references` holds, by seed, the weights, scores and costs of the other retrained models; a score
     that compares is with the retrained model of this run. `cell_scores` belong to all seeds of the cell.
-    `about` says what the scores mean, and `undefined` why a metric has none. `drawn` is true if every seed has a request of its own.
+    `about` says what the scores mean, and `undefined` why a metric has none. `drawn` is true if every
+    seed has a request of its own.
     """
 
     name: str
