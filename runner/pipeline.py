@@ -93,7 +93,7 @@ def make(ws: Workspace) -> Made | None:
         models[REFERENCE] = stages.reference(ws, request, original, plan.reference)
     for role, model in models.items():
         if role is not ORIGINAL:
-            predictions[role] = stages.predictions(ws, request, model, _maker(plan, role))
+            predictions[role] = stages.predictions(ws, request, model, maker(plan, role))
     return Made(request, models, predictions)
 
 
@@ -113,8 +113,10 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def _maker(plan: Plan, role: Role) -> Method | None:
-    """Return the method that made the model of a role: it knows the model's architecture."""
+def maker(plan: Plan, role: Role) -> Method | None:
+    """Return the method that made the model of a role, as `load` takes it; None for the original."""
+    if role is ORIGINAL:
+        return None
     return plan.reference if role is REFERENCE else plan.method
 
 
