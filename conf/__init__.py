@@ -116,6 +116,27 @@ class Table:
 
 
 @dataclass
+class Tune:
+    """Options of `python -m runner.tune`.
+
+    `validation` holds the scenario's options of the request that a search is scored on, which no table
+    may report.
+    `trials` is the number of points that are tried for each method. `seeds` are the seeds of a trial's
+    runs, and `sampler_seed` that of the sampler. `objective` is the score whose mean over the seeds
+    decides. `folder` holds the files of tuned options. `space` has, for each option of the method to
+    tune, `low`, `high` and `log`, or a list of values.
+    """
+
+    validation: Any = MISSING
+    trials: Annotated[int, COUNT] = MISSING
+    seeds: list[Annotated[int, SEED]] = MISSING
+    sampler_seed: Annotated[int, SEED] = MISSING
+    objective: str = MISSING
+    folder: str = MISSING
+    space: dict[str, Any] = MISSING
+
+
+@dataclass
 class Run:
     """One run.
 
@@ -147,6 +168,7 @@ class Run:
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
     figure: dict[str, Any] = field(default_factory=dict)
+    tune: Tune = field(default_factory=Tune)
 
 
 ConfigStore.instance().store(name="run_schema", node=Run)

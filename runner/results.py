@@ -142,6 +142,11 @@ class Results:
             raise UserError(f"no results are named {name} in {self.root}; there are: {there}")
         return sorted(found, key=lambda result: (result.seed or 0, result.key))
 
+    def find(self, name: str, key: str) -> Result | None:
+        """Return the result of a name and a key, or None if there is none."""
+        path = self.root / name / f"{key}.json"
+        return _read(path) if path.exists() else None
+
     def matrices(self, result: Result) -> "dict[str, dict[str, Matrix]]":
         """Return the matrices of a result by role and name; empty if it has none."""
         path = self._matrices(result)

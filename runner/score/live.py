@@ -13,6 +13,7 @@ from methods.base import Method
 from metrics.evidence import Attacked, Point, Population, Shadows
 from metrics.predictions import Predictions
 from runner import stages
+from runner.plan import Plan
 from runner.plan.share import share_of
 from runner.roles import ORIGINAL, REFERENCE, Role
 from runner.score.evidence import Model
@@ -116,8 +117,12 @@ class LivePieces:
         return read(self.models[model]) if model in self.models else None
 
     def _maker(self, model: Model) -> Method | None:
-        """Return the method that made a model, None for the original: it knows the architecture."""
-        if model is ORIGINAL:
-            return None
-        retrained = model is REFERENCE or not isinstance(model, Role)
-        return self.ws.plan.reference if retrained else self.ws.plan.method
+        return maker(self.ws.plan, model)
+
+
+def maker(plan: Plan, model: Model) -> Method | None:
+    """Return the method that made a model and knows its architecture, None for the original."""
+    if model is ORIGINAL:
+        return None
+    retrained = model is REFERENCE or not isinstance(model, Role)
+    return plan.reference if retrained else plan.method
