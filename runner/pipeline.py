@@ -99,8 +99,8 @@ def _make_shadows(ws: Workspace, request: Request) -> None:
     """Make the shadow that the run names, or all shadows of its cell."""
     plan = ws.plan
     rows = stages.cell_request(ws, request)
-    for number in range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]:
-        stages.shadow(ws, rows, number)
+    numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
+    stages.shadows(ws, rows, numbers)
 
 
 def say(message: str) -> None:

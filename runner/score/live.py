@@ -93,7 +93,7 @@ class LivePieces:
 
     def shadows(self) -> Shadows | None:
         request, plan = self._cell, self.ws.plan
-        each = [stages.shadow(self.ws, request, number) for number in range(plan.evaluation.shadows)]
+        each = stages.shadows(self.ws, request, range(plan.evaluation.shadows))
         if not each:
             return None
         train = self.ws.dataset.train.rows.cpu()

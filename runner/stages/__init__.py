@@ -4,7 +4,7 @@
 artefacts that it starts from.
 """
 
-from runner.stages.cell import cell_request, retrained_member, shadow, unlearned_member
+from runner.stages.cell import cell_request, retrained_member, shadows, unlearned_member
 from runner.stages.corrupted import alignment, attacked
 from runner.stages.curve import Curve, batches_per_epoch, curve, points_of
 from runner.stages.features import features, features_of
@@ -43,7 +43,7 @@ __all__ = [
     "repair",
     "request",
     "retrained_member",
-    "shadow",
+    "shadows",
     "unlearn",
     "unlearned_member",
     "weights_of",

@@ -23,6 +23,9 @@ from runner.tracking import Tracker
 
 COST, CURVES, PROVENANCE = "cost.json", "curves.json", "provenance.json"
 
+# In the provenance of an original that did not train alone: the number of models that trained together.
+TOGETHER = "together"
+
 
 @dataclass
 class Workspace:
@@ -128,9 +131,10 @@ class Workspace:
                 self.tracker.curve(group, point)
         self._tracked.add((group, made.path))
 
-    def keep(self, making: Making, name: str) -> Artefact:
-        """Write the provenance into a folder, and make it an artefact at once."""
-        write(making.folders[name] / PROVENANCE, provenance(self.plan.device, self.plan.threads))
+    def keep(self, making: Making, name: str, facts: Mapping[str, Any] | None = None) -> Artefact:
+        """Write the provenance, with further facts, into a folder, and make it an artefact at once."""
+        found = provenance(self.plan.device, self.plan.threads)
+        write(making.folders[name] / PROVENANCE, {**found, **(facts or {})})
         return making.keep(name)
 
     @contextmanager
