@@ -64,11 +64,12 @@ class Evaluation:
     number of such models of different seeds: those of seeds 0 to `references` − 1, and the run's own.
     `shadows` is the number of shadow models, 0 for none; `shadows_with_records` allows them for a method
     that stores a record of each one's training. More training for all these than `seconds` is refused,
-    unless `confirm` is true. `train` also predicts
-    the training rows. `every` also scores the model after that many passes of unlearning; null does not.
-    It has no effect on the reference, on methods without passes, and on SISA, whose slices serve every
-    request. `batch_size` is the number of rows predicted at once. `metrics` are components by name.
-    `curve_batches` is the length of the trainings `relearn` and `recover`, which are looked at every
+    unless `confirm` is true.
+
+    `train` also predicts the training rows. `every` also scores the model after that many passes of
+    unlearning; null does not. It has no effect on the reference, on methods without passes, and on SISA,
+    whose slices serve every request. `batch_size` is the number of rows predicted at once. `metrics` are
+    components by name. `curve_batches` is the length of the trainings `relearn` and `recover`, which are looked at every
     `curve_look` batches.
     """
 
