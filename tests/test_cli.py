@@ -30,13 +30,13 @@ def test_a_run_prints_one_table_is_quiet_besides_and_imports_only_what_it_uses(t
         "import sys; sys.argv=['runner', *sys.argv[1:]]\n"
         "from runner.__main__ import main\n"
         "main()\n"
-        "print([m for m in ('torchvision','wandb','sklearn') if m in sys.modules])"
+        "print([m for m in ('torchvision','wandb','sklearn.datasets') if m in sys.modules])"
     )
     command = ["-c", program, *QUICK, f"paths.root={tmp_path}"]
     cold = fresh(*command)
     assert cold.returncode == 0 and cold.stderr == ""
     *table, modules = cold.stdout.splitlines()
-    assert modules == "['sklearn']", "digits come from scikit-learn"
+    assert modules == "['sklearn.datasets']", "digits come from scikit-learn"
     lines = [line.split()[0] for line in table if line.strip()]
     assert {"original", "finetune", "retrain"} <= set(lines)
     assert "gap to retrain" in cold.stdout
