@@ -69,8 +69,8 @@ class Evaluation:
     `train` also predicts the training rows. `every` also scores the model after that many passes of
     unlearning; null does not. It has no effect on the reference, on methods without passes, and on SISA,
     whose slices serve every request. `batch_size` is the number of rows predicted at once. `metrics` are
-    components by name. `curve_batches` is the length of the trainings `relearn` and `recover`, which are looked at every
-    `curve_look` batches.
+    components by name. `curve_batches` is the length of the trainings `relearn` and `recover`, which are
+    looked at every `curve_look` batches.
     """
 
     reference: Any = MISSING
