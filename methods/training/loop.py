@@ -68,6 +68,7 @@ class Phase:
     its random streams of row order and augmentation. Several phases may share one `optimizer`, including
     its momentum; without one, the phase makes its own. `factor` multiplies the learning rate of this
     phase. A phase with a `name` has random streams of that name, and prefixes its curves with the name.
+    Its steps, and so its learning rates, are those of a training that has completed `completed` passes.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Phase:
         optimizer: torch.optim.Optimizer | None = None,
         factor: float = 1.0,
         name: str = "",
+        completed: int = 0,
     ) -> None:
         self.model = model
         self.split = split
@@ -91,7 +93,7 @@ class Phase:
         self.name = name
         self._forward = torch.compile(model) if conditions.recipe.compile else model
         self._passes = pass_streams(conditions.streams.part(name) if name else conditions.streams)
-        self._number = 0
+        self._number = completed * math.ceil(len(split) / descent.batch_size)
 
     def steps(self, epoch: int) -> Iterator[Step]:
         """Yield the steps of one pass, each between its backward pass and its update.
