@@ -89,6 +89,7 @@ def test_a_method_works_on_a_model_in_a_precision(
 # Numbers that multiply a method's work, and smaller ones.
 FEWER = {
     "epochs": 1,
+    "noisy_epochs": 1,
     "rounds": 1,
     "samples": 2,
     "noise_steps": 2,

@@ -52,7 +52,9 @@ def value_of(formula: str, letters: Mapping[str, float]) -> float:
 
     Raise ValueError if it holds anything else.
     """
-    return _value(ast.parse(formula.translate(str.maketrans("₀ₜ·−", "0t*-")), mode="eval").body, letters)
+    return _value(
+        ast.parse(formula.translate(str.maketrans("₀ₙₜ·−", "0nt*-")), mode="eval").body, letters
+    )
 
 
 def _value(node: ast.expr, letters: Mapping[str, float]) -> float:
@@ -89,7 +91,7 @@ def letters_of(stages: Stages) -> dict[str, float]:
     forget, method = len(stages.request.rows), stages.plan.method
     letters = {"F": forget, "R": len(stages.dataset.train) - forget, "E0": 2, "C": 1}
     letters["K"] = stages.dataset.classes
-    fields = {"E": "epochs", "Et": "teacher_epochs", "S": "samples", "G": "rounds"}
+    fields = {"E": "epochs", "En": "noisy_epochs", "Et": "teacher_epochs", "S": "samples", "G": "rounds"}
     own = {letter: getattr(method, name) for letter, name in fields.items() if hasattr(method, name)}
     return letters | own
 
