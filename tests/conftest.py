@@ -19,6 +19,7 @@ from data.requests import Request
 from data.split import Batch, Dataset, Split
 from data.streams import Streams
 from methods.base import Method, Problem
+from methods.recording.leave_one_out import LeaveOneOut
 from methods.training.cost import Meter
 from methods.training.loop import Conditions
 from metrics.predictions import Predictions
@@ -97,6 +98,14 @@ def needs_record(method: str) -> list[str]:
     """Return the override that chooses the recorder which a method of conf/method reads."""
     records = class_of(method).records
     return [] if records is None else [f"recorder=[{records.kind.split('.')[-2]}]"]
+
+
+def tracking_only(method: str, name: str) -> list[str]:
+    """Return the override by which the record of a method tracks one class, if its cost is that of a
+    model for every tracked row."""
+    return (
+        [f"recorder.leave_one_out.classes=[{name}]"] if class_of(method).records is LeaveOneOut else []
+    )
 
 
 def needs_scenario(method: str) -> list[str]:

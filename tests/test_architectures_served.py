@@ -15,6 +15,7 @@ from tests.conftest import (
     options,
     plan_of,
     stages_of,
+    tracking_only,
     unlearned_of,
 )
 
@@ -81,6 +82,7 @@ def test_a_method_works_on_a_model_in_a_precision(
         f"method={method}", f"model={model}", *SMALLER.get(model, []), f"training.precision={precision}",
         "data.limit=4", "training.epochs=1", "training.batch_size=20", f"paths.root={tmp_path}",
         "training.warmup=0", "threads=1", *needs_record(method), *needs_scenario(method),
+        *tracking_only(method, "3"),
     )  # fmt: skip
     plan = replace(plan, method=shortened(plan.method))
     assert all(value.isfinite().all() for value in unlearned_of(stages_of(plan)).values())

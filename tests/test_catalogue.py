@@ -19,6 +19,7 @@ from tests.conftest import (
     needs,
     plan_of,
     stages_of,
+    tracking_only,
     unlearned_of,
 )
 
@@ -148,4 +149,5 @@ def cifar20_read_once() -> Iterator[None]:
 @pytest.mark.parametrize("method", METHODS)
 def test_part_of_a_class_is_served_or_refused(quick_method: QuickMethod, method: str) -> None:
     request = ["dataset=cifar20", "scenario=part_of_class", "data.limit=8", "model.widths=[2,2]"]
+    request += tracking_only(method, "vehicles_2")
     serve_or_refuse(stages_of(quick_method(method, *request)), method, "part_of_class")

@@ -1,5 +1,6 @@
-"""The layers of a model that own parameters: selection, freezing, and checks of their types."""
+"""The layers of a model: selection, freezing, copies, and checks of their types."""
 
+import copy
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -10,6 +11,14 @@ from data.errors import UserError
 def owners(model: nn.Module) -> list[nn.Module]:
     """Return the modules that own parameters, in the order of their definition."""
     return [module for module in model.modules() if list(module.parameters(recurse=False))]
+
+
+def without_hooks(model: nn.Module) -> nn.Module:
+    """Return a copy of the model that no forward hook watches, such as a recorder's."""
+    twin = copy.deepcopy(model)
+    for module in twin.modules():
+        module._forward_hooks.clear()
+    return twin
 
 
 def refuse_batch_norm(model: nn.Module) -> None:
