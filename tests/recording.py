@@ -6,11 +6,12 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.utils import parameters_to_vector
 
+from methods.recording.leave_one_out import LeaveOneOut
 from methods.recording.per_sample import SampleRecord
 from methods.recording.recorder import RecordedTraining
 from runner.stages.models import MODEL
 from runner.store import Artefact
-from tests.conftest import Stages
+from tests.conftest import Stages, class_of
 
 RECORD = ["recorder=[batch_updates]", "training.epochs=2"]
 SAMPLES = ["recorder=[per_sample]", "training.epochs=2", "recorder.per_sample.dtype=fp32"]
@@ -46,3 +47,11 @@ def shares_of(stages: Stages, rows: torch.Tensor) -> dict[str, torch.Tensor]:
     original = stages.pretrain()
     record = SampleRecord.open(stages.record("per_sample").path)
     return record.share(model_of(stages, original), rows)
+
+
+def tracking_only(method: str, name: str) -> list[str]:
+    """Return the override by which the record of a method tracks one class, if its cost is that of a
+    model for every tracked row."""
+    return (
+        [f"recorder.leave_one_out.classes=[{name}]"] if class_of(method).records is LeaveOneOut else []
+    )

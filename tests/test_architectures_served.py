@@ -17,6 +17,7 @@ from tests.conftest import (
     stages_of,
     unlearned_of,
 )
+from tests.recording import tracking_only
 
 # Every model of conf/model, as small as it gets; the other stem would leave one pixel of an 8×8 image.
 SMALLER = {
@@ -81,6 +82,7 @@ def test_a_method_works_on_a_model_in_a_precision(
         f"method={method}", f"model={model}", *SMALLER.get(model, []), f"training.precision={precision}",
         "data.limit=4", "training.epochs=1", "training.batch_size=20", f"paths.root={tmp_path}",
         "training.warmup=0", "threads=1", *needs_record(method), *needs_scenario(method),
+        *tracking_only(method, "3"),
     )  # fmt: skip
     plan = replace(plan, method=shortened(plan.method))
     assert all(value.isfinite().all() for value in unlearned_of(stages_of(plan)).values())
@@ -89,6 +91,7 @@ def test_a_method_works_on_a_model_in_a_precision(
 # Numbers that multiply a method's work, and smaller ones.
 FEWER = {
     "epochs": 1,
+    "noisy_epochs": 1,
     "rounds": 1,
     "samples": 2,
     "noise_steps": 2,

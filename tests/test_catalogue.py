@@ -22,6 +22,7 @@ from tests.conftest import (
     stages_of,
     unlearned_of,
 )
+from tests.recording import tracking_only
 
 QuickMethod = Callable[..., Plan]
 
@@ -53,7 +54,9 @@ def value_of(formula: str, letters: Mapping[str, float]) -> float:
 
     Raise ValueError if it holds anything else.
     """
-    return _value(ast.parse(formula.translate(str.maketrans("₀ₜ·−", "0t*-")), mode="eval").body, letters)
+    return _value(
+        ast.parse(formula.translate(str.maketrans("₀ₙₜ·−", "0nt*-")), mode="eval").body, letters
+    )
 
 
 def _value(node: ast.expr, letters: Mapping[str, float]) -> float:
@@ -90,7 +93,7 @@ def letters_of(stages: Stages) -> dict[str, float]:
     forget, method = len(stages.request.rows), stages.plan.method
     letters = {"F": forget, "R": len(stages.dataset.train) - forget, "E0": 2, "C": 1}
     letters["K"] = stages.dataset.classes
-    fields = {"E": "epochs", "Et": "teacher_epochs", "S": "samples", "G": "rounds"}
+    fields = {"E": "epochs", "En": "noisy_epochs", "Et": "teacher_epochs", "S": "samples", "G": "rounds"}
     own = {letter: getattr(method, name) for letter, name in fields.items() if hasattr(method, name)}
     return letters | own
 
@@ -147,4 +150,5 @@ def cifar20_read_once() -> Iterator[None]:
 @pytest.mark.parametrize("method", METHODS)
 def test_part_of_a_class_is_served_or_refused(quick_method: QuickMethod, method: str) -> None:
     request = ["dataset=cifar20", "scenario=part_of_class", "data.limit=8", "model.widths=[2,2]"]
+    request += tracking_only(method, "vehicles_2")
     serve_or_refuse(stages_of(quick_method(method, *request)), method, "part_of_class")

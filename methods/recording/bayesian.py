@@ -18,7 +18,6 @@ Reference: paper 001 (DiStruction), section 3.1; Zeno et al. 2018 (10 samples, �
 128).
 """
 
-import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from methods.recording.recorder import RecordedTraining, Recorder, close_record
 from methods.training.descent import Step
 from methods.training.loop import Diverged
 from methods.weights.gaussian import Gaussian, descended_deviation, moments
+from methods.weights.layers import without_hooks
 from models.precision import Precision, autocast
 
 DEVIATION = "deviation.safetensors"
@@ -74,7 +74,7 @@ class Bayesian(Recorder):
 
         Raise Diverged if a deviation is not finite.
         """
-        model = _copied(training.model).eval()
+        model = without_hooks(training.model).eval()
         mean = {name: value.detach().clone() for name, value in model.named_parameters()}
         # q = N(θ_o, initial²·I)
         q = Gaussian(mean, {name: torch.full_like(mean[name], self.initial) for name in mean})
@@ -108,14 +108,6 @@ class _BatchLoss:
         with autocast(self.bf16, self.batch.images.device):
             logits = self.model(self.batch.images)
         return F.cross_entropy(logits.float(), self.batch.labels, reduction="sum")
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """Return a copy without the hooks of other recorders."""
-    twin = copy.deepcopy(model)
-    for module in twin.modules():
-        module._forward_hooks.clear()
-    return twin
 
 
 def deviation_of(folder: Path) -> dict[str, Tensor]:

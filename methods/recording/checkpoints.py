@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from methods.recording.recorder import RecordedTraining, Recorder, close_record
@@ -51,4 +51,13 @@ class Checkpoints(Recorder):
 def _saving(model: nn.Module, folder: Path, epoch: int) -> "partial[None]":
     """Copy the weights now; return the job that saves the copy."""
     state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-    return partial(save_file, state, folder / f"epoch_{epoch}.safetensors")
+    return partial(save_file, state, _file(folder, epoch))
+
+
+def _file(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch_{epoch}.safetensors"
+
+
+def weights_after(folder: Path, epochs: int) -> dict[str, Tensor]:
+    """Return the state dictionary after this number of epochs, from 0, on the CPU."""
+    return load_file(_file(folder, epochs))

@@ -69,6 +69,7 @@ class Phase:
     its momentum; without one, the phase makes its own. `factor` multiplies the learning rate of this
     phase. A phase with a `name` has random streams of that name, and prefixes its curves with the name.
     `before` is called with the number of each step, ahead of its forward pass; it may move the weights.
+    Its steps, and so its learning rates, are those of a training that has completed `completed` passes.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Phase:
         factor: float = 1.0,
         name: str = "",
         before: Callable[[int], None] = lambda number: None,
+        completed: int = 0,
     ) -> None:
         self.model = model
         self.split = split
@@ -94,7 +96,7 @@ class Phase:
         self.before = before
         self._forward = torch.compile(model) if conditions.recipe.compile else model
         self._passes = pass_streams(conditions.streams.part(name) if name else conditions.streams)
-        self._number = 0
+        self._number = completed * math.ceil(len(split) / descent.batch_size)
 
     def steps(self, epoch: int) -> Iterator[Step]:
         """Yield the steps of one pass, each between its backward pass and its update.

@@ -1,5 +1,6 @@
-"""The layers of a model that own parameters: selection, freezing, and checks of their types."""
+"""The layers of a model: selection, freezing, copies, and checks of their types."""
 
+import copy
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -24,6 +25,14 @@ def convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
             "model=, or another method with method="
         )
     return found
+
+
+def without_hooks(model: nn.Module) -> nn.Module:
+    """Return a copy of the model that no forward hook watches, such as a recorder's."""
+    twin = copy.deepcopy(model)
+    for module in twin.modules():
+        module._forward_hooks.clear()
+    return twin
 
 
 def refuse_batch_norm(model: nn.Module) -> None:
