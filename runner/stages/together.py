@@ -21,7 +21,7 @@ Points = list[dict[str, float]]
 def trains_together(device: torch.device) -> bool:
     """Return whether shadow originals train together on a device: on a GPU they do.
 
-    Stacked convolutions take 2.5 times as long on a CPU as the same convolutions one after another.
+    A CPU is busy with one model, and takes longer for stacked convolutions than for one after another.
     """
     return device.type == "cuda"
 
