@@ -64,12 +64,13 @@ class Evaluation:
     number of such models of different seeds: those of seeds 0 to `references` − 1, and the run's own.
     `shadows` is the number of shadow models, 0 for none; `shadows_with_records` allows them for a method
     that stores a record of each one's training. More training for all these than `seconds` is refused,
-    unless `confirm` is true. `train` also predicts
-    the training rows. `every` also scores the model after that many passes of unlearning; null does not.
-    It has no effect on the reference, on methods without passes, and on SISA, whose slices serve every
-    request. `batch_size` is the number of rows predicted at once. `metrics` are components by name.
-    `curve_batches` is the length of the trainings `relearn` and `recover`, which are looked at every
-    `curve_look` batches.
+    unless `confirm` is true.
+
+    `train` also predicts the training rows. `every` also scores the model after that many passes of
+    unlearning; null does not. It has no effect on the reference, on methods without passes, and on SISA,
+    whose slices serve every request. `batch_size` is the number of rows predicted at once. `metrics` are
+    components by name. `curve_batches` is the length of the trainings `relearn` and `recover`, which are
+    looked at every `curve_look` batches.
     """
 
     reference: Any = MISSING
@@ -116,6 +117,27 @@ class Table:
 
 
 @dataclass
+class Tune:
+    """Options of `python -m runner.tune`.
+
+    `validation` holds the scenario's options of the request that a search is scored on, which no table
+    may report.
+    `trials` is the number of points that are tried for each method. `seeds` are the seeds of a trial's
+    runs, and `sampler_seed` that of the sampler. `objective` is the score whose mean over the seeds
+    decides. `folder` holds the files of tuned options. `space` has, for each option of the method to
+    tune, `low`, `high` and `log`, or a list of values.
+    """
+
+    validation: Any = MISSING
+    trials: Annotated[int, COUNT] = MISSING
+    seeds: list[Annotated[int, SEED]] = MISSING
+    sampler_seed: Annotated[int, SEED] = MISSING
+    objective: str = MISSING
+    folder: str = MISSING
+    space: dict[str, Any] = MISSING
+
+
+@dataclass
 class Run:
     """One run.
 
@@ -147,6 +169,7 @@ class Run:
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
     figure: dict[str, Any] = field(default_factory=dict)
+    tune: Tune = field(default_factory=Tune)
 
 
 ConfigStore.instance().store(name="run_schema", node=Run)

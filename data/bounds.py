@@ -70,6 +70,7 @@ POSITIVE_SHARE = Bounds(0, 1, above=True)
 BELOW_ONE = Bounds(0, 1, below=True)
 INSIDE_SHARE = Bounds(0, 1, above=True, below=True)
 PIXEL = Bounds(-1e6, 1e6)  # a mean, in units of the pixels' range
+NOISE = Bounds(1 / 255, 1)  # a standard deviation in the same units: less vanishes in stored bytes
 
 
 def check_bounds(option: str, holder: Any) -> None:

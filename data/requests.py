@@ -1,12 +1,12 @@
 """Requests to forget training rows, and the test rows of the same kind.
 
 A scenario is a frozen dataclass. `check` refuses an impossible request before any file is read; `select`
-returns the rows of a possible one.
+returns the rows of a possible one. Scenarios that corrupt the training set lie in `data.corruption`.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from data.component import Component
 from data.errors import UserError
 from data.row_file import Rows, content, read_rows
 from data.sources import Source
-from data.split import Dataset
+from data.split import Dataset, Split
 from data.streams import Streams
 
 
@@ -35,8 +35,31 @@ class Request:
     target: int | None = None
 
 
+class Attack(NamedTuple):
+    """Test rows of an attack by corrupted training rows.
+
+    `shown` are the test rows as the attack shows them, labelled with the classes that it aims at.
+    `clean` (N,) bool is true for the rows of the test split that must still be classified correctly.
+    """
+
+    shown: Split
+    clean: Tensor
+
+
+class Noise(NamedTuple):
+    """Noise that a corruption adds to images: `values` (F, C, H, W) float32 in units of its standard
+    deviation, and the training `rows` (F,) int64, ascending."""
+
+    rows: Tensor
+    values: Tensor
+
+
 class Scenario(Component):
-    """A kind of request. Its fields make it a single request."""
+    """A kind of request. Its fields make it a single request.
+
+    It may corrupt the training set before any training. Then `corruption`, `corrupt`, and `attack` or
+    `noise` are defined.
+    """
 
     @property
     def drawn(self) -> bool:
@@ -49,6 +72,22 @@ class Scenario(Component):
     def select(self, dataset: Dataset, streams: Streams) -> Request:
         """Return the rows. Raise UserError if they are none, all, or not rows of the data set."""
         raise NotImplementedError
+
+    def corruption(self) -> dict[str, Any] | None:
+        """Return what identifies the corrupted data, or None if the scenario corrupts nothing."""
+        return None
+
+    def corrupt(self, dataset: Dataset) -> Dataset:
+        """Return the data set that the original is trained on. The test split stays as it is."""
+        return dataset
+
+    def attack(self, test: Split) -> Attack | None:
+        """Return the attack on the test split, or None if the scenario aims at none."""
+        return None
+
+    def noise(self, train: Split) -> Noise | None:
+        """Return the noise that was added to rows of the training split, or None if none was."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -69,7 +108,7 @@ class WholeClass(Scenario):
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
         wanted = torch.tensor(self.classes)
-        return _request(
+        return request_of(
             dataset,
             torch.isin(dataset.train.labels, wanted),
             torch.isin(dataset.test.labels, wanted),
@@ -95,7 +134,7 @@ class PartOfClass(Scenario):
         train, test = dataset.train.fine, dataset.test.fine
         assert train is not None and test is not None  # check() refuses the others
         wanted = torch.tensor(self.classes)
-        return _request(dataset, torch.isin(train, wanted), torch.isin(test, wanted))
+        return request_of(dataset, torch.isin(train, wanted), torch.isin(test, wanted))
 
 
 @dataclass(frozen=True)
@@ -125,7 +164,7 @@ class Random(Scenario):
             streams = Streams(self.seed, streams.scope)
         chosen = torch.zeros(n, dtype=torch.bool)
         chosen[torch.randperm(n, generator=streams("request"))[:count]] = True
-        return _request(dataset, chosen)
+        return request_of(dataset, chosen)
 
 
 @dataclass(frozen=True)
@@ -156,7 +195,7 @@ class GivenRows(Scenario):
                 f"scenario.file={self.file} lists row {int(rows[~known][0])}, which is not among "
                 f"the {len(dataset.train)} training rows (0 to {int(dataset.train.rows.max())})"
             )
-        return _request(dataset, torch.isin(dataset.train.rows, rows))
+        return request_of(dataset, torch.isin(dataset.train.rows, rows))
 
 
 @dataclass(frozen=True)
@@ -179,7 +218,7 @@ class Relabel(Scenario):
             raise UserError("scenario.source and scenario.target are the same class")
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
-        return _request(
+        return request_of(
             dataset,
             dataset.train.labels == self.source,
             dataset.test.labels == self.source,
@@ -187,7 +226,7 @@ class Relabel(Scenario):
         )
 
 
-def _request(
+def request_of(
     dataset: Dataset, train: Tensor, test: Tensor | None = None, target: int | None = None
 ) -> Request:
     """Return the request for the rows that are true in the masks of the training and test split."""

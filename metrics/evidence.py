@@ -27,6 +27,8 @@ class Needs(Flag):
     RELEARN = auto()
     RECOVER = auto()
     COSTS = auto()
+    ATTACK = auto()
+    ALIGNMENT = auto()
     POPULATION = auto()
     SHADOWS = auto()
 
@@ -93,6 +95,20 @@ class Costs:
 
     own: Mapping[str, float]
     reference: Mapping[str, float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """An attack by corrupted training rows on the scored model.
+
+    `logits` (n, K) float32 are of the test rows as the attack shows them, and `aims` (n,) int64 are the
+    classes that it aims at. `clean` (N,) bool is true for the rows of part `test` that must still be
+    classified correctly.
+    """
+
+    logits: Tensor
+    aims: Tensor
+    clean: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +195,12 @@ class Evidence:
     """Training on the retained rows."""
 
     costs = _Declared[Costs](Needs.COSTS)
+    attack = _Declared[Attacked](Needs.ATTACK)
+
+    alignment = _Declared[Tensor](Needs.ALIGNMENT)
+    """The alignment t (F,) float64 of the noise in each forgotten row with the scored model's gradient,
+    N(0, 1) if the model is independent of the noise (see `metrics.poison_alignment`)."""
+
     population = _Declared[Population](Needs.POPULATION)
     shadows = _Declared[Shadows](Needs.SHADOWS)
 

@@ -40,10 +40,8 @@ class Lira(Metric):
         rate = "Share of the forgotten rows that such an attack finds at {} % of false alarms."
         return {
             "lira_auc": Score(auc, Better.reference, remembers=1, margin=0.03, null=0.5),
-            "lira_tpr_1": Score(rate.format(1), Better.reference, remembers=1, margin=0.05, null=0.01),
-            "lira_tpr_01": Score(
-                rate.format(0.1), Better.reference, remembers=1, margin=0.05, null=0.001
-            ),
+            "lira_tpr_1": Score(rate.format(1), Better.reference, remembers=1, null=0.01),
+            "lira_tpr_01": Score(rate.format(0.1), Better.reference, remembers=1, null=0.001),
         }
 
     def __call__(self, evidence: Evidence) -> Scores:

@@ -51,10 +51,14 @@ class Score:
 
 class Metric(Component):
     """A pure function of the evidence that it declares: a frozen dataclass, whose fields are its
-    parameters."""
+    parameters.
+
+    `undefined` is the reason, for the user, why it may have no score although it has its evidence.
+    """
 
     needs: ClassVar[Needs] = Needs.PREDICTIONS
     parts: ClassVar[tuple[str, ...]] = PARTS
+    undefined: ClassVar[str] = ""
 
     def about(self) -> Mapping[str, Score]:
         """Return the meaning of every score that it may return, by name. `<k>` stands for a number."""

@@ -51,7 +51,7 @@ class Predictions:
 
         It equals ln p_y − ln(1 − p_y), and does not saturate where p_y is near 1.
         """
-        return self._once("margins", part, lambda: _margins(self.logits[part], self.labels[part]))
+        return self._once("margins", part, lambda: margins(self.logits[part], self.labels[part]))
 
     def _once(self, what: str, part: str, compute: Callable[[], Tensor]) -> Tensor:
         if (what, part) not in self._computed:
@@ -59,7 +59,8 @@ class Predictions:
         return self._computed[what, part]
 
 
-def _margins(logits: Tensor, labels: Tensor) -> Tensor:
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return φ (N,) float64 of logits (N, K) and labels (N,) (see `Predictions.margins`)."""
     z = logits.double()
     own = z.gather(1, labels[:, None])
     # logsumexp over the other classes: the label's own logit counts as −∞

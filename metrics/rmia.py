@@ -45,6 +45,10 @@ class Rmia(Metric):
     a: Annotated[float, BELOW_ONE]
     gamma: Annotated[float, POSITIVE]
 
+    undefined: ClassVar[str] = (
+        "no retrained model has seen the classes that go as a whole, so all rows look alike to it"
+    )
+
     def about(self) -> Mapping[str, Score]:
         return meanings("rmia", "the ratio to the retrained models")
 

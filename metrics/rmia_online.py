@@ -47,6 +47,7 @@ class RmiaOnline(Metric):
                 Better.reference,
                 remembers=1,
                 margin=0.03,
+                null=0.5,
             ),
             **rate_meanings("rmia_online", "the ratio to shadow models"),
         }

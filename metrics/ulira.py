@@ -59,10 +59,8 @@ class ULira(Metric):
         rows = "The rows that the attack finds most surely: row number, label, mean score in nats."
         return {
             "ulira_auc": Score(auc, Better.reference, remembers=1, margin=0.03, null=0.5),
-            "ulira_tpr_1": Score(rate.format(1), Better.reference, remembers=1, margin=0.05, null=0.01),
-            "ulira_tpr_01": Score(
-                rate.format(0.1), Better.reference, remembers=1, margin=0.05, null=0.001
-            ),
+            "ulira_tpr_1": Score(rate.format(1), Better.reference, remembers=1, null=0.01),
+            "ulira_tpr_01": Score(rate.format(0.1), Better.reference, remembers=1, null=0.001),
             "leaking_rows": Score(rows, Better.reference, "nats", remembers=1),
         }
 

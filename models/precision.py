@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 class Precision(Enum):
@@ -17,3 +18,8 @@ class Precision(Enum):
 def autocast(bf16: bool, device: torch.device) -> AbstractContextManager[Any]:
     """Return a context of bfloat16 autocast on the device if `bf16` is true, or of plain float32."""
     return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Return bfloat16 logits as float32, for a loss with more digits, and wider ones as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -16,7 +16,7 @@ from runner.provenance import provenance
 from runner.remarks import remarks, warn_if_untrained
 from runner.results import Result, Results
 from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
-from runner.score.evidence import ScoredModels, score_models
+from runner.score.evidence import ScoredModels, score_models, without_scores
 from runner.score.live import LivePieces
 from runner.stages.models import weights_of
 from runner.stages.workspace import PROVENANCE, Workspace
@@ -99,8 +99,8 @@ def _make_shadows(ws: Workspace, request: Request) -> None:
     """Make the shadow that the run names, or all shadows of its cell."""
     plan = ws.plan
     rows = stages.cell_request(ws, request)
-    for number in range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]:
-        stages.shadow(ws, rows, number)
+    numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
+    stages.shadows(ws, rows, numbers)
 
 
 def say(message: str) -> None:
@@ -125,6 +125,7 @@ def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any
         "references": references,
         "cell_scores": of_cells(scores.cell),
         "about": glossary(plan.metrics, named),
+        "undefined": without_scores(plan.metrics, made, scores),
     }
 
 

@@ -44,7 +44,8 @@ class Result:
 
     `references` holds, by seed, the weights, scores and costs of the other retrained models; a score
     that compares is with the retrained model of this run. `cell_scores` belong to all seeds of the cell.
-    `about` says what the scores mean. `drawn` is true if every seed has a request of its own.
+    `about` says what the scores mean, and `undefined` why a metric has none. `drawn` is true if every
+    seed has a request of its own.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Result:
     references: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cell_scores: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    undefined: Mapping[str, str] = field(default_factory=dict)
     drawn: bool = False
 
     def line(self, role: Role) -> Line:
@@ -139,6 +141,11 @@ class Results:
             there = sorted(path.name for path in self.root.glob("*/"))
             raise UserError(f"no results are named {name} in {self.root}; there are: {there}")
         return sorted(found, key=lambda result: (result.seed or 0, result.key))
+
+    def find(self, name: str, key: str) -> Result | None:
+        """Return the result of a name and a key, or None if there is none."""
+        path = self.root / name / f"{key}.json"
+        return _read(path) if path.exists() else None
 
     def matrices(self, result: Result) -> "dict[str, dict[str, Matrix]]":
         """Return the matrices of a result by role and name; empty if it has none."""
@@ -225,6 +232,7 @@ def _joined(earlier: Result, later: Result) -> Result:
         },
         cell_scores={**earlier.cell_scores, **later.cell_scores},
         about={**earlier.about, **later.about},
+        undefined={**earlier.undefined, **later.undefined},
     )
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # a plan checks its settings here
 # The suffix of the curves of `evaluation.every`, whose axis is the number of passes.
 SCORED = "scores"
 
+# The matrix that is tracked as an image.
+CONFUSION = "confusion"
+
 # W&B's rules for the name of a project.
 FORBIDDEN, LONGEST = "/\\#?%:", 128
 
@@ -73,7 +76,8 @@ class WandbTracker(Tracker):
             self.run.summary.update({prefix + name: value for name, value in line.items()})
         if REFERENCE.name in scores:
             own, other = numbers(scores[UNLEARNED.name]), numbers(scores[REFERENCE.name])
-            self.run.summary.update({f"gap/{name}": own[name] - other[name] for name in own})
+            both = [name for name in own if name in other]
+            self.run.summary.update({f"gap/{name}": own[name] - other[name] for name in both})
         columns = list(lines[UNLEARNED.name])
         data: list[Iterable[Any]] = [
             [role, *(line.get(name) for name in columns)] for role, line in lines.items()
@@ -84,6 +88,7 @@ class WandbTracker(Tracker):
             f"{name}/{role}": wandb.Image(_picture(matrix), caption=caption)
             for role, found in scores.items()
             for name, matrix in matrices(found).items()
+            if name == CONFUSION
         }
         self.run.log({"result": table, **pictures})
 

@@ -27,7 +27,7 @@ SENTENCES: Table = (
         "repair=none, recorder=[], figure=[], evaluation=quick or tracking=off",
     ),
     (
-        r".*interpolation '\$\{(?:dataset|model|profile)\}_\$\{",
+        r".*interpolation '\$\{(?:(?:dataset|model|profile)\}_\$\{|method\}')",
         "choose one option of every group: a sweep is -m method=a,b",
     ),
     (

@@ -311,8 +311,14 @@ def results_in(root: Path, name: str = "digits_small_cnn_whole_class") -> list[A
 
 
 def digits_of(root: Path) -> dict[str, Any]:
-    """Return the scores of all stored results, by key."""
-    return {result.key: result.scores for result in results_in(root)}
+    """Return the scores of all stored results, by key, but the one that is made of seconds."""
+    return {
+        result.key: {
+            role: {name: score for name, score in scores.items() if name != "speed_up"}
+            for role, scores in result.scores.items()
+        }
+        for result in results_in(root)
+    }
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tests.conftest import (
     catalogue,
     checksum_of,
     needs,
+    options,
     plan_of,
     stages_of,
     unlearned_of,
@@ -111,7 +112,7 @@ def test_the_catalogue_says_what_is_exact(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("scenario", ["whole_class", "random", "given_rows", "relabel"])
+@pytest.mark.parametrize("scenario", [name for name in options("scenario") if name != "part_of_class"])
 def test_every_scenario_is_served_or_refused_as_the_catalogue_says(
     quick_method: QuickMethod, method: str, scenario: str, tmp_path: Path
 ) -> None:

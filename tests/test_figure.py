@@ -36,8 +36,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     for seed in (0, 1):
         for fraction in (0.1, 0.3):
             scenario = ["scenario=random", f"scenario.fraction={fraction}"]
-            own = ["method=random_labels", *scenario, f"seed={seed}", "name=drawn"]
-            run(plan_of(*QUICK, f"paths.root={root}", *own), own)
+            own = ["method=random_labels", *scenario, f"seed={seed}", "name=drawn", *QUICK]
+            run(plan_of(f"paths.root={root}", *own), own)
     return Runs(Report(Results(root / "results").named("drawn"), ["test_accuracy"]), root)
 
 

@@ -29,7 +29,7 @@ def said(
         ("recorder=nope", "there is no recorder=nope: choose from batch_updates"),
         ("recorder=none", "or recorder=[] for none"),
         ("tracking=none", "or tracking=off for none"),
-        ("figure=[nope]", "there is no figure=nope: choose from confusion"),
+        ("figure=[nope]", "there is no figure=nope: choose from cam"),
         ("dataset=MNIST", "there is no dataset=MNIST (did you mean mnist?): choose from cifar10"),
         ("method=finetun", "(did you mean finetune?)"),
         ("method=finetune/x", "there is no method=finetune/x (did you mean finetune?): choose from"),

@@ -8,6 +8,7 @@ import torch
 
 import metrics
 from metrics.evidence import (
+    Attacked,
     Costs,
     Curves,
     Evidence,
@@ -81,6 +82,8 @@ def given(named_kinds: bool, training_rows: bool = True) -> Given:
         Needs.RELEARN: curves,
         Needs.RECOVER: curves,
         Needs.COSTS: Costs(costs, {name: 2 * value for name, value in costs.items()}),
+        Needs.ATTACK: Attacked(torch.randn(50, 6), torch.arange(50) % 6, torch.arange(300) % 2 == 0),
+        Needs.ALIGNMENT: torch.randn(60, dtype=torch.float64, generator=random),
         Needs.POPULATION: Population(each[0:8], each[8:16]),
     }
     if training_rows:

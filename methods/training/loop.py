@@ -20,7 +20,7 @@ from data.split import Batch, Split
 from data.streams import Streams
 from methods.training.cost import Meter, pass_streams
 from methods.training.descent import Descent, Recipe, Step
-from models.precision import Precision, autocast
+from models.precision import Precision, autocast, widened
 
 Log = Callable[[Mapping[str, float]], None]
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) to a scalar
@@ -112,7 +112,7 @@ class Phase:
             self.before(self._number)
             with autocast(conditions.bf16, batch.images.device):
                 logits = self._forward(batch.images)
-                loss = self.loss_function(logits.float(), batch)
+                loss = self.loss_function(widened(logits), batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             # `factor` times the learning rate of this step, which counts over all passes of the phase

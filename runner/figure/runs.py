@@ -1,4 +1,4 @@
-"""The runs of one name: their table, and the stored curves, logits and matrices of their models."""
+"""The runs of one name: their table, and their models with stored curves, logits and matrices."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from runner.results import Line, Result, Results, models
 from runner.roles import Role
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from metrics.metric import Matrix
+    from runner.stages import Workspace
     from runner.store import Artefact
 
 
@@ -29,12 +30,9 @@ class Model:
     @property
     def logged(self) -> list[dict[str, float]]:
         """The points logged while the model was trained. Raises UserError if they are not stored."""
-        from runner.stages import curves_of, weights_of
+        from runner.stages import curves_of
 
-        for made in self._artefacts(self.role.stage):
-            if weights_of(made) == self._weights:
-                return curves_of(made)
-        raise self._gone("curves")
+        return curves_of(self._made("curves"))
 
     @property
     def logits(self) -> "Tensor":
@@ -47,6 +45,33 @@ class Model:
                 return logits_of(made)
         raise self._gone("predictions")
 
+    @cached_property
+    def workspace(self) -> "Workspace":
+        """The workspace of the run that made the model. Raises UserError if the run's options have
+        another meaning by now."""
+        from runner.compose import composed
+        from runner.plan import Plan
+        from runner.stages import Workspace
+        from runner.store import Store
+        from runner.tracking import Tracker
+
+        plan = Plan.of(*composed(self.result.overrides))
+        if plan.key != self.result.key:
+            raise UserError(
+                f"`{self._again}` makes another model by now than {self._text}: run it again with "
+                "another name=…, and draw that name"
+            )
+        return Workspace(plan, Store(self.root / "store"), Tracker())
+
+    @property
+    def network(self) -> "nn.Module":
+        """The model on the device. Raises UserError if its weights are not stored."""
+        from runner.score.live import maker
+        from runner.stages.models import load
+
+        made = self._made("weights")
+        return load(self.workspace, made, maker(self.workspace.plan, self.role))
+
     def matrix(self, name: str) -> "Matrix":
         """Return the matrix that a metric made under this name. Raise UserError if there is none."""
         found = Results(self.root / "results").matrices(self.result).get(self.role.name, {})
@@ -56,6 +81,15 @@ class Model:
                 f"figure.confusion.matrix=…, or run `{self._again}` again"
             )
         return found[name]
+
+    def _made(self, what: str) -> "Artefact":
+        """Return the artefact of the model. Raise UserError, naming `what`, if it is not stored."""
+        from runner.stages import weights_of
+
+        for made in self._artefacts(self.role.stage):
+            if weights_of(made) == self._weights:
+                return made
+        raise self._gone(what)
 
     def _artefacts(self, stage: str) -> "Iterator[Artefact]":
         """Yield the artefacts of a stage that the run used and that are still stored and sound."""

@@ -33,6 +33,8 @@ VERSIONS = {
     "features": 1,
     "relearn": 1,
     "recover": 1,
+    "attack": 1,
+    "poison_test": 1,
 }
 
 # The metrics of `evaluation.every`, whatever others a run has: they are in the keys of trainings.
@@ -40,12 +42,14 @@ LOOKS = (Accuracy(), Loss(), ClassAccuracy(), Confusion())
 
 
 def data(plan: "Plan") -> Identity:
-    """Identify the data set in use: its preparation, its limit and its rare classes."""
+    """Identify the data set in use: its preparation, its limit, its rare classes and its corruption."""
+    corruption = plan.scenario.corruption()
     rare = {"rare": {str(label): rows for label, rows in sorted(plan.rare.items())}}
     return {
         "source": identity_of(plan.source),
         "limit": plan.data.limit,
         **(rare if plan.rare else {}),
+        **({} if corruption is None else {"corruption": corruption}),
         **({} if plan.share is None else {"share": plan.share.identity()}),
     }
 
@@ -191,6 +195,11 @@ def curve(plan: "Plan", stage: str, weights: str, recipe: Recipe, probes: Identi
         "look": plan.evaluation.curve_look,
         "seed": plan.seed,
     }
+
+
+def corrupted(plan: "Plan", stage: str, weights: str) -> Identity:
+    """Identify what a stage (`attack` or `poison_test`) finds in a model of corrupted data."""
+    return {"version": VERSIONS[stage], **_forward(plan), "weights": weights}
 
 
 def _forward(plan: "Plan") -> Identity:

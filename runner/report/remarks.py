@@ -37,6 +37,8 @@ def remarks(
         if result.status != "done":
             label = labels[result.line(UNLEARNED)]
             found.append(f"{label}, seed {result.seed}: {result.status}: {result.error}")
+    undefined = {name: reason for result in results for name, reason in result.undefined.items()}
+    found += [f"{name} has no score: {reason}" for name, reason in undefined.items()]
     found += _of_conditions(results)
     if absent:
         found.append(f"no run has these columns: {', '.join(sorted(absent))}")

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from metrics.evidence import (
+    Attacked,
     Costs,
     Curves,
     Evidence,
@@ -53,6 +54,12 @@ class Pieces(Protocol):
     def random(self) -> Predictions | None:
         """Return the predictions of a model with random weights."""
 
+    def attacked(self, model: Model) -> Attacked | None:
+        """Return the answers of a model to the attack of a scenario."""
+
+    def alignment(self, model: Model) -> Tensor | None:
+        """Return the alignments of a model with the noise in the forgotten rows."""
+
     def population(self) -> Population | None:
         """Return the models of the run's cell."""
 
@@ -97,6 +104,18 @@ def evidence_of(pieces: Pieces, model: Model, needs: Needs) -> Evidence:
     """Return the evidence about a model for these needs, as far as there is any."""
     found = {need: GATHERED[need](pieces, model) for need in needs}
     return Evidence({need: piece for need, piece in found.items() if piece is not None})
+
+
+def without_scores(metrics: Sequence[Metric], pieces: Pieces, found: ScoredModels) -> dict[str, str]:
+    """Return, by the names of their classes, the reasons of metrics that had evidence and no score."""
+    names = {name for scores in (*found.roles.values(), found.cell) for name in scores}
+    return {
+        type(metric).__name__: metric.undefined
+        for metric in metrics
+        if metric.undefined
+        and not names & metric.about().keys()
+        and not evidence_of(pieces, UNLEARNED, metric.needs).lacks(metric.needs)
+    }
 
 
 def _references(pieces: Pieces, model: Model) -> Sequence[Predictions] | None:
@@ -148,6 +167,8 @@ GATHERED: Mapping[Needs, Callable[[Pieces, Model], Any]] = {
     Needs.RELEARN: _curves("relearn"),
     Needs.RECOVER: _curves("recover"),
     Needs.COSTS: _costs,
+    Needs.ATTACK: lambda pieces, model: pieces.attacked(model),
+    Needs.ALIGNMENT: lambda pieces, model: pieces.alignment(model),
     Needs.POPULATION: lambda pieces, model: pieces.population(),
     Needs.SHADOWS: lambda pieces, model: pieces.shadows(),
 }

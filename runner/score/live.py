@@ -10,9 +10,10 @@ from torch import Tensor
 
 from data.requests import Request
 from methods.base import Method
-from metrics.evidence import Point, Population, Shadows
+from metrics.evidence import Attacked, Point, Population, Shadows
 from metrics.predictions import Predictions
 from runner import stages
+from runner.plan import Plan
 from runner.plan.share import share_of
 from runner.roles import ORIGINAL, REFERENCE, Role
 from runner.score.evidence import Model
@@ -70,6 +71,14 @@ class LivePieces:
     def random(self) -> Predictions:
         return stages.random_predictions(self.ws, self.request)
 
+    def attacked(self, model: Model) -> Attacked | None:
+        maker = self._maker(model)
+        return self._of(model, lambda made: stages.attacked(self.ws, made, maker))
+
+    def alignment(self, model: Model) -> Tensor | None:
+        maker = self._maker(model)
+        return self._of(model, lambda made: stages.alignment(self.ws, self.request, made, maker))
+
     def population(self) -> Population | None:
         if self.ws.plan.reference is None:
             return None
@@ -84,7 +93,7 @@ class LivePieces:
 
     def shadows(self) -> Shadows | None:
         request, plan = self._cell, self.ws.plan
-        each = [stages.shadow(self.ws, request, number) for number in range(plan.evaluation.shadows)]
+        each = stages.shadows(self.ws, request, range(plan.evaluation.shadows))
         if not each:
             return None
         train = self.ws.dataset.train.rows.cpu()
@@ -108,8 +117,12 @@ class LivePieces:
         return read(self.models[model]) if model in self.models else None
 
     def _maker(self, model: Model) -> Method | None:
-        """Return the method that made a model, None for the original: it knows the architecture."""
-        if model is ORIGINAL:
-            return None
-        retrained = model is REFERENCE or not isinstance(model, Role)
-        return self.ws.plan.reference if retrained else self.ws.plan.method
+        return maker(self.ws.plan, model)
+
+
+def maker(plan: Plan, model: Model) -> Method | None:
+    """Return the method that made a model and knows its architecture, None for the original."""
+    if model is ORIGINAL:
+        return None
+    retrained = model is REFERENCE or not isinstance(model, Role)
+    return plan.reference if retrained else plan.method

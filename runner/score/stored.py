@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from metrics.evidence import Point, Population, Shadows
+from metrics.evidence import Attacked, Point, Population, Shadows
 from metrics.predictions import Predictions, by_part
 from runner.results import Result
 from runner.roles import ROLE, Role
 from runner.score.evidence import Model
+from runner.stages.corrupted import alignment_of, attacked_of
 from runner.stages.curve import COUNTED, Curve, points_of
 from runner.stages.features import features_of
 from runner.stages.models import MODEL, weights, weights_of
@@ -92,6 +93,16 @@ class StoredPieces:
     def random(self) -> Predictions | None:
         found = {self._identity(made)["split"]: made for made in self._of_stage("random")}
         return self._in_parts(found)
+
+    def attacked(self, model: Model) -> Attacked | None:
+        made = self._made_of("attack", model)
+        return None if made is None else attacked_of(made)
+
+    def alignment(self, model: Model) -> Tensor | None:
+        made = self._made_of("poison_test", model)
+        if made is None or self.request is None:
+            return None
+        return alignment_of(made, stored_request(self.request))
 
     def population(self) -> Population | None:
         return None  # a result does not name the models of other seeds

@@ -4,7 +4,8 @@
 artefacts that it starts from.
 """
 
-from runner.stages.cell import cell_request, retrained_member, shadow, unlearned_member
+from runner.stages.cell import cell_request, retrained_member, shadows, unlearned_member
+from runner.stages.corrupted import alignment, attacked
 from runner.stages.curve import Curve, batches_per_epoch, curve, points_of
 from runner.stages.features import features, features_of
 from runner.stages.models import weights_of
@@ -19,6 +20,8 @@ from runner.stages.workspace import Workspace, cost_of, curves_of, remarks_of
 __all__ = [
     "Curve",
     "Workspace",
+    "alignment",
+    "attacked",
     "batches_per_epoch",
     "cell_request",
     "cost_of",
@@ -40,7 +43,7 @@ __all__ = [
     "repair",
     "request",
     "retrained_member",
-    "shadow",
+    "shadows",
     "unlearn",
     "unlearned_member",
     "weights_of",

@@ -3,6 +3,7 @@
 They are the same for every seed of a run. A request that each seed draws anew is that of seed 0 here.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from runner.plan import Plan, identities
 from runner.plan.share import share_of
 from runner.stages.pretrain import pretrain
 from runner.stages.request import request as request_of
+from runner.stages.together import pretrain_together, trains_together
 from runner.stages.unlearn import reference, unlearn
 from runner.stages.workspace import Workspace
 from runner.store import Artefact, Wanted
@@ -30,8 +32,15 @@ def cell_request(ws: Workspace, request: Request) -> Request:
     return request_of(ws.member(_of_seed_0(ws.plan)))[0]
 
 
-def shadow(ws: Workspace, request: Request, number: int) -> Shadow:
-    """Return a shadow model of the cell's request by its number, and the model that forgot its half."""
+def shadows(ws: Workspace, request: Request, numbers: Sequence[int]) -> list[Shadow]:
+    """Return shadow models of the cell's request by their numbers, each with the model that forgot its
+    half. Their originals train together on a GPU."""
+    if trains_together(ws.plan.device):
+        pretrain_together(ws, [shadow_plan(ws.plan, request, number) for number in numbers])
+    return [_shadow(ws, request, number) for number in numbers]
+
+
+def _shadow(ws: Workspace, request: Request, number: int) -> Shadow:
     plan = shadow_plan(ws.plan, request, number)
     assert plan.share is not None
     member = ws.member(plan)

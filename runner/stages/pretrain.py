@@ -27,7 +27,7 @@ from methods.training.loop import Conditions, curves, train
 from runner.plan import identities
 from runner.provenance import provenance
 from runner.stages.models import fresh, save, weights, weights_of
-from runner.stages.workspace import COST, PROVENANCE, Workspace, write
+from runner.stages.workspace import COST, PROVENANCE, TOGETHER, Workspace, write
 from runner.store import Artefact, Making
 
 PRETRAIN = "pretrain"
@@ -171,8 +171,14 @@ def _require_that_the_method_is_served(
 
 
 def _require_its_conditions(ws: Workspace, stored: Artefact) -> None:
-    """Raise UserError if the stored original was made with other threads or on another device."""
+    """Raise UserError if the stored original was made with other threads, on another device, or together
+    with others."""
     made = stored.read(PROVENANCE)
+    if TOGETHER in made:
+        raise UserError(
+            f"the stored original trained together with others, {made[TOGETHER]} in all, and a training "
+            "alone, which is recorded, ends in other last digits: set another paths.root"
+        )
     here = provenance(ws.plan.device, ws.plan.threads)
     for option in ("threads", "device"):
         if made[option] != here[option]:

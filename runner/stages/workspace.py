@@ -23,6 +23,9 @@ from runner.tracking import Tracker
 
 COST, CURVES, PROVENANCE = "cost.json", "curves.json", "provenance.json"
 
+# In the provenance of an original that did not train alone: the number of models that trained together.
+TOGETHER = "together"
+
 
 @dataclass
 class Workspace:
@@ -40,19 +43,31 @@ class Workspace:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data on the device, loaded when the first stage needs them, less what a share leaves out.
-
-        A source that draws from the global random generator finds the same there in every stage.
-        """
-        found = self._loaded() if self.owner is None else self.owner.dataset
+        """The data on the device that the original is trained on: corrupted if the scenario corrupts
+        them, and less what a share leaves out."""
+        found = self._corrupted() if self.owner is None else self.owner.dataset
         if self.plan.share is None:
             return found
         return replace(found, train=found.train.without(self.plan.share.left_out))
+
+    @cached_property
+    def clean(self) -> Dataset:
+        """The data before any corruption, on the CPU, loaded when the first stage needs them.
+
+        A source that draws from the global random generator finds the same there in every stage.
+        """
+        return self._loaded() if self.owner is None else self.owner.clean
 
     def member(self, plan: Plan) -> "Workspace":
         """Return the workspace of a plan that differs in its seed or its share. Nothing of it is
         tracked, and its artefacts count as used by this run."""
         return Workspace(plan, self.store, Tracker(), self.used, owner=self)
+
+    def _corrupted(self) -> Dataset:
+        scenario = self.plan.scenario
+        corrupted = scenario.corrupt(self.clean)
+        dataset = returned(scenario, "corrupt", corrupted, Dataset, "a data.split.Dataset")
+        return dataset.to(self.plan.device)
 
     def _loaded(self) -> Dataset:
         plan = self.plan
@@ -63,7 +78,7 @@ class Workspace:
             dataset = dataset.limited(plan.data.limit)
         for label, rows in plan.rare.items():
             dataset = dataset.thinned(label, rows)
-        return dataset.to(plan.device)
+        return dataset
 
     def streams(self, scope: str) -> Streams:
         """Return the random streams of a scope for the run's seed."""
@@ -116,9 +131,10 @@ class Workspace:
                 self.tracker.curve(group, point)
         self._tracked.add((group, made.path))
 
-    def keep(self, making: Making, name: str) -> Artefact:
-        """Write the provenance into a folder, and make it an artefact at once."""
-        write(making.folders[name] / PROVENANCE, provenance(self.plan.device, self.plan.threads))
+    def keep(self, making: Making, name: str, facts: Mapping[str, Any] | None = None) -> Artefact:
+        """Write the provenance, with further facts, into a folder, and make it an artefact at once."""
+        found = provenance(self.plan.device, self.plan.threads)
+        write(making.folders[name] / PROVENANCE, {**found, **(facts or {})})
         return making.keep(name)
 
     @contextmanager

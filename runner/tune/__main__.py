@@ -1,0 +1,32 @@
+"""python -m runner.tune [option=value …] tune.validation={option:value}"""
+
+import sys
+
+from data.errors import UserError
+from runner.errors import exit_with_message
+
+
+def main(overrides: list[str]) -> None:
+    """Tune every method of the command, and print the path of every file written.
+
+    A failed search is told, and the others go on. Raise UserError before the first training if one of
+    them cannot be made, and at the end if one failed.
+    """
+    from runner.pipeline import say
+    from runner.tune.cells import searches
+    from runner.tune.file import write
+
+    failed = 0
+    for search in searches(overrides):
+        try:
+            print(write(search, search.trials(), overrides))
+        except UserError as error:
+            failed += 1
+            say(f"failed: {search.path}: {error}")
+    if failed:
+        raise UserError(f"{failed} searches failed, as told above")
+
+
+if __name__ == "__main__":
+    with exit_with_message():
+        main(sys.argv[1:])

@@ -1,0 +1,72 @@
+"""Files of tuned options, with the search that found them."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+
+from omegaconf import OmegaConf
+
+from data.errors import UserError
+from runner.provenance import provenance
+from runner.tune.search import Search, Trial
+
+# The longest line.
+WIDTH = 105
+
+
+def write(search: Search, trials: Sequence[Trial], command: Sequence[str]) -> Path:
+    """Write the options of the best trial to the file of a search, and return its path.
+
+    Options that are best as they are, are left out. `command` are the overrides of the search. Raise
+    UserError if every trial failed.
+    """
+    best = best_of(search, trials)
+    tuned = {name: value for name, value in best.values.items() if value != search.own[name]}
+    head = ["# @package _global_", *_told(search, trials, best), *_command(command)]
+    search.path.parent.mkdir(parents=True, exist_ok=True)
+    search.path.write_text("\n".join([*head, OmegaConf.to_yaml({"method": tuned})]))
+    return search.path
+
+
+def best_of(search: Search, trials: Sequence[Trial]) -> Trial:
+    """Return the trial of the best objective, the first of several. Raise UserError if all failed."""
+    done = [trial for trial in trials if trial.score is not None]
+    if not done:
+        raise UserError(f"every trial failed, the last one with: {trials[-1].failure}")
+    best = min if search.direction == "minimize" else max
+    return best(done, key=lambda trial: trial.score or 0.0)
+
+
+def _told(search: Search, trials: Sequence[Trial], best: Trial) -> list[str]:
+    """Return the lines of comment that say what was searched, and with what success."""
+    tune, own = search.tune, trials[0].score
+    failed = sum(trial.score is None for trial in trials)
+    request = " ".join(f"scenario.{name}={value}" for name, value in tune.validation.items())
+    made = provenance(search.plan.device, search.plan.threads)
+    sentences = [
+        f"The best of {len(trials)} trials by {tune.objective}: {best.score:.4g}.",
+        f"The method's own options: {'failed' if own is None else f'{own:.4g}'}.",
+        f"Failed trials: {failed}.",
+        f"Validation request, which no table reports: {request}.",
+        f"Seeds {tune.seeds}, sampler seed {tune.sampler_seed}, commit {made['commit']}"
+        f"{' with uncommitted changes' if made['dirty'] else ''}.",
+    ]
+    return _comment(" ".join(sentences), "# ", "# ")
+
+
+def _command(overrides: Sequence[str]) -> list[str]:
+    """Return the command of the search as lines of comment."""
+    return _comment(shlex.join(["python", "-m", "runner.tune", *overrides]), "#   ", "#     ")
+
+
+def _comment(text: str, first: str, rest: str) -> list[str]:
+    """Wrap a text between its words into lines that start with `first` and `rest`."""
+    return wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,69 @@
+"""Verdicts side by side: which lines match in all scores, and which scores contradict each other."""
+
+from dataclasses import replace
+
+from runner.report import Report
+from runner.report.agreement import contradictions, matching, text, verdicts_of
+from runner.results import Result
+from tests.test_report import result
+
+ABOUT = {
+    "better": "reference",
+    "remembers": 1,
+    "margin": 0.05,
+    "unit": "share",
+    "null": None,
+    "paired": False,
+}
+SCORES = ("accuracy", "auc")
+
+
+def run(method: str, accuracy: float, auc: float) -> Result:
+    """One run of a method, beside four retrained models of accuracy 0.5 and AUC 0.6, but for noise."""
+    base = result(method, 0, 0.5)
+    scores = {
+        "unlearned": {"accuracy": accuracy, "auc": auc},
+        "reference": {"accuracy": 0.5, "auc": 0.6},
+    }
+    others = {
+        str(seed): {
+            "weights": f"r{seed}",
+            "scores": {"accuracy": 0.5 + noise, "auc": 0.6 + noise},
+            "costs": {},
+        }
+        for seed, noise in ((1, 0.001), (2, -0.001), (3, 0.0))
+    }
+    said = {name: {"says": f"The {name}.", **ABOUT} for name in SCORES}
+    costs = {"unlearned": {}, "reference": {}}
+    return replace(base, scores=scores, costs=costs, references=others, about=said)
+
+
+RUNS = [run("good", 0.5, 0.6), run("seems_good", 0.5, 0.9), run("bad", 0.9, 0.9)]
+
+
+def test_verdicts_matches_and_contradictions() -> None:
+    report = Report(RUNS, SCORES)
+    verdicts = verdicts_of(report.comparisons, SCORES)
+    named = {report.labels[line]: each for line, each in verdicts.items()}
+    assert named["good"] == {"accuracy": "matches", "auc": "matches"}
+    assert named["seems_good"] == {"accuracy": "matches", "auc": "under-forgets"}
+    assert [report.labels[line] for line in matching(verdicts)] == ["good"]
+    ((scores, lines),) = contradictions(verdicts).items()
+    assert scores == SCORES and [report.labels[line] for line in lines] == ["seems_good"]
+
+
+def test_the_page_names_them() -> None:
+    page = text(Report(RUNS, SCORES), SCORES)
+    assert "Match the retrained models in every score: good." in page
+    assert "| seems_good" in page and "under" in page
+
+
+def test_the_table_has_verdicts_their_count_and_the_glossary() -> None:
+    report = Report(RUNS, SCORES)
+    shown = report.terminal()
+    assert "+0.300 under" in shown and "matches" in shown
+    # three runs and two scores; the shared retrained line is not judged
+    assert "6 verdicts; if all these models were retrained ones, 0.3 would wrongly differ" in shown
+    assert "auc: The auc. (share; best: as the retrained models)" in shown
+    assert "over 4 retrained models" in shown
+    assert "under-forgets" in report.csv()
