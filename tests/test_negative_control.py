@@ -42,10 +42,10 @@ class HeadOfRetrained(Method):
             # KL(retrained ‖ model), the mean over all training rows
             optimizer.zero_grad()
             apart = divergence(target, head(inputs), 1.0)
-            apart.backward()  # type: ignore[no-untyped-call]
+            apart.backward()
             return apart
 
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        optimizer.step(loss)
         return model
 
 

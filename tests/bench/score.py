@@ -37,9 +37,14 @@ def figures() -> Iterator[Figure]:
         copies = [copy_of(result, number, store) for number in range(RUNS)]
         for copy in copies:
             results.write(copy, {})
+
+        def alone() -> None:
+            for copy in copies[:FEW]:
+                score([copy], store, results, plan.metrics)
+
         together, few, imports = seconds(
             partial(score, copies, store, results, plan.metrics),
-            lambda: [score([copy], store, results, plan.metrics) for copy in copies[:FEW]],
+            alone,
             lambda: python("-c", "import torch, hydra"),
             repeats=2,
         )
@@ -51,6 +56,7 @@ def figures() -> Iterator[Figure]:
 
 
 def score(copies: list[Result], store: Store, results: Results, metrics: list[Metric]) -> None:
+    """Score results together. All have their evidence."""
     again = Again(store, results, metrics, print)
     assert all(again.score(copy) for copy in copies)
 
