@@ -24,7 +24,7 @@ class MacroF1(Metric):
     def about(self) -> Mapping[str, Score]:
         return {
             f"{part}_macro_f1": Score(
-                f"Mean F1 score of the classes with {part.replace('_', ' ')} rows.",
+                f"Mean F1 score of the classes on the {part.replace('_', ' ')} rows.",
                 Better.reference if part in FORGET_PARTS else Better.higher,
                 remembers=1 if part in FORGET_PARTS else 0,
             )
