@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from data.split import Split
 from models.precision import autocast
+
+T = TypeVar("T")
 
 # The parts of the data, in the order of a table.
 PARTS = ("train_forget", "train_retain", "test_forget", "test_retain", "test")
@@ -29,7 +32,7 @@ class Predictions:
     classes: int
     target: int | None = None
     gone: frozenset[int] = frozenset()
-    _computed: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False)
+    _computed: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def heldout(self) -> str:
@@ -39,24 +42,28 @@ class Predictions:
 
     def logprobs(self, part: str) -> Tensor:
         """Return ln softmax(z), (N, K) float64, computed once."""
-        return self._once("logprobs", part, lambda: self.logits[part].double().log_softmax(1))
+        return self.once(f"logprobs {part}", lambda: self.logits[part].double().log_softmax(1))
 
     def own_logprobs(self, part: str) -> Tensor:
         """Return ln p_y, the log-probability of the label, (N,) float64: minus the cross-entropy."""
         labels = self.labels[part]
-        return self._once("own", part, lambda: self.logprobs(part).gather(1, labels[:, None]).squeeze(1))
+        return self.once(
+            f"own {part}", lambda: self.logprobs(part).gather(1, labels[:, None]).squeeze(1)
+        )
 
     def margins(self, part: str) -> Tensor:
         """Return φ = z_y − logsumexp_{j≠y} z_j, (N,) float64, computed once.
 
         It equals ln p_y − ln(1 − p_y), and does not saturate where p_y is near 1.
         """
-        return self._once("margins", part, lambda: margins(self.logits[part], self.labels[part]))
+        return self.once(f"margins {part}", lambda: margins(self.logits[part], self.labels[part]))
 
-    def _once(self, what: str, part: str, compute: Callable[[], Tensor]) -> Tensor:
-        if (what, part) not in self._computed:
-            self._computed[what, part] = compute()
-        return self._computed[what, part]
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """Return what `compute` returned at its first call under this name: several metrics need it."""
+        if name not in self._computed:
+            self._computed[name] = compute()
+        found: T = self._computed[name]
+        return found
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:

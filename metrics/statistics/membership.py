@@ -27,7 +27,9 @@ def loss_share(predictions: Predictions) -> float | None:
     standard deviation, and both sides have the same weight (`mia_loss`). None if one of the
     three parts is missing, if a loss is not finite, or if the losses it is fitted on are all equal.
     """
-    return _logistic_share(predictions, lambda part: -predictions.own_logprobs(part))
+    return predictions.once(
+        "loss share", lambda: _logistic_share(predictions, lambda part: -predictions.own_logprobs(part))
+    )
 
 
 def entropy_share(predictions: Predictions) -> float | None:
@@ -64,6 +66,10 @@ def svc_share(predictions: Predictions) -> float | None:
 
     Time is quadratic in |T|: about ten seconds for 10,000 rows.
     """
+    return predictions.once("svc share", lambda: _svc_share(predictions))
+
+
+def _svc_share(predictions: Predictions) -> float | None:
     from sklearn.svm import SVC
 
     shares = _of_parts(predictions, lambda part: predictions.own_logprobs(part).exp(), "test_retain")
