@@ -1,5 +1,6 @@
 """Extra training: what references and shadow models cost, refused if it is more than was asked for."""
 
+from collections.abc import Callable
 from typing import Any
 
 from data.errors import UserError
@@ -8,10 +9,11 @@ from metrics.evidence import Needs
 from runner import stages
 from runner.plan import Plan
 from runner.plan.checks import check_request
+from runner.provenance import provenance
 from runner.score.evidence import needs_of
 from runner.stages.cell import shadow_plan, wanted_of_shadow
 from runner.stages.references import wanted_references
-from runner.stages.workspace import Workspace
+from runner.stages.workspace import PROVENANCE, Workspace
 from runner.store import Artefact
 
 
@@ -50,6 +52,24 @@ def require_time(ws: Workspace, request: Request, original: Artefact) -> None:
             f"evaluation.seconds is {evaluation.seconds:g}: set evaluation.confirm=true to run them, or "
             "ask for fewer"
         )
+
+
+def say_if_made_elsewhere(ws: Workspace, say: Callable[[str], None]) -> None:
+    """Tell the user of stored references that were made on another device, or with other threads."""
+    here = provenance(ws.plan.device, ws.plan.threads)
+    for option in ("device", "threads"):
+        others = {
+            str(made.read(PROVENANCE)[option])
+            for stage, identity in wanted_references(ws.plan)
+            if ws.store.has(stage, identity)
+            and (made := ws.store.find(stage, identity)).read(PROVENANCE)[option] != here[option]
+        }
+        if others:
+            say(
+                f"stored references were made with {option}={' and '.join(sorted(others))}, and this "
+                f"run has {option}={here[option]}: their scores may differ by more than their seeds do; set "
+                f"{option}, or another paths.root to make them again"
+            )
 
 
 def missing_extras(ws: Workspace, request: Request) -> dict[str, int]:

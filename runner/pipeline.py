@@ -9,7 +9,7 @@ from data.requests import Request
 from methods.training.loop import Diverged
 from metrics.metric import glossary, matrices, numbers, of_cells
 from runner import process, stages
-from runner.extra import check_shadows, has_shadows, require_time
+from runner.extra import check_shadows, has_shadows, require_time, say_if_made_elsewhere
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.provenance import provenance
@@ -79,6 +79,7 @@ def make(ws: Workspace) -> LivePieces | None:
     if plan.until is not Until.end:
         return None
     require_time(ws, request, original)
+    say_if_made_elsewhere(ws, say)
     made = LivePieces(ws, request, {ORIGINAL: original})
     warn_if_untrained(made.predicted(ORIGINAL), say)
     models = made.models
@@ -116,6 +117,7 @@ def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any
             "weights": weights_of(made.models[seed]),
             "scores": numbers(found),
             "costs": stages.cost_of(made.models[seed]),
+            "provenance": made.models[seed].read(PROVENANCE),
         }
         for seed, found in scores.references.items()
     }

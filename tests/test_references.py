@@ -160,3 +160,14 @@ def test_a_request_of_one_row_has_no_halves(quick: Quick, tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"one row has no half .* set evaluation.shadows=0"):
         run(quick(*SHADOWS, "scenario.count=1"))
     assert not keys(tmp_path, "pretrain")
+
+
+def test_references_of_other_threads_are_named_before_the_training(
+    quick: Quick, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result_of(quick(FOUR))
+    assert capsys.readouterr().err == ""
+    result_of(quick(FOUR, "threads=2", "method=random_labels"))
+    told = capsys.readouterr().err
+    assert "stored references were made with threads=1, and this run has threads=2" in told
+    assert "set threads, or another paths.root" in told

@@ -83,6 +83,12 @@ def _of_conditions(results: list[Result]) -> list[str]:
     """Return a remark for every condition in which the runs differ."""
     found = []
     made = [made for result in results for made in result.provenance.values()]
+    made += [
+        each["provenance"]
+        for result in results
+        for each in result.references.values()
+        if "provenance" in each
+    ]
     for condition in CONDITIONS:
         values = sorted({str(conditions[condition])[:20] for conditions in made})
         if len(values) > 1:
