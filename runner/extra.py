@@ -67,7 +67,7 @@ def say_if_made_elsewhere(ws: Workspace, say: Callable[[str], None]) -> None:
         if others:
             say(
                 f"stored references were made with {option}={' and '.join(sorted(others))}, and this "
-                f"run has {option}={here[option]}: their scores may differ by more than their seeds do; set "
+                f"run has {option}={here[option]}: their scores may differ by more than by seed; set "
                 f"{option}, or another paths.root to make them again"
             )
 
