@@ -1,23 +1,29 @@
 """The doctor: findings before a sweep, each with the cure, and nothing trained to the end."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from data.errors import UserError
+from runner.doctor.__main__ import main
+from runner.plan import Plan
 from runner.store import Store
 from tests.conftest import QUICK, result_of
 
 Said = list[str]
+Doctor = Callable[..., Said]
 
 
-def doctor(root: Path, *options: str) -> Said:
-    """Return the lines that the doctor prints."""
-    command = [sys.executable, "-m", "runner.doctor", *QUICK, f"paths.root={root}", *options]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+@pytest.fixture
+def doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Returns the lines that the doctor prints for some options."""
+
+    def lines(*options: str) -> Said:
+        main([*QUICK, f"paths.root={tmp_path}", *options])
+        return capsys.readouterr().out.splitlines()
+
+    return lines
 
 
 def line(said: Said, words: str) -> str:
@@ -25,8 +31,10 @@ def line(said: Said, words: str) -> str:
     return found
 
 
-def test_it_tells_what_attacks_can_resolve_and_what_a_sweep_costs(tmp_path: Path) -> None:
-    said = doctor(tmp_path, "evaluation.references=4", "seed=0,1,2")
+def test_it_tells_what_attacks_can_resolve_and_what_a_sweep_costs(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    said = doctor("evaluation.references=4", "seed=0,1,2")
     assert line(said, "are to be forgotten").startswith("ok    20 of 200 training rows")
     assert line(said, "rate of 1.0%").startswith("look") and "needs 100 test rows" in line(
         said, "rate of 1.0%"
@@ -38,39 +46,43 @@ def test_it_tells_what_attacks_can_resolve_and_what_a_sweep_costs(tmp_path: Path
     assert [made.stage for made in Store(tmp_path / "store").artefacts()] == ["request"]
 
 
-def test_it_tells_the_batches_that_a_record_would_undo(tmp_path: Path) -> None:
-    said = doctor(tmp_path, "method=amnesiac", "recorder=[batch_updates]")
+def test_it_tells_the_batches_that_a_record_would_undo(doctor: Doctor, tmp_path: Path) -> None:
+    said = doctor("method=amnesiac", "recorder=[batch_updates]")
     assert "lower training.batch_size" in line(said, "batches hold a row to forget")
     assert "expected" in line(said, "recorder.batch_updates")
 
 
-def test_it_passes_on_the_warning_of_a_method_that_can_select_nothing(tmp_path: Path) -> None:
-    said = doctor(tmp_path, "method=ssd", "method.alpha=20")
+def test_it_passes_on_the_warning_of_a_method_that_can_select_nothing(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    said = doctor("method=ssd", "method.alpha=20")
     assert line(said, "selects no weight").startswith("look")
     assert line(said, "selects no weight").endswith("set method.alpha below that")
 
 
-def test_it_says_that_seeds_with_requests_of_their_own_share_no_reference(tmp_path: Path) -> None:
-    assert "scenario.seed=0" in line(doctor(tmp_path, "scenario=random"), "every seed draws other rows")
-    pinned = doctor(tmp_path, "scenario=random", "scenario.seed=0")
+def test_it_says_that_seeds_with_requests_of_their_own_share_no_reference(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    assert "scenario.seed=0" in line(doctor("scenario=random"), "every seed draws other rows")
+    pinned = doctor("scenario=random", "scenario.seed=0")
     assert not [line for line in pinned if "every seed draws other rows" in line]
 
 
 def test_it_knows_from_stored_runs_what_was_learned_and_which_verdicts_are_open(
-    tmp_path: Path, quick
-) -> None:  # type: ignore[no-untyped-def]
+    doctor: Doctor, quick: Callable[..., Plan]
+) -> None:
     result_of(quick("evaluation.references=4"))
-    said = doctor(tmp_path)
+    said = doctor()
     # one epoch on 200 rows teaches nothing
     assert "raise training.epochs" in line(said, "the original's accuracy on the train forget rows")
     assert "verdicts" in line(said, "the stored results have")
 
 
-@pytest.mark.parametrize("scenario", ["whole_class", "random"])
-def test_a_request_that_cannot_be_served_ends_in_its_sentence(scenario: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "runner.doctor", *QUICK, f"scenario={scenario}"]
-    wrong = {"whole_class": "scenario.classes=[12]", "random": "scenario.count=5000"}
-    done = subprocess.run(
-        [*command, wrong[scenario], f"paths.root={tmp_path}"], capture_output=True, text=True
-    )
-    assert done.returncode == 1 and done.stderr.startswith("error: scenario")
+@pytest.mark.parametrize(
+    "wrong", ["scenario.classes=[12]", ["scenario=random", "scenario.count=5000"]], ids=str
+)
+def test_a_request_that_cannot_be_served_ends_in_its_sentence(
+    doctor: Doctor, wrong: str | list[str]
+) -> None:
+    with pytest.raises(UserError, match=r"^scenario"):
+        doctor(*([wrong] if isinstance(wrong, str) else wrong))

@@ -67,7 +67,7 @@ def said(
         ("method.epochs=1.5", "method.epochs: it must be a whole number, not 1.5"),
         ("method.optimizer=adamm", "it must be one of sgd, adam, adamw, not adamm"),
         ("data.download=maybe", "it must be true or false, not maybe"),
-        ("until=forever", "it must be one of pretrain, record, end, not forever"),
+        ("until=forever", "it must be one of pretrain, record, shadow, end, not forever"),
         ("name=[a]", "it must be a single word, not ['a']"),
         ("model.widths=4", "model.widths=[4]: give 2 numbers"),
         ("model.widths=[a,b]", "model.widths[0]: it must be a whole number, not a"),
@@ -105,7 +105,7 @@ def test_a_group_lists_the_options_of_every_folder(
     (tmp_path / "recorder" / "mine.yaml").write_text("")
     asked = [f"hydra.searchpath=[file://{tmp_path}]", "recorder=[min]"]
     text = said(asked, monkeypatch, capsys)
-    assert "(did you mean mine?)" in text and "layerwise, mine, paper004" in text
+    assert "(did you mean mine?)" in text and "leave_one_out, mine, paper004" in text
 
 
 @pytest.mark.parametrize(
