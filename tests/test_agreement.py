@@ -67,3 +67,19 @@ def test_the_table_has_verdicts_their_count_and_the_glossary() -> None:
     assert "auc: The auc. (share; best: as the retrained models)" in shown
     assert "over 4 retrained models" in shown
     assert "under-forgets" in report.csv()
+
+
+def test_an_official_twin_is_marked_and_has_no_verdict() -> None:
+    twin = {"says": "As a paper's code computes it.", **ABOUT, "remembers": 0, "margin": None}
+    runs = []
+    for each in RUNS:
+        scores = {role: {"x_official": found["auc"]} for role, found in each.scores.items()}
+        others = {
+            seed: {**other, "scores": {"x_official": other["scores"]["auc"]}}
+            for seed, other in each.references.items()
+        }
+        about = {"x_official": twin}
+        runs.append(replace(each, scores=scores, references=others, about=about))
+    report = Report(runs, ["x_official"])
+    assert all(compared.verdict is None for compared in report.comparisons.values())
+    assert "official †" in report.markdown() and "†: as a paper's code computes it" in report.markdown()

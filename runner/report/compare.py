@@ -85,12 +85,12 @@ def compared(scores: Mapping[Key, Values]) -> dict[Key, Compared]:
 def _judged(difference: Difference, retrained: Estimate, about: Mapping[str, Any]) -> Compared:
     """Return the comparison with its verdict.
 
-    A score that compares two models tells only that they differ. Without a margin, as of a speed-up,
-    that is no verdict.
+    A score that compares two models tells only that they differ. There is no verdict on a score that
+    states neither a margin nor a direction, such as a speed-up, an interval's end or an official twin.
     """
     better, remembers = "reference" if about["paired"] else about["better"], about["remembers"]
-    if about["paired"] and not remembers and about["margin"] is None:
-        return Compared(difference, retrained, None, None, True)
+    if better == "reference" and not remembers and about["margin"] is None:
+        return Compared(difference, retrained, None, None, about["paired"])
     word = verdict(difference, about["margin"], remembers, better)
     needed = would_decide(difference, about["margin"]) if word == "unclear" else None
     return Compared(difference, retrained, word, needed, about["paired"])

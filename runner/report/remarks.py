@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 import conf
 from runner.report.compare import Comparisons
+from runner.report.text import OFFICIAL
 from runner.report.verdicts import false_flags
 from runner.results import Line, Result, meaning_of
 from runner.roles import UNLEARNED
@@ -76,6 +77,8 @@ def glossary(results: Iterable[Result], columns: Sequence[str]) -> list[str]:
     for column in columns:
         if (said := meaning_of(column, about)) is not None:
             found.append(f"{column}: {said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})")
+    if any(OFFICIAL in column for column in columns):
+        found.append("†: as a paper's code computes it, quirks included; it has no verdict")
     return found
 
 

@@ -11,6 +11,9 @@ from runner.roles import UNLEARNED
 # A function that writes the cell of a line in a column.
 Texts = Callable[[Line, str], str]
 
+# The part of a name that tells an official twin, and the mark of its column.
+OFFICIAL, OFFICIAL_MARK = "_official", " †"
+
 # Metrics that have no gap to the reference, and no interval if all seeds agree.
 COSTS = {
     "gradient_examples", "forward_examples", "seconds", "peak_bytes", "record_bytes", "record_seconds"
@@ -38,8 +41,12 @@ class Style:
         )
 
     def heading(self, *words: str) -> str:
-        """Return the heading of a column; a word may be several words joined by underscores."""
-        return self.separator.join("_".join(words).split("_"))
+        """Return the heading of a column; a word may be several words joined by underscores.
+
+        An official twin, whose number is a paper's code's, is marked with †.
+        """
+        name = "_".join(words)
+        return self.separator.join(name.split("_")) + (OFFICIAL_MARK if OFFICIAL in name else "")
 
 
 TERMINAL = Style("simple", "\n", "", "\n", width=120)
