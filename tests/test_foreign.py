@@ -220,3 +220,40 @@ def test_a_library_of_an_environment_below_this_one_is_not_the_users_code(tmp_pa
         names["fail"]()
     text = blamed(raised.value)
     assert text is not None and str(library) not in text and __file__ in text
+
+
+def test_a_metric_of_ones_own_is_two_files_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "metric").mkdir(parents=True)
+    package = "# @package evaluation.metrics.own\n"
+    (tmp_path / "conf" / "metric" / "own.yaml").write_text(f"{package}_target_: own.Own\n")
+    (tmp_path / "own.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from metrics.metric import Better, Metric, Score\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Own(Metric):\n"
+        "    def about(self):\n"
+        "        return {'wrong': Score('Share of the test rows that are wrong.', Better.lower)}\n\n"
+        "    def __call__(self, evidence):\n"
+        "        found = evidence.predictions\n"
+        "        right = found.logits['test'].argmax(1) == found.labels['test']\n"
+        "        return {'wrong': 1 - right.double().mean().item()}\n"
+    )
+    options = [f"hydra.searchpath=[file://{tmp_path}/conf]", "metric=[accuracy,own]"]
+    columns = "table.columns=[test_accuracy,wrong]"
+    done = runner(*options, columns, f"paths.root={tmp_path}/out", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "wrong: Share of the test rows that are wrong. (share; lower is better)" in done.stdout
+
+
+def test_evidence_that_a_metric_does_not_declare_is_withheld_with_its_name(said: Said) -> None:
+    code = (
+        "@dataclass(frozen=True)\n"
+        "class Own(Metric):\n"
+        "    def about(self):\n"
+        "        return {}\n"
+        "    def __call__(self, evidence):\n"
+        "        return {'x': evidence.reference}\n"
+    )
+    text = said("evaluation", code, "evaluation=standard", "+evaluation.metrics.own._target_=own.Own")
+    assert "metric Own" in text and "own.py" in text
+    assert "it reads evidence.reference, and does not declare it: add Needs.REFERENCE" in text
