@@ -11,7 +11,7 @@ from runner.plan import Plan
 from runner.plan.checks import check_request
 from runner.provenance import provenance
 from runner.score.evidence import needs_of
-from runner.stages.cell import shadow_plan, wanted_of_shadow
+from runner.stages.cell import member_plan, shadow_plan, wanted_trainings
 from runner.stages.references import wanted_references
 from runner.stages.workspace import PROVENANCE, Workspace
 from runner.store import Artefact
@@ -76,8 +76,11 @@ def missing_extras(ws: Workspace, request: Request) -> dict[str, int]:
     """Return the number of absent trainings by the option of `evaluation` that asks for them."""
     plan = ws.plan
     wanted = {"references": wanted_references(plan)}
+    if Needs.POPULATION in needs_of(plan.metrics):
+        members = [member_plan(plan, seed) for seed in range(plan.evaluation.references)]
+        wanted["references"] += [each for member in members for each in wanted_trainings(member)]
     if has_shadows(plan):
         rows = stages.cell_request(ws, request)
         plans = [shadow_plan(plan, rows, number) for number in range(plan.evaluation.shadows)]
-        wanted["shadows"] = [each for member in plans for each in wanted_of_shadow(member)]
+        wanted["shadows"] = [each for member in plans for each in wanted_trainings(member)]
     return {option: sum(not ws.store.has(*each) for each in found) for option, found in wanted.items()}

@@ -54,7 +54,7 @@ def unlearned_member(ws: Workspace, request: Request, seed: int) -> Artefact:
 
     It is that of the run with this seed, unless every seed draws a request.
     """
-    member = ws.member(_unscored(_of_seed_0(ws.plan)).member(seed))
+    member = ws.member(member_plan(ws.plan, seed))
     return unlearn(member, request, pretrain(member, request))
 
 
@@ -75,8 +75,13 @@ def shadow_plan(plan: Plan, request: Request, number: int) -> Plan:
     return replace(_unscored(_of_seed_0(plan)).member(number), share=share, recorders=recorders)
 
 
-def wanted_of_shadow(plan: Plan) -> list[Wanted]:
-    """Return the trainings of a shadow's plan, as the store finds them."""
+def member_plan(plan: Plan, seed: int) -> Plan:
+    """Return the plan of another seed for the cell's request. It is not scored while it unlearns."""
+    return _unscored(_of_seed_0(plan)).member(seed)
+
+
+def wanted_trainings(plan: Plan) -> list[Wanted]:
+    """Return the original and the unlearned model of a plan, as the store finds them."""
     return [("pretrain", identities.pretrain(plan)), ("unlearn", identities.own(plan))]
 
 
