@@ -98,7 +98,8 @@ class Report:
     def estimates(self) -> Estimates:
         """The estimates by line and score. Those of the retrained models are over all of them."""
         nulls = of_cells(self.results)[1]
-        return {**values(self.cells), **retrained(self._compared_values), **nulls}
+        # a measured value of a retrained cell stands before the one that its definition gives
+        return {**nulls, **values(self.cells), **retrained(self._compared_values)}
 
     @cached_property
     def _compared_values(self) -> dict[tuple[Line, str], Values]:
@@ -129,6 +130,7 @@ class Report:
         most = int(by_seed["n"].max()) if len(by_seed) else 0
         metrics = set(cells.index.get_level_values("metric"))
         with_gap = set(cells.index.get_level_values("metric")[cells["gap"].notna()]) - COSTS
+        with_gap |= {name for _, name in self.comparisons}
         lines = {line: self.labels[line] for line in self.lines()}
         others = {line: label for line, label in lines.items() if line.cell != REFERENCE.name}
         columns = self._columns(metrics)
@@ -162,7 +164,7 @@ class Report:
         def text(line: Line, column: str) -> str:
             found = self.comparisons.get((line, column))
             estimate = paired.get((line, column), ABSENT)
-            if found is not None and found.paired:
+            if found is not None and (found.paired or estimate.n == 0):
                 difference = found.difference
                 width = difference.half_width(0.95) if difference.n > 1 else math.nan
                 estimate = Estimate(difference.mean, width, difference.n)
