@@ -70,7 +70,10 @@ def of_logits() -> dict[str, Metric]:
     """Return by name the metrics that the logits suffice for, but those of `QUADRATIC`."""
     names = sorted(path.stem for path in (Path(conf.__file__).parent / "metric").glob("[!_]*.yaml"))
     enough = Needs.PREDICTIONS | Needs.REFERENCE | Needs.ORIGINAL | Needs.RANDOM
-    built = {name: Plan.of(*composed([f"metric=[{name}]"])).metrics[0] for name in names}
+    built = {
+        name: Plan.of(*composed([f"metric=[{name}]", "evaluation.shadows=16"])).metrics[0]
+        for name in names
+    }
     return {
         name: metric
         for name, metric in built.items()
