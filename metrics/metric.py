@@ -1,7 +1,6 @@
 """The interface of a metric: what it needs, what its scores mean, and how it computes them."""
 
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 from data.component import Component, plain
 from data.contracts import named, returned_scores
 from data.errors import UserError
+from data.meanings import key_of, meaning
 from metrics.evidence import OF_A_CELL, Evidence, Needs
 from metrics.predictions import PARTS, Predictions
 
@@ -104,17 +104,6 @@ def scored(metrics: Sequence[Metric], evidence: Evidence) -> Scores:
     return found
 
 
-def meaning(name: str, about: Mapping[str, Score]) -> Score | None:
-    """Return the meaning of a score by its name; a number in the name may stand as `<k>`."""
-    key = _key(name, about)
-    return None if key is None else about[key]
-
-
-def _key(name: str, about: Mapping[str, Score]) -> str | None:
-    numbered = re.sub(r"(?<=_)\d+(?=_|$)", "<k>", name)
-    return next((key for key in (name, numbered) if key in about), None)
-
-
 def glossary(metrics: Sequence[Metric], names: Collection[str]) -> dict[str, dict[str, Any]]:
     """Return what the metrics say of the named scores, as JSON-like values by name.
 
@@ -123,7 +112,7 @@ def glossary(metrics: Sequence[Metric], names: Collection[str]) -> dict[str, dic
     found: dict[str, dict[str, Any]] = {}
     for metric in metrics:
         known = metric.about()
-        for name in {key for name in names if (key := _key(name, known)) is not None}:
+        for name in {key for name in names if (key := key_of(name, known)) is not None}:
             found[name] = {**plain(vars(known[name])), "paired": metric.paired}
     return found
 

@@ -1,7 +1,6 @@
 """Results: one JSON file per run, and the data frame of many runs."""
 
 import json
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -203,11 +202,6 @@ def cell_values(results: list[Result]) -> Iterator[tuple[Line, str, str, list[fl
         for name, value in result.cell_scores.items():
             values = value if isinstance(value, list) else [value]
             yield line, result.names["method"], name, values
-
-
-def meaning_of(name: str, about: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return what a result says about a score; a number in its name may stand there as `<k>`."""
-    return about.get(name) or about.get(re.sub(r"(?<=_)\d+(?=_|$)", "<k>", name))
 
 
 def _of_the_same_models(earlier: Result, later: Result) -> bool:

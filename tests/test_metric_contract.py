@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import metrics
+from data.meanings import meaning
 from metrics.evidence import (
     Attacked,
     Costs,
@@ -20,7 +21,7 @@ from metrics.evidence import (
     Undeclared,
     Weights,
 )
-from metrics.metric import Metric, meaning, scored
+from metrics.metric import Metric, scored
 from metrics.predictions import Predictions, by_part
 from tests.conftest import options, plan_of
 

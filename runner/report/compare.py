@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from data.meanings import meaning
 from runner.report.cells import Estimate, half_width_of
 from runner.report.verdicts import FEWEST, Difference, from_pairs, from_shared, verdict, would_decide
-from runner.results import Line, Result, cell_values, meaning_of, models
+from runner.results import Line, Result, cell_values, models
 from runner.roles import REFERENCE
 
 
@@ -105,7 +106,7 @@ def of_cells(results: list[Result]) -> tuple[dict[Key, Compared], dict[Key, Esti
     abouts = {(result.setting, name): result.about for result in results for name in result.cell_scores}
     measured = {(line, name): values for line, _, name, values in cell_values(results)}
     for (line, name), values in measured.items():
-        about = meaning_of(name, abouts[line.setting, name])
+        about = meaning(name, abouts[line.setting, name])
         if about is None:
             continue
         null = measured.get((line, f"{name}_null"))
@@ -140,7 +141,7 @@ def values_of(results: list[Result]) -> dict[Key, Values]:
         if role is REFERENCE or not result.references:
             continue
         for name, value in result.scores[role.name].items():
-            about = meaning_of(name, result.about)
+            about = meaning(name, result.about)
             if about is None or name not in result.scores.get(REFERENCE.name, {}):
                 continue
             shared = not result.drawn and not about["paired"]

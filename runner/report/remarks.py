@@ -6,10 +6,11 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 import conf
+from data.meanings import meaning
 from runner.report.compare import Comparisons
 from runner.report.text import OFFICIAL
 from runner.report.verdicts import false_flags
-from runner.results import Line, Result, meaning_of
+from runner.results import Line, Result
 from runner.roles import UNLEARNED
 
 # Conditions that all runs of a table should share: keys of a result's provenance.
@@ -75,7 +76,7 @@ def glossary(results: Iterable[Result], columns: Sequence[str]) -> list[str]:
     about = {name: said for result in results for name, said in result.about.items()}
     found = []
     for column in columns:
-        if (said := meaning_of(column, about)) is not None:
+        if (said := meaning(column, about)) is not None:
             found.append(f"{column}: {said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})")
     if any(OFFICIAL in column for column in columns):
         found.append("†: as a paper's code computes it, quirks included; it has no verdict")

@@ -92,18 +92,21 @@ class Report:
     @cached_property
     def comparisons(self) -> Comparisons:
         """The comparison with the retrained models by line and score (see `compared`)."""
-        return {**compared(self._compared_values), **of_cells(self.results)[0]}
+        return {**compared(self._compared_values), **self._of_cells[0]}
 
     @cached_property
     def estimates(self) -> Estimates:
         """The estimates by line and score. Those of the retrained models are over all of them."""
-        nulls = of_cells(self.results)[1]
         # a measured value of a retrained cell stands before the one that its definition gives
-        return {**nulls, **values(self.cells), **retrained(self._compared_values)}
+        return {**self._of_cells[1], **values(self.cells), **retrained(self._compared_values)}
 
     @cached_property
     def _compared_values(self) -> dict[tuple[Line, str], Values]:
         return values_of(self.results)
+
+    @cached_property
+    def _of_cells(self) -> tuple[Comparisons, Estimates]:
+        return of_cells(self.results)
 
     def _comparison_columns(self) -> "pd.DataFrame":
         import pandas as pd
@@ -125,8 +128,8 @@ class Report:
 
     def _text(self, style: Style) -> str:
         cells = self.cells
-        of_cells = {name for result in self.results for name in result.cell_scores}
-        by_seed = cells[~cells.index.isin(of_cells, level="metric")]
+        whole = {name for result in self.results for name in result.cell_scores}
+        by_seed = cells[~cells.index.isin(whole, level="metric")]
         most = int(by_seed["n"].max()) if len(by_seed) else 0
         metrics = set(cells.index.get_level_values("metric"))
         with_gap = set(cells.index.get_level_values("metric")[cells["gap"].notna()]) - COSTS

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from conf import Tune, Until
 from data.component import plain
 from data.errors import UserError
+from data.meanings import meaning
 from methods.training.loop import Diverged
-from metrics.metric import Better, Metric, meaning
+from metrics.metric import Better, Metric
 from runner.compose import composed
 from runner.pipeline import run, say
 from runner.plan import Plan
