@@ -6,7 +6,7 @@ from typing import Any
 
 from conf import Until
 from data.requests import Request
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from metrics.metric import glossary, matrices, numbers, of_cells
 from runner import process, stages
 from runner.extra import check_shadows, has_shadows, require_time, say_if_made_elsewhere

@@ -16,7 +16,7 @@ from methods.recording.checkpoints import Checkpoints
 from methods.recording.files import EntryFile, Writer
 from methods.recording.recorder import RecordedTraining, Recorder
 from methods.training.descent import Step
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from runner.plan import Plan
 from runner.stages.models import MODEL
 from runner.store import Artefact, Making

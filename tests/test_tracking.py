@@ -13,7 +13,7 @@ import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
 from data.errors import UserError
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.tracking import Tracker

@@ -34,7 +34,7 @@ from data.bounds import COUNT, POSITIVE, ROUNDS
 from data.split import Batch
 from methods.recording.recorder import RecordedTraining, Recorder, close_record
 from methods.training.descent import Step
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from methods.weights.gaussian import Gaussian, descended_deviation, moments
 from methods.weights.layers import without_hooks
 from models.precision import Precision, autocast

@@ -37,7 +37,7 @@ from methods.recording.estimates import in_words
 from methods.recording.files import Entries, EntryFile
 from methods.recording.recorder import ABOUT, ROWS, RecordedTraining, Recorder, close_record
 from methods.training.descent import Optimizer, Step
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from methods.training.memory import available_memory
 from methods.weights.curvature import differentiable, parts
 from methods.weights.layers import without_hooks

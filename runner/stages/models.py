@@ -9,7 +9,7 @@ from data.contracts import named, returned
 from data.errors import UserError
 from data.streams import Streams
 from methods.base import Method
-from methods.training.loop import require_finite
+from methods.training.divergence import require_finite
 from runner.stages.workspace import Workspace
 from runner.store import Artefact
 

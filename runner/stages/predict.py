@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from data.requests import Request
 from methods.base import Method
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from metrics.predictions import Predictions, by_part, predict
 from models.precision import Precision
 from runner.plan import identities

@@ -14,7 +14,8 @@ from data.contracts import returned
 from data.split import Dataset
 from data.streams import Streams
 from methods.training.cost import Cost, Meter
-from methods.training.loop import Conditions, Diverged
+from methods.training.divergence import Diverged
+from methods.training.loop import Conditions
 from runner.plan import Plan
 from runner.progress import Bar
 from runner.provenance import provenance
