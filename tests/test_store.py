@@ -23,7 +23,6 @@ from safetensors.torch import save_file
 from data.errors import UserError
 from runner.store import Artefact, Making, Store, Wanted, fingerprint
 from runner.store import __main__ as command
-from runner.store.store import HOST
 
 SOME = {"version": 1, "seed": 0}
 
@@ -252,35 +251,6 @@ def test_listing_and_verifying(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (made.path / "a.txt").write_text("other")
     code, text = shown(capsys, "--root", str(tmp_path), "verify")
     assert code == 1 and "a.txt differs" in text
-
-
-def test_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = Store(tmp_path / "store")
-    used, unused = (store.get("stage", {"seed": seed}, write) for seed in (0, 1))
-    (tmp_path / "results" / "x").mkdir(parents=True)
-    row = {"artefacts": [["stage", used.key]]}
-    (tmp_path / "results" / "x" / "row.json").write_text(json.dumps(row))
-    scratch = unused.path.with_name(f".{unused.key}-{HOST}-killed")
-    elsewhere = unused.path.with_name(f".{unused.key}-another-host-at-work")
-    scratch.mkdir()
-    elsewhere.mkdir()
-    root = ("--root", str(tmp_path))
-
-    assert "would delete" in shown(capsys, *root, "prune", "--dry-run")[1] and scratch.exists()
-    assert shown(capsys, *root, "prune")[0] == 0
-    assert not scratch.exists() and elsewhere.exists() and unused.path.exists()
-    (tmp_path / "results" / "x" / "torn.json").write_text("{")
-    with pytest.raises(UserError, match=r"torn\.json is damaged"):
-        shown(capsys, *root, "prune", "--unused")
-    (tmp_path / "results" / "x" / "torn.json").unlink()
-    shown(capsys, *root, "prune", "--unused")
-    assert unused.path.exists(), "used a moment ago, perhaps by a run without a result yet"
-    os.utime(unused.path, (0, 0))
-    os.utime(used.path, (0, 0))
-    shown(capsys, *root, "prune", "--unused")
-    assert not unused.path.exists() and used.path.exists()
-    shown(capsys, *root, "prune", "--older-than", "1")
-    assert not used.path.exists()
 
 
 def test_another_machines_scratch_is_left_alone(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ and renamed at the end, so that it appears whole or not at all, even on file sys
 
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,9 +14,13 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from runner.store.artefact import Artefact, Identity, fingerprint, seal
-from runner.store.disks import age_in_days, disk_errors_as_sentences, ignoring_read_only
-
-HOST = socket.gethostname()
+from runner.store.disks import (
+    age_in_days,
+    disk_errors_as_sentences,
+    ignoring_unwritable,
+    naming_the_owner,
+)
+from runner.store.marks import HOST, Marks
 
 # The stage and the identity of an artefact.
 Wanted = tuple[str, Identity]
@@ -32,10 +35,7 @@ class Making:
 
     def __init__(self, missing: Mapping[str, tuple[Artefact, Identity]]) -> None:
         self._missing = missing
-        self.folders = {
-            name: artefact.path.with_name(f".{artefact.key}-{HOST}-{uuid4().hex[:8]}")
-            for name, (artefact, _) in missing.items()
-        }
+        self.folders = {name: scratch_of(artefact) for name, (artefact, _) in missing.items()}
         self.kept: list[Artefact] = []
 
     def keep(self, name: str) -> Artefact:
@@ -61,12 +61,16 @@ class Making:
 
 
 class Store:
-    """The folder of all artefacts, `root/<stage>/<key>`. `say` receives messages for the user."""
+    """The folder of all artefacts, `root/<stage>/<key>`. `say` receives messages for the user.
+
+    `prune` leaves the artefacts alone that this store has looked up (see `Marks`).
+    """
 
     def __init__(self, root: Path, say: Callable[[str], None] = lambda message: None) -> None:
         self.root = root
         self.say = say
         self._sound: set[Path] = set()  # verified once by this process
+        self._marks = Marks(root)
 
     def find(self, stage: str, identity: Identity) -> Artefact:
         """Return the artefact of this identity, whether or not it exists yet."""
@@ -141,9 +145,11 @@ class Store:
         """Return true if the artefact exists and is whole. Each process verifies an artefact once."""
         if artefact.path in self._sound and artefact.path.is_dir():
             return True
-        if not artefact.path.is_dir() or artefact.damage(thorough=False) is not None:
-            return False
-        with ignoring_read_only():
+        self._marks.add(artefact.path)  # before it is looked for: then nothing deletes it in between
+        with naming_the_owner(artefact.path):
+            if not artefact.path.is_dir() or artefact.damage(thorough=False) is not None:
+                return False
+        with ignoring_unwritable():
             os.utime(artefact.path)  # `prune` reads the time of the last use
         self._sound.add(artefact.path)
         return True
@@ -183,7 +189,7 @@ class Store:
 
     def artefacts(self) -> list[Artefact]:
         """Return every finished artefact."""
-        folders = sorted(path for path in self.root.glob("*/*/") if "." not in path.name)
+        folders = sorted(path for path in self.root.glob("[!.]*/*/") if "." not in path.name)
         return [Artefact(path.parent.name, path.name, path) for path in folders]
 
     def leftovers(self) -> list[Path]:
@@ -191,16 +197,26 @@ class Store:
 
         Scratch of other machines counts once it has not been touched for a day.
         """
-        dead = []
-        for scratch in self.root.glob("*/.*-*/"):
-            if f"-{HOST}-" not in scratch.name and age_in_days(scratch) < 1:
-                continue
-            lock = _lock_of(scratch.with_name(scratch.name[1:17]))
-            with suppress(Timeout):  # a process is still at work on it
-                lock.acquire(blocking=False)
-                lock.release()
-                dead.append(scratch)
-        return sorted(dead) + sorted(self.root.glob("*/*.damaged/"))
+        return sorted(filter(_is_dead, self.root.glob("*/.*-*/"))) + sorted(
+            self.root.glob("*/*.damaged/")
+        )
+
+
+def _is_dead(scratch: Path) -> bool:
+    """Return whether no process is at work on a scratch folder, as far as this user can see."""
+    with suppress(Timeout, FileNotFoundError, PermissionError):  # it may end or be removed meanwhile
+        if f"-{HOST}-" not in scratch.name and age_in_days(scratch) < 1:
+            return False
+        lock = _lock_of(scratch.with_name(scratch.name[1:17]))
+        lock.acquire(blocking=False)
+        lock.release()
+        return scratch.is_dir()
+    return False
+
+
+def scratch_of(artefact: Artefact) -> Path:
+    """Return the path of a new scratch folder beside an artefact."""
+    return artefact.path.with_name(f".{artefact.key}-{HOST}-{uuid4().hex[:8]}")
 
 
 def _lock_of(path: Path) -> FileLock:
