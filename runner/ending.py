@@ -77,8 +77,8 @@ class Ending:
         try:
             yield
         finally:
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
+            for handled, handler in self._before.items():
+                signal.signal(handled, handler)
             self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:

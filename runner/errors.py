@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from data.errors import ComponentError, UserError
+from runner.ending import ENDING, Ended
 from runner.foreign import blamed, located
 from runner.wording import reworded
 
@@ -22,10 +23,11 @@ HYDRA, WISH = "HYDRA_FULL_ERROR", "UNLEARN_FULL_ERROR"
 def exit_with_message() -> Iterator[None]:
     """Exit with a sentence and code 1 if the body raises an error that `message_of` has a sentence for.
 
-    With HYDRA_FULL_ERROR=1 every error keeps its traceback.
+    If a signal ends the body, the code is that of `Ended`. With HYDRA_FULL_ERROR=1 every error keeps its
+    traceback.
     """
     wanted = wants_traceback()
-    with env_override({HYDRA: "1", WISH: str(int(wanted))}):
+    with env_override({HYDRA: "1", WISH: str(int(wanted))}), ENDING.handling():
         try:
             yield
         except Exception as error:
@@ -33,8 +35,9 @@ def exit_with_message() -> Iterator[None]:
             if text is None:
                 raise
             sys.exit(f"error: {text}")
-        except KeyboardInterrupt:
-            sys.exit("interrupted: finished stages are kept, and the same command goes on from there")
+        except Ended as end:
+            print(f"\n{end}", file=sys.stderr, flush=True)
+            sys.exit(end.code)
 
 
 def wants_traceback() -> bool:

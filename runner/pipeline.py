@@ -8,6 +8,7 @@ from data.requests import Request
 from methods.training.divergence import Diverged
 from metrics.metric import glossary, matrices, numbers, of_cells
 from runner import process, stages
+from runner.ending import ENDING
 from runner.extra import check_shadows, has_shadows, require_time, say_if_made_elsewhere
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
@@ -38,7 +39,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     process.prepare(plan.device, plan.threads)
     results = Results(plan.root / "results")
     results.require_writable()
-    with track(plan) as tracker:
+    with ENDING.handling(), track(plan) as tracker:
         ws = Workspace(plan, Store(plan.root / "store", say), tracker)
         try:
             made = make(ws)

@@ -68,7 +68,7 @@ def test_a_record_is_not_kept_with_the_original_of_a_machine_that_was_first(
 
     def beaten(making: Making, name: str) -> Artefact:
         if name == "pretrain":
-            shutil.copytree(first.path, making.folders[name].parent / first.key)
+            shutil.copytree(first.path, making._missing[name][0].path)
         return keep(making, name)
 
     monkeypatch.setattr(Making, "keep", beaten)

@@ -96,7 +96,7 @@ def test_two_processes_that_find_the_same_damage_set_it_aside(tmp_path: Path) ->
 
 
 def _count_and_write(folder: Path) -> None:
-    with (folder.parent.parent / "made").open("a") as file:
+    with (folder.parents[2] / "made").open("a") as file:
         file.write("x")
     time.sleep(0.5)
     write(folder)
@@ -163,7 +163,8 @@ def test_what_is_deleted_while_waiting_for_another_is_locked_before_it_is_made(
     def make(making: Making) -> None:
         for name, folder in making.folders.items():
             with pytest.raises(Timeout):
-                FileLock(folder.with_name(f".{store.find(*wanted[name]).key}.lock")).acquire(timeout=0)
+                path = store.find(*wanted[name]).path
+                FileLock(path.with_name(f".{path.name}.lock")).acquire(timeout=0)
             write(folder)
             making.keep(name)
 

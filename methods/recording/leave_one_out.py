@@ -36,6 +36,7 @@ from data.split import Batch
 from methods.recording.estimates import in_words
 from methods.recording.files import Entries, EntryFile
 from methods.recording.recorder import ABOUT, ROWS, RecordedTraining, Recorder, close_record
+from methods.training.checkpoint import State
 from methods.training.descent import Optimizer, Step
 from methods.training.divergence import Diverged
 from methods.training.memory import available_memory
@@ -80,6 +81,7 @@ class LeaveOneOut(Recorder):
 
     def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
         recursion = _Recursion(training, self.tracked(training.split))
+        training.keep(recursion)
         with self.writer(training.folder) as writer:
             for step in steps:
                 recursion.close_step()
@@ -197,10 +199,21 @@ class _Recursion:
         """Move the vectors by the update that the open step has taken, if there is one."""
         if self.open is None:
             return
-        step, factor = self.open
+        (step, factor), self.open = self.open, None
         rule = _RULES[self.recipe.optimizer](step.optimizer)
         for number, change in self._changes(step.batch):
             self._move(number, factor * change, rule)
+
+    def state_dict(self) -> State:
+        self.close_step()
+        state = {"vectors": self.vectors, "held": self.held}
+        return state if self.velocities is None else {**state, "velocities": self.velocities}
+
+    def load_state_dict(self, state: State) -> None:
+        self.held = state["held"]
+        self.vectors.copy_(state["vectors"])
+        if self.velocities is not None:
+            self.velocities.copy_(state["velocities"])
 
     def _changes(self, batch: Batch) -> Iterator[tuple[int, Tensor]]:
         """Yield the number of each vector that moves, and the change of the batch's gradient (M,)."""

@@ -1,10 +1,13 @@
 """Checkpoints: the state of a training, from which it goes on to the bits of an undisturbed one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+
+if TYPE_CHECKING:
+    from methods.training.cost import Meter
 
 # Nested mappings and lists of numbers, strings, None and tensors; the keys are strings or integers.
 State = Mapping[str, Any]
@@ -25,7 +28,7 @@ class Checkpoint:
     """
 
     @contextmanager
-    def training(self, meter: Stateful) -> Iterator["Checkpoint"]:
+    def training(self, meter: "Meter") -> Iterator["Checkpoint"]:
         """Yield the checkpoint of the next training, whose cost a meter counts.
 
         Parts that are added within the body belong to this training, and others to all.
@@ -60,7 +63,7 @@ class Place:
     taken, and `generators` shuffle and augment its rows.
     """
 
-    def __init__(self, generators: Sequence[torch.Generator], number: int = 0) -> None:
+    def __init__(self, generators: tuple[torch.Generator, ...], number: int = 0) -> None:
         self.generators = generators
         self.number = number
         self.epoch = 0

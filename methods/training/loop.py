@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from data.split import Batch, Split
 from data.streams import Streams
-from methods.training.checkpoint import NO_CHECKPOINT, Checkpoint, Place, Values
+from methods.training.checkpoint import NO_CHECKPOINT, Checkpoint, Place, Stateful, Values
 from methods.training.cost import Meter, pass_streams
 from methods.training.descent import Descent, Recipe, Step
 from methods.training.divergence import Losses
@@ -86,7 +86,7 @@ class Phase:
         self.descent = descent
         self.conditions = conditions
         self.loss_function = loss_function
-        self.optimizer = optimizer or descent.optimizer_for(model)
+        self.optimizer: torch.optim.Optimizer = optimizer or descent.optimizer_for(model)
         self.factor = factor
         self.name = name
         self.before = before
@@ -95,7 +95,7 @@ class Phase:
         self.place = Place(self._passes, completed * math.ceil(len(split) / descent.batch_size))
         self._losses = Losses()
         self.checkpoint = checkpoint
-        parts = {
+        parts: dict[str, Stateful] = {
             "model": model,
             "optimizer": self.optimizer,
             "place": self.place,
@@ -253,4 +253,4 @@ def _log_epoch(so_far: Values, log: Log) -> None:
     # (1/n) Σ over the n rows of the epoch
     means = {name: total.item() / so_far["rows"] for name, total in so_far["totals"].items()}
     log({"epoch": so_far["epoch"] + 1, **means, "lr": so_far["lr"]})
-    so_far.update(totals={}, rows=0)
+    so_far.update(totals={}, rows=0, epoch=None)

@@ -66,8 +66,12 @@ def _list(store: Store) -> int:
     left = len(store.leftovers())
     again = f"python -m runner.store --root {store.root.parent} prune"
     killed = f"; {left} leftovers of killed runs: {again}" if left else ""
+    waiting = len(store.unfinished())
+    goes_on = (
+        f"; {waiting} unfinished trainings go on when their command is said again" if waiting else ""
+    )
     total = sum(size for _, _, size, _, _ in lines)
-    print(f"{len(lines)} artefacts, {_human(total)} in {store.root}{killed}")
+    print(f"{len(lines)} artefacts, {_human(total)} in {store.root}{killed}{goes_on}")
     return _named("cannot be read", refused)
 
 
@@ -107,6 +111,7 @@ def _seen(store: Store, look: Callable[[Artefact], Seen]) -> tuple[list[Seen], l
 def _prune(store: Store, results: Path, options: Any) -> int:
     prune = Prune(store, options.dry_run, print)
     prune.leftovers()
+    prune.unfinished(options.older_than)
     prune.artefacts(Conditions(options.older_than, options.unused).met_by(store, results))
     print(f"{prune.folders} folders")
     if prune.in_use:

@@ -10,8 +10,9 @@ from data.errors import UserError
 from runner import sealed
 from runner.store.artefact import Artefact
 from runner.store.disks import age_in_days, naming_the_owner
+from runner.store.making import ABOUT, STATE, scratch_of
 from runner.store.marks import used
-from runner.store.store import Store, scratch_of
+from runner.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,13 @@ class Prune:
     def leftovers(self) -> None:
         """Delete the scratch folders of killed processes, and damaged artefacts that were set aside."""
         self._delete((path, path) for path in self.store.leftovers() if not path.is_symlink())
+
+    def unfinished(self, older_than: float | None) -> None:
+        """Delete unfinished trainings whose state was written more than so many days ago, if an age is
+        given."""
+        found = [] if older_than is None else self.store.unfinished()
+        old = [path for path in found if age_in_days(path / STATE / ABOUT) > (older_than or 0)]
+        self._delete((path, path) for path in old)
 
     def artefacts(self, unwanted: Iterable[Artefact]) -> None:
         """Delete artefacts."""
