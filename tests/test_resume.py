@@ -1,6 +1,6 @@
 """A killed training goes on from its state, and ends in the bits of an undisturbed one."""
 
-import json
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,21 +11,24 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from torch import nn
 
 from models.small_cnn import SmallCNN
 from runner.ending import ENDING, Ended
 from runner.plan import Plan
+from runner.plan.share import share_of
 from runner.stages.checkpoint import StoredCheckpoint
 from runner.stages.together import pretrain_together
 from runner.stages.workspace import Workspace
 from runner.store import Store
+from runner.store import __main__ as command
 from runner.store.artefact import sha256_of
+from runner.store.marks import HOST
 from runner.tracking import Tracker
-from tests.conftest import options, plan_of, stages_of
+from tests.conftest import keys_of, options, plan_of, stages_of
 
 # 39 steps of a training that draws orders and crops.
 SHORT = [
@@ -46,6 +49,8 @@ SHORT = [
 # What is the same in two runs of one plan: all files but these, and of costs the counts.
 TIMES = {"cost.json", "provenance.json", "checksums.json"}
 COUNTS = ("gradient_examples", "forward_examples")
+
+RECORDED = plan_of("recorder=[batch_updates]").recorders
 
 Work = Callable[[Plan], object]
 
@@ -169,10 +174,163 @@ def test_a_training_goes_on_to_the_same_bits(recorder: list[str], tmp_path: Path
     steps = steps_of(pretrain, undisturbed := plan())
     wanted = bits(undisturbed.root)
     for at in (1, 13, 17, steps - 1, steps):
-        pretrain_interrupted, pretrain_killed = plan(), plan()
-        interrupted(pretrain, pretrain_interrupted, at)
-        killed(pretrain, pretrain_killed, at)
-        for disturbed in (pretrain_interrupted, pretrain_killed):
-            pretrain(disturbed)
-            assert bits(disturbed.root) == wanted, f"at step {at}"
-            assert not list((disturbed.root / "store").glob("*/.*[!k]/")), "nothing is left behind"
+        disturbed = plan()
+        interrupted(pretrain, disturbed, at)
+        assert steps_of(pretrain, disturbed) == steps - at, "no step is repeated"
+        assert bits(disturbed.root) == wanted, f"SIGTERM at step {at}"
+        disturbed = plan()
+        killed(pretrain, disturbed, at, every=5)
+        assert steps_of(pretrain, disturbed) == steps - (at - 1) // 5 * 5, "at most five are repeated"
+        assert bits(disturbed.root) == wanted, f"SIGKILL at step {at}"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ["method=retrain"],
+        ["method=finetune", "method.epochs=2", "method.batch_size=8", "evaluation.every=1"],
+        ["method=forgetting_layers"],  # trains several times
+        ["method=sisa", "method.shards=2", "method.slices=2", "training.batch_size=4"],
+    ],
+    ids=lambda options: options[0].removeprefix("method="),
+)
+def test_unlearning_by_whole_trainings_goes_on_too(method: list[str], tmp_path: Path) -> None:
+    undisturbed = short_plan(tmp_path / "undisturbed", *method)
+    steps = steps_of(unlearn, undisturbed)
+    for at in (41, (41 + steps) // 2, steps - 1):
+        disturbed = short_plan(tmp_path / f"interrupted{at}", *method)
+        interrupted(unlearn, disturbed, at)
+        assert steps_of(unlearn, disturbed) <= steps - 39
+        assert bits(disturbed.root) == bits(undisturbed.root)
+        disturbed = short_plan(tmp_path / f"killed{at}", *method)
+        killed(unlearn, disturbed, at)
+        unlearn(disturbed)
+        assert bits(disturbed.root) == bits(undisturbed.root)
+
+
+def together(plan: Plan) -> None:
+    ws = Workspace(plan, Store(plan.root / "store"), Tracker())
+    pretrain_together(ws, [plan.member(seed) for seed in (1, 2)])
+
+
+def test_trainings_together_go_on_together(tmp_path: Path) -> None:
+    def plan(name: str) -> Plan:
+        found = plan_of(*SHORT, f"paths.root={tmp_path / name}")
+        return replace(found, share=share_of(torch.arange(8), 0, 0))
+
+    steps = steps_of(together, undisturbed := plan("undisturbed"))
+    interrupted(together, disturbed := plan("interrupted"), at=17)
+    assert steps_of(together, disturbed) == steps - 17
+    assert bits(disturbed.root) == bits(undisturbed.root)
+
+
+@given(blows=st.lists(st.tuples(st.booleans(), st.integers(1, 39)), min_size=1, max_size=3))
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_number_of_blows_changes_no_bit(
+    tmp_path_factory: pytest.TempPathFactory, blows: list[tuple[bool, int]]
+) -> None:
+    recorder = ["recorder=[batch_updates,per_sample]"]
+    undisturbed = short_plan(tmp_path_factory.mktemp("undisturbed"), *recorder)
+    pretrain(undisturbed)
+    disturbed = short_plan(tmp_path_factory.mktemp("disturbed"), *recorder)
+    for hard, at in blows:
+        work = struck(at, signal.SIGKILL if hard else signal.SIGTERM, every=7)
+        with work:
+            in_another_process(pretrain_handled, disturbed)
+    pretrain(disturbed)
+    assert bits(disturbed.root) == bits(undisturbed.root)
+
+
+def pretrain_handled(plan: Plan) -> None:
+    with ENDING.handling():
+        pretrain(plan)
+
+
+def states_in(plan: Plan) -> list[str]:
+    """Return the names of the folders beside the artefacts of pretraining."""
+    return sorted(each.name for each in (plan.root / "store/pretrain").iterdir() if each.is_dir())
+
+
+def test_a_state_belongs_to_its_key_and_goes_when_the_artefact_is_there(tmp_path: Path) -> None:
+    plan = short_plan(tmp_path)
+    interrupted(pretrain, plan, at=5)
+    (name,) = states_in(plan)
+    key = name.removeprefix(".").removesuffix(".state")
+    assert name == f".{key}.state" and Store(tmp_path / "store").leftovers() == []
+    assert steps_of(pretrain, replace(plan, seed=1)) == 39, "another seed has another key"
+    pretrain(plan)
+    assert key in states_in(plan) and name not in states_in(plan)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda plan: replace(plan, threads=2), "was written with threads=1, here 2"),
+        (lambda plan: replace(plan, recorders=RECORDED), "is of a training without one of the records"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_set_aside_with_a_sentence(
+    tmp_path: Path, change: Callable[[Plan], Plan], words: str
+) -> None:
+    plan = short_plan(tmp_path)
+    interrupted(pretrain, plan, at=5)
+    told: list[str] = []
+    stages = stages_of(change(plan), told.append)
+    stages.pretrain()
+    assert any(words in each and "it begins anew" in each for each in told)
+    (aside,) = (tmp_path / "store/pretrain").glob(".*.aside")
+    assert Store(tmp_path / "store").leftovers() == [aside]
+
+
+def test_a_damaged_state_is_set_aside(tmp_path: Path) -> None:
+    plan = short_plan(tmp_path)
+    interrupted(pretrain, plan, at=5)
+    (file,) = (tmp_path / "store/pretrain").glob(".*.state/state/*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert steps_of(pretrain, plan) == 39
+
+
+def test_a_training_without_its_recorder_goes_on_from_a_state_with_it(tmp_path: Path) -> None:
+    plan = short_plan(tmp_path, "recorder=[batch_updates]")
+    interrupted(pretrain, plan, at=5)
+    assert steps_of(pretrain, replace(plan, recorders={})) == 39 - 5
+
+
+def test_the_state_of_another_machine_is_copied_and_its_scratch_stays(tmp_path: Path) -> None:
+    """Where locks do not reach, a process there may be alive."""
+    plan = short_plan(tmp_path, "recorder=[batch_updates]")
+    killed(pretrain, plan, at=12)
+    (scratch,) = (tmp_path / "store/pretrain").glob(f".*-{HOST}-*")
+    elsewhere = scratch.with_name(scratch.name.replace(HOST, "elsewhere"))
+    scratch.rename(elsewhere)
+    content = {file: sha256_of(file) for file in elsewhere.rglob("*.*") if file.is_file()}
+    assert steps_of(pretrain, plan) == 39 - 10
+    assert {file: sha256_of(file) for file in content} == content
+
+
+def test_prune_leaves_unfinished_trainings_alone_unless_an_age_is_given(tmp_path: Path) -> None:
+    plan = short_plan(tmp_path)
+    killed(pretrain, plan, at=12)
+    prune = ["--root", str(tmp_path), "prune"]
+    assert command.main(prune) == 0 and len(states_in(plan)) == 1
+    assert command.main([*prune, "--older-than", "1"]) == 0 and len(states_in(plan)) == 1
+    assert command.main([*prune, "--older-than", "0"]) == 0 and not states_in(plan)
+
+
+def test_a_state_for_which_the_disk_has_no_room_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("runner.stages.checkpoint.save_tensors", full)
+    plan = short_plan(tmp_path, "training.checkpoint_minutes=1e-9")
+    told: list[str] = []
+    stages_of(plan, told.append).pretrain()
+    assert "its state is not kept" in told[0] and Store(tmp_path / "store").artefacts()
+
+
+def test_the_minutes_between_states_are_no_part_of_a_key() -> None:
+    assert keys_of(plan_of("training.checkpoint_minutes=1")) == keys_of(plan_of())
