@@ -38,7 +38,7 @@ class Ending:
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
         self._waiting: list[tuple[int, FrameType | None]] = []
-        self._trainings = 0
+        self._waits = 0
 
     @property
     def asked(self) -> bool:
@@ -55,15 +55,25 @@ class Ending:
             before(number, frame)
 
     @contextmanager
-    def training(self) -> Iterator[None]:
+    def waiting(self) -> Iterator[None]:
         """Let signals wait for `act` during the body, and act on those that still wait after it."""
-        self._trainings += 1
+        self._waits += 1
         try:
             yield
         finally:
-            self._trainings -= 1
-            if not self._trainings:
+            self._waits -= 1
+            if not self._waits:
                 self.act()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Act on signals at once during the body, which lies within a body of `waiting`."""
+        waits, self._waits = self._waits, 0
+        try:
+            self.act()
+            yield
+        finally:
+            self._waits = waits
 
     @contextmanager
     def handling(self) -> Iterator[None]:
@@ -79,11 +89,11 @@ class Ending:
         finally:
             for handled, handler in self._before.items():
                 signal.signal(handled, handler)
-            self._before = {}
+            self._before, self._waiting, self._waits = {}, [], 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._waiting.append((number, frame))
-        if not self._trainings:
+        if not self._waits:
             self.act()
 
 

@@ -52,7 +52,7 @@ class StoredCheckpoint(Checkpoint):
         self._due = time.monotonic() + self._seconds
         every: dict[str, Stateful] = {"meter": meter, "random": _Random(meter.device), **self._lasting}
         try:
-            with ENDING.training():
+            with ENDING.waiting():
                 for name, part in every.items():
                     self.add(name, part)
                 yield self

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from runner.ending import ENDING
 from runner.store.artefact import Artefact, Identity, fingerprint
 from runner.store.disks import (
     age_in_days,
@@ -106,14 +107,18 @@ class Store:
         if not missing:
             return
         making = Making(missing)
-        making.take_over(maker, self.say)
-        for artefact, _ in missing.values():
-            self._clear(artefact, making.scratch)
-        with making:
-            try:
-                produce(making)
-            finally:
-                self._sound.update(artefact.path for artefact in making.kept)
+        with ENDING.waiting():  # while folders are made and removed
+            making.take_over(maker, self.say)
+            for artefact, _ in missing.values():
+                self._clear(artefact, making.scratch)
+            for folder in {artefact.path.parent for artefact, _ in wanted.values()}:
+                _clear_finished(folder)
+            with making:
+                try:
+                    with ENDING.at_once():
+                        produce(making)
+                finally:
+                    self._sound.update(artefact.path for artefact in making.kept)
 
     def _is_sound(self, artefact: Artefact) -> bool:
         """Return true if the artefact exists and is whole. Each process verifies an artefact once."""
@@ -174,14 +179,23 @@ class Store:
         Scratch of other machines counts once it has not been touched for a day, and unfinished work,
         which may go on, does not count.
         """
-        scratch = [path for path in self.root.glob("*/.*-*/") if not _can_go_on(path)]
+        scratch = [path for path in self._scratch() if not _can_go_on(path)]
         aside = [*self.root.glob("*/*.damaged/"), *self.root.glob("*/.*.aside/")]
         return sorted(filter(_is_dead, scratch)) + sorted(aside)
 
     def unfinished(self) -> list[Path]:
         """Return the folders of killed trainings that can go on, when their command is said again."""
-        places = [*self.root.glob("*/.*-*/"), *self.root.glob("*/.*.state/")]
-        return sorted(path for path in places if _can_go_on(path) and _is_dead(path))
+        return sorted(path for path in self._scratch() if _can_go_on(path) and _is_dead(path))
+
+    def _scratch(self) -> list[Path]:
+        return [*self.root.glob("*/.*-*/"), *self.root.glob("*/.*.state/")]
+
+
+def _clear_finished(stage: Path) -> None:
+    """Remove the scratch of processes that were killed when their artefact was in its place already."""
+    for scratch in stage.glob(f".*-{HOST}-*"):
+        if scratch.with_name(scratch.name[1:17]).is_dir() and _is_dead(scratch):
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _can_go_on(scratch: Path) -> bool:
