@@ -17,7 +17,10 @@ FOLDER = Path(conf.__file__).parent
 Table = Sequence[tuple[str, str]]
 
 # The cure of what cannot be parsed.
-QUOTE = "close brackets and quotes, and quote a value with signs or spaces, as in \"name='a b'\""
+QUOTE = (
+    "close brackets and quotes, and quote a value with signs, spaces or letters beyond a to z, as in "
+    "\"name='a b'\""
+)
 
 # A message as a whole, and the sentence for it, in which `\1` is the first group of the pattern.
 SENTENCES: Table = (
@@ -196,7 +199,7 @@ def _unknown_choice(error: MissingConfigException, path: str) -> str:
     asked = re.match(r"In '(.*?)'", text)
     file = "" if asked is None or asked[1].endswith("config") else f"{asked[1]}.yaml: "
     off = f", or {OFF[group]} for none" if group in OFF and name.lower() in NOTHING else ""
-    unknown = f"{file}there is no {group}={name}{_suggestion(name, options)}"
+    unknown = f"{file}there is no {group}={name}{suggestion(name, options)}"
     return f"{unknown}: choose from {', '.join(options)}{off}"
 
 
@@ -217,12 +220,12 @@ def _unknown_option(error: OmegaConfBaseException) -> str:
     if group in UNCHOSEN and not known:
         return f"{key} has no meaning yet: choose one first: {UNCHOSEN[group]}"
     if group:
-        return f"there is no {key}{_suggestion(name, known)}: {group} has {', '.join(known)}"
+        return f"there is no {key}{suggestion(name, known)}: {group} has {', '.join(known)}"
     if below := [f"{at}.{name}" for at in known if _holds(parent[at], name)]:
         return f"there is no {key}: did you mean {' or '.join(below)}?"
     groups = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name[0] != "_"}
     known = sorted({*known, *groups} - {"hydra"})
-    return f"there is no {key}{_suggestion(name, known)}: there are {', '.join(known)}"
+    return f"there is no {key}{suggestion(name, known)}: there are {', '.join(known)}"
 
 
 def _holds(node: Any, name: str) -> bool:
@@ -238,7 +241,7 @@ def _several_options(error: OmegaConfBaseException) -> str:
     return f"{key} holds several options: set {' or '.join(options)}"
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """Return a question that names the most similar of the known names, if one is similar."""
     similar = get_close_matches(name.lower(), known, n=1)
     return f" (did you mean {similar[0]}?)" if similar else ""

@@ -207,3 +207,4 @@ def show(cfg: "DictConfig", name: str) -> None:
     report = Report(results, list(cfg.table.columns), cfg.table.seeds, published)
     print(f"\n{name}\n\n{report.terminal()}")
     report.write(root / "tables", name)
+    print(f"written to {root / 'tables' / name}.md, .csv and .tex")

@@ -1,0 +1,21 @@
+"""The last lines of a run: where its row and its table are, and a command to try next."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.results import Result
+
+DEFAULT_ROOT = "outputs"
+
+
+def last_lines(result: Result, root: str, overrides: Sequence[str]) -> str:
+    """Return where the row of a run is, and the commands for its table and for more seeds."""
+    elsewhere = [] if root == DEFAULT_ROOT else [f"paths.root={root}"]
+    table = shlex.join([f"name={result.name}", *elsewhere])
+    again = shlex.join(["seed=0,1,2", *(each for each in overrides if not each.startswith("seed="))])
+    return (
+        f"row:   {Path(root) / 'results' / result.name / result.key}.json\n"
+        f"table: python -m runner.report {table}\n"
+        f"next:  python -m runner -m {again}   # three seeds give intervals; add method=a,b to compare"
+    )
