@@ -25,8 +25,8 @@ def check_columns(
     """Raise UserError for a column of the table, or of a figure, that no run has.
 
     A run has the scores of its metrics, its costs, and the values that its method logs, whose names
-    stand in the method's code. If the columns of the table were `asked` for, a metric that gives them must be
-    chosen; those of a preset may name scores of metrics that are not.
+    stand in the method's code. If the columns of the table were `asked` for, a metric that gives them
+    must be chosen; those of a preset may name scores of metrics that are not.
     """
     given = {*COSTS, *_scores(plan.metrics)}
     shown = {f"figure.{name}.y": drawing.shown() for name, drawing in drawings.items()}

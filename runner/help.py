@@ -20,8 +20,8 @@ Each of them takes --help. Choices, as in method=ssd or metric=[accuracy,zrf]:
 
 {choices}
 
-HYDRA_FULL_ERROR=1 shows the traceback of an error. The installed script `unlearn` is the same program as
-python -m runner, and completes options with Tab after eval "$(unlearn --shell-completion install=bash)"."""
+HYDRA_FULL_ERROR=1 shows the traceback of an error. The script `unlearn` is the same program as
+`python -m runner`; after eval "$(unlearn --shell-completion install=bash)", Tab completes."""
 
 
 def page(overrides: Sequence[str]) -> str:

@@ -27,8 +27,8 @@ def require_allowed(option: str, target: str) -> None:
     package = target.split(".")[0]
     if package not in OURS and _is_installed(package):
         raise UserError(
-            f"{option}._target_={target}: a configuration may name classes of this program, or of a folder "
-            "of your own that PYTHONPATH names, not of installed packages"
+            f"{option}._target_={target}: a configuration may name classes of this program, or of a "
+            "folder of your own that PYTHONPATH names, not of installed packages"
         )
 
 

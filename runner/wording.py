@@ -22,6 +22,9 @@ QUOTE = (
     "\"name='a b'\""
 )
 
+# Hydra 1.4 puts the place of an override before what is wrong with it.
+PLACE = re.compile(r"Error when parsing index: [^\n]*\n")
+
 # A message as a whole, and the sentence for it, in which `\1` is the first group of the pattern.
 SENTENCES: Table = (
     (
@@ -38,7 +41,7 @@ SENTENCES: Table = (
         r"\1=\2 has several values: write -m \1=\2 for a sweep, or \1=[\2] for a list",
     ),
     (
-        r"Error merging override [+]*([^=\n]*)=\[[^\n]*\nCannot merge DictConfig",
+        r"Error merging override [+]*([^=\n]*)=\[[^\n]*\nCannot merge (?:DictConfig|incompatible)",
         r"\1 holds several options: set them one by one, by their names",
     ),
     (
@@ -155,7 +158,7 @@ def reworded(error: Exception) -> str | None:
         return _yaml(mark, str(getattr(error, "problem", "")))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         return _unknown_choice(error, str(error.missing_cfg_file))
-    text, cause = str(error), error.__cause__
+    text, cause = PLACE.sub("", str(error)), error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         if text.startswith("Could not override"):
             return _unknown_option(cause)
