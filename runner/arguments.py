@@ -26,7 +26,7 @@ class Parser(ArgumentParser):
 
 def told(message: str, parser: ArgumentParser) -> str:
     """Return argparse's message as a sentence; of an unknown flag, name the nearest."""
-    flags = re.findall(r"(?<![\w-])--[a-z][\w-]*", parser.format_usage())
+    flags = [*HELP, *re.findall(r"(?<![\w-])--[a-z][\w-]*", parser.format_usage())]
     if found := re.fullmatch(r"unrecognized arguments: (-\S*).*", message):
         return f"there is no {found[1]}{suggestion(found[1], flags)}: --help names what there is"
     return f"{message}: --help names what there is"

@@ -153,7 +153,7 @@ def test_an_option_without_an_effect_or_a_meaning_is_refused_before_training(
         ["+foo=0.1", "method.lr=${foo}"],
         ["+hydra.job.env_set.X=1"],
         ["table.columns=[class_3_accuracy,seconds,moved_no_prediction,stopped_at_step]"],
-        ["experiment=paper003_table1", "variant=finetune_50", "metric=[accuracy]"],
+        ["experiment=paper003_table1", "variant=finetune_50", "profile=quick", "metric=[accuracy]"],
         ["figure=[curves]", "figure.curves.x=step", "figure.curves.y=[kl]"],
     ],
 )
@@ -201,11 +201,11 @@ def test_a_folder_of_ones_own_may_be_named(tmp_path: Path, monkeypatch: pytest.M
 # Packages of the same name
 
 
-def started(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Import the runner as `python -m runner` does in a folder."""
-    command = [sys.executable, "-c", f"import sys; sys.path.append({str(ROOT)!r}); import runner"]
-    whole = {**os.environ, "PYTHONPATH": "", **environment}
-    return subprocess.run(command, cwd=folder, env=whole, capture_output=True, text=True)
+def started(folder: Path, *before: Path) -> subprocess.CompletedProcess[str]:
+    """Import the runner in a folder, with other folders before this checkout in PYTHONPATH."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*before, ROOT]))}
+    command = [sys.executable, "-c", "import runner"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("place", ["data.py", "models/__init__.py"])
@@ -216,7 +216,7 @@ def test_a_package_that_stands_before_ours_is_named(place: str, tmp_path: Path) 
     shown, package = (file, "data") if file.name == "data.py" else (file.parent, "models")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for done in (started(tmp_path), started(elsewhere, PYTHONPATH=str(tmp_path))):
+    for done in (started(tmp_path), started(elsewhere, tmp_path)):
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"error: {shown} stands before the package {package} of this program")
