@@ -35,10 +35,10 @@ def execute(cfg: DictConfig) -> None:
     if hydra.mode is RunMode.RUN:
         with exit_with_message():  # before Hydra, which would print the overrides of a failed job first
             result = run(planned(cfg, choices(hydra), overrides), overrides)
-        if result is not None:
-            table = Report([result], cfg.table.columns).terminal()
-            print(f"\n{result.name}, seed {result.seed}\n\n{table}")
-            print(last_lines(result, cfg.paths.root, overrides))
+            if result is not None:
+                table = Report([result], cfg.table.columns).terminal()
+                print(f"\n{result.name}, seed {result.seed}\n\n{table}")
+                print(last_lines(result, cfg.paths.root, overrides))
         return
     folder = Path(hydra.runtime.output_dir)
     try:

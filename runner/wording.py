@@ -61,7 +61,7 @@ SENTENCES: Table = (
         rf"cannot read the arguments at '\1': {QUOTE}",
     ),
     (
-        r"In '(.*?)': Could not override '(.*?)'. No match",
+        r"In '(.*?)': (?:Could not override|Invalid Defaults List override) '/?([\w/@.]+)",
         r"\1.yaml overrides \2, which no defaults choose: remove `override`, or correct the name",
     ),
     (

@@ -166,6 +166,13 @@ def test_a_column_of_a_metric_that_is_not_chosen_names_the_metric() -> None:
     assert "add trade_off to metric=[…]" in refused_by("metric=[accuracy]", "table.columns=[tow]")
 
 
+def test_a_report_of_columns_that_no_run_has_is_refused(tmp_path: Path) -> None:
+    assert run_module("runner", *QUICK, f"paths.root={tmp_path}").returncode == 0
+    done = run_module("runner.report", f"paths.root={tmp_path}", "table.columns=[acuracy]")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "has acuracy (did you mean test_accuracy?): choose from" in done.stderr
+
+
 # What a configuration may name
 
 
@@ -239,5 +246,5 @@ def test_a_run_ends_with_its_row_its_table_and_what_to_try(tmp_path: Path) -> No
     words = shlex.split(table)
     assert words[0] == "table:" and words[4:] == ["name='a b'", f"paths.root={tmp_path}"]
     assert following.startswith("next:  python -m runner -m seed=0,1,2") and "seed=3" not in following
-    done = run_module(*words[3:])
+    done = run_module("runner.report", *words[4:])
     assert f"written to {tmp_path / 'tables' / 'a b'}.md, .csv and .tex" in done.stdout
