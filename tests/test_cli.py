@@ -28,8 +28,8 @@ def fresh(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_run_prints_one_table_is_quiet_besides_and_imports_only_what_it_uses(tmp_path: Path) -> None:
     program = (
         "import sys; sys.argv=['runner', *sys.argv[1:]]\n"
-        "from runner.__main__ import main\n"
-        "main()\n"
+        "from runner.__main__ import cli\n"
+        "cli()\n"
         "print([m for m in ('torchvision','wandb','sklearn.datasets') if m in sys.modules])"
     )
     command = ["-c", program, *QUICK, f"paths.root={tmp_path}"]
