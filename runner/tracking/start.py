@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a plan checks its settings in this package
     from runner.plan import Plan
 
 Say = Callable[[str], None]
+Fail = Callable[[Exception], None]
 Made = Mapping[str, Any]
 
 # Servers that did not take a run of this process. Each is asked once: an answer can take a minute.
@@ -45,15 +46,16 @@ def track(
         if run is None:
             yield Tracker()
             return
+        fail = _once(lambda error: say(_broken(plan, error)))
         folder = Path(run.settings.sync_dir) if run.offline else None
         if folder is not None:
             kept.enter_context(in_use(folder))
         done = False
         try:
-            yield WandbTracker(run, plan.source.class_names, lambda error: say(_broken(plan, error)))
+            yield WandbTracker(run, plan.source.class_names, fail)
             done = True
         finally:  # not `with run`, which would print a traceback
-            _end(plan, run, folder, 0 if done else 1, say)
+            _end(run, folder, 0 if done else 1, fail)
 
 
 def _started(plan: "Plan", name: str, config: Made, say: Say) -> Any:
@@ -98,19 +100,31 @@ def _initialised(plan: "Plan", name: str, config: Made, mode: str) -> Any:
     )
 
 
-def _end(plan: "Plan", run: Any, folder: Path | None, code: int, say: Say) -> None:
+def _once(tell: Fail) -> Fail:
+    """Return a function that tells of the first failure alone: others follow from it."""
+    told: list[Exception] = []
+
+    def fail(error: Exception) -> None:
+        if not told:
+            tell(error)
+        told.append(error)
+
+    return fail
+
+
+def _end(run: Any, folder: Path | None, code: int, fail: Fail) -> None:
     """Close a W&B run. Of an offline one, keep one folder, and say if the client lost a part of it."""
     try:
         run.finish(exit_code=code)
     except Exception as error:  # a broken client must not hide what the body raised
-        say(_broken(plan, error))
+        fail(error)
         return
     if folder is None:
         return
     if complete(folder):
         keep_one(folder, run.id)
     else:
-        say(_broken(plan, OSError(f"{folder} is incomplete, as on a full disk")))
+        fail(OSError(f"{folder} is incomplete, as on a full disk"))
 
 
 def _broken(plan: "Plan", error: Exception) -> str:

@@ -1,7 +1,6 @@
 """Trackers: of a W&B run, or of nothing."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runner.tracking.sections import AXES, CELL, CONFUSION, LEAKING, PHASE, SCORED, rows_of, scalars
@@ -43,8 +42,8 @@ class WandbTracker(Tracker):
         """Note the number of forgotten rows, and mark the classes that are forgotten as a whole."""
         for label in facts["gone"]:
             self.classes[label] += " (forgotten)"
-        with self._going_on():
-            self.run.config.update({"forgotten_rows": facts["forget"]}, allow_val_change=True)
+        forgotten = {"forgotten_rows": facts["forget"]}
+        self._ask(self.run.config.update, forgotten, allow_val_change=True)
 
     def curve(self, stage: str, values: Mapping[str, float]) -> None:
         phase = PHASE.get(stage, stage)
@@ -56,16 +55,14 @@ class WandbTracker(Tracker):
             if point[key] <= self._reached.get(key, float("-inf")):
                 return
             self._give_axis(key, point)
-        with self._going_on():
-            self.run.log(point)
+        self._ask(self.run.log, point)
 
     def _give_axis(self, axis: str, point: Mapping[str, float]) -> None:
         """Let the names of a point have their own axis in place of W&B's count of points."""
-        with self._going_on():
-            for name in point.keys() - self._axes:
-                self._axes.add(name)
-                settings = {"hidden": True} if name == axis else {"step_metric": axis}
-                self.run.define_metric(name, **settings)
+        for name in point.keys() - self._axes:
+            self._axes.add(name)
+            settings = {"hidden": True} if name == axis else {"step_metric": axis}
+            self._ask(self.run.define_metric, name, **settings)
 
     def result(self, result: "Result", matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
         found: dict[str, Any] = dict(scalars(result))
@@ -79,8 +76,7 @@ class WandbTracker(Tracker):
             ]
             found[f"tables/{LEAKING}"] = _table(["row", "class", "score"], data)
         new = {name: value for name, value in found.items() if self._reached.get(name) != value}
-        with self._going_on():
-            self.run.log(new)
+        self._ask(self.run.log, new)
 
     def _confusion(self, role: str, counts: "Matrix") -> Any:
         """Return a chart of a confusion matrix (K, K): true class against predicted class, by name."""
@@ -99,15 +95,14 @@ class WandbTracker(Tracker):
             string_fields={"title": f"Confusion matrix, {role}"},
         )
 
-    @contextmanager
-    def _going_on(self) -> Iterator[None]:
-        """Give up tracking, and go on, if W&B fails within the body."""
+    def _ask(self, call: Callable[..., Any], *values: Any, **options: Any) -> None:
+        """Call the client, and never again once it has failed."""
         import wandb
 
         if self._failed:
             return
         try:
-            yield
+            call(*values, **options)
         except (wandb.Error, OSError, RuntimeError) as error:
             self._failed = True
             self._fail(error)
