@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.annotations import marks_of
-from data.classes import OfDataSet
 from data.component import Component, plain
 from runner.roles import OF_METHOD
 
@@ -28,19 +27,15 @@ def title(plan: "Plan", overrides: Sequence[str]) -> str:
 
 
 def _request(plan: "Plan") -> str:
-    """Return the request in words: the scenario, its classes by name, and its numbers."""
-    scenario, source = plan.scenario, plan.source
-    marks = dict(marks_of(type(scenario), OfDataSet))
+    """Return the request in words: the scenario, its classes, and its other options that are set."""
     words = [plan.names["scenario"].replace("_", " ")]
-    for field in fields(scenario):  # type: ignore[arg-type]
-        value = getattr(scenario, field.name)
-        if field.name in marks:
-            fine = marks[field.name].fine
-            known = source.fine_class_names(field.name) if fine else source.class_names
-            labels = value if isinstance(value, list) else [value]
-            words.append(" ".join(known[label] for label in labels))
+    for field in fields(plan.scenario):  # type: ignore[arg-type]
+        value = getattr(plan.scenario, field.name)
+        if isinstance(value, list):
+            words += map(str, value)
         elif value is not None:
-            words.append(f"{field.name}={value}")
+            shown = Path(value).name if isinstance(value, str) else value
+            words.append(f"{field.name}={shown}")
     return " ".join(words)
 
 

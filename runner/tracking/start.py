@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,7 @@ def _started(plan: "Plan", name: str, config: Made, say: Say) -> Any:
             return _initialised(plan, name, config, mode)
         except Exception as error:  # the client raises what its server and its parser raise
             refused.add(server)
+            _forget()
             say(
                 f"W&B did not take the run ({_reason(error)}), so it is written offline, and "
                 f"`wandb sync` uploads it: check the network, `wandb login` and tracking.entity, or set "
@@ -98,6 +99,14 @@ def _initialised(plan: "Plan", name: str, config: Made, mode: str) -> Any:
         settings=wandb.Settings(silent=True, console="off"),
         **labels(plan, name),
     )
+
+
+def _forget() -> None:
+    """Stop the client's own process, which holds the id of a run that did not start as in use."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
 
 
 def _once(tell: Fail) -> Fail:
