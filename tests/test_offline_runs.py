@@ -113,9 +113,12 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("content-length", 0)))
         body = b'{"errors": [{"message": "permission denied"}], "data": null}'
         self.send_response(403)
+        self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    do_GET = do_POST
 
     def log_message(self, *_: object) -> None:
         pass
