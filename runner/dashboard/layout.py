@@ -47,7 +47,7 @@ def workspace(of: Project) -> Any:
         ],
         settings=ws.WorkspaceSettings(group_by_prefix="first"),
         runset_settings=ws.RunsetSettings(
-            filters=[ws.Metric("Group") == of.group],
+            filters=ws.And(ws.Metric("Group") == of.group),
             groupby=[ws.Config(METHOD)],
             pinned_columns=_shown(of),
         ),
@@ -58,7 +58,7 @@ def report(of: Project) -> Any:
     """Return the report, which is not saved yet: a heading and a grid of panels for each section."""
     runs = wr.Runset(
         name=of.group,
-        filters=[ws.Metric("Group") == of.group],
+        filters=ws.And(ws.Metric("Group") == of.group),
         groupby=[f"config.{METHOD}"],
         pinned_columns=_shown(of),
     )
