@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models.small_cnn import SmallCNN
-from runner.ending import ENDING, Ended
 from runner.plan import Plan
 from runner.plan.share import share_of
+from runner.signals import ENDING, Ended
 from runner.stages.checkpoint import StoredCheckpoint
 from runner.stages.together import pretrain_together
 from runner.stages.workspace import Workspace

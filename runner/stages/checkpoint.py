@@ -15,7 +15,7 @@ from torch import Tensor
 from data.disk import replacing, save_tensors, says_full, synced
 from methods.training.checkpoint import Checkpoint, State, Stateful
 from methods.training.cost import Meter
-from runner.ending import ENDING
+from runner.signals import ENDING
 from runner.store import Maker
 from runner.store.artefact import sha256_of
 from runner.store.making import ABOUT, STATE

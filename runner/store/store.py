@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from runner.ending import ENDING
+from runner.signals import ENDING
 from runner.store.artefact import Artefact, Identity, fingerprint
 from runner.store.disks import (
     age_in_days,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from runner.ending import Ended, Ending
+from runner.signals import Ended, Ending
 
 
 @contextmanager
