@@ -69,6 +69,7 @@ class Making:
                 reason = self._misfit(found, maker())
                 if reason is None:
                     _take(found, self.scratch)
+                    say(f"{self.lead.stage} {self.lead.key} goes on from the state of a killed run")
                     return
                 if _is_elsewhere(found):
                     continue
