@@ -25,6 +25,9 @@ class Ended(SystemExit):
         super().__init__(128 + number)
         self.number = number
 
+    def __reduce__(self) -> tuple[type["Ended"], tuple[int]]:
+        return Ended, (self.number,)  # a worker process sends it to the one that began it
+
     def __str__(self) -> str:
         return (
             f"ended by {signal.Signals(self.number).name}: finished stages and the state of a training "

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from methods.recording.batch_updates import BatchUpdates
 from models.small_cnn import SmallCNN
 from runner.plan import Plan
 from runner.plan.share import share_of
@@ -333,3 +334,15 @@ def test_a_state_for_which_the_disk_has_no_room_is_left_out(
 
 def test_the_minutes_between_states_are_no_part_of_a_key() -> None:
     assert keys_of(plan_of("training.checkpoint_minutes=1")) == keys_of(plan_of())
+
+
+def test_a_training_with_a_recorder_that_keeps_no_state_begins_anew(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Forgetful(BatchUpdates):
+        goes_on: ClassVar[bool] = False
+
+    (recorder,) = RECORDED.values()
+    recorders = {"own": Forgetful(**vars(recorder))}
+    plan = replace(short_plan(tmp_path), recorders=recorders)
+    assert steps_of(pretrain, plan) == 0, "no step is one that a state is written at"
+    assert {each.stage for each in Store(tmp_path / "store").artefacts()} >= {"pretrain", "record"}

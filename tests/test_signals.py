@@ -1,6 +1,7 @@
 """Signals wait for the end of a step, and then do what the handler before ours does."""
 
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ def test_outside_a_training_a_signal_ends_the_process_at_once(number: signal.Sig
     with Ending().handling(), pytest.raises(Ended) as ended:
         os.kill(os.getpid(), number)
     assert ended.value.code == code and number.name in str(ended.value)
+    sent = pickle.loads(pickle.dumps(ended.value))
+    assert (sent.code, str(sent)) == (code, str(ended.value))
 
 
 def test_within_a_training_a_signal_waits() -> None:

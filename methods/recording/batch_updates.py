@@ -81,6 +81,7 @@ class Whole:
 class UpdateRecorder(Recorder):
     """Records every update whose batch holds a tracked row; the packing decides which numbers of it."""
 
+    goes_on: ClassVar[bool] = True
     version: ClassVar[int] = 2  # 1 did not count the steps
 
     def packing(self, training: RecordedTraining) -> Packing:

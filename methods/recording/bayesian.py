@@ -51,6 +51,7 @@ class Bayesian(Recorder):
     draws of the weights per batch. `classes` and `rows` restrict the requests; all rows shape σ."""
 
     kind: ClassVar[str] = "methods.recorders.bayesian.Bayesian"
+    goes_on: ClassVar[bool] = True
     passes_after_training: ClassVar[bool] = True
 
     epochs: Annotated[int, ROUNDS]

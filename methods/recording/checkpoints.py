@@ -27,6 +27,7 @@ class Checkpoints(Recorder):
     """Saves the weights before the first step and after every epoch."""
 
     kind: ClassVar[str] = "methods.recorders.checkpoints.Checkpoints"
+    goes_on: ClassVar[bool] = True
 
     def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
         return 4 * training.parameters * (training.recipe.epochs + 1)

@@ -54,6 +54,7 @@ class LeaveOneOut(Recorder):
     """Keeps a vector as large as the model for every tracked row."""
 
     kind: ClassVar[str] = "methods.recording.leave_one_out.LeaveOneOut"
+    goes_on: ClassVar[bool] = True
 
     def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
         tracked = self.tracked(training.split) if tracked is None else tracked

@@ -76,9 +76,11 @@ class Recorder(Component):
 
     `classes` are the classes to track and `rows` a file of rows to track; both null track every row.
     `on_full` decides about the training if the disk fills up. A recorder with `passes_after_training`
-    goes over the rows again after the last step.
+    goes over the rows again after the last step. One that `goes_on` gives what it has gathered to
+    `training.keep`; a training with another one begins anew after a kill.
     """
 
+    goes_on: ClassVar[bool] = False
     passes_after_training: ClassVar[bool] = False
 
     classes: list[ClassNumber] | None
@@ -133,10 +135,7 @@ class Recorder(Component):
         raise NotImplementedError
 
     def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
-        """Pass the steps on unchanged, and write the record into the training's folder.
-
-        What is gathered on the way is given to `training.keep`, so that a killed training can go on.
-        """
+        """Pass the steps on unchanged, and write the record into the training's folder."""
         raise NotImplementedError
 
     def check(self, training: RecordedTraining, option: str) -> None:

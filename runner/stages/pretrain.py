@@ -23,6 +23,7 @@ from methods.recording.recorder import (
     check_request,
     require_space,
 )
+from methods.training.checkpoint import NO_CHECKPOINT
 from methods.training.descent import Step
 from methods.training.loop import Conditions, curves, train
 from runner.plan import identities
@@ -145,20 +146,29 @@ def _run(
             ws.store.say(recorder.summary(trainings[option], option, len(request.rows)))
         require_space(recorders, trainings)
         try:
-            with conditions.checkpoint.training(conditions.meter) as checkpoint:
+            goes_on = all(recorder.goes_on for recorder in recorders.values())
+            kept = conditions.checkpoint if goes_on else NO_CHECKPOINT
+            with kept.training(conditions.meter) as checkpoint:
                 steps = train(model, split, plan.recipe, conditions, checkpoint=checkpoint)
                 steps = _then(curves(steps, conditions.log, checkpoint), end)
-                # A recorder that goes on after the last step does so while the others still watch.
-                first = sorted(recorders.items(), key=lambda each: not each[1].passes_after_training)
-                for option, recorder in first:
+                for option in _in_order(recorders):
                     training = replace(trainings[option], checkpoint=checkpoint)
-                    steps = _watched(steps, recorder, training, watches[option])
+                    steps = _watched(steps, recorders[option], training, watches[option])
                 for _ in steps:
                     pass
         finally:  # the original may be kept although a record failed
             conditions.meter.cost.seconds -= sum(watch.seconds for watch in watches.values())
     for option, watch in watches.items():
         write(making.folders[option] / COST, {"seconds": watch.seconds})
+
+
+def _in_order(recorders: Mapping[str, Recorder]) -> list[str]:
+    """Return the options of the recorders, the first nearest to the training.
+
+    A recorder that goes over the rows again does so while all others still watch: a state that is
+    written then holds what they have gathered.
+    """
+    return sorted(recorders, key=lambda option: not recorders[option].passes_after_training)
 
 
 def _watched(

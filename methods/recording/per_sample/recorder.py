@@ -53,6 +53,7 @@ class PerSample(Recorder):
     """
 
     kind: ClassVar[str] = "methods.recorders.per_sample.PerSample"
+    goes_on: ClassVar[bool] = True
     version: ClassVar[int] = 3  # 1 kept a file of sums for every layer, 2 compared numbers, not bytes
 
     dtype: FactorType
