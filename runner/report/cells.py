@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from data.meanings import ROWS, meaning
 from runner.results import Line, Result, tidy
 
 if TYPE_CHECKING:
@@ -24,6 +25,30 @@ ABSENT = Estimate(float("nan"), float("nan"), 0)
 
 # By line and metric.
 Estimates = Mapping[tuple[Line, str], Estimate]
+
+
+# The units of scores that count something.
+COUNTED = {"batches", "epochs", "flag", "rows"}
+
+
+def counts(results: list[Result]) -> set[str]:
+    """Return the names of the numbers that are counts, and print without decimals.
+
+    They are the scores of such a unit, and the costs and logged values that are whole in every run and
+    measure no time.
+    """
+    about = {name: said for result in results for name, said in result.about.items()}
+    found: set[str] = set()
+    broken: set[str] = set()
+    for result in results:
+        for numbers in (*result.scores.values(), *result.costs.values()):
+            for name, value in numbers.items():
+                said = meaning(name, about)
+                whole = float(value).is_integer() if said is None else said["unit"] in COUNTED
+                share = name.startswith(tuple(f"{part}_" for part in ROWS))
+                counted = whole and not share and not name.endswith("seconds")
+                (found if counted else broken).add(name)
+    return found - broken
 
 
 def statistics(results: list[Result]) -> "pd.DataFrame":

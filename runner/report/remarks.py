@@ -13,9 +13,13 @@ from runner.report.verdicts import false_flags
 from runner.results import Line, Result
 from runner.roles import UNLEARNED
 
-# Conditions that all runs of a table should share: keys of a result's provenance.
-CONDITIONS = ("commit", "device", "threads", "torch")
-
+# Conditions that all runs of a table should share: keys of a result's provenance, and their plurals.
+CONDITIONS = {
+    "commit": "commits",
+    "device": "devices",
+    "threads": "numbers of threads",
+    "torch": "versions of torch",
+}
 
 # The words for the directions of scores.
 DIRECTIONS = {
@@ -71,13 +75,13 @@ def verdict_remarks(
     ]
 
 
-def glossary(results: Iterable[Result], columns: Sequence[str]) -> list[str]:
-    """Return one sentence for each column whose meaning a result tells."""
+def glossary(results: Iterable[Result], columns: Mapping[str, str]) -> list[str]:
+    """Return one sentence for each column whose meaning a result tells; columns map to their heads."""
     about = {name: said for result in results for name, said in result.about.items()}
     found = []
-    for column in columns:
+    for column, head in columns.items():
         if (said := meaning(column, about)) is not None:
-            found.append(f"{column}: {said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})")
+            found.append(f"{head}: {said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})")
     if any(OFFICIAL in column for column in columns):
         found.append("†: as a paper's code computes it, quirks included; it has no verdict")
     return found
@@ -93,10 +97,10 @@ def _of_conditions(results: list[Result]) -> list[str]:
         for each in result.references.values()
         if "provenance" in each
     ]
-    for condition in CONDITIONS:
+    for condition, plural in CONDITIONS.items():
         values = sorted({str(conditions[condition])[:20] for conditions in made})
         if len(values) > 1:
-            found.append(f"made with more than one {condition}: {', '.join(values)}")
+            found.append(f"made with several {plural}: {', '.join(values)}")
     if any(conditions["dirty"] for conditions in made):
         found.append("made with uncommitted changes")
     return found
