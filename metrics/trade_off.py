@@ -40,7 +40,10 @@ class TradeOff(Metric):
                 title="average gap to retrained",
             ),
             "delta_accuracy": Score(
-                f"Sum of the {gaps}.", Better.lower, title="sum of the accuracy gaps to retrained"
+                f"Sum of the {gaps}.",
+                Better.lower,
+                "shares",
+                title="sum of the accuracy gaps to retrained",
             ),
             "tow": Score(
                 f"Tug of war: product of one minus each of the {gaps}.",

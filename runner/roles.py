@@ -39,7 +39,12 @@ class Role:
     """The stroke of a shared role's line in a figure, for matplotlib. Other lines differ in colour."""
 
     title: str = ""
-    """Its line in people's words, where they are not the label's."""
+    """Its line in people's words, where they are not the label's; read `words`."""
+
+    @property
+    def words(self) -> str:
+        """Its line in people's words."""
+        return self.title or self.label
 
     def depends_on(self, option: str) -> bool:
         """Return whether an option, such as `method.lr`, can change the model."""

@@ -87,6 +87,22 @@ def half_width_of(values: Sequence[float]) -> float:
     return float(stdtrit(n - 1, 0.975)) * stdev(values) / math.sqrt(n)
 
 
+def interval(estimate: Estimate, share: bool) -> tuple[float, float]:
+    """Return the ends of an estimate's 95 % interval, NaN if it has none; those of a share lie inside
+    [0, 1].
+
+    The Student interval of a share p is that of logit(p) = ln(p/(1 − p)), whose half-width is, to first
+    order, the one of p divided by p(1 − p), brought back to p. It leaves [0, 1] for no p.
+    """
+    p, half, _ = estimate
+    if not (share and 0 < p < 1):
+        return p - half, p + half
+    # logit(p) ± h / (p(1 − p)), and expit(x) = ½(1 + tanh(x/2)), which does not overflow
+    logit, wide = math.log(p / (1 - p)), half / (p * (1 - p))
+    low, high = ((1 + math.tanh((logit + end) / 2)) / 2 for end in (-wide, wide))
+    return low, high
+
+
 def values(cells: "pd.DataFrame") -> Estimates:
     """Return the estimates of the numbers themselves."""
     return _estimates(cells[["value", "half_width", "n"]])

@@ -33,7 +33,7 @@ def descriptions(results: list[Result]) -> dict[Line, Description]:
             if role.shared or role.name in result.cells:
                 own = {option: value for option, value in options.items() if role.depends_on(option)}
                 name = role.label.format(name=result.variant)
-                title = (role.title or role.label).format(name=choice(result, "method"))
+                title = role.words.format(name=choice(result, "method"))
                 found[result.line(role)] = Description(role, name, title, own, choices)
     return found
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runner.report.cells import ABSENT, values
 from runner.report.remarks import are_chosen, glossary, remarks, verdict_remarks
-from runner.report.text import COSTS, Style, Texts, beside, cell, columns_that_fit, folded, marked
+from runner.report.text import COSTS, Style, Texts, beside, cell, folded, marked, pieces
 from runner.report.words import spaced
 from runner.results import Line
 from runner.roles import REFERENCE
@@ -20,7 +20,7 @@ OF_RECORDS = ("record_bytes", "record_seconds", "seconds")
 
 
 class Shown(NamedTuple):
-    """A table, none if it has no columns, and the columns that did not fit."""
+    """A table in one or several pieces, none if it has no columns, and the columns that did not fit."""
 
     text: list[str]
     left_out: Sequence[str]
@@ -51,20 +51,23 @@ class Page:
             estimates = values(report.cells)
             heads, body = beside(style, report.results, estimates, report.published, report.title)
             parts.append(style.table(heads, body, "Our numbers, and the paper's in brackets."))
-        told = self._remarks(others, compared, {*shown.left_out, *gap.left_out})
+        told = self._remarks(others, compared, shown.left_out, gap.left_out)
         below = style.end.join(style.comment + text for text in told)
         return "\n\n".join([*parts, below] if below else parts) + "\n"
 
-    def _remarks(self, others: list[Line], compared: list[str], left_out: set[str]) -> list[str]:
-        """Return the remarks; `others` are the lines without the retrained models."""
+    def _remarks(
+        self, others: list[Line], compared: list[str], scores: Sequence[str], gaps: Sequence[str]
+    ) -> list[str]:
+        """Return the remarks; `others` are the lines without the retrained models, `scores` and `gaps`
+        the columns that were left out of the two tables."""
         report = self.report
         absent = set(report.columns) - self._metrics
         if not (absent and self._metrics and are_chosen(report.columns)):
             absent = set()  # a run may lack default columns, and all if it failed, which is told anyway
         told = remarks(report.results, self._named, report.most, absent)
-        told += self._on_order(others) + self._on_width(left_out)
+        told += self._on_order(others) + self._on_width(scores, gaps)
         told += verdict_remarks(report.comparisons, set(others), compared)
-        kept = [column for column in self._columns if column not in left_out]
+        kept = [column for column in self._columns if column not in scores]
         return told + glossary(report.results, self._heads(kept))
 
     def _on_order(self, others: list[Line]) -> list[str]:
@@ -75,14 +78,18 @@ class Page:
         names = ", ".join(self._heads(ranking).values())
         return [f"methods stand by their mean absolute gap to retraining in {names}"]
 
-    def _on_width(self, left_out: set[str]) -> list[str]:
-        """Return the remark on columns that did not fit."""
-        if not left_out:
+    def _on_width(self, scores: Sequence[str], gaps: Sequence[str]) -> list[str]:
+        """Return the remark on columns that were left out."""
+        found = [
+            f"{names} of {table}"
+            for table, names in (("the scores", ", ".join(scores)), ("the gaps", ", ".join(gaps)))
+            if names
+        ]
+        if not found:
             return []
-        names = ", ".join(column for column in self._columns if column in left_out)
         return [
-            f"left out to fit {self.style.width} characters: {names} (the table's files have them; so "
-            "has a wider terminal, or choose with table.columns=[…])"
+            f"left out to fit a terminal of {self.style.width} characters: {' and '.join(found)}; the "
+            "table's files have them, and so has a wider terminal; table.columns=[…] chooses others"
         ]
 
     def _table(self, corner: str, lines: list[Line], columns: list[str], texts: Texts) -> Shown:
@@ -95,10 +102,15 @@ class Page:
             [folded(style, self._named[line]), *(texts(line, column) for column in columns)]
             for line in lines
         ]
-        fit = columns_that_fit(style, heads, body)
         caption = f"{(corner or 'scores').capitalize()} of {spaced(self.report.results[0].name)}."
-        table = style.table(heads[:fit], [texts[:fit] for texts in body], caption)
-        return Shown([table], columns[fit - 1 :])
+        found = pieces(style, list(zip(heads, *body, strict=True)))
+        tables = [
+            style.table(
+                [heads[i] for i in piece], [[texts[i] for i in piece] for texts in body], caption
+            )
+            for piece in found
+        ]
+        return Shown(tables, columns[found[-1][-1] :])
 
     def _cell(self, line: Line, column: str) -> str:
         """Return the value of a line in a column."""

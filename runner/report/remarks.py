@@ -13,13 +13,9 @@ from runner.report.verdicts import false_flags
 from runner.results import Line, Result
 from runner.roles import UNLEARNED
 
-# Conditions that all runs of a table should share: keys of a result's provenance, and their plurals.
-CONDITIONS = {
-    "commit": "commits",
-    "device": "devices",
-    "threads": "numbers of threads",
-    "torch": "versions of torch",
-}
+# Conditions that all runs of a table should share: keys of a result's provenance.
+CONDITIONS = ("commit", "device", "threads", "torch")
+
 
 # The words for the directions of scores.
 DIRECTIONS = {
@@ -97,10 +93,10 @@ def _of_conditions(results: list[Result]) -> list[str]:
         for each in result.references.values()
         if "provenance" in each
     ]
-    for condition, plural in CONDITIONS.items():
+    for condition in CONDITIONS:
         values = sorted({str(conditions[condition])[:20] for conditions in made})
         if len(values) > 1:
-            found.append(f"made with several {plural}: {', '.join(values)}")
+            found.append(f"made with more than one {condition}: {', '.join(values)}")
     if any(conditions["dirty"] for conditions in made):
         found.append("made with uncommitted changes")
     return found

@@ -8,13 +8,14 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
+from data.meanings import meaning
 from runner.published import Published, read
 from runner.report import words
 from runner.report.cells import ABSENT, Estimate, Estimates, counts, gaps, statistics, values
 from runner.report.compare import Comparisons, Values, compared, of_cells, retrained, values_of
 from runner.report.labels import Description, descriptions, labels, titles
 from runner.report.latex import LATEX, NEEDS
-from runner.report.order import closeness, in_order, ranking_columns
+from runner.report.order import ACCURACIES, closeness, in_order, ranking_columns
 from runner.report.page import Page
 from runner.report.text import MARKDOWN, TERMINAL
 from runner.results import Line, Result, Results
@@ -22,6 +23,10 @@ from runner.results import Line, Result, Results
 if TYPE_CHECKING:
     import pandas as pd
     from omegaconf import DictConfig
+
+
+# Shares that no result explains: accuracies of results of earlier versions, and logged ones.
+SHARES = {"accuracy", *ACCURACIES}
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Report:
 
     def terminal(self) -> str:
         """Return scores, gaps and remarks as aligned text, as wide as the terminal, or 80 characters
-        where there is none. The last columns are left out if they do not fit, and named below."""
+        where there is none. Columns that do not fit go on in a second table. The last ones are left
+        out if that is full too, and named below."""
         return Page(self, replace(TERMINAL, width=get_terminal_size((80, 24)).columns)).text()
 
     def markdown(self) -> str:
@@ -86,6 +92,11 @@ class Report:
     @cached_property
     def _about(self) -> dict[str, Mapping[str, Any]]:
         return {name: said for result in self.results for name, said in result.about.items()}
+
+    def is_share(self, score: str) -> bool:
+        """Return whether a score is a share, from 0 to 1: if results say so, or by its name."""
+        said = meaning(score, self._about)
+        return score in SHARES if said is None else said["unit"] == "share"
 
     def lines(self) -> list[Line]:
         """Return the lines that have cells, in the order of the table (see `in_order`)."""

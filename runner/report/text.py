@@ -63,20 +63,27 @@ TERMINAL = Style("simple", "", "\n", words=False)
 MARKDOWN = Style("pipe", "", "\n\n", words=True)
 
 
-def columns_that_fit(style: Style, heads: Sequence[str], body: Sequence[Sequence[str]]) -> int:
-    """Return how many columns of a table, the first one included, fit the style's width; at least 2.
+# The most tables, one below the other, that a terminal shows of one whose columns are too many.
+PIECES = 2
 
-    The columns are in the order of their importance: those that do not fit are the last ones.
+
+def pieces(style: Style, columns: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Return the numbers of the columns of each table that fits the style's width, the first column
+    included in each; `columns` hold the head and the cells of each.
+
+    The columns are in the order of their importance: those that do not fit into `PIECES` tables, the
+    last ones, are left out. A table has at least one column beside the first.
     """
-    if style.width is None:
-        return len(heads)
+    first, *widths = (max(len(line) for cell in each for line in cell.split("\n")) for each in columns)
+    found: list[list[int]] = []
     taken = 0
-    for number, texts in enumerate(zip(heads, *body, strict=True)):
-        taken += max(len(line) for text in texts for line in text.split("\n"))
-        if taken > style.width and number >= 2:
-            return number
-        taken += 2  # tabulate puts two spaces between columns
-    return len(heads)
+    for number, width in enumerate(widths, start=1):
+        taken += width + 2  # tabulate puts two spaces between columns
+        if not found or (style.width is not None and taken > style.width):
+            found.append([0])
+            taken = first + width + 2
+        found[-1].append(number)
+    return found[:PIECES]
 
 
 def folded(style: Style, label: str) -> str:
