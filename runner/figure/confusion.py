@@ -50,8 +50,8 @@ class ConfusionFigure(Drawing):
             shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
             image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
             axes.set_title("\n".join(wrap(runs.report.titles[line], LETTERS)), fontsize="small")
-            axes.set_xlabel("predicted class")
-            axes.set_ylabel("true class")
+            axes.set_xlabel("predicted class", fontsize="small")
+            axes.set_ylabel("true class", fontsize="small")
             if len(shares) <= LEGIBLE:
                 _number(axes, shares)
             _frame(axes, _gone(found, line.setting), len(shares))
@@ -86,4 +86,4 @@ def _frame(axes: "Axes", classes: list[int], count: int) -> None:
         row = Rectangle((-0.5, label - 0.5), count, 1, fill=False, ec=FRAME, lw=1.5, clip_on=False)
         axes.add_patch(row)
     if classes:
-        axes.set_ylabel("true class (framed: forgotten)")
+        axes.set_ylabel("true class (framed: forgotten)", fontsize="small")

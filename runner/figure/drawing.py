@@ -64,17 +64,18 @@ def groups(runs: Runs, names: Mapping[Line, str]) -> list[list[str]]:
 
 
 def grid(
-    runs: Runs, names: Mapping[Line, str], columns: int
+    runs: Runs, names: Mapping[Line, str], columns: int, same: bool = True
 ) -> tuple["Figure", list[tuple[list[Line], list["Axes"]]]]:
     """Return an empty figure of `columns` panels side by side, in a row for each group of names.
 
-    With each row come its lines: those of the group, and the shared ones. Panels below each other have
-    the same axes.
+    With each row come its lines: those of the group, and the shared ones. If `same`, panels below each
+    other have the same horizontal axis; the vertical one is the same in any case.
     """
     found = groups(runs, names)
     figure, axes = panels(len(found) * columns, columns, 5.2, 4)
     for number, each in enumerate(axes[columns:], start=columns):
-        each.sharex(axes[number % columns])
+        if same:
+            each.sharex(axes[number % columns])
         each.sharey(axes[number % columns])
     rows = []
     for number, group in enumerate(found):

@@ -39,7 +39,7 @@ class LogitsFigure(Drawing):
         for label in self.classes:
             if label >= known:
                 raise UserError(f"figure.logits.classes names {label}: choose from 0 to {known - 1}")
-        figure, rows = grid(runs, runs.report.titles, 1 + len(self.classes))
+        figure, rows = grid(runs, runs.report.titles, 1 + len(self.classes), same=False)
         for lines, (first, *others) in rows:
             own = {line: found[line] for line in lines}
             self._panel(first, runs, {line: logits.ravel() for line, logits in own.items()})

@@ -7,7 +7,7 @@ from textwrap import wrap
 
 from runner.published import Published
 from runner.report.cells import ABSENT, Estimate, Estimates
-from runner.report.words import choice, spaced
+from runner.report.words import choice, spaced, variant
 from runner.results import Line, Result
 from runner.roles import UNLEARNED
 
@@ -116,12 +116,12 @@ def beside(
         names[result.variant] = choice(result, "method")
     columns = list(dict.fromkeys((role, metric) for _, role, metric in published))
     body = []
-    for variant in dict.fromkeys([variant for variant, _, _ in published] + sorted(ours)):
-        texts = [names.get(variant, spaced(variant)) if style.words else variant]
+    for each in dict.fromkeys([key[0] for key in published] + sorted(ours)):
+        texts = [names.get(each, variant(each, spaced(each))) if style.words else each]
         for role, metric in columns:
-            line = ours.get(variant, {}).get(role)
+            line = ours.get(each, {}).get(role)
             text = cell(ABSENT if line is None else estimates.get((line, metric), ABSENT))
-            theirs = published.get((variant, role, metric))
+            theirs = published.get((each, role, metric))
             texts.append(text if theirs is None else f"{text} ({theirs:g})")
         body.append(texts)
     heads = [style.heading(f"{role}_{metric}", f"{role}: {title(metric)}") for role, metric in columns]

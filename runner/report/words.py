@@ -63,12 +63,16 @@ def choice(result: Result, group: str) -> str:
     """
     if group in result.titles:
         return result.titles[group]
-    if group == "method" and "variant" in result.names:
-        own = _file("variant", result.names["variant"]).get("method") or {}
-        if TITLE in own:
-            return str(own[TITLE])
     name = result.names[group]
-    return str(_file(group, name).get(TITLE, spaced(name)))
+    own = str(_file(group, name).get(TITLE, spaced(name)))
+    return (
+        variant(result.names["variant"], own) if group == "method" and "variant" in result.names else own
+    )
+
+
+def variant(name: str, method: str) -> str:
+    """Return the title of a variant, which is `method` if its file has none."""
+    return str((_file("variant", name).get("method") or {}).get(TITLE, method))
 
 
 def setting(option: str, value: Any) -> str:
