@@ -117,7 +117,7 @@ def test_the_report_renders_what_is_stored(tmp_path: Path) -> None:
     assert runner(f"paths.root={tmp_path}", "name=mine").returncode == 0
     done = run_module("runner.report", f"paths.root={tmp_path}", "name=mine")
     assert done.returncode == 0 and "finetune" in done.stdout
-    assert "| finetune" in (tmp_path / "tables" / "mine.md").read_text()
+    assert "| fine-tuning" in (tmp_path / "tables" / "mine.md").read_text()
     done = run_module("runner.report", f"paths.root={tmp_path}", "name=other")
     assert done.returncode == 1 and "there are: ['mine']" in done.stderr
     assert "Traceback" not in done.stderr
