@@ -35,6 +35,10 @@ class Drawing(Component):
         """Return the figure of the runs. Raise UserError if they lack what it shows."""
         raise NotImplementedError
 
+    def shown(self) -> Sequence[str]:
+        """Return the scores, costs and logged values that it draws, which some run must have."""
+        return ()
+
 
 def panels(count: int, columns: int, width: float, height: float) -> tuple["Figure", list["Axes"]]:
     """Return an empty figure and the axes of its `count` panels, `columns` side by side.
