@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+
+# The key of an option's words in its YAML file, and the groups that have them.
+TITLE = "_title_"
+TITLED = ("dataset", "model", "scenario", "method")
 
 
 def choices(hydra: Any) -> dict[str, str]:
@@ -19,6 +23,11 @@ def choices(hydra: Any) -> dict[str, str]:
         for group, name in chosen.items()
         if "/" not in str(group) and name not in (None, "null", "none") and str(name)[0] != "_"
     }
+
+
+def titles(cfg: DictConfig) -> dict[str, str]:
+    """Return the words for the chosen options by group, where their files have some."""
+    return {group: str(cfg[group][TITLE]) for group in TITLED if TITLE in cfg[group]}
 
 
 def run_name(asked: str | None, names: Mapping[str, str]) -> str:

@@ -175,6 +175,7 @@ def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: 
         key=plan.key,
         seed=plan.seed,
         names={part: plan.names[part] for part in NAMED if part in plan.names},
+        titles=plan.titles,
         setting=fingerprint(identities.setting(shared)),
         cells=_cells(shared, models),
         parameters=shared.parameters,

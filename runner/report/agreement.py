@@ -54,21 +54,27 @@ def contradictions(verdicts: Verdicts) -> dict[tuple[str, str], list[Line]]:
 def text(report: Report, columns: Sequence[str]) -> str:
     """Return the page: the verdicts, the lines that match, and the contradictions."""
     verdicts = verdicts_of(report.comparisons, columns)
-    labels = report.labels
+    labels = report.titles
     lines = [line for line in report.lines() if line in verdicts]
     shown = [column for column in columns if any(column in each for each in verdicts.values())]
     body = [[labels[line], *(_word(verdicts[line].get(column)) for column in shown)] for line in lines]
     same = ", ".join(labels[line] for line in lines if line in matching(verdicts)) or "none"
     rows = [
-        [one, other, str(len(found)), ", ".join(labels[line] for line in found)]
+        [
+            report.title(one),
+            report.title(other),
+            str(len(found)),
+            ", ".join(labels[line] for line in found),
+        ]
         for (one, other), found in sorted(
             contradictions(verdicts).items(), key=lambda item: -len(item[1])
         )
     ]
+    heads = [MARKDOWN.heading(column, report.title(column)) for column in shown]
     parts = [
-        MARKDOWN.table(["verdicts", *map(MARKDOWN.heading, shown)], body),
+        MARKDOWN.table(["verdicts", *heads], body, ""),
         f"Match the retrained models in every score: {same}.",
-        MARKDOWN.table(["score", "contradicts", "lines", "which"], rows),
+        MARKDOWN.table(["score", "contradicts", "lines", "which"], rows, ""),
     ]
     return "\n\n".join(parts) + "\n"
 
