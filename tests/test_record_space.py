@@ -35,7 +35,7 @@ def cures(plan: Plan, free: int, disk: pytest.MonkeyPatch) -> list[str]:
     recorders = {f"recorder.{name}": recorder for name, recorder in plan.recorders.items()}
     training = training_of(stages_of(plan), plan.root)
     with pytest.raises(UserError, match=r"would write .*, but .* are free: set ") as refused:
-        require_space(recorders, dict.fromkeys(recorders, training))
+        require_space(recorders, dict.fromkeys(recorders, training), model=0)
     *found, last = str(refused.value).split(": set ")[1].split(", or ")
     assert last == "another disk (paths.root=…)"
     return found
