@@ -188,10 +188,12 @@ def require_space(
     names settings that fit, of one recorder: the one with the largest record that a setting can make
     small enough.
     """
+    if not recorders:
+        return
     sizes = {
         option: recorder.estimated_bytes(trainings[option]) for option, recorder in recorders.items()
     }
-    free = min((free_bytes(each.folder) for each in trainings.values()), default=0)
+    free = min(free_bytes(each.folder) for each in trainings.values())
     total = sum(sizes.values()) + model
     if total <= free:
         return

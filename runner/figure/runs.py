@@ -68,8 +68,12 @@ class Model:
         from runner.score.live import maker
         from runner.stages.models import load
 
-        made = self._made("weights")
-        return load(self.workspace, made, maker(self.workspace.plan, self.role))
+        return load(self.workspace, self.artefact, maker(self.workspace.plan, self.role))
+
+    @property
+    def artefact(self) -> "Artefact":
+        """The artefact of the model. Raises UserError if its weights are not stored."""
+        return self._made("weights")
 
     def matrix(self, name: str) -> "Matrix":
         """Return the matrix that a metric made under this name. Raise UserError if there is none."""

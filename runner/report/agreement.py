@@ -9,10 +9,9 @@ scores, and for each two scores the lines that one finds to match and the other 
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 
 from runner.errors import exit_with_message
-from runner.naming import run_name
+from runner.naming import folder_of, run_name
 from runner.report.compare import Comparisons
 from runner.report.table import Report
 from runner.report.text import MARKDOWN, marked
@@ -83,7 +82,8 @@ def main(overrides: list[str]) -> None:
     from runner.compose import composed
 
     cfg, names = composed(overrides)
-    results = Results(Path(cfg.paths.root) / "results").named(run_name(cfg.name, names))
+    root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
+    results = Results(root / "results").named(name)
     columns = list(cfg.table.columns)
     print(text(Report(results, columns), columns))
 

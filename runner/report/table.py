@@ -7,11 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.disk import replacing
+from runner.naming import folder_of
 from runner.published import Published, read
 from runner.report.cells import ABSENT, Estimate, Estimates, gaps, statistics, values
 from runner.report.compare import Comparisons, Values, compared, of_cells, retrained, values_of
 from runner.report.labels import Description, descriptions, in_order, labels
 from runner.report.remarks import are_chosen, glossary, remarks, verdict_remarks
+from runner.report.seeds import by_seed
 from runner.report.text import (
     COSTS,
     LATEX,
@@ -189,11 +192,14 @@ class Report:
         return absent if absent and metrics and are_chosen(self.columns) else set()
 
     def write(self, folder: Path, name: str) -> None:
-        """Write the files `name`.md, .csv and .tex to a folder, creating it if absent."""
+        """Write the files `name`.md, .csv, .tex and, by seed, `name`_seeds.csv to a folder, creating it if
+        absent."""
         folder.mkdir(parents=True, exist_ok=True)
-        texts = {"md": self.markdown(), "csv": self.csv(), "tex": self.latex()}
+        seeds = by_seed(self.results, self.labels)
+        texts = {".md": self.markdown(), ".csv": self.csv(), ".tex": self.latex(), "_seeds.csv": seeds}
         for suffix, text in texts.items():
-            (folder / f"{name}.{suffix}").write_text(text)
+            with replacing(folder / f"{name}{suffix}") as scratch:
+                scratch.write_text(text)
 
 
 def show(cfg: "DictConfig", name: str) -> None:
@@ -201,7 +207,7 @@ def show(cfg: "DictConfig", name: str) -> None:
 
     Raise UserError if the name has no results, or `table.published` no file.
     """
-    root = Path(cfg.paths.root)
+    root = folder_of("paths.root", cfg.paths.root)
     published = {} if cfg.table.published is None else read(cfg.table.published)
     results = Results(root / "results").named(name)
     report = Report(results, list(cfg.table.columns), cfg.table.seeds, published)

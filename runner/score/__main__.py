@@ -5,10 +5,9 @@ stored is named, and its metrics are skipped; --train makes it by running the re
 """
 
 import sys
-from pathlib import Path
 
 from runner.errors import exit_with_message
-from runner.naming import run_name
+from runner.naming import folder_of, run_name
 
 TRAIN = "--train"
 
@@ -27,7 +26,7 @@ def main(arguments: list[str]) -> None:
 
     overrides = [argument for argument in arguments if argument != TRAIN]
     cfg, names = composed(overrides)
-    root, name = Path(cfg.paths.root), run_name(cfg.name, names)
+    root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
     metrics = build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics").values()
     results = Results(root / "results")
     again = Again(Store(root / "store", say), results, list(metrics), say)
