@@ -192,8 +192,8 @@ class Report:
         return absent if absent and metrics and are_chosen(self.columns) else set()
 
     def write(self, folder: Path, name: str) -> None:
-        """Write the files `name`.md, .csv, .tex and, by seed, `name`_seeds.csv to a folder, creating it if
-        absent."""
+        """Write the files `name`.md, .csv and .tex, and `name`_seeds.csv with one line per seed, to a
+        folder, creating it if absent."""
         folder.mkdir(parents=True, exist_ok=True)
         seeds = by_seed(self.results, self.labels)
         texts = {".md": self.markdown(), ".csv": self.csv(), ".tex": self.latex(), "_seeds.csv": seeds}
