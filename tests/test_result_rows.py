@@ -74,7 +74,7 @@ def copied(row: Path, root: Path) -> Results:
     (root / NAME).mkdir(parents=True)
     (root / NAME / row.name).write_bytes(row.read_bytes())
     damaged = row.read_bytes().replace(b'"status": "done"', b'"status": "donE"')
-    (root / NAME / f"0{row.name[1:]}").write_bytes(damaged)
+    (root / NAME / f"x{row.name[1:]}").write_bytes(damaged)
     return Results(root)
 
 
@@ -84,7 +84,7 @@ def test_a_damaged_row_is_named_with_its_command_and_left_out(
     (found,) = copied(row, tmp_path).named(NAME)
     assert found.key == row.stem
     told = capsys.readouterr().err
-    assert f"left out: {tmp_path / NAME / f'0{row.name[1:]}'} is damaged" in told
+    assert f"left out: {tmp_path / NAME / f'x{row.name[1:]}'} is damaged" in told
     assert "python -m runner data.limit=20" in told and "'metric=[accuracy,confusion]'" in told
 
 

@@ -84,8 +84,12 @@ def test_a_file_of_tensors_obeys_any_umask(tmp_path: Path) -> None:
 
 
 @as_root
-def test_two_users_share_a_store_and_its_results(shared: Path) -> None:
+def test_two_users_share_a_store_and_its_results(shared: Path, tmp_path: Path) -> None:
     """Alice makes a run; Bob says it again, runs another that shares its original, and verifies."""
+    # what is imported late must be imported now: other users may not read where Python is installed
+    for method in METHODS:
+        result_of(plan_of(*RUN, f"paths.root={tmp_path / 'mine'}", f"method={method}"), *RUN)
+    assert command.main(["--root", str(tmp_path / "mine"), "verify"]) == 0
     mine, yours = (plan_of(*RUN, f"paths.root={shared}", f"method={name}") for name in METHODS)
 
     def alice() -> None:
