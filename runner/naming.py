@@ -17,14 +17,15 @@ LONGEST = LONGEST_NAME - 75
 def choices(hydra: Any) -> dict[str, str]:
     """Return the names of the chosen options by group, from Hydra's own configuration.
 
-    Groups within groups (`hydra/launcher`) and groups without a choice are left out.
+    Groups within groups (`hydra/launcher`), groups without a choice and shared parts (`_none`) are left
+    out.
     """
     chosen = OmegaConf.to_container(hydra.runtime.choices)
     assert isinstance(chosen, dict)
     return {
         str(group): str(name)
         for group, name in chosen.items()
-        if "/" not in str(group) and name not in (None, "null", "none")
+        if "/" not in str(group) and name not in (None, "null", "none") and str(name)[0] != "_"
     }
 
 

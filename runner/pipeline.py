@@ -38,7 +38,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     process.prepare(plan.device, plan.threads)
     results = Results(plan.root / "results")
     results.require_writable()
-    with track(plan) as tracker:
+    with track(plan, overrides, say) as tracker:
         ws = Workspace(plan, Store(plan.root / "store", say), tracker)
         try:
             made = make(ws)
@@ -57,7 +57,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
         found = {name: matrices(each) for name, each in scores_by_name.items()}
         found |= {"cell": cell} if (cell := matrices(scores.cell)) else {}
         results.write(result, found)
-        tracker.result(scores_by_name, costs_by_name)
+        tracker.result(result, found)
         return result
 
 
@@ -69,6 +69,7 @@ def make(ws: Workspace) -> LivePieces | None:
     """
     plan = ws.plan
     request, facts = stages.request(ws)
+    ws.tracker.request(facts)
     check_request(plan, facts)
     if has_shadows(plan) or plan.until is Until.shadow:
         check_shadows(plan, request, facts)

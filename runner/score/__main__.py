@@ -4,9 +4,7 @@ Score the stored results of a name again, with the metrics that the options choo
 stored is named, and its metrics are skipped; --train makes it by running the results' commands again.
 """
 
-import sys
-
-from runner.errors import exit_with_message
+from runner.errors import command
 from runner.naming import folder_of, run_name
 
 TRAIN = "--train"
@@ -42,5 +40,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with exit_with_message():
-        main(sys.argv[1:])
+    command(main, __doc__, [TRAIN])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from runner.arguments import Parser
 from runner.errors import exit_with_message
 from runner.naming import folder_of
 from runner.store.artefact import Artefact
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m runner.store",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
