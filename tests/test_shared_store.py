@@ -23,7 +23,7 @@ ALICE, BOB, GROUP = 54321, 54322, 54320
 
 RUN = [*QUICK, "evaluation=quick", "metric=[accuracy,confusion]", "recorder=[checkpoints]"]
 
-METHODS = ("finetune", "negative_gradient")
+METHODS = ("finetune", "original")
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become two other users")
 
