@@ -146,6 +146,8 @@ def _apply(
             model = returned(work.method, "unlearn", made, nn.Module, MODEL_MADE)
         if conditions.meter.cut:
             conditions.log({"cut_by_budget": 1})
+        if conditions.meter.clamped is not None:
+            conditions.log({"clamped_batch": conditions.meter.clamped})
         save(model, folder)
 
 
