@@ -13,7 +13,7 @@ from runner.extra import check_shadows, has_shadows, require_time, say_if_made_e
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.provenance import provenance
-from runner.remarks import remarks, warn_if_untrained
+from runner.remarks import remarks, warn_if_references_may_know, warn_if_untrained
 from runner.results import Result, Results
 from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
 from runner.score.evidence import ScoredModels, score_models, without_scores
@@ -72,6 +72,7 @@ def make(ws: Workspace) -> LivePieces | None:
     check_request(plan, facts)
     if has_shadows(plan) or plan.until is Until.shadow:
         check_shadows(plan, request, facts)
+    warn_if_references_may_know(plan, say)
     if plan.until is Until.shadow:
         _make_shadows(ws, request)
         return None
@@ -178,12 +179,13 @@ def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: 
         key=plan.key,
         seed=plan.seed,
         names={part: plan.names[part] for part in NAMED if part in plan.names},
-        setting=fingerprint(identities.setting(shared)),
+        setting=fingerprint(identities.compared_on(shared)),
         cells=_cells(shared, models),
-        parameters=shared.parameters,
+        parameters={**shared.parameters, **identities.flat(identities.start_of_reference(shared))},
         overrides=list(overrides),
         artefacts=sorted({(made.stage, made.key) for made in ws.used}),
         drawn=plan.scenario.drawn,
+        reference_from=plan.reference_from,
         weights={role.name: weights_of(model) for role, model in models.items()},
         provenance={
             "row": provenance(plan.device, plan.threads),

@@ -24,6 +24,22 @@ def warn_if_untrained(original: Predictions, say: Say) -> None:
         )
 
 
+def warn_if_references_may_know(plan: Plan, say: Say) -> None:
+    """Warn before any training if the reference, or a shadow model, starts where the original does."""
+    if plan.reference_from == "weights" and plan.of_reference() is plan:
+        say(
+            f"the reference is retrained from model.weights={plan.architecture.weights}, too: if these "
+            "weights have seen the rows to forget, it is no reference: set reference.weights=null to "
+            "retrain from scratch, or reference.weights=… and reference.sha256=… to weights that have "
+            "not seen them"
+        )
+    if plan.architecture.weights is not None and plan.evaluation.shadows:
+        say(
+            f"the shadow models start at model.weights={plan.architecture.weights}, too: if these weights "
+            "have seen the rows to forget, no shadow model is without them: set evaluation.shadows=0"
+        )
+
+
 def remarks(plan: Plan, original: Predictions, unlearned: Predictions, say: Say) -> dict[str, float]:
     """Return the remarks on the unlearned model, for the result, and warn the user of each.
 

@@ -44,7 +44,8 @@ class Result:
     `references` holds, by seed, the weights, scores and costs of the other retrained models; a score
     that compares is with the retrained model of this run. `cell_scores` belong to all seeds of the cell.
     `about` says what the scores mean, and `undefined` why a metric has none. `drawn` is true if every
-    seed has a request of its own.
+    seed has a request of its own. `reference_from` is where the reference starts, "weights" or
+    "scratch"; None if none is retrained.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Result:
     about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     undefined: Mapping[str, str] = field(default_factory=dict)
     drawn: bool = False
+    reference_from: str | None = None
 
     def line(self, role: Role) -> Line:
         """Return the line of the table that the model of a role belongs to."""

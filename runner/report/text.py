@@ -16,7 +16,8 @@ OFFICIAL, OFFICIAL_MARK = "_official", " †"
 
 # Metrics that have no gap to the reference, and no interval if all seeds agree.
 COSTS = {
-    "gradient_examples", "forward_examples", "seconds", "peak_bytes", "record_bytes", "record_seconds"
+    "gradient_examples", "forward_examples", "seconds", "peak_bytes", "record_bytes", "record_seconds",
+    "compile_seconds",
 }  # fmt: skip
 
 
