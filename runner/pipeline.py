@@ -1,6 +1,5 @@
 """One run, top to bottom: pretrain and record → unlearn → repair → retrain the reference → evaluate."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from runner.provenance import provenance
 from runner.remarks import remarks, warn_if_references_may_know, warn_if_untrained
 from runner.results import Result, Results
 from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
+from runner.say import say
 from runner.score.evidence import ScoredModels, score_models, without_scores
 from runner.score.live import LivePieces
 from runner.stages.models import weights_of
@@ -103,11 +103,6 @@ def _make_shadows(ws: Workspace, request: Request) -> None:
     rows = stages.cell_request(ws, request)
     numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
     stages.shadows(ws, rows, numbers)
-
-
-def say(message: str) -> None:
-    """Print a message for the user on stderr, apart from the results on stdout."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any]:
