@@ -12,7 +12,12 @@ from runner.extra import check_shadows, has_shadows, require_time, say_if_made_e
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.provenance import provenance
-from runner.remarks import remarks, warn_if_references_may_know, warn_if_untrained
+from runner.remarks import (
+    remarks,
+    warn_if_references_may_know,
+    warn_if_untrained,
+    warn_of_clamped_batches,
+)
 from runner.results import Result, Results
 from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
 from runner.say import say
@@ -49,7 +54,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
             results.write(_result(ws, overrides, {}, status="diverged", error=str(error)), {})
             raise
         costs = _costs(ws, made.request, made.by_role)
-        costs[UNLEARNED] |= remarks(plan, made.predicted(ORIGINAL), made.predicted(UNLEARNED), say)
+        warn_of_clamped_batches(plan, costs, say)
+        costs[UNLEARNED] |= _remarks(made)
         costs_by_name = {role.name: found for role, found in costs.items()}
         outcome = _scores(plan, made, scores)
         result = _result(ws, overrides, made.by_role, status="done", costs=costs_by_name, **outcome)
@@ -103,6 +109,13 @@ def _make_shadows(ws: Workspace, request: Request) -> None:
     rows = stages.cell_request(ws, request)
     numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
     stages.shadows(ws, rows, numbers)
+
+
+def _remarks(made: LivePieces) -> dict[str, float]:
+    """Return the remarks on the unlearned model, and say them."""
+    original, unlearned = made.predicted(ORIGINAL), made.predicted(UNLEARNED)
+    same = weights_of(made.models[ORIGINAL]) == weights_of(made.models[UNLEARNED])
+    return remarks(made.ws.plan, original, unlearned, same, say)
 
 
 def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any]:

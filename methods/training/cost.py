@@ -55,8 +55,8 @@ class Meter:
     `budget` is the largest number of gradient examples; None means no limit. The batches may end in
     the middle of a pass; `cut` is true from then on. Therefore read two sources together with `zip`, not
     with `next`. A split with fewer rows than a batch makes one batch; `clamped` is then the rows of the
-    smallest such split. As a context manager, the meter also measures the time and the peak memory of its
-    body.
+    smallest such split. As a context manager, the meter also measures the time and the peak memory of
+    its body.
     """
 
     def __init__(
