@@ -11,6 +11,7 @@ from runner import process, stages
 from runner.extra import check_shadows, has_shadows, require_time, say_if_made_elsewhere
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
+from runner.plan.idle import idle_settings
 from runner.provenance import provenance
 from runner.remarks import (
     remarks,
@@ -40,6 +41,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     Return None if `until` ends the run earlier. The result holds `overrides`, the command that made it.
     If a loss diverges, write a result that says so, and raise Diverged.
     """
+    for sentence in idle_settings(plan, overrides):
+        say(sentence)
     process.prepare(plan.device, plan.threads)
     results = Results(plan.root / "results")
     results.require_writable()

@@ -36,7 +36,8 @@ def warn_if_references_may_know(plan: Plan, say: Say) -> None:
     if plan.architecture.weights is not None and plan.evaluation.shadows:
         say(
             f"the shadow models start at model.weights={plan.architecture.weights}, too: if these "
-            "weights have seen the rows to forget, no shadow model is without them: set evaluation.shadows=0"
+            "weights have seen the rows to forget, no shadow model is without them: set "
+            "evaluation.shadows=0"
         )
 
 

@@ -140,8 +140,8 @@ class Results:
             elif missing := lost(earlier, result):
                 say(
                     f"{self._row(result)} keeps its earlier scores: this run has other weights and "
-                    f"lacks {len(missing)} of them, such as {min(missing)}: run with the metrics and the "
-                    "evaluation of the earlier command, or delete the file"
+                    f"lacks {len(missing)} of them, such as {min(missing)}: run with the metrics and "
+                    "the evaluation of the earlier command, or delete the file"
                 )
                 return
         if any(matrices.values()):

@@ -67,6 +67,32 @@ def test_the_mean_has_a_student_interval() -> None:
     assert "0.200 ± 0.248" in Report(results, COLUMNS).terminal()
 
 
+@pytest.mark.parametrize(("seeds", "few"), [(1, False), (2, True), (3, False)])
+def test_an_interval_of_two_seeds_is_remarked(seeds: int, few: bool) -> None:
+    text = Report([result("finetune", seed, seed / 10) for seed in range(seeds)], COLUMNS).terminal()
+    assert ("rests on a single difference where it is over 2 seeds: run 3 or more" in text) == few
+    assert (f"interval over {seeds} seeds" in text) == (seeds > 1)
+
+
+@pytest.mark.parametrize(("models", "few"), [(2, True), (3, False)])
+def test_the_retrained_models_behind_an_interval_are_counted(models: int, few: bool) -> None:
+    made = result("finetune", 0, 0.1)
+    said = {
+        "says": "The accuracy.",
+        "unit": "0 to 1",
+        "better": "higher",
+        "remembers": 0,
+        "margin": 0.01,
+    }
+    made.about = {"test_accuracy": {**said, "paired": False, "null": None}}
+    made.references = {
+        str(seed): {"scores": {"test_accuracy": seed / 10}, "costs": {}} for seed in range(1, models)
+    }
+    text = Report([made], COLUMNS).terminal()
+    assert f"retrain: mean ± 95 % t-interval over {models} retrained models" in text
+    assert ("over 2 retrained models: set evaluation.references=4" in text) == few
+
+
 def test_gaps_are_paired_by_seed() -> None:
     """Scores and references vary much; their difference is the same for every seed."""
     results = [result("finetune", seed, x + 0.25, retrained=x) for seed, x in enumerate([0.1, 0.4, 0.7])]

@@ -197,8 +197,9 @@ def _require_its_weights(model: nn.Module, stored: Artefact) -> None:
     wanted: dict[str, Tensor] = weights(stored.path)
     found = model.state_dict()
     if any(not torch.equal(found[name].cpu(), wanted[name]) for name in wanted):
-        threads = stored.read(PROVENANCE)["threads"]
+        made = stored.read(PROVENANCE)
         raise UserError(
-            "the recorded training did not end in the weights of the stored original, which was "
-            f"made with threads={threads}: use the same, on the same device"
+            "the recorded training did not end in the weights of the stored original, which was made by "
+            f"torch {made['torch']} on {made['machine']}, threads={made['threads']}: record it there, "
+            "or set another paths.root"
         )
