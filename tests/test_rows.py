@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import UserError
+from methods.base import Facts, Method
 from methods.training.loop import fit
 from runner.pipeline import run
 from runner.plan import Plan, identities
+from runner.plan.build import build
 from runner.plan.idle import idle_settings
 from runner.report import Report
 from runner.results import Results
@@ -24,8 +26,10 @@ from tests.conftest import (
     LEARNED,
     METHODS,
     QUICK,
+    batch_sizes,
     composed_once,
     conditions_of,
+    needs_scenario,
     plan_of,
     result_of,
     results_in,
@@ -295,12 +299,13 @@ def test_a_batch_of_more_rows_than_there_are_is_of_all_of_them(
     assert "clamped_batch" not in result_of(of(20)).costs["unlearned"]
 
 
-def test_the_whole_shelf_serves_a_request_that_is_smaller_than_a_batch(quick_method: Quick) -> None:
-    for method in METHODS:
-        sizes = composed_once(f"method={method}")[0].method
-        large = [f"method.{name}=1000" for name in sizes if str(name).endswith("batch_size")]
-        plan = quick_method(method, *large)
-        _ = stages_of(plan).request  # which the method has checked
+def test_no_method_refuses_a_request_that_is_smaller_than_its_batch() -> None:
+    plan = plan_of()
+    facts = Facts(100, 1, 99, [3], False, 10, plan.recipe, plan.outline)
+    for name in METHODS:
+        method = build(composed_once(f"method={name}")[0].method, Method, "method")
+        large = replace(method, **dict.fromkeys(batch_sizes(method), 10**6))  # type: ignore[type-var]
+        large.check(replace(facts, relabels=needs_scenario(name) == ["scenario=relabel"]))
 
 
 # Settings that have no effect
