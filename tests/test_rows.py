@@ -354,7 +354,8 @@ def test_an_override_without_effect_is_told(command: str, told: str) -> None:
     [
         "scenario=random scenario.fraction=0.2",
         "experiment=paper003_table1 variant=retrain",  # whose count stands above the default fraction
-        "training.optimizer=adam training.momentum=0.5",  # which the method's sgd takes over
+        # which the method takes over
+        "method=exact_k training.optimizer=adam training.momentum=0.5 method.optimizer=sgd",
         "training.schedule=step training.milestones=[2] training.gamma=0.5",
         "evaluation=privacy evaluation.shadows=8 evaluation.references=5",
     ],

@@ -89,7 +89,7 @@ def interval_remarks(
         f"{FEW - 1} {what}: {cure}"
         for retrained, what, cure in (
             (False, "seeds", f"run {FEW} or more"),
-            (True, "retrained models", f"set evaluation.references={FEWEST}"),
+            (True, "retrained models", f"set evaluation.references={FEWEST}, or run more seeds"),
         )
         if FEW - 1 in counts[retrained]
     ]
