@@ -85,8 +85,6 @@ class Plan:
         source = build(cfg.dataset, Source, "dataset")
         reference, metrics = cfg.evaluation.reference, cfg.evaluation.metrics
         architecture = build(cfg.model, Architecture, "model")
-        start = _node(cfg, "reference", Reference)
-        sha256 = None if start.weights is None else start.sha256
         plan = Plan(
             names=names,
             name=run_name(cfg.name, names),
@@ -95,7 +93,7 @@ class Plan:
             data=data,
             rare=rare_classes("data.rare", data.rare, source),
             architecture=architecture,
-            reference_architecture=replace(architecture, weights=start.weights, sha256=sha256),
+            reference_architecture=_at(architecture, _node(cfg, "reference", Reference)),
             recipe=build(cfg.training, Recipe, "training"),
             scenario=build(cfg.scenario, Scenario, "scenario", source),
             recorders=build_chosen(cfg.recorder, Recorder, "recorder", source),
@@ -185,6 +183,12 @@ def _node(cfg: DictConfig, option: str, kind: type[Node]) -> Node:
     assert isinstance(found, kind)
     check_bounds(option, found)
     return found
+
+
+def _at(architecture: Architecture, start: Reference) -> Architecture:
+    """Return the architecture with the weights at which a reference starts."""
+    sha256 = None if start.weights is None else start.sha256
+    return replace(architecture, weights=start.weights, sha256=sha256)
 
 
 def _device(name: str | None) -> torch.device:
