@@ -76,12 +76,8 @@ class Plan:
 
         Raise UserError for every fault that can be found without reading data.
         """
-        if cfg.table.published is not None:
-            read(cfg.table.published)  # an unknown name is refused now, not after the sweep
-        check_bounds("", Run(seed=cfg.seed, threads=cfg.threads, shadow=cfg.shadow))
-        for option, kind in (("budget", Budget), ("table", Table)):
-            _node(cfg, option, kind)
-        data, evaluation = _node(cfg, "data", Data), _node(cfg, "evaluation", Evaluation)
+        _check_settings(cfg)
+        data = _node(cfg, "data", Data)
         source = build(cfg.dataset, Source, "dataset")
         reference, metrics = cfg.evaluation.reference, cfg.evaluation.metrics
         architecture = build(cfg.model, Architecture, "model")
@@ -103,7 +99,7 @@ class Plan:
             reference=None if reference is None else build(reference, Method, "evaluation.reference"),
             budget=cfg.budget.gradient_examples,
             metrics=list(build_chosen(metrics, Metric, "evaluation.metrics").values()),
-            evaluation=evaluation,
+            evaluation=_node(cfg, "evaluation", Evaluation),
             device=_device(cfg.device),
             threads=cfg.threads,
             until=cfg.until,
@@ -175,6 +171,15 @@ class Plan:
     @property
     def _last(self) -> Identity:
         return identities.repair(self) or identities.own(self)
+
+
+def _check_settings(cfg: DictConfig) -> None:
+    """Raise UserError for a number out of its bounds, or an unknown file of published numbers."""
+    if cfg.table.published is not None:
+        read(cfg.table.published)  # an unknown name is refused now, not after the sweep
+    check_bounds("", Run(seed=cfg.seed, threads=cfg.threads, shadow=cfg.shadow))
+    for option, kind in (("budget", Budget), ("table", Table)):
+        _node(cfg, option, kind)
 
 
 def _node(cfg: DictConfig, option: str, kind: type[Node]) -> Node:
