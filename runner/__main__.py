@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 import conf  # noqa: F401  registers the schema
 from runner.arguments import renamed
 from runner.errors import exit_with_message
+from runner.scales import scaled
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
@@ -23,7 +24,7 @@ def main(cfg: DictConfig) -> None:
 
 def cli() -> None:
     """Run the console script `unlearn`."""
-    sys.argv[1:] = renamed(sys.argv[1:])
+    sys.argv[1:] = scaled(renamed(sys.argv[1:]))
     with exit_with_message():
         main()
 

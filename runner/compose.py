@@ -10,12 +10,13 @@ from omegaconf import DictConfig, open_dict
 import conf  # noqa: F401  registers the schema
 from runner.arguments import renamed
 from runner.naming import choices
+from runner.scales import scaled
 
 
 def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
     """Return the configuration that the overrides give, and the names of the chosen options by group."""
     with initialize_config_module("conf", version_base="1.3"):
-        cfg = compose("config", renamed(overrides), return_hydra_config=True)
+        cfg = compose("config", scaled(renamed(overrides)), return_hydra_config=True)
     names = choices(cfg.hydra)
     with open_dict(cfg):
         del cfg["hydra"]
@@ -28,7 +29,7 @@ def jobs(overrides: list[str]) -> list[list[str]]:
     An override counts if it is the last of its option. Those of a preset come before the given ones.
     """
     parse = OverridesParser.create().parse_overrides
-    given = parse(renamed(overrides))
+    given = parse(scaled(renamed(overrides)))
     single = [str(each.input_line) for each in given if not each.is_sweep_override()]
     with initialize_config_module("conf", version_base="1.3"):
         preset = compose("config", single, return_hydra_config=True).hydra.sweeper.params or {}

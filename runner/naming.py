@@ -20,10 +20,15 @@ def choices(hydra: Any) -> dict[str, str]:
     }
 
 
+# The scale that shrinks nothing.
+WHOLE = "paper"
+
+
 def run_name(asked: str | None, names: Mapping[str, str]) -> str:
     """Return the name of the results folder: `asked`, or else <dataset>_<model>_<scenario>.
 
-    The name of a chosen profile is appended, so that quick results lie apart.
+    The name of a scale that shrinks the preset is appended, so that smaller results lie apart.
     """
     parts = [asked] if asked else [names[part] for part in ("dataset", "model", "scenario")]
-    return "_".join([*parts, *(names[part] for part in ("profile",) if part in names)])
+    scale = names.get("scale", WHOLE)
+    return "_".join(parts if scale == WHOLE else [*parts, scale])

@@ -70,6 +70,7 @@ def make(ws: Workspace) -> LivePieces | None:
     plan = ws.plan
     request, facts = stages.request(ws)
     check_request(plan, facts)
+    stages.make_public(ws)
     if has_shadows(plan) or plan.until is Until.shadow:
         check_shadows(plan, request, facts)
     if plan.until is Until.shadow:

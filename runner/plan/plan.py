@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from conf import Budget, Data, Evaluation, Run, Table, Tracking, Until
+from conf import Budget, Data, Evaluation, Pretrained, Run, Table, Tracking, Until
 from data.bounds import check_bounds
 from data.classes import rare_classes
 from data.errors import UserError
@@ -39,7 +39,8 @@ class Plan:
     types of `conf`. `names` are the names of the chosen options; they label tables and decide nothing.
     `rare` maps a class to the number of its training rows that stay. `seed` is None in the plan that all
     seeds of one table cell share. `request_seed` is the seed that draws the request, None for `seed`.
-    `share` cuts the training set of a shadow, None for all rows.
+    `share` cuts the training set of a shadow, None for all rows. `public` is the plan of the checkpoint at
+    which trainings begin, None if they begin at random weights or at a file of them.
     """
 
     names: Mapping[str, str]
@@ -67,6 +68,7 @@ class Plan:
     tracking: Tracking
     request_seed: int | None = None
     share: Share | None = None
+    public: "Plan | None" = None
 
     @staticmethod
     def of(cfg: DictConfig, names: Mapping[str, str]) -> "Plan":
@@ -107,6 +109,8 @@ class Plan:
             root=Path(cfg.paths.root),
             tracking=_node(cfg, "tracking", Tracking),
         )
+        if cfg.pretrained is not None:
+            plan = replace(plan, public=_public(plan, cfg.pretrained))
         check(plan)
         return plan
 
@@ -162,6 +166,23 @@ def _node(cfg: DictConfig, option: str, kind: type[Node]) -> Node:
     assert isinstance(found, kind)
     check_bounds(option, found)
     return found
+
+
+def _public(plan: Plan, node: DictConfig) -> Plan:
+    """Return the plan of the public checkpoint: an original of the run's architecture on other data."""
+    option = "pretrained"
+    limits = Pretrained(limit=node.limit, seed=node.seed)
+    check_bounds(option, limits)
+    return replace(
+        plan,
+        source=build(node.dataset, Source, f"{option}.dataset"),
+        recipe=build(node.training, Recipe, f"{option}.training"),
+        data=replace(plan.data, limit=limits.limit, rare=[]),
+        rare={},
+        scenario=Scenario(),
+        recorders={},
+        seed=limits.seed,
+    )
 
 
 def _device(name: str | None) -> torch.device:
