@@ -91,11 +91,11 @@ class Evaluation:
 class Pretrained:
     """A public checkpoint: a model of another data set, at which the original and its retraining begin.
 
-    `dataset` and `training` are components: its data and its recipe. `limit` is the number of rows per
+    `dataset` and `training` are components: its data, null for no checkpoint, and its recipe. `limit` is the number of rows per
     class, null for all, and `seed` that of its training.
     """
 
-    dataset: Any = MISSING
+    dataset: Any = None
     training: Any = MISSING
     limit: Annotated[int, COUNT] | None = MISSING
     seed: Annotated[int, SEED] = MISSING
@@ -176,7 +176,7 @@ class Run:
     dataset: Any = MISSING
     model: Any = MISSING
     training: Any = MISSING
-    pretrained: Pretrained | None = None
+    pretrained: Pretrained = field(default_factory=Pretrained)
     recorder: dict[str, Any] = field(default_factory=dict)
     scenario: Any = MISSING
     method: Any = MISSING

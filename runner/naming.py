@@ -9,14 +9,15 @@ from omegaconf import OmegaConf
 def choices(hydra: Any) -> dict[str, str]:
     """Return the names of the chosen options by group, from Hydra's own configuration.
 
-    Groups within groups (`hydra/launcher`) and groups without a choice are left out.
+    Groups within groups (`hydra/launcher`), groups within an option (`training@pretrained.training`) and
+    groups without a choice are left out.
     """
     chosen = OmegaConf.to_container(hydra.runtime.choices)
     assert isinstance(chosen, dict)
     return {
         str(group): str(name)
         for group, name in chosen.items()
-        if "/" not in str(group) and name not in (None, "null", "none")
+        if not {"/", "@"} & set(str(group)) and name not in (None, "null", "none")
     }
 
 

@@ -109,7 +109,7 @@ class Plan:
             root=Path(cfg.paths.root),
             tracking=_node(cfg, "tracking", Tracking),
         )
-        if cfg.pretrained is not None:
+        if cfg.pretrained.dataset is not None:
             plan = replace(plan, public=_public(plan, cfg.pretrained))
         check(plan)
         return plan
