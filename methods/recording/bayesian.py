@@ -27,10 +27,11 @@ from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.bounds import COUNT, POSITIVE, ROUNDS
+from data.disk import save_tensors
 from data.split import Batch
 from methods.recording.recorder import RecordedTraining, Recorder, close_record
 from methods.training.descent import Step
@@ -65,7 +66,7 @@ class Bayesian(Recorder):
         deviation = self.deviation(training)
         found = {name: value.cpu().contiguous() for name, value in deviation.items()}
         with self.writer(training.folder) as writer:
-            writer.do(partial(save_file, found, training.folder / DEVIATION))
+            writer.do(partial(save_tensors, found, training.folder / DEVIATION))
         about = json.dumps({"gradient_examples": self.samples * self.epochs * len(training.split)})
         close_record(writer, training.folder, about, self.index(training.split))
 

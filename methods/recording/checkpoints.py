@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data.disk import save_tensors
 from methods.recording.recorder import RecordedTraining, Recorder, close_record
 from methods.training.descent import Step
 
@@ -51,7 +52,7 @@ class Checkpoints(Recorder):
 def _saving(model: nn.Module, folder: Path, epoch: int) -> "partial[None]":
     """Copy the weights now; return the job that saves the copy."""
     state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-    return partial(save_file, state, _file(folder, epoch))
+    return partial(save_tensors, state, _file(folder, epoch))
 
 
 def _file(folder: Path, epoch: int) -> Path:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from data.classes import ClassNumber
 from data.component import Component
+from data.disk import save_tensors
 from data.errors import UserError
 from data.row_file import content, read_rows
 from data.split import Split
@@ -233,7 +233,7 @@ def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Te
     if writer.lost:
         (folder / LOST).touch()
         return
-    save_file(tensors, folder / ROWS)
+    save_tensors(tensors, folder / ROWS)
     (folder / ABOUT).write_text(about)
 
 

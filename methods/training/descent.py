@@ -103,8 +103,9 @@ class Descent(Component):
 class Recipe(Descent):
     """The training of a model: its descent, and the precision of every pass through the model.
 
-    `compile` passes the model through `torch.compile` for training. The first step then takes half a
-    minute for a small network and longer for a large one, so it pays off in long trainings only.
+    `compile` passes the model through `torch.compile` for training. Compilation takes half a minute for
+    a small network and longer for a large one, so it pays off in long trainings only; costs state it
+    apart.
     """
 
     kind: ClassVar[str] = "methods.training.Recipe"

@@ -33,10 +33,10 @@ def check(plan: "Plan") -> None:
     for option, method in _methods(plan).items():
         _check_method(plan, option, method)
     _check_recorders(plan)
-    _check_weights(plan)
     _check_shadows(plan)
     plan.scenario.check(plan.source)
     plan.architecture.check()
+    _check_weights(plan)
 
 
 def check_request(plan: "Plan", facts: Mapping[str, Any]) -> None:
@@ -71,8 +71,8 @@ def _check_public(plan: "Plan") -> None:
     if size or public.source.channels != own.channels:
         raise UserError(
             f"the images of pretrained.dataset have {public.source.channels} channels and "
-            f"{public.source.size} pixels a side, and those of the run {own.channels} and {own.size}: choose "
-            "another pretrained="
+            f"{public.source.size} pixels a side, and those of the run {own.channels} and {own.size}: "
+            "choose another pretrained="
         )
 
 
@@ -137,6 +137,12 @@ def _check_weights(plan: "Plan") -> None:
     unchanged = plan.architecture.weights is not None and plan.recipe.epochs == 0
     if unchanged and plan.reference is not None:
         raise UserError(
-            "training.epochs=0 leaves model.weights as they are, and retraining the reference would "
-            "too: set evaluation=quick, or train with training.epochs=1 or more"
+            "training.epochs=0 leaves model.weights as they are, and would retrain no reference: set "
+            "evaluation=quick, or train with training.epochs=1 or more"
         )
+    made, source = plan.of_reference(), plan.source
+    if made is not plan and made.architecture.weights is not None:
+        try:
+            made.architecture.fresh(source.channels, source.size, source.classes, 0)
+        except UserError as error:  # it speaks of the model
+            raise UserError(str(error).replace("model.", "reference.")) from error

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from conf import Budget, Data, Evaluation, Pretrained, Run, Table, Tracking, Until
+from conf import Budget, Data, Evaluation, Pretrained, Reference, Run, Table, Tracking, Until
 from data.bounds import check_bounds
 from data.classes import rare_classes
 from data.errors import UserError
@@ -39,8 +39,9 @@ class Plan:
     types of `conf`. `names` are the names of the chosen options; they label tables and decide nothing.
     `rare` maps a class to the number of its training rows that stay. `seed` is None in the plan that all
     seeds of one table cell share. `request_seed` is the seed that draws the request, None for `seed`.
-    `share` cuts the training set of a shadow, None for all rows. `public` is the plan of the checkpoint at
-    which trainings begin, None if they begin at random weights or at a file of them.
+    `share` cuts the training set of a shadow, None for all rows. `reference_architecture` is the
+    architecture with the weights at which a retrained reference starts. `public` is the plan of the
+    checkpoint at which all trainings begin, None if they begin at random weights or at a file of them.
     """
 
     names: Mapping[str, str]
@@ -50,6 +51,7 @@ class Plan:
     data: Data
     rare: Mapping[int, int]
     architecture: Architecture
+    reference_architecture: Architecture
     recipe: Recipe
     scenario: Scenario
     recorders: Mapping[str, Recorder]
@@ -84,6 +86,9 @@ class Plan:
         data, evaluation = _node(cfg, "data", Data), _node(cfg, "evaluation", Evaluation)
         source = build(cfg.dataset, Source, "dataset")
         reference, metrics = cfg.evaluation.reference, cfg.evaluation.metrics
+        architecture = build(cfg.model, Architecture, "model")
+        start = _node(cfg, "reference", Reference)
+        sha256 = None if start.weights is None else start.sha256
         plan = Plan(
             names=names,
             name=run_name(cfg.name, names),
@@ -91,7 +96,8 @@ class Plan:
             source=source,
             data=data,
             rare=rare_classes("data.rare", data.rare, source),
-            architecture=build(cfg.model, Architecture, "model"),
+            architecture=architecture,
+            reference_architecture=replace(architecture, weights=start.weights, sha256=sha256),
             recipe=build(cfg.training, Recipe, "training"),
             scenario=build(cfg.scenario, Scenario, "scenario", source),
             recorders=build_chosen(cfg.recorder, Recorder, "recorder", source),
@@ -144,6 +150,23 @@ class Plan:
         """
         drawn = self.seed if self.request_seed is None else self.request_seed
         return replace(self, seed=seed, request_seed=drawn if self.scenario.drawn else None)
+
+    def of_reference(self) -> "Plan":
+        """Return the plan by which the reference is made: a retrained one may start at other weights.
+
+        A reference that starts at the original has this plan.
+        """
+        retrained = self.reference is not None and self.reference.starts_fresh
+        if not retrained or self.reference_architecture == self.architecture:
+            return self
+        return replace(self, architecture=self.reference_architecture)
+
+    @property
+    def reference_from(self) -> str | None:
+        """Where a retrained reference starts: "weights" or "scratch"; None if none is retrained."""
+        if self.reference is None or not self.reference.starts_fresh:
+            return None
+        return "scratch" if self.reference_architecture.weights is None else "weights"
 
     @property
     def key(self) -> str:

@@ -7,11 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.published import Published, read
+from runner.published import Published, comparable, read
 from runner.report.cells import ABSENT, Estimate, Estimates, gaps, statistics, values
 from runner.report.compare import Comparisons, Values, compared, of_cells, retrained, values_of
 from runner.report.labels import Description, descriptions, in_order, labels
-from runner.report.remarks import are_chosen, glossary, remarks, verdict_remarks
+from runner.report.remarks import (
+    are_chosen,
+    glossary,
+    interval_remarks,
+    published_remarks,
+    remarks,
+    verdict_remarks,
+)
 from runner.report.text import (
     COSTS,
     LATEX,
@@ -141,11 +148,14 @@ class Report:
         expected = self.seeds or most
         parts = tables(style, "", lines, columns, self._cell_texts(expected))
         parts += tables(style, "gap to retrain", others, compared, self._gap_texts(expected))
-        if self.published:
-            parts.append(beside(style, self.results, values(cells), self.published))
+        published = comparable(self.published, self.results)
+        if published:
+            parts.append(beside(style, self.results, values(cells), published))
         told = remarks(self.results, self.labels, most, self._absent(metrics))
+        told += interval_remarks(self.estimates, set(lines), set(columns) - whole)
         told += verdict_remarks(self.comparisons, set(others), compared)
         told += glossary(self.results, columns)
+        told += published_remarks(self.published, published)
         below = style.end.join(style.comment + text for text in told)
         return "\n\n".join([*parts, below] if below else parts) + "\n"
 

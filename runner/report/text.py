@@ -16,7 +16,8 @@ OFFICIAL, OFFICIAL_MARK = "_official", " †"
 
 # Metrics that have no gap to the reference, and no interval if all seeds agree.
 COSTS = {
-    "gradient_examples", "forward_examples", "seconds", "peak_bytes", "record_bytes", "record_seconds"
+    "gradient_examples", "forward_examples", "seconds", "peak_bytes", "record_bytes", "record_seconds",
+    "compile_seconds",
 }  # fmt: skip
 
 
@@ -96,10 +97,14 @@ def marked(verdict: str, needed: int | None) -> str:
 def beside(style: Style, results: list[Result], estimates: Estimates, published: Published) -> str:
     """Return a table of our numbers, with the paper's in brackets.
 
-    Its lines are those of the paper's table, followed by our other variants.
+    Its lines are those of the paper's table, followed by our other variants. A number stands only beside
+    results of its data set and model.
     """
     ours: dict[str, dict[str, Line]] = {}
+    of = {variant: printed for (variant, _, _), printed in published.items()}
     for result in results:
+        if result.variant in of and not of[result.variant].is_of(result):
+            continue
         ours.setdefault(result.variant, {}).update(_lines_by_role(result))
     heads = list(dict.fromkeys((role, metric) for _, role, metric in published))
     body = []
@@ -109,7 +114,7 @@ def beside(style: Style, results: list[Result], estimates: Estimates, published:
             line = ours.get(variant, {}).get(role)
             text = cell(ABSENT if line is None else estimates.get((line, metric), ABSENT))
             theirs = published.get((variant, role, metric))
-            texts.append(text if theirs is None else f"{text} ({theirs:g})")
+            texts.append(text if theirs is None else f"{text} ({theirs.value:g})")
         body.append(texts)
     return style.table(["ours (paper's)", *(style.heading(*head) for head in heads)], body)
 
