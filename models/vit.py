@@ -22,8 +22,8 @@ class ViT(Architecture):
     size. `depth` counts the blocks and `heads` the attention heads of each, which must divide `dim`. A
     block's hidden layer has 4·`dim` features. One `nn.Linear` computes queries, keys and values: code
     that walks over the layers finds it, while torchvision's `MultiheadAttention` hides it. Weights may
-    be torchvision's (ViT-B/16, ViT-L/16), which are the same function under other names, or Hugging Face's
-    (google/vit-base-patch16-224), which add 1e-12 in their norms where the paper's code adds 1e-6.
+    be torchvision's (ViT-B/16, ViT-L/16), which are the same function under other names, or Hugging
+    Face's (google/vit-base-patch16-224), whose norms add 1e-12 where the paper's code adds 1e-6.
     """
 
     kind: ClassVar[str] = "models.vit.ViT"
@@ -52,7 +52,7 @@ class ViT(Architecture):
 
 
 # Parts of torchvision's and then of Hugging Face's parameter names, with the parts that replace them.
-# torchvision's files call the hidden layers mlp.linear_1 and mlp.linear_2; its code calls them mlp.0 and mlp.3.
+# torchvision's files call the hidden layers mlp.linear_1 and mlp.linear_2, its code mlp.0 and mlp.3.
 _THEIRS = {
     "conv_proj.": "embed.",
     "encoder.pos_embedding": "positions.table",

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.papers import rows
 from runner.published import Published, comparable, read
 from runner.report.cells import ABSENT, Estimate, Estimates, gaps, statistics, values
 from runner.report.compare import Comparisons, Values, compared, of_cells, retrained, values_of
@@ -198,12 +199,17 @@ class Report:
         absent = set(self.columns) - metrics
         return absent if absent and metrics and are_chosen(self.columns) else set()
 
+    def rows(self) -> str:
+        """Return one line for each model of each run, with its columns and the printed scores."""
+        printed = [metric for _, _, metric in self.published]
+        return rows.text(rows.of_results(self.results), [*self.columns, *OF_RECORDS, *printed])
+
     def write(self, folder: Path, name: str) -> None:
-        """Write the files `name`.md, .csv and .tex to a folder, creating it if absent."""
+        """Write the files `name`.md, .csv, .tex and `name`_rows.csv to a folder, made if absent."""
         folder.mkdir(parents=True, exist_ok=True)
-        texts = {"md": self.markdown(), "csv": self.csv(), "tex": self.latex()}
-        for suffix, text in texts.items():
-            (folder / f"{name}.{suffix}").write_text(text)
+        texts = {".md": self.markdown(), ".csv": self.csv(), ".tex": self.latex()}
+        for ending, text in {**texts, "_rows.csv": self.rows()}.items():
+            (folder / f"{name}{ending}").write_text(text)
 
 
 def show(cfg: "DictConfig", name: str) -> None:
