@@ -1,5 +1,6 @@
 """Curves: the values logged while a model was trained, a curve for every line of the table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ POINT = ["setting", "cell", "seed", "name", "at"]
 class CurvesFigure(Drawing):
     """Logged values against another logged value, such as the epoch: a panel for every name in `y`.
 
-    Curves are means over seeds with 95 % t-intervals. A panel leaves out the lines of the table that
-    did not log its value together with `x`.
+    A name `a - b` is the difference of two logged values. Curves are means over seeds with 95 %
+    t-intervals. A panel leaves out the lines of the table that did not log its value together with `x`.
     """
 
     x: str
@@ -52,7 +53,7 @@ class CurvesFigure(Drawing):
             for model in models
             for point in model.logged
             if self.x in point
-            for name, value in point.items()
+            for name, value in self._values(point).items()
             if name != self.x
         ]
         frame = pd.DataFrame(points, columns=[*POINT, "value"])
@@ -70,6 +71,16 @@ class CurvesFigure(Drawing):
                 "choose another, such as epoch or step"
             )
         return frame
+
+    def _values(self, point: Mapping[str, float]) -> dict[str, float]:
+        """Return the values of a point, and the differences of them that `y` names."""
+        pairs = {name: name.split(" - ") for name in self.y if " - " in name}
+        differences = {
+            name: point[first] - point[then]
+            for name, (first, then) in pairs.items()
+            if {first, then} <= point.keys()
+        }
+        return {**point, **differences}
 
 
 def _panel(axes: "Axes", runs: Runs, points: "pd.DataFrame") -> None:
