@@ -55,7 +55,7 @@ def _arrays(path: Path, size: int, classes: int) -> list[np.ndarray]:  # type: i
         fits = images.shape == (len(labels), size, size) and labels.shape == (len(images), 1)
         if not fits or labels.min() < 0 or labels.max() >= classes:
             raise UserError(
-                f"{path} holds images {images.shape} and labels {labels.shape} where {size} × {size} pixels "
-                f"and {classes} classes are expected: fetch the file of 28 pixels"
+                f"{path} holds images {images.shape} and labels {labels.shape}, where {size} × {size} "
+                f"pixels and {classes} classes are expected: fetch the file of 28 pixels"
             )
     return found

@@ -1,7 +1,7 @@
 """Scales: the changes that `scale=` makes for one preset, as an argument that chooses their file.
 
-A file that an interpolation chooses may set options, but Hydra lets it choose no data set or model. So an
-argument of its own chooses the file of a preset and a scale.
+A file that an interpolation chooses may set options, but Hydra lets it choose no data set or model. So
+an argument of its own chooses the file of a preset and a scale.
 """
 
 from collections.abc import Sequence

@@ -42,7 +42,7 @@ class PhasesFigure(Drawing):
     """
 
     def draw(self, runs: Runs) -> "Figure":
-        """Raise UserError if a training has no stored record of checkpoints, or the request no test rows."""
+        """Raise UserError if a training has no stored checkpoints, or the request no test rows."""
         originals = [line for line in runs.models if line.cell == ORIGINAL.name]
         figure, all_axes = panels(len(originals), len(originals), 5.2, 4)
         for axes, line in zip(all_axes, originals, strict=True):

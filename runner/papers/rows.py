@@ -85,14 +85,13 @@ def read(path: Path) -> list[Row]:
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     try:
-        return [
-            Row(
-                *(line.pop(name) for name in ABOUT),
-                scores={name: float(value) for name, value in line.items() if value},
-            )
-            for line in lines
-        ]
-    except (KeyError, ValueError, TypeError) as error:
+        return [_row(line) for line in lines]
+    except (KeyError, ValueError) as error:
         raise UserError(
             f"{path} is no file of rows ({error}): git checkout it, or write it anew"
         ) from error
+
+
+def _row(line: Mapping[str, str]) -> Row:
+    scores = {name: float(value) for name, value in line.items() if name not in ABOUT and value}
+    return Row(*(line[name] for name in ABOUT), scores=scores)

@@ -13,7 +13,8 @@ from runner.published import FOLDER, read_cells
 class Cell(NamedTuple):
     """A printed number: of the model of a role in a line of our table, which is a variant.
 
-    `text` is the number as printed, and `rounding` half of its last digit. `dataset` and `model` are those that it is about.
+    `text` is the number as printed, and `rounding` half of its last digit. It is about `dataset` and
+    `model`.
     """
 
     line: str

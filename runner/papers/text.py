@@ -53,6 +53,10 @@ def one_table(style: Style, printed: Table, runs: Sequence[Runs]) -> str:
     heads = ["line", "model", "score", "printed", "ours", "verdict", "scale", "reason"]
     body = [_line(each) for each in found]
     parts = [style.table(heads, body), f"{printed.name}: {_counts(found)}"]
+    for part in ("commit", "device"):
+        values = sorted({getattr(row, part) for each in runs for row in each.rows})
+        if len(values) > 1:
+            parts.append(f"our rows are of more than one {part}: {', '.join(values)}")
     for each in agreements(printed, found) if printed.ranks else []:
         parts.append(
             f"{each.metric}: rank correlation {each.correlation:.2f} over {each.lines + 1} lines; "

@@ -78,10 +78,8 @@ def _one_per_seed(rows: Iterable[Row]) -> list[Row]:
 
 def _other(cell: Cell, row: Row) -> str:
     """Return in which data set or model a row is another than a cell; empty if it is the same."""
-    pairs = {"dataset": (row.dataset, cell.dataset), "model": (row.model, cell.model)}
-    return ", ".join(
-        f"{name}={own}, not {theirs}" for name, (own, theirs) in pairs.items() if own != theirs
-    )
+    pairs = [("dataset", row.dataset, cell.dataset), ("model", row.model, cell.model)]
+    return ", ".join(f"{name}={own}, not {theirs}" for name, own, theirs in pairs if own != theirs)
 
 
 def judged(cell: Cell, values: Sequence[float], by: Rule) -> tuple[str, str]:
@@ -98,7 +96,7 @@ def judged(cell: Cell, values: Sequence[float], by: Rule) -> tuple[str, str]:
 
 
 def half_of_prediction(values: Sequence[float], level: float) -> float:
-    """Return half the width of the interval that holds one more value, for at least two normal values."""
+    """Return half the width of the interval that holds one more of at least two normal values."""
     from scipy.special import stdtrit
 
     n = len(values)
