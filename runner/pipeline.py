@@ -43,7 +43,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     process.prepare(plan.device, plan.threads)
     results = Results(plan.root / "results")
     results.require_writable()
-    with track(plan) as tracker:
+    with track(plan, overrides, say) as tracker:
         ws = Workspace(plan, Store(plan.root / "store", say), tracker)
         try:
             made = make(ws)
@@ -63,7 +63,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
         found = {name: matrices(each) for name, each in scores_by_name.items()}
         found |= {"cell": cell} if (cell := matrices(scores.cell)) else {}
         results.write(result, found)
-        tracker.result(scores_by_name, costs_by_name)
+        tracker.result(result, found)
         return result
 
 
@@ -75,6 +75,7 @@ def make(ws: Workspace) -> LivePieces | None:
     """
     plan = ws.plan
     request, facts = stages.request(ws)
+    ws.tracker.request(facts)
     check_request(plan, facts)
     stages.make_public(ws)
     if has_shadows(plan) or plan.until is Until.shadow:

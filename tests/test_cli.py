@@ -28,8 +28,8 @@ def fresh(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_run_prints_one_table_is_quiet_besides_and_imports_only_what_it_uses(tmp_path: Path) -> None:
     program = (
         "import sys; sys.argv=['runner', *sys.argv[1:]]\n"
-        "from runner.__main__ import main\n"
-        "main()\n"
+        "from runner.__main__ import cli\n"
+        "cli()\n"
         "print([m for m in ('torchvision','wandb','sklearn.datasets') if m in sys.modules])"
     )
     command = ["-c", program, *QUICK, f"paths.root={tmp_path}"]
@@ -182,7 +182,13 @@ def told(
         (["scenario.classes=[[3]]"], "one list of single values"),
         (["table.published=nowhere"], "table.published=nowhere is not in"),
         (["table.seeds=0"], "table.seeds=0"),
-        (["evaluation.reference._target_=methods.amnesiac.Amnesiac"], "add recorder=[batch_updates]"),
+        (
+            [
+                "evaluation.reference._target_=methods.amnesiac.Amnesiac",
+                "+evaluation.reference={strength:1,target:0}",
+            ],
+            "add recorder=[batch_updates]",
+        ),
         (["dataset.std=[nan]"], "dataset.std=[nan]: it must be"),
         (["model.input_size=5"], "needs 6 pixels"),
         (["model.widths=[4,0]"], "model.widths=[4, 0]: it must be at least 1"),
@@ -253,9 +259,8 @@ def test_the_full_error_is_shown_on_request(tmp_path: Path) -> None:
 def test_help_loads_nothing_heavy() -> None:
     program = (
         "import sys; sys.argv=['runner','--help']\n"
-        "from runner.__main__ import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
+        "from runner.__main__ import cli\n"
+        "cli()\n"
         "print([m for m in ('torch','torchvision','wandb','sklearn','pandas') if m in sys.modules])"
     )
     done = fresh("-c", program)

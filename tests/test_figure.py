@@ -142,6 +142,23 @@ def test_what_no_run_has_is_refused(drawing: Drawing, words: str, runs: Runs) ->
         drawing.draw(runs)
 
 
+def test_curves_are_drawn_of_lines_that_have_them_and_the_others_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Forgetting layers train for several rounds, each with its own epochs; SSD has none."""
+    for method in ("random_labels", "forgetting_layers", "ssd"):
+        own = [f"method={method}", "name=mixed", *QUICK]
+        run(plan_of(f"paths.root={tmp_path}", *own), own)
+    mixed = Runs(Report(Results(tmp_path / "results").named("mixed"), ["test_accuracy"]), tmp_path)
+    capsys.readouterr()
+    (axes,) = CurvesFigure("epoch", ["loss"]).draw(mixed).axes
+    drawn = [str(line.get_label()) for line in axes.get_lines()]
+    assert "random_labels" in drawn and not {"forgetting_layers", "ssd"} & set(drawn)
+    missing = capsys.readouterr().err
+    assert missing.startswith("no curve of ") and "forgetting_layers" in missing and "ssd" in missing
+    assert "random_labels" not in missing
+
+
 @pytest.mark.parametrize("option", ["bins=0", "bins=99999999999999999999", "classes=[-1]"])
 def test_numbers_of_figures_have_bounds(option: str) -> None:
     cfg, _ = composed(["figure=[logits]", f"figure.logits.{option}"])

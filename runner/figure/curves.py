@@ -1,5 +1,6 @@
 """Curves: the values logged while a model was trained, a curve for every line of the table."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,16 +25,20 @@ class CurvesFigure(Drawing):
     """Logged values against another logged value, such as the epoch: a panel for every name in `y`.
 
     A name `a - b` is the difference of two logged values. Curves are means over seeds with 95 %
-    t-intervals. A panel leaves out the lines of the table that did not log its value together with `x`.
+    t-intervals. A panel leaves out the lines of the table that did not log its value together with `x`,
+    or that logged several values at one `x`. Lines that no panel shows are named on stderr.
     """
 
     x: str
     y: list[str]
 
+    def shown(self) -> list[str]:
+        return self.y
+
     def draw(self, runs: Runs) -> "Figure":
-        """Raise UserError if no run logged a value of `y` with `x`, or if a run logged one twice at the
-        same `x`."""
+        """Raise UserError if no run logged a value of `y` with `x`, or if each logged several at one."""
         points = self._points(runs)
+        _name_missing(runs, points, self.x)
         figure, all_axes = panels(len(self.y), len(self.y), 5.2, 4)
         for axes, name in zip(all_axes, self.y, strict=True):
             _panel(axes, runs, points[points["name"] == name])
@@ -65,10 +70,12 @@ class CurvesFigure(Drawing):
                     f"{logged}, or set figure.curves.x to another axis, such as epoch or step"
                 )
         frame = frame[frame["name"].isin(self.y)]
-        if frame.duplicated(POINT).any():
+        several = set(_lines(frame[frame.duplicated(POINT)]))
+        frame = frame[[line not in several for line in _lines(frame)]]
+        if frame.empty:
             raise UserError(
-                f"figure.curves.x={self.x} is no axis, since a run logged several values at one point: "
-                "choose another, such as epoch or step"
+                f"figure.curves.x={self.x} is no axis, since every run logged several values at one "
+                "point: choose another, such as epoch or step"
             )
         return frame
 
@@ -81,6 +88,19 @@ class CurvesFigure(Drawing):
             if {first, then} <= point.keys()
         }
         return {**point, **differences}
+
+
+def _lines(points: "pd.DataFrame") -> list[Line]:
+    """Return the line of every point."""
+    return [Line(*pair) for pair in zip(points["setting"], points["cell"], strict=True)]
+
+
+def _name_missing(runs: Runs, points: "pd.DataFrame", x: str) -> None:
+    """Say which lines of the table have no curve."""
+    drawn = set(_lines(points))
+    missing = [runs.report.labels[line] for line in runs.models if line not in drawn]
+    if missing:
+        print(f"no curve of {', '.join(missing)}: not one value at each {x}", file=sys.stderr)
 
 
 def _panel(axes: "Axes", runs: Runs, points: "pd.DataFrame") -> None:

@@ -1,7 +1,7 @@
 """The base class of figures, and what they share: panels, legend and styles."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data.component import Component
@@ -21,6 +21,10 @@ class Drawing(Component):
     def draw(self, runs: Runs) -> "Figure":
         """Return the figure of the runs. Raise UserError if they lack what it shows."""
         raise NotImplementedError
+
+    def shown(self) -> Sequence[str]:
+        """Return the scores, costs and logged values that it draws, which some run must have."""
+        return ()
 
 
 def panels(count: int, columns: int, width: float, height: float) -> tuple["Figure", list["Axes"]]:

@@ -34,6 +34,9 @@ class ScoresFigure(Drawing):
     y: list[str]
     joined: bool
 
+    def shown(self) -> list[str]:
+        return self.y
+
     def draw(self, runs: Runs) -> "Figure":
         """Raise UserError if no run has the numbers of `x` or of a name in `y`."""
         places = _places(runs.report, self.x)

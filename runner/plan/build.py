@@ -14,6 +14,7 @@ from data.classes import number_classes
 from data.component import Component
 from data.errors import UserError
 from data.sources import Source
+from runner.targets import require_allowed
 
 Part = TypeVar("Part", bound=Component)
 
@@ -72,6 +73,7 @@ def build_chosen(
 
 
 def _class_of(target: str, kind: type[Part], option: str) -> Any:
+    require_allowed(option, target)
     try:
         cls = get_class(target)
     except Exception as error:  # the import may raise any exception

@@ -1,11 +1,13 @@
-"""python -m runner.report [option=value …]
+"""python -m runner.report name=digits_small_cnn_whole_class [table.columns=[test_accuracy]]
 python -m runner.report papers
+
+Print the table of the stored results of a name, and write it to <paths.root>/tables; of a paper's table, also
+a verdict on each number that it prints. With `papers`, count the verdicts on all papers.
 """
 
-import sys
 from pathlib import Path
 
-from runner.errors import exit_with_message
+from runner.errors import command
 from runner.naming import run_name
 from runner.report import show
 
@@ -37,5 +39,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with exit_with_message():
-        main(sys.argv[1:])
+    command(main, __doc__)

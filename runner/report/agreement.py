@@ -6,12 +6,11 @@ prints, as Markdown, the verdict of every line by score, the lines that match th
 scores, and for each two scores the lines that one finds to match and the other finds to differ.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from runner.errors import exit_with_message
+from runner.errors import command
 from runner.naming import run_name
 from runner.report.compare import Comparisons
 from runner.report.table import Report
@@ -89,5 +88,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with exit_with_message():
-        main(sys.argv[1:])
+    command(main, __doc__)

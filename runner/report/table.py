@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.errors import UserError
 from runner.papers import rows
 from runner.published import Published, comparable, read
 from runner.report.cells import ABSENT, Estimate, Estimates, gaps, statistics, values
@@ -34,6 +35,7 @@ from runner.report.text import (
 )
 from runner.results import Line, Result, Results
 from runner.roles import REFERENCE
+from runner.wording import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,11 +217,18 @@ class Report:
 def show(cfg: "DictConfig", name: str) -> None:
     """Print the table of a name's results, and write its files.
 
-    Raise UserError if the name has no results, or `table.published` no file.
+    Raise UserError if the name has no results, none of the columns, or `table.published` no file.
     """
     root = Path(cfg.paths.root)
     published = {} if cfg.table.published is None else read(cfg.table.published)
     results = Results(root / "results").named(name)
     report = Report(results, list(cfg.table.columns), cfg.table.seeds, published)
+    found = sorted(set(report.cells.index.get_level_values("metric")))
+    if found and not set(report.columns) & set(found):
+        wrong = ", ".join(f"{column}{suggestion(column, found)}" for column in report.columns)
+        raise UserError(
+            f"table.columns: no run of {name} has {wrong or 'no column'}: choose from {', '.join(found)}"
+        )
     print(f"\n{name}\n\n{report.terminal()}")
     report.write(root / "tables", name)
+    print(f"written to {root / 'tables' / name}.md, .csv, .tex and _rows.csv")
