@@ -247,4 +247,4 @@ def test_a_run_ends_with_its_row_its_table_and_what_to_try(tmp_path: Path) -> No
     assert words[0] == "table:" and words[4:] == ["name='a b'", f"paths.root={tmp_path}"]
     assert following.startswith("next:  python -m runner -m seed=0,1,2") and "seed=3" not in following
     done = run_module("runner.report", *words[4:])
-    assert f"written to {tmp_path / 'tables' / 'a b'}.md, .csv and .tex" in done.stdout
+    assert f"written to {tmp_path / 'tables' / 'a b'}.md, .csv, .tex and _rows.csv" in done.stdout

@@ -33,7 +33,7 @@ class CurvesFigure(Drawing):
     y: list[str]
 
     def shown(self) -> list[str]:
-        return self.y
+        return [part for name in self.y for part in name.split(" - ")]
 
     def draw(self, runs: Runs) -> "Figure":
         """Raise UserError if no run logged a value of `y` with `x`, or if each logged several at one."""
