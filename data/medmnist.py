@@ -39,7 +39,7 @@ class OrganAMNIST(Source):
         )
 
 
-def _arrays(path: Path, size: int, classes: int) -> list[np.ndarray]:  # type: ignore[type-arg]
+def _arrays(path: Path, size: int, classes: int) -> list[np.ndarray]:
     """Return images (N, size, size) and labels (N, 1) of the training, then of the test part."""
     if not path.is_file():
         raise UserError(

@@ -94,4 +94,4 @@ def read(path: Path) -> list[Row]:
 
 def _row(line: Mapping[str, str]) -> Row:
     scores = {name: float(value) for name, value in line.items() if name not in ABOUT and value}
-    return Row(*(line[name] for name in ABOUT), scores=scores)
+    return Row(**{name: line[name] for name in ABOUT}, scores=scores)

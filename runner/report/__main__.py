@@ -1,8 +1,8 @@
 """python -m runner.report name=digits_small_cnn_whole_class [table.columns=[test_accuracy]]
 python -m runner.report papers
 
-Print the table of the stored results of a name, and write it to <paths.root>/tables; of a paper's table, also
-a verdict on each number that it prints. With `papers`, count the verdicts on all papers.
+Print the table of the stored results of a name, and write it to <paths.root>/tables; of a paper's table,
+also a verdict on each number that it prints. With `papers`, count the verdicts on all papers.
 """
 
 from pathlib import Path
