@@ -81,6 +81,7 @@ def make(ws: Workspace) -> LivePieces | None:
     request, facts = stages.request(ws)
     ws.tracker.request(facts)
     check_request(plan, facts)
+    stages.make_public(ws)
     if has_shadows(plan) or plan.until is Until.shadow:
         check_shadows(plan, request, facts)
     warn_if_references_may_know(plan, say)
