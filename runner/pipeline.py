@@ -1,6 +1,5 @@
 """One run, top to bottom: pretrain and record → unlearn → repair → retrain the reference → evaluate."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ from conf import Until
 from data.requests import Request
 from methods.training.loop import Diverged
 from metrics.metric import glossary, matrices, numbers, of_cells
-from runner import process, stages
+from runner import process, progress, stages
 from runner.extra import check_shadows, has_shadows, require_time, say_if_made_elsewhere
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
@@ -68,10 +67,7 @@ def make(ws: Workspace) -> LivePieces | None:
     retraining if the references take too long.
     """
     plan = ws.plan
-    request, facts = stages.request(ws)
-    check_request(plan, facts)
-    if has_shadows(plan) or plan.until is Until.shadow:
-        check_shadows(plan, request, facts)
+    request = checked_request(ws)
     if plan.until is Until.shadow:
         _make_shadows(ws, request)
         return None
@@ -96,6 +92,15 @@ def make(ws: Workspace) -> LivePieces | None:
     return made
 
 
+def checked_request(ws: Workspace) -> Request:
+    """Return the rows to forget. Raise UserError if the run cannot serve them."""
+    request, facts = stages.request(ws)
+    check_request(ws.plan, facts)
+    if has_shadows(ws.plan) or ws.plan.until is Until.shadow:
+        check_shadows(ws.plan, request, facts)
+    return request
+
+
 def _make_shadows(ws: Workspace, request: Request) -> None:
     """Make the shadow that the run names, or all shadows of its cell."""
     plan = ws.plan
@@ -106,7 +111,7 @@ def _make_shadows(ws: Workspace, request: Request) -> None:
 
 def say(message: str) -> None:
     """Print a message for the user on stderr, apart from the results on stdout."""
-    print(message, file=sys.stderr, flush=True)
+    progress.say(message)
 
 
 def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, for work that takes longer than a second."""
+"""Progress bars on a terminal, for work that takes longer than a second, and messages between them."""
 
 import sys
 from types import TracebackType
@@ -6,10 +6,17 @@ from types import TracebackType
 from tqdm import tqdm
 
 
+def say(message: str) -> None:
+    """Print a message on stderr, on a line of its own whatever bars are shown."""
+    tqdm.write(message, file=sys.stderr)
+    sys.stderr.flush()
+
+
 class Bar:
     """A bar that counts the rows done, and shows nothing if stdout is no terminal.
 
-    It appears after `delay` seconds. Set 0 for work that reports no progress, to show its label at once.
+    It appears after `delay` seconds. Set 0 for work that reports no progress, to show its label at once:
+    until rows are reported, it shows its label alone.
     """
 
     def __init__(self, label: str, delay: float = 1) -> None:
@@ -24,6 +31,7 @@ class Bar:
             delay=self.delay,
             leave=False,
             disable=not sys.stdout.isatty(),
+            bar_format="{desc} …",
         )
         return self
 
@@ -37,8 +45,10 @@ class Bar:
 
     def expect(self, rows: int) -> None:
         """Set the number of rows in all."""
+        self._bar.bar_format = None
         self._bar.total = rows
 
     def advance(self, rows: int) -> None:
         """Count rows as done."""
+        self._bar.bar_format = None
         self._bar.update(rows)

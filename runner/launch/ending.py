@@ -1,0 +1,45 @@
+"""The end of a sweep before its time: by Ctrl-C, or by the SIGTERM of a container or a scheduler."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from runner.launch.task import Task
+from runner.progress import say
+
+# The exit code of a program that Ctrl-C ended: 128 and the number of SIGINT.
+INTERRUPTED = 130
+
+
+@contextmanager
+def interruptible(end: Callable[[], str]) -> Iterator[None]:
+    """On Ctrl-C or SIGTERM in the body, call `end`, print what it says, and exit with 130."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not stop the end
+        try:
+            say(f"interrupted: {end()}; finished stages are kept, and the same command goes on from there")
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        sys.exit(INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def returns(cells: Sequence[Task]) -> list[JobReturn]:
+    """Return what Hydra expects of cells that have ended elsewhere.
+
+    A failure is noted in the cell's folder. Hydra would end the sweep at it, before the table.
+    """
+    return [JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED) for cell in cells]
