@@ -44,7 +44,7 @@ def execute(cfg: DictConfig) -> None:
         run(plan, overrides)
 
 
-class TableAfterSweep(Callback):  # type: ignore[misc]
+class TableAfterSweep(Callback):
     """Prints the tables of a sweep when its last cell has ended, on the machine that launched it."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -68,7 +68,7 @@ class TableAfterSweep(Callback):  # type: ignore[misc]
 
 
 def missing(folder: Path) -> list[str]:
-    """Return lines that name the cells of a sweep that failed, their reasons, and the command for them."""
+    """Return lines that name the cells of a sweep that failed, and why, and the command for them."""
     cells = {path.parent for name in (BEGUN, LABEL) for path in folder.glob(f"*/{name}")}
     failed = sorted((cell for cell in cells if (cell / FAILURE).exists()), key=_number)
     if not failed:

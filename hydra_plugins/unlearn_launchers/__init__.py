@@ -5,7 +5,7 @@ work is done by `runner.launch`, which is imported when a sweep begins.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn
@@ -13,11 +13,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-if TYPE_CHECKING:
-    from runner.launch.work import Work
 
-
-class SerialLauncher(BasicLauncher):  # type: ignore[misc]
+class SerialLauncher(BasicLauncher):
     """Runs the cells of a sweep one after another, in this process."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
@@ -26,6 +23,7 @@ class SerialLauncher(BasicLauncher):  # type: ignore[misc]
         from runner.launch.task import cells
 
         returns: list[JobReturn] = []
+        assert self.config is not None
         tasks = cells(self.config, job_overrides, initial_job_idx)
         lines = Lines(tasks)
         for task in tasks:
@@ -35,7 +33,7 @@ class SerialLauncher(BasicLauncher):  # type: ignore[misc]
         return returns
 
 
-class LocalLauncher(Launcher):  # type: ignore[misc]
+class LocalLauncher(Launcher):
     """Runs the cells of a sweep in several processes of this machine."""
 
     def __init__(self, **options: Any) -> None:
@@ -47,7 +45,7 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         """Remember all that a process needs to run a cell."""
         from runner.launch.work import Work
 
-        self.work: Work = Work(hydra_context, config)
+        self.work = Work(hydra_context, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run every cell to its end, however its process ends."""

@@ -29,7 +29,7 @@ def interruptible(end: Callable[[], str]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not stop the end
         try:
-            say(f"interrupted: {end()}; finished stages are kept, and the same command goes on from there")
+            say(f"interrupted: {end()}; finished stages are kept, and the same command goes on")
         finally:
             signal.signal(signal.SIGINT, handler)
         sys.exit(INTERRUPTED)

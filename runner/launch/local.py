@@ -173,7 +173,9 @@ def run(
 
 def _serve(pipe: Connection, work: Work) -> None:
     """Do the tasks that come through a pipe, until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the first process tells the others
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all: the first process tells the others
     while True:
         try:
             task: Task = pipe.recv()

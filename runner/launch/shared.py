@@ -49,9 +49,13 @@ def with_shared(work: Work, cells: Sequence[Task]) -> list[Task]:
             missing -= need.makes
             chosen.append((need, cell))
     ahead = _tasks(chosen)
-    makers = {made: task.place for task, (need, _) in zip(ahead, chosen, strict=True) for made in need.makes}
+    makers = {
+        made: task.place for task, (need, _) in zip(ahead, chosen, strict=True) for made in need.makes
+    }
     waiting = [
-        replace(cell, after=frozenset(makers[made] for need in found for made in need.makes & makers.keys()))
+        replace(
+            cell, after=frozenset(makers[made] for need in found for made in need.makes & makers.keys())
+        )
         for cell, found in zip(cells, needs, strict=True)
     ]
     return [*ahead, *waiting]
@@ -62,7 +66,9 @@ def _tasks(chosen: Sequence[tuple[Need, Task]]) -> list[Task]:
     found: list[Task] = []
     for number, (need, cell) in enumerate(chosen, start=1):
         uses = need.makes | need.reads
-        after = {task.place for task, (earlier, _) in zip(found, chosen, strict=False) if earlier.makes & uses}
+        after = {
+            task.place for task, (earlier, _) in zip(found, chosen, strict=False) if earlier.makes & uses
+        }
         task = replace(
             cell,
             place=f"shared {number}/{len(chosen)}",
