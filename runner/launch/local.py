@@ -1,7 +1,7 @@
 """Cells of a sweep in several processes of this machine, each with a log file of its own.
 
-A process that dies takes its cell with it and no other one. That cell is tried once more, alone, when all
-others have ended.
+A process that dies takes its cell with it and no other one. That cell is tried once more, alone, when
+all others have ended.
 """
 
 import os
@@ -78,8 +78,8 @@ class Pool:
 
     def run(self, number: int) -> None:
         """Do all tasks that wait with so many processes at once."""
-        while self.waiting or self._busy():
-            while len(self._busy()) < number and (task := self._next()) is not None:
+        while self.waiting or self.busy():
+            while len(self.busy()) < number and (task := self._next()) is not None:
                 self.lines.begun(task)
                 self._idle().begin(task)
             self._hear()
@@ -93,7 +93,7 @@ class Pool:
             worker.end()
         self.workers.clear()
 
-    def _busy(self) -> list[Worker]:
+    def busy(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.task is not None]
 
     def _next(self) -> Task | None:
@@ -113,7 +113,7 @@ class Pool:
 
     def _hear(self) -> None:
         """Wait until a process has done its task or is dead."""
-        busy = self._busy()
+        busy = self.busy()
         heard = wait([worker.pipe for worker in busy])
         for worker in busy:
             if worker.pipe in heard:
@@ -157,7 +157,7 @@ def run(
     pool = Pool(work, tasks, Lines(tasks))
 
     def end() -> str:
-        number = len(pool.waiting) + len(pool._busy())
+        number = len(pool.waiting) + len(pool.busy())
         pool.end()
         return f"{number} of {len(tasks)} had not ended"
 
@@ -173,9 +173,7 @@ def run(
 
 def _serve(pipe: Connection, work: Work) -> None:
     """Do the tasks that come through a pipe, until it closes."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all: the first process tells the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all, and the launcher ends them
     while True:
         try:
             task: Task = pipe.recv()

@@ -68,4 +68,4 @@ def outcome(folder: Path) -> Outcome | None:
 def _names(folder: Path) -> set[str]:
     """Return the files of a folder. A network file system remembers for a while that a single file was
     absent, and looks again when a folder is listed."""
-    return set(os.listdir(folder)) if folder.is_dir() else set()
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()

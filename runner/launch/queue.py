@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# States that a job does not leave by itself. Slurm keeps such a job in memory for MinJobAge, 300 s by default.
+# States of jobs that have ended. Slurm remembers them for MinJobAge, which is 300 s by default.
 FINAL = {
     "BOOT_FAIL",
     "CANCELLED",

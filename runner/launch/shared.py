@@ -4,7 +4,7 @@ A sweep makes them first: originals with their records, then the retrained model
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig, open_dict
@@ -37,28 +37,40 @@ def with_shared(work: Work, cells: Sequence[Task]) -> list[Task]:
     """Return the missing trainings that several cells need, and then the cells, which wait for them."""
     if len(cells) < 2:
         return list(cells)
-    needs = [list(_needs_of(work, cell)) for cell in cells]
-    users = Counter(made for found in needs for made in {each for need in found for each in need.makes})
+    needs = {cell: list(_needs_of(work, cell)) for cell in cells}
+    chosen = _chosen(needs)
+    ahead = _tasks(chosen)
+    places = {
+        made: task.place for task, (need, _) in zip(ahead, chosen, strict=True) for made in need.makes
+    }
+    waiting = [
+        replace(cell, after=frozenset(places[made] for made in _made_for(found) if made in places))
+        for cell, found in needs.items()
+    ]
+    return [*ahead, *waiting]
+
+
+def _chosen(needs: Mapping[Task, Sequence[Need]]) -> list[tuple[Need, Task]]:
+    """Return the trainings to make first, each with a cell that needs it.
+
+    Each makes an artefact that is missing, that several cells need, and that no earlier one makes.
+    Originals come first, those with the most records before others, and then retrained models.
+    """
+    users = Counter(made for found in needs.values() for made in _made_for(found))
     missing = {made for made, number in users.items() if number > 1 and not _is_stored(made)}
-    chosen: list[tuple[Need, Task]] = []
+    chosen = []
     for need, cell in sorted(
-        ((need, cell) for cell, found in zip(cells, needs, strict=True) for need in found),
+        ((need, cell) for cell, found in needs.items() for need in found),
         key=lambda each: (each[0].shared.reference is not None, -len(each[0].makes)),
     ):
         if need.makes & missing:
             missing -= need.makes
             chosen.append((need, cell))
-    ahead = _tasks(chosen)
-    makers = {
-        made: task.place for task, (need, _) in zip(ahead, chosen, strict=True) for made in need.makes
-    }
-    waiting = [
-        replace(
-            cell, after=frozenset(makers[made] for need in found for made in need.makes & makers.keys())
-        )
-        for cell, found in zip(cells, needs, strict=True)
-    ]
-    return [*ahead, *waiting]
+    return chosen
+
+
+def _made_for(needs: Iterable[Need]) -> set[Artefact]:
+    return {made for need in needs for made in need.makes}
 
 
 def _tasks(chosen: Sequence[tuple[Need, Task]]) -> list[Task]:
@@ -66,18 +78,18 @@ def _tasks(chosen: Sequence[tuple[Need, Task]]) -> list[Task]:
     found: list[Task] = []
     for number, (need, cell) in enumerate(chosen, start=1):
         uses = need.makes | need.reads
-        after = {
-            task.place for task, (earlier, _) in zip(found, chosen, strict=False) if earlier.makes & uses
-        }
-        task = replace(
-            cell,
-            place=f"shared {number}/{len(chosen)}",
-            label=need.label,
-            folder=cell.folder.parent / "shared" / str(number),
-            shared=need.shared,
-            after=frozenset(after),
+        earlier = zip(found, chosen, strict=False)
+        after = frozenset(task.place for task, (other, _) in earlier if other.makes & uses)
+        found.append(
+            replace(
+                cell,
+                place=f"shared {number}/{len(chosen)}",
+                label=need.label,
+                folder=cell.folder.parent / "shared" / str(number),
+                shared=need.shared,
+                after=after,
+            )
         )
-        found.append(task)
     return found
 
 

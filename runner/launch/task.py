@@ -22,8 +22,8 @@ class Task:
     """A piece of work of a sweep.
 
     `place` is its place among its kind, as in 2/6. A cell has its number in the sweep and its folder. A
-    shared training has the overrides and the number of a cell that waits for it, and a folder of its own.
-    `after` holds the places of the shared trainings that it waits for itself.
+    shared training has the overrides and the number of a cell that waits for it, and a folder of its
+    own. `after` holds the places of the shared trainings that it waits for itself.
     """
 
     place: str
@@ -51,6 +51,6 @@ def cells(config: DictConfig, jobs: Sequence[Sequence[str]], first: int) -> list
 
 
 def labels(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """Return, for every job, the overrides that distinguish it from another one; all if there is none."""
+    """Return the overrides that distinguish each job from others; all of them if there is no other."""
     common = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set()
     return [" ".join(text for text in job if text not in common) or "the run" for job in jobs]

@@ -83,7 +83,7 @@ class Watch:
         return time.monotonic() - self.dead.setdefault(job.id, time.monotonic()) > LAG
 
     def _bury(self, job: Job, state: queue.State) -> None:
-        """Note the failure of the tasks that a dead job has left: of the one that ran, and of the others."""
+        """Note the failure of the tasks that a dead job has left: the one that ran, and the others."""
         reason = f"{queue.why(job.id, state, self.limit)} (log: {job.log})"
         for task in job.tasks:
             if outcome(task.folder) is None:
