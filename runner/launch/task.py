@@ -51,6 +51,6 @@ def cells(config: DictConfig, jobs: Sequence[Sequence[str]], first: int) -> list
 
 
 def labels(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """Return the overrides that distinguish each job from others; all of them if there is no other."""
-    common = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set()
+    """Return the overrides that distinguish each job from the others."""
+    common = set(jobs[0]).intersection(*jobs)
     return [" ".join(text for text in job if text not in common) or "the run" for job in jobs]
