@@ -5,11 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from data.errors import UserError
-from methods.per_sample_amnesiac import smallest
 from methods.recording.per_sample import PerSample, SampleRecord, coefficients
 from methods.training.cost import Meter
 from methods.training.descent import Step
@@ -229,38 +226,3 @@ def test_preconditioned_shares_are_divided_by_adams_root_at_the_step(
     settle()
     for name, value in wanted.items():
         assert (found[name] - value).norm() <= 1e-4 * value.norm(), name
-
-
-# The strength of the subtraction
-
-
-@given(threshold=st.floats(0.001, 1000))
-def test_the_search_finds_the_smallest_strength_that_is_enough(threshold: float) -> None:
-    tried: list[float] = []
-
-    def reached(strength: float) -> bool:
-        tried.append(strength)
-        return strength >= threshold
-
-    found, evaluations = smallest(reached)
-    assert found >= threshold and evaluations == len(tried)
-    assert found - threshold <= max(1, 2 * threshold) / 32
-
-
-def test_nothing_is_subtracted_where_nothing_has_to_be() -> None:
-    assert smallest(lambda strength: True) == (0.0, 1)
-
-
-def test_auto_says_how_often_it_looked_and_reaches_its_target(quick: Quick) -> None:
-    learned = ["training.epochs=30", "training.lr=0.05", "recorder=[per_sample]"]
-    method = ["method=per_sample_amnesiac", "method.strength=auto", "method.target=0.2"]
-    result = run(quick(*learned, *method))
-    assert result is not None and result.scores["unlearned"]["train_forget_accuracy"] <= 0.2
-    stages = stages_of(quick(*learned, *method))
-    (point,) = stages.unlearn(stages.pretrain()).read("curves.json")
-    assert result.costs["unlearned"]["forward_examples"] == 20 * point["evaluations"] > 0
-
-
-def test_a_target_that_no_strength_reaches_is_told() -> None:
-    with pytest.raises(UserError, match="no strength up to 1024 reaches the target"):
-        smallest(lambda strength: False)

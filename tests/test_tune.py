@@ -281,7 +281,7 @@ def test_the_jobs_of_a_command_are_those_of_its_sweep() -> None:
 SEARCHED = options("search")
 
 # Methods without a number that decides how well they forget. SISA's decide what its training costs.
-UNSEARCHED = {"original", "retrain", "amnesiac", "amnesiac_partial", "hessian_free", "sisa"}
+UNSEARCHED = {"original", "retrain", "hessian_free", "sisa"}
 
 
 def test_every_method_with_numbers_has_a_space() -> None:

@@ -10,6 +10,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from metrics.ece import CalibrationError
+from metrics.entropy import Entropy
 from metrics.evidence import Costs, Evidence, Needs, Weights
 from metrics.macro_f1 import MacroF1
 from metrics.metric import Metric, Scores, matrices, numbers
@@ -52,6 +53,18 @@ def test_the_macro_f1_of_one_class_follows_from_its_recall(right: int, of: int) 
     assert scores == pytest.approx({"train_forget_macro_f1": 2 * r / (1 + r)})
     if 0 < right < of:
         assert f1_score([2] * of, predicted, average="macro") < 2 * r / (1 + r)
+
+
+def test_entropies_of_a_certain_a_uniform_and_a_known_answer() -> None:
+    """0, ln 4, and ½ ln 2 + ¼ ln 4 + ¼ ln 4 = 3/2 ln 2 of (½, ¼, ¼, 0)."""
+    rows = {
+        0.0: [1000.0, 0, 0, 0],
+        math.log(4): [7.0, 7, 7, 7],
+        1.5 * math.log(2): [math.log(2), 0, 0, -1000],
+    }
+    for wanted, logits in rows.items():
+        found = score(Entropy(), torch.tensor([logits]), torch.tensor([1]))
+        assert found == pytest.approx({"test_entropy": wanted}, abs=1e-8)  # float32 logits
 
 
 def test_two_classes_have_a_macro_f1_and_an_ece_but_no_top5() -> None:

@@ -1,0 +1,39 @@
+"""Entropy: how sharp the outputs are.
+
+Formula: (1/N) Σ −Σ_k p_k ln p_k of p = softmax(z), in nats, on every part: 0 if every answer is certain,
+ln K if every answer is uniform.
+Source: Shannon, A Mathematical Theory of Communication, 1948, section 6.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from metrics.evidence import Evidence
+from metrics.metric import Better, Metric, Score, Scores
+
+
+@dataclass(frozen=True)
+class Entropy(Metric):
+    """`<part>_entropy`, in nats."""
+
+    kind: ClassVar[str] = "metrics.entropy.Entropy"
+
+    def about(self) -> Mapping[str, Score]:
+        return {
+            f"{part}_entropy": Score(
+                f"Mean entropy of the outputs on the {part.replace('_', ' ')} rows.",
+                Better.reference,
+                unit="nats",
+            )
+            for part in self.parts
+        }
+
+    def __call__(self, evidence: Evidence) -> Scores:
+        predictions = evidence.predictions
+        scores: Scores = {}
+        for part in self.present(predictions):
+            logprobs = predictions.logprobs(part)
+            # −Σ_k p_k ln p_k; p_k is exactly 0 where ln p_k underflows, and 0 · finite is 0
+            scores[f"{part}_entropy"] = -(logprobs.exp() * logprobs).sum(1).mean().item()
+        return scores
