@@ -7,7 +7,7 @@ from conf import Until
 from data.requests import Request
 from methods.training.loop import Diverged
 from metrics.metric import glossary, matrices, numbers, of_cells
-from runner import process, progress, stages
+from runner import process, stages
 from runner.extra import check_shadows, has_shadows, require_time, say_if_made_elsewhere
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
@@ -15,6 +15,7 @@ from runner.provenance import provenance
 from runner.remarks import remarks, warn_if_untrained
 from runner.results import Result, Results
 from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
+from runner.say import say
 from runner.score.evidence import ScoredModels, score_models, without_scores
 from runner.score.live import LivePieces
 from runner.stages.models import weights_of
@@ -107,11 +108,6 @@ def _make_shadows(ws: Workspace, request: Request) -> None:
     rows = stages.cell_request(ws, request)
     numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
     stages.shadows(ws, rows, numbers)
-
-
-def say(message: str) -> None:
-    """Print a message for the user on stderr, apart from the results on stdout."""
-    progress.say(message)
 
 
 def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any]:

@@ -1,15 +1,9 @@
-"""Progress bars on a terminal, for work that takes longer than a second, and messages between them."""
+"""Progress bars on a terminal, for work that takes longer than a second."""
 
 import sys
 from types import TracebackType
 
 from tqdm import tqdm
-
-
-def say(message: str) -> None:
-    """Print a message on stderr, on a line of its own whatever bars are shown."""
-    tqdm.write(message, file=sys.stderr)
-    sys.stderr.flush()
 
 
 class Bar:

@@ -75,7 +75,7 @@ SENTENCES: Table = (
         "hydra/launcher=local",
     ),
     (
-        r".*s(?:batch|run): (?:error|fatal): ([^\n]*)",
+        r".*?s(?:batch|run): (?:error|fatal): ([^\n]*)",
         r"Slurm refused the jobs (\1): check that `sinfo` reaches the cluster, and the options "
         "hydra.launcher.partition, account and timeout_min",
     ),

@@ -15,7 +15,11 @@ def shown(program: str) -> str:
     """Run a program on a pseudo-terminal of 80 columns, and return all that it writes there."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [sys.executable, "-c", f"import time; from runner.progress import Bar, say\n{program}"]
+    command = [
+        sys.executable,
+        "-c",
+        f"import time; from runner.progress import Bar; from runner.say import say\n{program}",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=child, stderr=child)
     os.close(child)
     seen = b""

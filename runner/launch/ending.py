@@ -9,7 +9,9 @@ from types import FrameType
 from hydra.core.utils import JobReturn, JobStatus
 
 from runner.launch.task import Task
-from runner.progress import say
+from runner.say import say
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # The exit code of a program that Ctrl-C ended: 128 and the number of SIGINT.
 INTERRUPTED = 130
@@ -20,21 +22,20 @@ def interruptible(end: Callable[[], str]) -> Iterator[None]:
     """On Ctrl-C or SIGTERM in the body, call `end`, print what it says, and exit with 130."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)  # a second Ctrl-C must not stop the end
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    handled = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+    before = {each: signal.signal(each, interrupt) for each in handled}
     try:
         yield
     except KeyboardInterrupt:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not stop the end
-        try:
-            say(f"interrupted: {end()}; finished stages are kept, and the same command goes on")
-        finally:
-            signal.signal(signal.SIGINT, handler)
+        say(f"interrupted: {end()}; finished stages are kept, and the same command goes on")
         sys.exit(INTERRUPTED)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def returns(cells: Sequence[Task]) -> list[JobReturn]:

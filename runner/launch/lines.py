@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runner.launch.notes import Outcome, outcome
 from runner.launch.task import Task
-from runner.progress import say
+from runner.say import say
 
 
 class Lines:

@@ -24,7 +24,7 @@ from runner.launch.notes import FAILURE, LOG, note
 from runner.launch.options import checked
 from runner.launch.task import Task, cells
 from runner.launch.work import Work
-from runner.progress import say
+from runner.say import say
 
 # A new interpreter: a fork would copy the threads of libraries that are imported here.
 CONTEXT = get_context("spawn")

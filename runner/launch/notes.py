@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import message_of, wants_traceback
-from runner.progress import say
+from runner.say import say
 
 # What the cell is called, the name of its results, the process that began it, its seconds once it is
 # done, and the reason if it failed.

@@ -15,8 +15,9 @@ from runner.extra import require_time
 from runner.launch.task import Shared, Task
 from runner.launch.work import Work
 from runner.naming import choices
-from runner.pipeline import checked_request, say
+from runner.pipeline import checked_request
 from runner.plan import Plan, identities
+from runner.say import say
 from runner.stages.references import members
 from runner.stages.workspace import Workspace
 from runner.store import Artefact, Store

@@ -20,7 +20,7 @@ from runner.launch.task import Task, cells
 from runner.launch.watch import Job, Watch
 from runner.launch.work import Work
 from runner.naming import choices, run_name
-from runner.progress import say
+from runner.say import say
 
 # Overrides of a cell that its table is made with.
 KEPT = ("experiment=", "profile=", "paths.", "table.")

@@ -9,7 +9,7 @@ from runner.launch import queue
 from runner.launch.lines import Lines
 from runner.launch.notes import FAILURE, has_begun, note, outcome
 from runner.launch.task import Task
-from runner.progress import say
+from runner.say import say
 
 # Seconds between two looks, and those that the notes of a job which has ended may take to appear here: a
 # network file system shows them late.
