@@ -56,10 +56,8 @@ class Worker:
         self.pipe.send(task)
 
     def end(self) -> None:
-        """End the process: after its task by itself, else by SIGTERM and then SIGKILL."""
+        """End the process, whose pipe is closed or which was told to end: by SIGKILL if it takes long."""
         self.pipe.close()
-        if self.task is not None:
-            self.process.terminate()
         self.process.join(PATIENCE)
         self.process.kill()
         self.process.join()
@@ -85,15 +83,15 @@ class Pool:
             self._hear()
 
     def end(self) -> None:
-        """End every process."""
-        for worker in self.workers:
-            if worker.task is not None:
-                worker.process.terminate()  # all of them, before the first is waited for
+        """End every process. Those that are at work are told by SIGTERM, and may keep their state."""
+        for worker in self.busy():
+            worker.process.terminate()
         for worker in self.workers:
             worker.end()
         self.workers.clear()
 
     def busy(self) -> list[Worker]:
+        """Return the processes that are at work."""
         return [worker for worker in self.workers if worker.task is not None]
 
     def _next(self) -> Task | None:
@@ -161,13 +159,13 @@ def run(
         pool.end()
         return f"{number} of {len(tasks)} had not ended"
 
-    with interruptible(end):
-        try:
+    try:
+        with interruptible(end):
             pool.run(options.workers)
             pool.waiting = list(pool.again)
             pool.run(1)
-        finally:
-            pool.end()
+    finally:
+        pool.end()
     return returns(found)
 
 
