@@ -2,20 +2,24 @@
 
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
 
+from runner import provenance
 from runner.launch import queue
 from runner.launch.lines import Lines, duration
 from runner.launch.notes import BEGUN, DONE, FAILURE, LABEL, LOG, note, noted, outcome
 from runner.launch.queue import FORGOTTEN, State, states, why
 from runner.launch.slurm import waves
+from runner.launch.stored import missing
 from runner.launch.task import Shared, Task, labels
-from tests.conftest import QUICK, digits_of
+from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
 from tests.forked import run_module, start_module
 
 LOCAL = ["hydra/launcher=local", "hydra.launcher.workers=2"]
@@ -241,6 +245,31 @@ def test_a_sweep_pretrains_once_and_no_process_waits_for_another(tmp_path: Path)
         assert not re.search("another process that makes (pretrain|unlearn)", log.read_text())
     assert run_module("runner", *command, f"paths.root={basic}").returncode == 0
     assert digits_of(local) == digits_of(basic)
+
+
+def test_cells_of_the_same_command_and_commit_are_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result stands for its cell if nothing could change it, and what it came from is stored."""
+    here = {"commit": "0" * 40, "dirty": False}
+    monkeypatch.setattr(provenance, "code", lambda: here)
+    command = [*QUICK, "evaluation=quick", f"paths.root={tmp_path}"]
+    for seed in (0, 1):
+        result_of(plan_of(*command, f"seed={seed}"), *command, f"seed={seed}")
+    with initialize_config_module("conf", version_base="1.3"):
+        config = compose("config", command, return_hydra_config=True)
+    jobs = [[*command, f"seed={seed}"] for seed in (0, 1, 2)]
+    assert missing(config, jobs) == [2]
+    assert missing(config, [[*command, "seed=0", "evaluation=standard"]]) == [0], "another command"
+    here["commit"] = "1" * 40
+    assert missing(config, jobs) == [0, 1, 2]
+    here |= {"commit": "0" * 40, "dirty": True}
+    assert missing(config, jobs) == [0, 1, 2]
+    here["dirty"] = False
+    (result,) = [each for each in results_in(tmp_path) if each.seed == 0]
+    stage, key = result.artefacts[0]
+    shutil.rmtree(tmp_path / "store" / stage / key)
+    assert missing(config, jobs) == [0, 2]
 
 
 def test_a_sweep_in_one_process_counts_its_cells(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The launchers that conf/hydra/launcher chooses between.
+"""The launchers that conf/hydra/launcher chooses between, and their sweeper.
 
-Hydra accepts a launcher only from the namespace `hydra_plugins`, and imports it at every start, so the
+Hydra accepts these only from the namespace `hydra_plugins`, and imports it at every start, so the
 work is done by `runner.launch`, which is imported when a sweep begins.
 """
 
@@ -8,10 +8,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+
+class Sweeper(BasicSweeper):
+    """Hydra's own sweeper, which takes cells that are stored as composed well."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose every cell that is missing, so that a fault ends the sweep before its first cell."""
+        from runner.launch.stored import missing
+
+        assert self.config is not None
+        super().validate_batch_is_legal([batch[number] for number in missing(self.config, batch)])
 
 
 class SerialLauncher(BasicLauncher):
@@ -19,18 +31,20 @@ class SerialLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run every cell, between a line that it begins and a line that it has ended."""
+        from runner.launch.ending import returns
         from runner.launch.lines import Lines
+        from runner.launch.stored import without_stored
         from runner.launch.task import cells
 
-        returns: list[JobReturn] = []
         assert self.config is not None
         tasks = cells(self.config, job_overrides, initial_job_idx)
-        lines = Lines(tasks)
-        for task in tasks:
+        left = without_stored(self.config, tasks)
+        lines = Lines(left)
+        for task in left:
             lines.begun(task)
-            returns += super().launch([list(task.overrides)], task.number)
+            super().launch([list(task.overrides)], task.number)
             lines.ended(task)
-        return returns
+        return returns(tasks)
 
 
 class LocalLauncher(Launcher):

@@ -22,6 +22,7 @@ from runner.launch.ending import interruptible, returns
 from runner.launch.lines import Lines
 from runner.launch.notes import FAILURE, LOG, note
 from runner.launch.options import checked
+from runner.launch.stored import without_stored
 from runner.launch.task import Task, cells
 from runner.launch.work import Work
 from runner.say import say
@@ -56,7 +57,7 @@ class Worker:
         self.pipe.send(task)
 
     def end(self) -> None:
-        """End the process, whose pipe is closed or which was told to end: by SIGKILL if it takes long."""
+        """Let the process end by itself, or by SIGKILL if that takes long."""
         self.pipe.close()
         self.process.join(PATIENCE)
         self.process.kill()
@@ -151,7 +152,7 @@ def run(
 
     options = checked(Options, given)
     found = cells(work.config, jobs, first)
-    tasks = with_shared(work, found)
+    tasks = with_shared(work, without_stored(work.config, found))
     pool = Pool(work, tasks, Lines(tasks))
 
     def end() -> str:

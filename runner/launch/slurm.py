@@ -16,6 +16,7 @@ from runner.launch.ending import interruptible, returns
 from runner.launch.lines import Lines
 from runner.launch.notes import FAILURE, outcome
 from runner.launch.options import checked
+from runner.launch.stored import without_stored
 from runner.launch.task import Task, cells
 from runner.launch.watch import Job, Watch
 from runner.launch.work import Work
@@ -83,7 +84,9 @@ def run(
     from runner.launch.shared import with_shared  # imports torch: what is refused is refused before
 
     found = cells(work.config, jobs, first)
-    tasks = with_shared(work, found)
+    tasks = with_shared(work, without_stored(work.config, found))
+    if not tasks:
+        return returns(found)
     with interruptible(submission.cancel):
         submission.submit(tasks)
         if options.wait:
