@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_module
 from runner import provenance
 from runner.launch import queue
 from runner.launch.lines import Lines, duration
-from runner.launch.notes import BEGUN, DONE, FAILURE, LABEL, LOG, note, noted, outcome
+from runner.launch.notes import BEGUN, DONE, LABEL, LOG, note, noted, outcome
 from runner.launch.queue import FORGOTTEN, State, states, why
 from runner.launch.slurm import waves
 from runner.launch.stored import missing
@@ -75,15 +75,17 @@ def test_lines_tell_the_time_and_what_is_left(
     for each in tasks:
         each.folder.mkdir()
     note(tasks[0].folder, DONE, "12.4")
-    note(tasks[1].folder, FAILURE, "no space")
     lines = Lines(tasks)
     lines.begun(tasks[0])
     lines.ended(tasks[0])
-    lines.ended(tasks[1], Path("log.txt"))
+    log = tasks[1].folder / LOG
+    log.write_text("some output")
+    fail(tasks[1].folder, "no space\n")
+    lines.ended(tasks[1])
     assert capsys.readouterr().err.splitlines() == [
         "[1/2] seed=0: begun",
         "[1/2] seed=0: done in 12 s; 1 of 2 ended, about 30 s left",
-        "[2/2] seed=0: failed: no space (log: log.txt); all 2 ended, 1 failed, in 1 min 0 s",
+        f"[2/2] seed=0: failed: no space (log: {log}); all 2 ended, 1 failed, in 1 min 0 s",
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.launch.notes import has_begun
+from runner.launch.notes import LOG, has_begun
 from tests.conftest import QUICK, digits_of
 from tests.forked import Done, run_module, start_module
 from tests.slurm import Slurm, missing
@@ -112,8 +112,8 @@ def test_sweeps_on_slurm(slurm: Slurm, tmp_path: Path, subtests: pytest.Subtests
         return Sweep(list(overrides), tmp_path / name, environment)
 
     # in one array: an undisturbed cell, one killed, one queued again, and one that outlasts its limit
-    disturbed = sweep("disturbed", *ALONE, "training.epochs=400,401,402,100000").start(
-        "hydra.launcher.timeout_min=2",
+    disturbed = sweep("disturbed", *ALONE, "training.epochs=1,401,402,100000").start(
+        "hydra.launcher.timeout_min=3",
         "hydra.launcher.signal_delay_s=10",
         "hydra.launcher.max_num_timeout=0",
     )
@@ -158,16 +158,17 @@ def check_disturbed(slurm: Slurm, sweep: Sweep) -> None:
     assert "2 of 4 cells of the sweep failed:" in done.stderr
     killed = sweep.job(1)
     assert f"training.epochs=401: Slurm's job {killed} was cancelled or killed" in done.stderr
-    assert f"{killed}_0_log.out)" in done.stderr
+    (log,) = sweep.root.glob(f"sweeps/*/*/1/{LOG}")
+    assert f"(log: {log})" in done.stderr and "submitit" in log.read_text()
     assert "training.epochs=100000: the job ran into its time limit" in done.stderr
     assert "the same command makes what is missing: python -m runner -m" in done.stderr
     restarts = re.findall(r"Restarts=(\d)", slurm.run("scontrol", "show", "job", sweep.job(2)))
     assert restarts == ["1"]
     again = run_module(
-        "runner", "-m", *sweep.overrides, "training.epochs=400,401,402", f"paths.root={sweep.root}"
+        "runner", "-m", *sweep.overrides, "training.epochs=1,401,402", f"paths.root={sweep.root}"
     )
     assert again.returncode == 0, again.stderr
-    assert digits_of(sweep.root) == digits_of(sweep.local("training.epochs=400,401,402").root)
+    assert digits_of(sweep.root) == digits_of(sweep.local("training.epochs=1,401,402").root)
 
 
 def check_interrupted(slurm: Slurm, sweep: Sweep, number_of_signal: int, number: int) -> None:

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from runner.launch.notes import Outcome, outcome
+from runner.launch.notes import Outcome, has_log, outcome
 from runner.launch.task import Task
 from runner.say import say
 
@@ -25,15 +24,15 @@ class Lines:
         """Say that a task begins, and where if that is not here."""
         say(f"[{task.place}] {task.label}: begun{where}")
 
-    def ended(self, task: Task, log: Path | None = None) -> None:
+    def ended(self, task: Task) -> None:
         """Say how a task has ended, by its notes. The reason of a failure is said unless it stands above
-        already, in a task without a log of its own."""
+        already, as that of a task without a log."""
         end = outcome(task.folder) or Outcome(0, "it ended without a word")
         self.count += 1
         self.failed += end.failure is not None
         how = f"done in {duration(end.seconds)}"
         if end.failure is not None:
-            how = "failed" if log is None else f"failed: {end.failure} (log: {log})"
+            how = f"failed: {end.failure}" if has_log(task.folder) else "failed"
         say(f"[{task.place}] {task.label}: {how}{self._rest()}")
 
     def _rest(self) -> str:

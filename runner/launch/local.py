@@ -20,7 +20,7 @@ from hydra.core.utils import JobReturn
 from data.bounds import THREADS
 from runner.launch.ending import interruptible, returns
 from runner.launch.lines import Lines
-from runner.launch.notes import FAILURE, LOG, note
+from runner.launch.notes import LOG, fail
 from runner.launch.options import checked
 from runner.launch.stored import without_stored
 from runner.launch.task import Task, cells
@@ -125,7 +125,7 @@ class Pool:
     def _ended(self, worker: Worker) -> None:
         assert worker.task is not None
         self.open.discard(worker.task.place)
-        self.lines.ended(worker.task, worker.task.folder / LOG)
+        self.lines.ended(worker.task)
         worker.task = None
 
     def _died(self, worker: Worker) -> None:
@@ -136,7 +136,7 @@ class Pool:
         self.workers.remove(worker)
         reason = _how(worker.process.exitcode)
         if task in self.again or task.shared is not None:  # its cells try it again
-            note(task.folder, FAILURE, f"{reason}: see {task.folder / LOG}")
+            fail(task.folder, reason)
             self._ended(worker)
             return
         say(f"[{task.place}] {task.label}: {reason}; it is tried once more, alone, after the others")

@@ -16,7 +16,7 @@ from runner.say import say
 # done, and the reason if it failed.
 LABEL, NAME, BEGUN, DONE, FAILURE = "label.txt", "name.txt", "begun.txt", "done.txt", "failure.txt"
 
-# The output of a cell that runs in a process of its own.
+# The output of a cell that runs in a process of its own, or a link to it.
 LOG = "log.txt"
 
 
@@ -40,9 +40,15 @@ def noted(folder: Path) -> Iterator[None]:
     except Exception as error:
         text = (None if wants_traceback() else message_of(error)) or traceback.format_exc()
         say(f"failed: {text}")
-        note(folder, FAILURE, text)
+        fail(folder, text)
     else:
         note(folder, DONE, f"{time.monotonic() - start:.3f}")
+
+
+def fail(folder: Path, reason: str) -> None:
+    """Note the reason of a failure, and the log where there is one."""
+    log = folder / LOG
+    note(folder, FAILURE, f"{reason.rstrip()} (log: {log})" if log.exists() else reason)
 
 
 def note(folder: Path, name: str, text: str) -> None:
@@ -55,6 +61,11 @@ def note(folder: Path, name: str, text: str) -> None:
 def has_begun(folder: Path) -> bool:
     """Return whether a process has begun the cell."""
     return BEGUN in _names(folder)
+
+
+def has_log(folder: Path) -> bool:
+    """Return whether the output of the cell goes to a file, not to the user."""
+    return LOG in _names(folder)
 
 
 def outcome(folder: Path) -> Outcome | None:

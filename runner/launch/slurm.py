@@ -14,7 +14,7 @@ from data.errors import UserError
 from runner.launch import queue
 from runner.launch.ending import interruptible, returns
 from runner.launch.lines import Lines
-from runner.launch.notes import FAILURE, outcome
+from runner.launch.notes import FAILURE, LOG, outcome
 from runner.launch.options import checked
 from runner.launch.stored import without_stored
 from runner.launch.task import Task, cells
@@ -159,7 +159,10 @@ class Submission:
             **_given(slurm_setup=options.setup),
         )
         for job, group in zip(self.executor.map_array(Batch(self.work), groups), groups, strict=True):
-            self.jobs.append(Job(job.job_id, job.job_id.partition("_")[0], group, job.paths.stdout))
+            self.jobs.append(Job(job.job_id, job.job_id.partition("_")[0], group))
+            for task in group:
+                task.folder.mkdir(parents=True, exist_ok=True)
+                (task.folder / LOG).symlink_to(job.paths.stdout)
 
 
 def waves(tasks: Sequence[Task]) -> list[list[Task]]:

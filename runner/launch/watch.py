@@ -3,11 +3,10 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from runner.launch import queue
 from runner.launch.lines import Lines
-from runner.launch.notes import FAILURE, has_begun, note, outcome
+from runner.launch.notes import fail, has_begun, outcome
 from runner.launch.task import Task
 from runner.say import say
 
@@ -18,12 +17,11 @@ PAUSE, LAG = 1.0, 10.0
 
 @dataclass(frozen=True)
 class Job:
-    """A job of Slurm: its id, that of its array, its tasks in turn, and its log."""
+    """A job of Slurm: its id, that of its array, and its tasks in turn."""
 
     id: str
     array: str
     tasks: tuple[Task, ...]
-    log: Path
 
 
 class Watch:
@@ -72,7 +70,7 @@ class Watch:
                 self.lines.begun(task, f" in Slurm's job {job.id}")
             if end not in self.seen and outcome(task.folder) is not None:
                 self.seen.add(end)
-                self.lines.ended(task, job.log)
+                self.lines.ended(task)
         return all(f"{task.place} ended" in self.seen for task in job.tasks)
 
     def _is_dead(self, job: Job, state: queue.State) -> bool:
@@ -84,12 +82,11 @@ class Watch:
 
     def _bury(self, job: Job, state: queue.State) -> None:
         """Note the failure of the tasks that a dead job has left: the one that ran, and the others."""
-        reason = f"{queue.why(job.id, state, self.limit)} (log: {job.log})"
+        reason = queue.why(job.id, state, self.limit)
         for task in job.tasks:
             if outcome(task.folder) is None:
                 before = "" if has_begun(task.folder) else "it never began: "
-                task.folder.mkdir(parents=True, exist_ok=True)
-                note(task.folder, FAILURE, before + reason)
+                fail(task.folder, before + reason)
         self._tell_of(job)
         self.open.remove(job)
 
