@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_module
 from runner import provenance
 from runner.launch import queue
 from runner.launch.lines import Lines, duration
-from runner.launch.notes import BEGUN, DONE, LABEL, LOG, note, noted, outcome
+from runner.launch.notes import BEGUN, DONE, LABEL, LOG, fail, note, noted, outcome
 from runner.launch.queue import FORGOTTEN, State, states, why
 from runner.launch.slurm import waves
 from runner.launch.stored import missing
