@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from hydra.core.utils import env_override
@@ -10,12 +10,31 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from data.errors import ComponentError, UserError
+from runner.arguments import HELP, refuse_flags
 from runner.foreign import blamed, located
 from runner.wording import reworded
 
 # Hydra's variable, by which users ask for tracebacks; and ours, which keeps their wish while Hydra's is
 # set so that Hydra lets exceptions pass. Processes of a sweep inherit both.
 HYDRA, WISH = "HYDRA_FULL_ERROR", "UNLEARN_FULL_ERROR"
+
+
+# Told below the help of every command that composes a configuration.
+OPTIONS = "Options are those of a run: python -m runner --help names their choices."
+
+
+def command(main: Callable[[list[str]], None], about: str | None, flags: Collection[str] = ()) -> None:
+    """Run `main` on the arguments of the process, or print `about` if they ask for help.
+
+    Arguments are options of a run, and the `flags` of the command.
+    """
+    arguments = sys.argv[1:]
+    with exit_with_message():
+        if set(HELP) & set(arguments):
+            print(f"{about}\n{OPTIONS}")
+        else:
+            refuse_flags(arguments, flags)
+            main(arguments)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     process.prepare(plan.device, plan.threads)
     results = Results(plan.root / "results")
     results.require_writable()
-    with track(plan) as tracker:
+    with track(plan, overrides, say) as tracker:
         ws = Workspace(plan, Store(plan.root / "store", say), tracker)
         try:
             made = make(ws)
@@ -57,7 +57,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
         found = {name: matrices(each) for name, each in scores_by_name.items()}
         found |= {"cell": cell} if (cell := matrices(scores.cell)) else {}
         results.write(result, found)
-        tracker.result(scores_by_name, costs_by_name)
+        tracker.result(result, found)
         return result
 
 
@@ -96,6 +96,7 @@ def make(ws: Workspace) -> LivePieces | None:
 def checked_request(ws: Workspace) -> Request:
     """Return the rows to forget. Raise UserError if the run cannot serve them."""
     request, facts = stages.request(ws)
+    ws.tracker.request(facts)
     check_request(ws.plan, facts)
     if has_shadows(ws.plan) or ws.plan.until is Until.shadow:
         check_shadows(ws.plan, request, facts)
@@ -179,6 +180,7 @@ def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: 
         key=plan.key,
         seed=plan.seed,
         names={part: plan.names[part] for part in NAMED if part in plan.names},
+        titles=plan.titles,
         setting=fingerprint(identities.setting(shared)),
         cells=_cells(shared, models),
         parameters=shared.parameters,

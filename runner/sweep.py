@@ -12,6 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from conf import Until
+from runner.compose import planned
+from runner.ending import last_lines
 from runner.errors import exit_with_message, message_of
 from runner.launch.notes import BEGUN, FAILURE, LABEL, NAME, note, noted
 from runner.naming import choices
@@ -25,21 +27,21 @@ def execute(cfg: DictConfig) -> None:
     the other cells go on; the sweep fails when all are done.
     """
     from runner.pipeline import run  # imports torch, which launching a sweep does without
-    from runner.plan import Plan
 
     hydra = HydraConfig.get()
     overrides = OmegaConf.to_container(hydra.overrides.task)  # with the ${…} that they have
     assert isinstance(overrides, list)
     if hydra.mode is RunMode.RUN:
         with exit_with_message():  # before Hydra, which would print the overrides of a failed job first
-            result = run(Plan.of(cfg, choices(hydra)), overrides)
-        if result is not None:
-            table = Report([result], cfg.table.columns).terminal()
-            print(f"\n{result.name}, seed {result.seed}\n\n{table}")
+            result = run(planned(cfg, choices(hydra), overrides), overrides)
+            if result is not None:
+                table = Report([result], cfg.table.columns).terminal()
+                print(f"\n{result.name}, seed {result.seed}\n\n{table}")
+                print(last_lines(result, cfg.paths.root, overrides))
         return
     folder = Path(hydra.runtime.output_dir)
     with noted(folder):
-        plan = Plan.of(cfg, choices(hydra))
+        plan = planned(cfg, choices(hydra), overrides)
         note(folder, NAME, plan.name)
         run(plan, overrides)
 

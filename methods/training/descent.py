@@ -56,7 +56,7 @@ class Descent(Component):
     epochs: Annotated[int, EPOCHS]
     batch_size: Annotated[int, COUNT]
     optimizer: Optimizer
-    lr: Annotated[float, RATE]
+    lr: Annotated[float, POSITIVE]
     momentum: Annotated[float, MOMENTUM]
     weight_decay: Annotated[float, RATE]
     schedule: Schedule

@@ -1,10 +1,12 @@
-"""python -m runner.figure [option=value …]"""
+"""python -m runner.figure name=digits_small_cnn_whole_class [figure=[scores,curves]]
 
-import sys
+Draw the stored results of a name, and write the pictures to <paths.root>/figures.
+"""
+
 from pathlib import Path
 
 from data.sources import Source
-from runner.errors import exit_with_message
+from runner.errors import command
 from runner.figure.drawing import Drawing
 from runner.figure.runs import Runs
 from runner.naming import run_name
@@ -32,5 +34,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with exit_with_message():
-        main(sys.argv[1:])
+    command(main, __doc__)

@@ -4,10 +4,9 @@ Score the stored results of a name again, with the metrics that the options choo
 stored is named, and its metrics are skipped; --train makes it by running the results' commands again.
 """
 
-import sys
 from pathlib import Path
 
-from runner.errors import exit_with_message
+from runner.errors import command
 from runner.naming import run_name
 
 TRAIN = "--train"
@@ -43,5 +42,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with exit_with_message():
-        main(sys.argv[1:])
+    command(main, __doc__, [TRAIN])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from runner.arguments import Parser
 from runner.errors import exit_with_message
 from runner.store.artefact import Artefact
 from runner.store.disks import age_in_days
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m runner.store",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
