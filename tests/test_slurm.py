@@ -140,7 +140,7 @@ def test_sweeps_on_slurm(slurm: Slurm, tmp_path: Path, subtests: pytest.Subtests
         check_refusals(sweep("refused", *ALONE, "seed=0,1"), tmp_path)
     with subtests.test("a kill, a requeue and a time limit"):
         check_disturbed(slurm, disturbed)
-    assert slurm.queue() == []
+    until(lambda: slurm.queue() == [])
 
 
 def disturb(slurm: Slurm, sweep: Sweep) -> None:

@@ -32,7 +32,8 @@ class Work:
         loader = self.hydra_context.config_loader
         config = loader.load_sweep_config(self.config, list(task.overrides))
         with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = task.number
+            config.hydra.job.num = task.number
+            config.hydra.job.id = str(task.number)
             config.hydra.sweep.subdir = str(task.number)
         return config
 
