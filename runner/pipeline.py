@@ -5,7 +5,7 @@ from typing import Any
 
 from conf import Until
 from data.requests import Request
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from metrics.metric import glossary, matrices, numbers, of_cells
 from runner import process, stages
 from runner.extra import check_shadows, has_shadows, require_time, say_if_made_elsewhere
@@ -18,6 +18,7 @@ from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
 from runner.say import say
 from runner.score.evidence import ScoredModels, score_models, without_scores
 from runner.score.live import LivePieces
+from runner.signals import ENDING
 from runner.stages.models import weights_of
 from runner.stages.workspace import PROVENANCE, Workspace
 from runner.store import Artefact, Store, fingerprint
@@ -38,7 +39,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     process.prepare(plan.device, plan.threads)
     results = Results(plan.root / "results")
     results.require_writable()
-    with track(plan, overrides, say) as tracker:
+    with ENDING.handling(), track(plan, overrides, say) as tracker:
         ws = Workspace(plan, Store(plan.root / "store", say), tracker)
         try:
             made = make(ws)
