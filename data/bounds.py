@@ -1,6 +1,6 @@
 """Bounds of numbers. The annotation of a field holds its bounds, and they are checked before any work.
 
-    lr: Annotated[float, RATE]
+    lr: Annotated[float, POSITIVE]
 
 The error names the option of a value outside. A field that also takes `None` or a word is checked if it
 holds a number. In a list, every item is checked.
@@ -61,7 +61,7 @@ SEED = Bounds(0, 2**63 - 1)
 
 # Rates and weights. Below 1e-12 they have no effect in float32; above 1e6 they have no use.
 RATE = Bounds(1e-12, 1e6, zero=True)
-POSITIVE = Bounds(1e-12, 1e6)
+POSITIVE = Bounds(1e-12, 1e6)  # also of a learning rate: no passes are `epochs=0`
 MOMENTUM = Bounds(1e-12, 1, zero=True, below=True)  # at 1 and above, SGD's velocity never decays
 STRENGTH = Bounds(1e-12, 1e12, zero=True)  # of a penalty or a subtraction, whose scale is the user's
 LOSS = Bounds(1e-12, 1e12, infinite=True)  # in nats, at which a training stops; inf means never

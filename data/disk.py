@@ -44,6 +44,15 @@ def save_tensors(tensors: "Mapping[str, Tensor]", path: Path) -> None:
     path.chmod(mode)
 
 
+def synced(path: Path) -> None:
+    """Return once a file, or the names in a folder, are on the disk and would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a scratch path whose file takes the place of `path` if the body succeeds.

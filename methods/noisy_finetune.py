@@ -59,7 +59,7 @@ class NoisyFinetune(Descent, Method):
     kind: ClassVar[str] = "methods.noisy_finetune.NoisyFinetune"
     access: ClassVar[Access] = Access.RETAIN
     noisy_epochs: Annotated[int, EPOCHS]
-    noisy_lr: Annotated[float, RATE]
+    noisy_lr: Annotated[float, POSITIVE]
     noisy_weight_decay: Annotated[float, RATE]
     weight_norm: Annotated[float, POSITIVE] | None
     gradient_norm: Annotated[float, POSITIVE] | None

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.bounds import COUNT, EPOCHS, RATE, SIZE, STRENGTH
+from data.bounds import COUNT, EPOCHS, POSITIVE, SIZE, STRENGTH
 from data.errors import UserError
 from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
@@ -45,13 +45,13 @@ class Unsir(Descent, Method):
     access: ClassVar[Access] = Access.RETAIN
     noise_batch_size: Annotated[int, SIZE]
     noise_steps: Annotated[int, EPOCHS]
-    noise_lr: Annotated[float, RATE]
+    noise_lr: Annotated[float, POSITIVE]
     noise_penalty: Annotated[float, STRENGTH]
     noise_copies: Annotated[int, SIZE]
     retain_per_class: Annotated[int, COUNT]
     repair_epochs: Annotated[int, EPOCHS]
     repair_batch_size: Annotated[int, COUNT]
-    repair_lr: Annotated[float, RATE]
+    repair_lr: Annotated[float, POSITIVE]
 
     def check(self, facts: Facts) -> None:
         if not facts.gone:

@@ -1,1 +1,8 @@
 """pretrain → record → unlearn → evaluate: the only package that knows of files, time and Hydra."""
+
+import sys
+
+from runner.shadow import shadowed
+
+if (_shadow := shadowed()) is not None:  # before any import of a package that another may stand before
+    sys.exit(f"error: {_shadow}")

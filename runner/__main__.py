@@ -10,11 +10,12 @@ import hydra
 from omegaconf import DictConfig
 
 import conf  # noqa: F401  registers the schema
-from runner.arguments import renamed
+from runner.arguments import HELP, arranged
+from runner.compose import BASE, trusting
 from runner.errors import exit_with_message
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
+@hydra.main(**BASE, config_path="pkg://conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     from runner.sweep import execute  # imports torch, which --help does without
 
@@ -23,9 +24,15 @@ def main(cfg: DictConfig) -> None:
 
 def cli() -> None:
     """Run the console script `unlearn`."""
-    sys.argv[1:] = renamed(sys.argv[1:])
     with exit_with_message():
-        main()
+        if set(HELP) & set(sys.argv):
+            from runner.help import page
+
+            print(page([argument for argument in sys.argv[1:] if argument[:1] != "-"]))
+            return
+        sys.argv[1:] = arranged(sys.argv[1:])
+        with trusting(sys.argv[1:]):
+            main()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,53 @@
-"""Command-line arguments under former names, which work for one release."""
+"""Command-line arguments: flags anywhere among the options, and options under their former names."""
 
 import re
 import sys
-from collections.abc import Sequence
+from argparse import ArgumentParser
+from collections.abc import Collection, Sequence
+from typing import NoReturn
+
+from hydra._internal.utils import get_args_parser
+
+from data.errors import UserError
+from runner.wording import suggestion
 
 # The former name of an option group, and its name now.
 RENAMED = {"line": "variant"}
+
+HELP = ("-h", "--help")
+
+
+class Parser(ArgumentParser):
+    """argparse, whose errors are sentences."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(told(message, self))
+
+
+def told(message: str, parser: ArgumentParser) -> str:
+    """Return argparse's message as a sentence; of an unknown flag, name the nearest."""
+    flags = [*HELP, *re.findall(r"(?<![\w-])--[a-z][\w-]*", parser.format_usage())]
+    if found := re.fullmatch(r"unrecognized arguments: (-\S*).*", message):
+        return f"there is no {found[1]}{suggestion(found[1], flags)}: --help names what there is"
+    return f"{message}: --help names what there is"
+
+
+def arranged(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of Hydra's command line under their present names, its flags first.
+
+    Raise UserError if a flag is unknown or lacks its value.
+    """
+    parser = Parser(parents=[get_args_parser()], add_help=False)
+    options = parser.parse_intermixed_args(list(arguments)).overrides
+    return [each for each in arguments if each not in options] + renamed(options)
+
+
+def refuse_flags(arguments: Sequence[str], flags: Collection[str]) -> None:
+    """Raise UserError if an argument is a flag, but none of the known ones."""
+    for argument in arguments:
+        if argument[:1] == "-" and argument not in flags:
+            near = suggestion(argument, [*flags, *HELP])
+            raise UserError(f"there is no {argument}{near}: --help names what there is")
 
 
 def renamed(arguments: Sequence[str]) -> list[str]:

@@ -1,25 +1,78 @@
 """Compose configurations without the command line: for reports, figures, benchmarks and tests."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import product
+from typing import TYPE_CHECKING, cast
 
+import hydra.utils
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, open_dict
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 import conf  # noqa: F401  registers the schema
+from data.errors import UserError
 from runner.arguments import renamed
 from runner.naming import choices
+from runner.targets import of_hydra
+from runner.unread import refuse_unread
+from runner.wording import FOLDER
+
+if TYPE_CHECKING:  # a plan imports torch
+    from runner.plan import Plan
+
+# Hydra 1.3 warns without `version_base`, and later versions warn with it.
+BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
 def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
-    """Return the configuration that the overrides give, and the names of the chosen options by group."""
-    with initialize_config_module("conf", version_base="1.3"):
-        cfg = compose("config", renamed(overrides), return_hydra_config=True)
+    """Return the configuration that the overrides give, and the names of the chosen options by group.
+
+    Raise UserError if an option was added that nothing reads.
+    """
+    present = renamed(overrides)
+    _parsed(present)
+    with _initialized():
+        cfg = compose("config", present, return_hydra_config=True)
     names = choices(cfg.hydra)
     with open_dict(cfg):
         del cfg["hydra"]
+    refuse_unread(cfg, overrides)
     return cfg, names
+
+
+def planned(cfg: DictConfig, names: Mapping[str, str], overrides: Sequence[str]) -> "Plan":
+    """Return the plan of a run that the command line composed.
+
+    Raise UserError for every fault that can be found without reading data, also of table and figures.
+    """
+    from runner.columns import check_columns
+    from runner.figure.drawing import Drawing
+    from runner.plan import Plan, build_chosen
+
+    refuse_unread(cfg, overrides)
+    plan = Plan.of(cfg, names)
+    drawings = build_chosen(cfg.figure, Drawing, "figure", plan.source)
+    asked = any(override.startswith("table.columns=") for override in overrides)
+    check_columns(plan, list(cfg.table.columns), drawings, asked)
+    return plan
+
+
+def options(overrides: list[str]) -> dict[str, list[str]]:
+    """Return the options of every group, with those of the search path that the overrides give.
+
+    A leading underscore marks a shared part, which is no option.
+    """
+    with _initialized():
+        loader = GlobalHydra.instance().config_loader()
+        groups = [*loader.list_groups(""), "hydra/launcher"]
+        found = {group: loader.get_group_options(group, None, "config", overrides) for group in groups}
+    listed = {group: [name for name in names if name[0] != "_"] for group, names in found.items()}
+    return {group: names for group, names in listed.items() if names}
 
 
 def jobs(overrides: list[str]) -> list[list[str]]:
@@ -27,14 +80,60 @@ def jobs(overrides: list[str]) -> list[list[str]]:
 
     An override counts if it is the last of its option. Those of a preset come before the given ones.
     """
-    parse = OverridesParser.create().parse_overrides
-    given = parse(renamed(overrides))
+    given = _parsed(renamed(overrides))
     single = [str(each.input_line) for each in given if not each.is_sweep_override()]
-    with initialize_config_module("conf", version_base="1.3"):
+    with _initialized():
         preset = compose("config", single, return_hydra_config=True).hydra.sweeper.params or {}
-    swept = parse([f"{option}={values}" for option, values in preset.items()])
+    swept = _parsed([f"{option}={values}" for option, values in preset.items()])
     found = {each.get_key_element(): _values(each) for each in (*swept, *given)}
     return [list(job) for job in product(*found.values())]
+
+
+def trusting(arguments: list[str]) -> AbstractContextManager[None]:
+    """Return a context in which Hydra calls what its own configuration names, and nothing else.
+
+    Raise UserError if the configuration names what it may not (see `runner.targets`). Hydra composes it
+    again, and says what else is wrong with it.
+    """
+    given = [argument for argument in arguments if argument[:1] != "-"]
+    try:
+        parsed = _parsed(given)
+        with _initialized():
+            overrides = [str(each.input_line) for each in parsed if _decides_hydra(each)]
+            cfg = compose("config", overrides, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException):
+        return nullcontext()
+    targets = list(of_hydra(OmegaConf.to_container(cfg.hydra)))
+    allow = getattr(hydra.utils, "execution_whitelist", None)  # since Hydra 1.4
+    return nullcontext() if allow is None else cast(AbstractContextManager[None], allow(targets))
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    """Return the overrides in Hydra's terms. Raise UserError if a group is given anything but names."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for each in parsed:
+        value = None if each.is_sweep_override() else each.value()
+        folder = FOLDER / each.key_or_group
+        if isinstance(value, list) and folder.is_dir() and not all(map(_is_name, value)):
+            names = ", ".join(sorted(path.stem for path in folder.glob("[!_]*.yaml")))
+            raise UserError(f"{each.input_line}: a group takes names of options: choose from {names}")
+    return parsed
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str | QuotedString)
+
+
+def _decides_hydra(override: Override) -> bool:
+    """Return whether an override may decide Hydra's own configuration: it does, or chooses a group."""
+    option = override.get_key_element()
+    return not override.is_sweep_override() and ("." not in option or "hydra." in option)
+
+
+@contextmanager
+def _initialized() -> Iterator[None]:
+    with initialize_config_module("conf", **BASE):
+        yield
 
 
 def _values(override: Override) -> list[str]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from hydra.core.utils import env_override
@@ -10,7 +10,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from data.errors import ComponentError, UserError
+from runner.arguments import HELP, refuse_flags
 from runner.foreign import blamed, located
+from runner.signals import ENDING, Ended
 from runner.wording import reworded
 
 # Hydra's variable, by which users ask for tracebacks; and ours, which keeps their wish while Hydra's is
@@ -18,14 +20,33 @@ from runner.wording import reworded
 HYDRA, WISH = "HYDRA_FULL_ERROR", "UNLEARN_FULL_ERROR"
 
 
+# Told below the help of every command that composes a configuration.
+OPTIONS = "Options are those of a run: python -m runner --help names their choices."
+
+
+def command(main: Callable[[list[str]], None], about: str | None, flags: Collection[str] = ()) -> None:
+    """Run `main` on the arguments of the process, or print `about` if they ask for help.
+
+    Arguments are options of a run, and the `flags` of the command.
+    """
+    arguments = sys.argv[1:]
+    with exit_with_message():
+        if set(HELP) & set(arguments):
+            print(f"{about}\n{OPTIONS}")
+        else:
+            refuse_flags(arguments, flags)
+            main(arguments)
+
+
 @contextmanager
 def exit_with_message() -> Iterator[None]:
     """Exit with a sentence and code 1 if the body raises an error that `message_of` has a sentence for.
 
-    With HYDRA_FULL_ERROR=1 every error keeps its traceback.
+    If a signal ends the body, the code is that of `Ended`. With HYDRA_FULL_ERROR=1 every error keeps its
+    traceback.
     """
     wanted = wants_traceback()
-    with env_override({HYDRA: "1", WISH: str(int(wanted))}):
+    with env_override({HYDRA: "1", WISH: str(int(wanted))}), ENDING.handling():
         try:
             yield
         except Exception as error:
@@ -33,8 +54,9 @@ def exit_with_message() -> Iterator[None]:
             if text is None:
                 raise
             sys.exit(f"error: {text}")
-        except KeyboardInterrupt:
-            sys.exit("interrupted: finished stages are kept, and the same command goes on from there")
+        except Ended as end:
+            print(f"\n{end}", file=sys.stderr, flush=True)
+            sys.exit(end.code)
 
 
 def wants_traceback() -> bool:

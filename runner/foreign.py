@@ -53,8 +53,12 @@ def _is_foreign(frame: FrameType) -> bool:
     path = Path(frame.f_code.co_filename)
     if not path.is_file() or _below(path, OURS):
         return False
-    library = bool(INSTALLED & set(path.parts)) or _below(path, STANDARD)
-    return _component(frame) is not None or not library
+    return _component(frame) is not None or not is_library(path)
+
+
+def is_library(path: Path) -> bool:
+    """Return whether a file belongs to Python or to an installed distribution."""
+    return bool(INSTALLED & set(path.parts)) or _below(path, STANDARD)
 
 
 def _below(path: Path, folders: list[Path]) -> bool:

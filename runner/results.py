@@ -39,8 +39,8 @@ class Result:
     """The outcome of one run.
 
     `scores`, `costs`, `weights` (checksums) and `provenance` are keyed by the name of a role.
-    `names` are the chosen options by group, `setting` and `cells` (by role) identify lines (see
-    `Line`), and `status` is "done" or "diverged". A diverged run has no scores.
+    `names` are the chosen options by group, `titles` the words for them, `setting` and `cells` (by role)
+    identify lines (see `Line`), and `status` is "done" or "diverged". A diverged run has no scores.
 
     `references` holds, by seed, the weights, scores and costs of the other retrained models; a score
     that compares is with the retrained model of this run. `cell_scores` belong to all seeds of the cell.
@@ -72,6 +72,7 @@ class Result:
     drawn: bool = False
     reference_from: str | None = None
     also: list[list[str]] = field(default_factory=list)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     def line(self, role: Role) -> Line:
         """Return the line of the table that the model of a role belongs to."""

@@ -11,8 +11,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from conf import Until
+from runner.compose import planned
+from runner.ending import last_lines
 from runner.errors import exit_with_message, message_of, wants_traceback
-from runner.naming import choices
+from runner.naming import choices, folder_of
 from runner.report import Report, show
 
 # Files that a job of a sweep leaves in its folder, to be read at the end of the sweep.
@@ -26,21 +28,21 @@ def execute(cfg: DictConfig) -> None:
     the other jobs go on; the sweep fails when all are done.
     """
     from runner.pipeline import run  # imports torch, which launching a sweep does without
-    from runner.plan import Plan
 
     hydra = HydraConfig.get()
     overrides = OmegaConf.to_container(hydra.overrides.task)  # with the ${…} that they have
     assert isinstance(overrides, list)
     if hydra.mode is RunMode.RUN:
         with exit_with_message():  # before Hydra, which would print the overrides of a failed job first
-            result = run(Plan.of(cfg, choices(hydra)), overrides)
-        if result is not None:
-            table = Report([result], cfg.table.columns).terminal()
-            print(f"\n{result.name}, seed {result.seed}\n\n{table}")
+            result = run(planned(cfg, choices(hydra), overrides), overrides)
+            if result is not None:
+                table = Report([result], cfg.table.columns).terminal()
+                print(f"\n{result.name}, seed {result.seed}\n\n{table}")
+                print(last_lines(result, cfg.paths.root, overrides))
         return
     folder = Path(hydra.runtime.output_dir)
     try:
-        plan = Plan.of(cfg, choices(hydra))
+        plan = planned(cfg, choices(hydra), overrides)
         (folder / NAME).write_text(plan.name)
         run(plan, overrides)
     except Exception as error:
@@ -52,6 +54,11 @@ def execute(cfg: DictConfig) -> None:
 
 class TableAfterSweep(Callback):
     """Prints the tables of a sweep when its last job is done, on the machine that launched it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse an empty root, below which Hydra would make the folders of the sweep."""
+        with exit_with_message():  # Hydra turns an exception of a callback into a warning
+            folder_of("paths.root", config.paths.root)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of every name in the sweep, and exit with 1 if a job failed."""

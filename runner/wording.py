@@ -17,7 +17,13 @@ FOLDER = Path(conf.__file__).parent
 Table = Sequence[tuple[str, str]]
 
 # The cure of what cannot be parsed.
-QUOTE = "close brackets and quotes, and quote a value with signs or spaces, as in \"name='a b'\""
+QUOTE = (
+    "close brackets and quotes, and quote a value with signs, spaces or letters beyond a to z, as in "
+    "\"name='a b'\""
+)
+
+# Hydra 1.4 puts the place of an override before what is wrong with it.
+PLACE = re.compile(r"Error when parsing index: [^\n]*\n")
 
 # A message as a whole, and the sentence for it, in which `\1` is the first group of the pattern.
 SENTENCES: Table = (
@@ -35,7 +41,7 @@ SENTENCES: Table = (
         r"\1=\2 has several values: write -m \1=\2 for a sweep, or \1=[\2] for a list",
     ),
     (
-        r"Error merging override [+]*([^=\n]*)=\[[^\n]*\nCannot merge DictConfig",
+        r"Error merging override [+]*([^=\n]*)=\[[^\n]*\nCannot merge (?:DictConfig|incompatible)",
         r"\1 holds several options: set them one by one, by their names",
     ),
     (
@@ -55,7 +61,7 @@ SENTENCES: Table = (
         rf"cannot read the arguments at '\1': {QUOTE}",
     ),
     (
-        r"In '(.*?)': Could not override '(.*?)'. No match",
+        r"In '(.*?)': (?:Could not override|Invalid Defaults List override) '/?([\w/@.]+)",
         r"\1.yaml overrides \2, which no defaults choose: remove `override`, or correct the name",
     ),
     (
@@ -152,7 +158,7 @@ def reworded(error: Exception) -> str | None:
         return _yaml(mark, str(getattr(error, "problem", "")))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         return _unknown_choice(error, str(error.missing_cfg_file))
-    text, cause = str(error), error.__cause__
+    text, cause = PLACE.sub("", str(error)), error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         if text.startswith("Could not override"):
             return _unknown_option(cause)
@@ -196,7 +202,7 @@ def _unknown_choice(error: MissingConfigException, path: str) -> str:
     asked = re.match(r"In '(.*?)'", text)
     file = "" if asked is None or asked[1].endswith("config") else f"{asked[1]}.yaml: "
     off = f", or {OFF[group]} for none" if group in OFF and name.lower() in NOTHING else ""
-    unknown = f"{file}there is no {group}={name}{_suggestion(name, options)}"
+    unknown = f"{file}there is no {group}={name}{suggestion(name, options)}"
     return f"{unknown}: choose from {', '.join(options)}{off}"
 
 
@@ -217,12 +223,12 @@ def _unknown_option(error: OmegaConfBaseException) -> str:
     if group in UNCHOSEN and not known:
         return f"{key} has no meaning yet: choose one first: {UNCHOSEN[group]}"
     if group:
-        return f"there is no {key}{_suggestion(name, known)}: {group} has {', '.join(known)}"
+        return f"there is no {key}{suggestion(name, known)}: {group} has {', '.join(known)}"
     if below := [f"{at}.{name}" for at in known if _holds(parent[at], name)]:
         return f"there is no {key}: did you mean {' or '.join(below)}?"
     groups = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name[0] != "_"}
     known = sorted({*known, *groups} - {"hydra"})
-    return f"there is no {key}{_suggestion(name, known)}: there are {', '.join(known)}"
+    return f"there is no {key}{suggestion(name, known)}: there are {', '.join(known)}"
 
 
 def _holds(node: Any, name: str) -> bool:
@@ -238,7 +244,7 @@ def _several_options(error: OmegaConfBaseException) -> str:
     return f"{key} holds several options: set {' or '.join(options)}"
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """Return a question that names the most similar of the known names, if one is similar."""
     similar = get_close_matches(name.lower(), known, n=1)
     return f" (did you mean {similar[0]}?)" if similar else ""

@@ -28,8 +28,8 @@ def fresh(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_run_prints_one_table_is_quiet_besides_and_imports_only_what_it_uses(tmp_path: Path) -> None:
     program = (
         "import sys; sys.argv=['runner', *sys.argv[1:]]\n"
-        "from runner.__main__ import main\n"
-        "main()\n"
+        "from runner.__main__ import cli\n"
+        "cli()\n"
         "print([m for m in ('torchvision','wandb','sklearn.datasets') if m in sys.modules])"
     )
     command = ["-c", program, *QUICK, f"paths.root={tmp_path}"]
@@ -117,7 +117,7 @@ def test_the_report_renders_what_is_stored(tmp_path: Path) -> None:
     assert runner(f"paths.root={tmp_path}", "name=mine").returncode == 0
     done = run_module("runner.report", f"paths.root={tmp_path}", "name=mine")
     assert done.returncode == 0 and "finetune" in done.stdout
-    assert "| finetune" in (tmp_path / "tables" / "mine.md").read_text()
+    assert "| fine-tuning" in (tmp_path / "tables" / "mine.md").read_text()
     done = run_module("runner.report", f"paths.root={tmp_path}", "name=other")
     assert done.returncode == 1 and "there are: ['mine']" in done.stderr
     assert "Traceback" not in done.stderr
@@ -127,7 +127,7 @@ def test_a_method_is_two_files(tmp_path: Path) -> None:
     """A method dropped into a folder outside the project."""
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "conf" / "method" / "halve_head.yaml").write_text(
-        "_target_: halve_head.HalveHead\nfactor: 0.5\n"
+        "_target_: halve_head.HalveHead\n_title_: halved head\nfactor: 0.5\n"
     )
     (tmp_path / "halve_head.py").write_text(
         "from dataclasses import dataclass\n"
@@ -150,6 +150,7 @@ def test_a_method_is_two_files(tmp_path: Path) -> None:
     assert "halve_head" in done.stdout
     (result,) = results_in(tmp_path / "out")
     assert result.names["method"] == "halve_head"
+    assert result.titles["method"] == "halved head"
     assert result.scores["unlearned"] != result.scores["original"]
     wrong = runner(search, "method=halve_head", "method.factor=x", out, PYTHONPATH=str(tmp_path))
     assert wrong.returncode == 1 and "method.factor" in wrong.stderr
@@ -182,7 +183,13 @@ def told(
         (["scenario.classes=[[3]]"], "one list of single values"),
         (["table.published=nowhere"], "table.published=nowhere is not in"),
         (["table.seeds=0"], "table.seeds=0"),
-        (["evaluation.reference._target_=methods.amnesiac.Amnesiac"], "add recorder=[batch_updates]"),
+        (
+            [
+                "evaluation.reference._target_=methods.amnesiac.Amnesiac",
+                "+evaluation.reference={strength:1,target:0}",
+            ],
+            "add recorder=[batch_updates]",
+        ),
         (["dataset.std=[nan]"], "dataset.std=[nan]: it must be"),
         (["model.input_size=5"], "needs 6 pixels"),
         (["model.widths=[4,0]"], "model.widths=[4, 0]: it must be at least 1"),
@@ -253,9 +260,8 @@ def test_the_full_error_is_shown_on_request(tmp_path: Path) -> None:
 def test_help_loads_nothing_heavy() -> None:
     program = (
         "import sys; sys.argv=['runner','--help']\n"
-        "from runner.__main__ import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
+        "from runner.__main__ import cli\n"
+        "cli()\n"
         "print([m for m in ('torch','torchvision','wandb','sklearn','pandas') if m in sys.modules])"
     )
     done = fresh("-c", program)

@@ -1,8 +1,10 @@
-"""python -m runner.doctor [option=value …]"""
+"""python -m runner.doctor [option=value …]
 
-import sys
+Before a run or a sweep: what it costs, and what its numbers can tell. The original is trained if it is
+not stored.
+"""
 
-from runner.errors import exit_with_message
+from runner.errors import command
 
 
 def main(overrides: list[str]) -> None:
@@ -41,5 +43,4 @@ def _first(override: str) -> str:
 
 
 if __name__ == "__main__":
-    with exit_with_message():
-        main(sys.argv[1:])
+    command(main, __doc__)

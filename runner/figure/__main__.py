@@ -1,13 +1,14 @@
-"""python -m runner.figure [option=value …]"""
+"""python -m runner.figure name=digits_small_cnn_whole_class [figure=[scores,curves]]
 
-import sys
-from pathlib import Path
+Draw the stored results of a name, and write the pictures to <paths.root>/figures.
+"""
 
+from data.disk import replacing
 from data.sources import Source
-from runner.errors import exit_with_message
+from runner.errors import command
 from runner.figure.drawing import Drawing
 from runner.figure.runs import Runs
-from runner.naming import run_name
+from runner.naming import folder_of, run_name
 from runner.report import Report
 from runner.results import Results
 
@@ -18,7 +19,7 @@ def main(overrides: list[str]) -> None:
     from runner.plan import build, build_chosen
 
     cfg, names = composed(overrides)
-    name, root = run_name(cfg.name, names), Path(cfg.paths.root)
+    name, root = run_name(cfg.name, names), folder_of("paths.root", cfg.paths.root)
     source = build(cfg.dataset, Source, "dataset")
     drawings = build_chosen(cfg.figure, Drawing, "figure", source)
     runs = Runs(Report(Results(root / "results").named(name), list(cfg.table.columns)), root)
@@ -27,10 +28,10 @@ def main(overrides: list[str]) -> None:
         figure = drawing.draw(runs)
         for suffix in ("png", "svg"):
             path = root / "figures" / f"{name}_{kind}.{suffix}"
-            figure.savefig(path, dpi=150)
+            with replacing(path) as scratch:
+                figure.savefig(scratch, dpi=150, format=suffix)
             print(path)
 
 
 if __name__ == "__main__":
-    with exit_with_message():
-        main(sys.argv[1:])
+    command(main, __doc__)

@@ -1,8 +1,9 @@
-"""python -m runner.report [option=value …]"""
+"""python -m runner.report name=digits_small_cnn_whole_class [table.columns=[test_accuracy]]
 
-import sys
+Print the table of the stored results of a name, and write it to <paths.root>/tables.
+"""
 
-from runner.errors import exit_with_message
+from runner.errors import command
 from runner.naming import run_name
 from runner.report import show
 
@@ -16,5 +17,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with exit_with_message():
-        main(sys.argv[1:])
+    command(main, __doc__)

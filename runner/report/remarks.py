@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 import conf
 from data.meanings import meaning
-from runner.published import Published, notes
+from runner.published import Published, comparable, notes
 from runner.report.cells import Estimates
 from runner.report.compare import Comparisons
 from runner.report.text import OFFICIAL
@@ -64,7 +64,7 @@ def remarks(
     found += [f"{name} has no score: {reason}" for name, reason in undefined.items()]
     found += _of_models(results, labels)
     found += _of_references(results)
-    found += _of_conditions(results)
+    found += _of_conditions(results, labels)
     if absent:
         found.append(f"no run has these columns: {', '.join(sorted(absent))}")
     return found
@@ -96,8 +96,9 @@ def interval_remarks(
     return found + [f"an interval rests on a single difference where it is over {each}" for each in few]
 
 
-def published_remarks(published: Published, shown: Published) -> list[str]:
+def published_remarks(published: Published, results: list[Result]) -> list[str]:
     """Return the remarks on a paper's numbers: in what their lines differ, and which are not shown."""
+    shown = comparable(published, results)
     found = notes(shown)
     if len(shown) < len(published):
         others = {f"{each.dataset}, {each.model}" for key, each in published.items() if key not in shown}
@@ -128,13 +129,13 @@ def verdict_remarks(
     ]
 
 
-def glossary(results: Iterable[Result], columns: Sequence[str]) -> list[str]:
-    """Return one sentence for each column whose meaning a result tells."""
+def glossary(results: Iterable[Result], columns: Mapping[str, str]) -> list[str]:
+    """Return one sentence for each column whose meaning a result tells; columns map to their heads."""
     about = {name: said for result in results for name, said in result.about.items()}
     found = []
-    for column in columns:
+    for column, head in columns.items():
         if (said := meaning(column, about)) is not None:
-            found.append(f"{column}: {said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})")
+            found.append(f"{head}: {said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})")
     if any(OFFICIAL in column for column in columns):
         found.append("†: as a paper's code computes it, quirks included; it has no verdict")
     return found
@@ -167,9 +168,9 @@ def _of_references(results: list[Result]) -> list[str]:
     return []
 
 
-def _of_conditions(results: list[Result]) -> list[str]:
+def _of_conditions(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
     """Return a remark for every condition in which models or scores differ, with those of each."""
-    made = [each for result in results for each in _made(result)]
+    made = [each for result in results for each in _made(result, labels)]
     found = []
     for condition, words in CONDITIONS.items():
         by_value: dict[str, dict[str, None]] = {}
@@ -183,13 +184,13 @@ def _of_conditions(results: list[Result]) -> list[str]:
     return found
 
 
-def _made(result: Result) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _made(result: Result, labels: Mapping[Line, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the conditions in which the scores, the models and the other references were made."""
     for name, conditions in result.provenance.items():
-        yield ROLE[name].label.format(name=result.variant) if name in ROLE else "scores", conditions
+        yield labels[result.line(ROLE[name])] if name in ROLE else "scores", conditions
     for each in result.references.values():
         if "provenance" in each:
-            yield REFERENCE.label, each["provenance"]
+            yield labels[result.line(REFERENCE)], each["provenance"]
 
 
 def _some(names: list[str]) -> str:

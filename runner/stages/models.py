@@ -10,7 +10,7 @@ from data.disk import save_tensors
 from data.errors import UserError
 from data.streams import Streams
 from methods.base import Method
-from methods.training.loop import require_finite
+from methods.training.divergence import require_finite
 from runner.stages.workspace import Workspace
 from runner.store import Artefact
 

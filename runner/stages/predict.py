@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from data.disk import save_tensors
 from data.requests import Request
 from methods.base import Method
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from metrics.predictions import Predictions, by_part, predict
 from models.precision import Precision
 from runner.plan import identities

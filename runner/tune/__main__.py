@@ -1,9 +1,10 @@
-"""python -m runner.tune [option=value …] tune.validation={option:value}"""
+"""python -m runner.tune [option=value …] tune.validation={option:value}
 
-import sys
+Search the options of every method of the command, and write the best to conf/tuned.
+"""
 
 from data.errors import UserError
-from runner.errors import exit_with_message
+from runner.errors import command
 
 
 def main(overrides: list[str]) -> None:
@@ -28,5 +29,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with exit_with_message():
-        main(sys.argv[1:])
+    command(main, __doc__)

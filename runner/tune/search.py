@@ -10,7 +10,7 @@ from conf import Tune, Until
 from data.component import plain
 from data.errors import UserError
 from data.meanings import meaning
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from metrics.metric import Better, Metric
 from runner.compose import composed
 from runner.pipeline import run

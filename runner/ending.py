@@ -1,0 +1,27 @@
+"""The last lines of a run: where its row and its table are, and a command to try next."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.results import Result
+
+DEFAULT_ROOT = "outputs"
+
+
+def last_lines(result: Result, root: str, overrides: Sequence[str]) -> str:
+    """Return where the row of a run is, and the commands for its table and for more seeds."""
+    elsewhere = [] if root == DEFAULT_ROOT else [_option("paths.root", root)]
+    table = shlex.join([_option("name", result.name), *elsewhere])
+    again = shlex.join(["seed=0,1,2", *(each for each in overrides if not each.startswith("seed="))])
+    return (
+        f"row:   {Path(root) / 'results' / result.name / result.key}.json\n"
+        f"table: python -m runner.report {table}\n"
+        f"next:  python -m runner -m {again}   # three seeds give intervals; add method=a,b to compare"
+    )
+
+
+def _option(name: str, value: str) -> str:
+    """Return an option as Hydra reads it: a value of other than plain characters in quotes."""
+    return f"{name}={value}" if re.fullmatch(r"[\w./-]+", value, re.ASCII) else f"{name}='{value}'"
