@@ -44,19 +44,33 @@ def read(name: str) -> Published:
     of `Printed`. After a change of a file, `sha256sum *.csv > SHA256SUMS` in its folder writes the
     checksums anew.
     """
+    return {
+        (line["line"], line["role"], line["metric"]): Printed(
+            float(line["value"]), line["dataset"], line["model"], line["note"]
+        )
+        for line in read_cells(name)
+    }
+
+
+def read_cells(name: str) -> list[dict[str, str]]:
+    """Return the lines of `results/published/<name>.csv` as printed (see `read`)."""
     path = FOLDER / f"{name}.csv"
     if not path.is_file():
         there = sorted(path.stem for path in FOLDER.glob("*.csv"))
         raise UserError(f"table.published={name} is not in {FOLDER}: choose from {there}")
     _check(path)
     with path.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return {
-        (line["line"], line["role"], line["metric"]): Printed(
-            float(line["value"]), line["dataset"], line["model"], line["note"]
+        return list(csv.DictReader(file))
+
+
+def _check(path: Path) -> None:
+    sums = path.with_name(SUMS)
+    line = f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}"
+    if not sums.is_file() or line not in sums.read_text().splitlines():
+        raise UserError(
+            f"{path} differs from its checksum: if you changed it, write the checksums anew with "
+            f"(cd {path.parent} && sha256sum *.csv > {SUMS}); if not, it is damaged: git checkout it"
         )
-        for line in lines
-    }
 
 
 def comparable(published: Published, results: Iterable[Result]) -> Published:
@@ -72,13 +86,3 @@ def notes(published: Published) -> list[str]:
         if each.note:
             found.setdefault(each.note, {})[line] = None
     return [f"the paper's {', '.join(lines)}: {note}" for note, lines in found.items()]
-
-
-def _check(path: Path) -> None:
-    sums = path.with_name(SUMS)
-    line = f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}"
-    if not sums.is_file() or line not in sums.read_text().splitlines():
-        raise UserError(
-            f"{path} differs from its checksum: if you changed it, write the checksums anew with "
-            f"(cd {path.parent} && sha256sum *.csv > {SUMS}); if not, it is damaged: git checkout it"
-        )

@@ -148,14 +148,6 @@ class Meter:
             yield
         self.cost.seconds -= self._now() - started
 
-    @contextmanager
-    def compiling(self) -> Iterator[None]:
-        """Count the time of the body as compilation, and leave its memory out of the cost."""
-        started = self._now()
-        with self.paused():
-            yield
-        self.cost.compile_seconds += self._now() - started
-
     def state_dict(self) -> State:
         """Return the cost so far."""
         seconds, peak = self.elapsed(), self._memory.peak()
@@ -169,6 +161,14 @@ class Meter:
             setattr(self.cost, name, value)
         self._memory.load(self.cost.peak_bytes)
         self._started = self._now()
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Count the time of the body as compilation, and leave its memory out of the cost."""
+        started = self._now()
+        with self.paused():
+            yield
+        self.cost.compile_seconds += self._now() - started
 
     def __enter__(self) -> "Meter":
         self._memory = _Memory(self.device)

@@ -55,7 +55,8 @@ class Page:
         shown = self._table("", lines, self._columns, self._cell)
         gap = self._table(corner, others, compared, self._gap)
         parts = [*shown.text, *gap.text]
-        if published := comparable(report.published, report.results):
+        published = comparable(report.published, report.results)
+        if published:
             estimates = values(report.cells)
             heads, body = beside(style, report.results, estimates, published, report.title)
             parts.append(style.table(heads, body, "Our numbers, and the paper's in brackets."))
@@ -75,11 +76,10 @@ class Page:
         told = remarks(report.results, self._named, report.most, absent)
         told += self._on_order(others) + self._on_width(scores, gaps)
         kept = [column for column in self._columns if column not in scores]
-        whole = {name for result in report.results for name in result.cell_scores}
-        told += interval_remarks(report.estimates, report.lines(), set(kept) - whole)
+        told += interval_remarks(report.estimates, set(report.lines()), set(kept) - report.cell_scores)
         told += verdict_remarks(report.comparisons, set(others), compared)
         told += glossary(report.results, self._heads(kept))
-        return told + published_remarks(report.published, report.results)
+        return told + published_remarks(report.published, comparable(report.published, report.results))
 
     def _on_order(self, others: list[Line]) -> list[str]:
         """Return the remark on the order of the lines, if it says something."""

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 import conf
 from data.meanings import meaning
-from runner.published import Published, comparable, notes
+from runner.published import Published, notes
 from runner.report.cells import Estimates
 from runner.report.compare import Comparisons
 from runner.report.text import OFFICIAL
@@ -96,9 +96,8 @@ def interval_remarks(
     return found + [f"an interval rests on a single difference where it is over {each}" for each in few]
 
 
-def published_remarks(published: Published, results: list[Result]) -> list[str]:
+def published_remarks(published: Published, shown: Published) -> list[str]:
     """Return the remarks on a paper's numbers: in what their lines differ, and which are not shown."""
-    shown = comparable(published, results)
     found = notes(shown)
     if len(shown) < len(published):
         others = {f"{each.dataset}, {each.model}" for key, each in published.items() if key not in shown}

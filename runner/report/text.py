@@ -113,7 +113,7 @@ def beside(
     """
     ours: dict[str, dict[str, Line]] = {}
     names: dict[str, str] = {}
-    of = {name: printed for (name, _, _), printed in published.items()}
+    of = {key[0]: printed for key, printed in published.items()}
     for result in results:
         if result.variant in of and not of[result.variant].is_of(result):
             continue
