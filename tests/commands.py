@@ -80,6 +80,7 @@ def commands(page: Path, line: str) -> Iterator[Command]:
         words = words[2:] if words[:2] == ["uv", "run"] else words
         kept = [word for word in words if not OWN.search(word)]
         if kept:
+            kept[0] = Path(kept[0]).name  # of an environment's bin
             yield Command(page.name, part, variables, kept)
 
 
