@@ -24,7 +24,7 @@ OWN = re.compile(r"…|<\w+>")
 
 @dataclass(frozen=True)
 class Command:
-    """A command: the variables that stand before it, and its words without those that a reader fills in."""
+    """A command: the variables before it, and its words without those that a reader fills in."""
 
     page: str
     text: str

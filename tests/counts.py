@@ -1,7 +1,7 @@
 """python -m tests.counts
 
-Write the counts of verdicts on the papers' printed numbers into docs/papers.md, from the committed results:
-the table of `python -m runner.report papers`. README.md gets its last line, as a sentence.
+Write the counts of verdicts on the papers' printed numbers into docs/papers.md, by the committed results
+(the table of `python -m runner.report papers`), and their sums into README.md.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,8 @@ def sentence() -> str:
     """Return the counts over all papers as one sentence."""
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table().splitlines()]
     (_, _, *words), (_, cells, *counts) = lines[0], lines[-1]
-    found = [f"{count} {word}" for word, count in zip(words, counts, strict=True)]
-    return f"Of the {cells} numbers that the papers' tables print: {', '.join(found)}.\n"
+    found = [f"{count} *{word}*" for word, count in zip(words, counts, strict=True)]
+    return f"Verdicts on the {cells} numbers that the papers' tables print: {', '.join(found)}.\n"
 
 
 # The pages, and what is written between their marks.

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,9 +12,8 @@ from runner.arguments import arranged
 from runner.compose import composed, jobs, planned
 from runner.store.__main__ import _parser as of_store
 from tests.commands import PAGES, Command, all_commands, blocks, files
-from tests.counts import COMMAND
+from tests.counts import COMMAND, written
 from tests.counts import PAGES as COUNTED
-from tests.counts import written
 from tests.forked import ROOT, run_module
 
 # Pages whose commands are run, in their order; those of the others are composed and planned.
@@ -28,8 +26,8 @@ OTHERS = {"pip", "uv", "pytest", "wandb", "eval", "sha256sum", "mkdocs"}
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     if find_spec("mkdocs") is None:
         pytest.skip("needs mkdocs-material and mkdocstrings: uv run has them")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    build = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", *build], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Return the unlearned model on the device" in (tmp_path / "api.html").read_text()
     assert "an experiment runner for" in (tmp_path / "index.html").read_text().lower()
@@ -68,14 +66,14 @@ CHECKS: dict[str, Callable[[list[str]], object]] = {
     "runner": plan_jobs,
     "runner.bench": find_groups,
     "runner.store": of_store().parse_args,
-    "runner.doctor": partial(compose_options),
+    "runner.doctor": compose_options,
     "runner.figure": compose_options,
     "runner.score": compose_options,
     "runner.report": compose_options,
     "runner.report.agreement": compose_options,
     "runner.tracking": compose_options,
     "runner.dashboard": compose_options,
-    "runner.tune": lambda arguments: jobs(arguments),
+    "runner.tune": jobs,
 }
 
 
