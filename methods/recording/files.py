@@ -28,6 +28,9 @@ PENDING = 4
 BLOCK, PAGE = 2**22, 4096
 
 
+Job = Callable[[], None]
+
+
 class Damaged(UserError):
     """A file of a record was altered, or belongs to another record."""
 
@@ -48,7 +51,7 @@ class Writer:
         self.go_on = go_on
         self.lost = False
         self._error: BaseException | None = None
-        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(PENDING)
+        self._jobs: queue.Queue[tuple[Job, Job] | None] = queue.Queue(PENDING)
         self._thread = threading.Thread(target=self._work, name="record", daemon=True)
 
     def __enter__(self) -> "Writer":
@@ -66,24 +69,31 @@ class Writer:
         if kind is None:
             self._raise()
 
-    def do(self, job: Callable[[], None]) -> None:
-        """Queue a job, waiting if the queue is full. Raise the error of an earlier job."""
+    def do(self, job: Job, after: Job = lambda: None) -> None:
+        """Queue a job, waiting if the queue is full. Raise the error of an earlier job.
+
+        `after` follows the job in any case, also if it fails or is left out.
+        """
         self._raise()
-        self._jobs.put(job)
+        self._jobs.put((job, after))
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if self._error is not None or self.lost:
-                continue
-            try:
-                job()
-            except BaseException as error:
-                if self.go_on and says_full(error):
-                    self.lost = True
-                    with suppress(OSError):  # the thread must not die: training waits for its queue
-                        self._give_back()
-                else:
-                    self._error = error
+        while (jobs := self._jobs.get()) is not None:
+            job, after = jobs
+            if self._error is None and not self.lost:
+                self._try(job)
+            after()
+
+    def _try(self, job: Job) -> None:
+        try:
+            job()
+        except BaseException as error:
+            if self.go_on and says_full(error):
+                self.lost = True
+                with suppress(OSError):  # the thread must not die: training waits for its queue
+                    self._give_back()
+            else:
+                self._error = error
 
     def _give_back(self) -> None:
         for file in filter(Path.is_file, self.folder.iterdir()):

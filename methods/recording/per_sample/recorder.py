@@ -28,6 +28,7 @@ from methods.recording.per_sample.layout import (
     shapes_of,
 )
 from methods.recording.per_sample.packing import Packer
+from methods.recording.per_sample.ring import Packed, Ring
 from methods.recording.per_sample.shares import Attribution, coefficients
 from methods.recording.per_sample.sums import SumFile
 from methods.recording.random_mask import Mask, RandomMask
@@ -176,19 +177,18 @@ class PerSample(Recorder):
         entries = EntryIndex(training.split, self.tracked(training.split), index.get("groups"))
         sums = SumFile(training.folder, entries.slot_count, layout.slot_numbers)
         file = EntryFile(training.folder, FACTORS)
+        ring = Ring(layout, self.dtype, self._most_rows(training))
         with Capture(training.model) as capture, self.writer(training.folder) as writer:
             writer.do(sums.open)
             for step in steps:
                 taken, where = capture.take(), entries.where(step.batch.rows)
                 rows = step.batch.rows[where]
                 if len(rows) and not writer.lost:
+                    packed = ring.take(entries.count, len(rows))
                     slots = entries.add(rows, step.number)
-                    packed = packer.pack(step, taken, where, slots)
-                    entries.add_scales(packed.scales)
-                    if layout.slot_numbers:
-                        writer.do(partial(sums.add, slots, packed.sums))
-                    if layout.entry_numbers:
-                        writer.do(partial(file.append, packed.entries))
+                    entries.add_scales(packer.pack(step, taken, where, slots, packed))
+                    job = partial(_write, packed, slots, sums, file)
+                    writer.do(job, after=partial(ring.give_back, packed))
                 taken.clear()  # frees this step's activations before the next step makes new ones
                 yield step
             writer.do(sums.close)
@@ -196,6 +196,10 @@ class PerSample(Recorder):
         shares = torch.tensor(packer.shares.each, dtype=torch.float64)
         about = json.dumps(self._about(training, packer))
         close_record(writer, training.folder, about, index | entries.tensors() | {"shares": shares})
+
+    def _most_rows(self, training: RecordedTraining) -> int:
+        """Return the largest number of tracked rows in a batch."""
+        return min(training.recipe.batch_size, len(self.tracked(training.split)))
 
     def _packer(self, training: RecordedTraining, layout: Layout) -> Packer:
         shares = coefficients(training.recipe, len(training.split), self.attribution)
@@ -227,3 +231,11 @@ class PerSample(Recorder):
                 for name, shape in layout.shapes.items()
             },
         }
+
+
+def _write(packed: Packed, slots: Tensor, sums: SumFile, file: EntryFile) -> None:
+    """Add the numbers of a step to the sums of their slots (n,), and append its entries."""
+    if packed.sums.shape[1]:
+        sums.add(slots, packed.sums)
+    if packed.entries.shape[1]:
+        file.append(packed.entries)

@@ -18,6 +18,7 @@ class SumFile:
     def __init__(self, folder: Path, slots: int, width: int) -> None:
         self._path, self._size = folder / SUMS, 4 * slots * width
         self._sum = np.empty(width, np.float32)
+        self._empty = np.ones(slots, bool)
 
     def open(self) -> None:
         """Create the file, filled with zeros. Raise OSError if the disk has no room for all of it."""
@@ -32,8 +33,12 @@ class SumFile:
         for slot, value in zip(slots.tolist(), values.numpy(), strict=True):
             # Read and write: a mapping of the file would take a page fault for every page of a row.
             place = slot * value.nbytes
-            os.preadv(self._file.fileno(), [self._sum.data], place)
-            self._sum += value
+            if self._empty[slot]:
+                np.add(value, 0, out=self._sum)  # a sum begins at 0, so −0 becomes 0
+                self._empty[slot] = False
+            else:
+                os.preadv(self._file.fileno(), [self._sum.data], place)
+                self._sum += value
             os.pwrite(self._file.fileno(), self._sum.data, place)
 
     def close(self) -> None:
