@@ -91,7 +91,8 @@ class Evaluation:
 class Tracking:
     """Options of W&B.
 
-    `enabled` turns it on. `mode` is online, offline or disabled; null for WANDB_MODE, else offline.
+    `enabled` turns it on. `mode` is online, offline or disabled; null for WANDB_MODE, else offline, but
+    online for an agent of a sweep.
     `salt` changes the ids of the runs, since W&B does not take a deleted id again.
     """
 

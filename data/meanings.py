@@ -6,6 +6,21 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Part of the data: the words for its rows.
+ROWS = {
+    "train_forget": "forgotten training rows",
+    "train_retain": "retained training rows",
+    "test_forget": "forgotten test rows",
+    "test_retain": "retained test rows",
+    "train": "training rows",
+    "test": "test rows",
+}
+
+
+def on_rows(title: str, part: str) -> str:
+    """Return the title of a score on a part of the data, as in "accuracy on test rows"."""
+    return f"{title} on {ROWS[part]}"
+
 
 def key_of(name: str, about: Mapping[str, T]) -> str | None:
     """Return the key of a score's meaning, or None. A number in the name may stand there as `<k>`."""

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from data.meanings import on_rows
 from metrics.evidence import Evidence
 from metrics.metric import Better, Metric, Score, Scores
 from metrics.predictions import FORGET_PARTS, PARTS
+
+# The splits, and the words for them.
+SPLITS = {"train": "training", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,15 @@ class Accuracy(Metric):
                 Better.reference if forgotten else Better.higher,
                 remembers=1 if forgotten else 0,
                 margin=0.02,
+                title=on_rows("accuracy", part),
             )
-        for split in ("train", "test"):
+        for split in SPLITS:
             found[f"{split}_relabelled"] = Score(
                 f"Share of the forgotten {split} rows that are predicted as the new class.",
                 Better.reference,
                 remembers=-1,
                 margin=0.02,
+                title=f"forgotten {SPLITS[split]} rows given the new class",
             )
         return found
 

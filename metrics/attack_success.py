@@ -30,11 +30,13 @@ class AttackSuccess(Metric):
                 Better.lower,
                 remembers=1,
                 margin=0.02,
+                title="success of the attack",
             ),
             "clean_accuracy": Score(
                 "Share of the clean test rows that are classified correctly.",
                 Better.higher,
                 margin=0.02,
+                title="accuracy on clean test rows",
             ),
         }
 

@@ -53,18 +53,22 @@ class Challenge(Metric):
                     "Median over the forgotten rows of the ε at which unlearned and retrained differ.",
                     Better.lower,
                     "nats",
+                    title="median ε of the forgotten rows",
                 ),
                 "epsilon_capped": Score(
                     "Share of the forgotten rows with ε = 50: the two kinds of models are told apart.",
                     Better.lower,
+                    title="forgotten rows with the largest ε",
                 ),
                 "forgetting_quality": Score(
                     "Mean mark of the forgotten rows: 1 for ε below ½, and half of it per further ½.",
                     Better.higher,
+                    title="forgetting quality",
                 ),
                 "forgetting_score": Score(
                     "Forgetting quality times the accuracies on retained and test rows, over retrained.",
                     Better.higher,
+                    title="forgetting score",
                 ),
             }
         )

@@ -45,7 +45,8 @@ class ChallengeOfficial(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Forgetting quality as the challenge's published code computes it."
-        return with_nulls({"forgetting_quality_official": Score(says, Better.higher)})
+        title = "forgetting quality, as published code has it"
+        return with_nulls({"forgetting_quality_official": Score(says, Better.higher, title=title)})
 
     def __call__(self, evidence: Evidence) -> Scores:
         return with_null(self._compared, evidence.population)

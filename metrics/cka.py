@@ -31,7 +31,9 @@ class Cka(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Likeness of the representations of the {part} rows to the retrained model's."
-        return for_parts("cka", says, Better.higher, self.parts, "share", None)
+        return for_parts(
+            "cka", Score(says, Better.higher, title="likeness to retrained (CKA)"), self.parts
+        )
 
     def __call__(self, evidence: Evidence) -> Scores:
         own, reference = evidence.features.own, evidence.features.reference

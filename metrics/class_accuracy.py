@@ -20,7 +20,11 @@ class ClassAccuracy(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Share of the test rows of class k that are classified correctly."
-        return {"class_<k>_accuracy": Score(says, Better.reference, margin=0.02)}
+        return {
+            "class_<k>_accuracy": Score(
+                says, Better.reference, margin=0.02, title="accuracy of class <k>"
+            )
+        }
 
     def __call__(self, evidence: Evidence) -> Scores:
         labels = evidence.predictions.labels["test"]

@@ -18,39 +18,40 @@ from metrics.metric import Better, Metric, Score, Scores, for_parts
 from metrics.predictions import Predictions
 from metrics.statistics.divergences import distance, jensen_shannon, kullback_leibler
 
-# Name: meaning, direction, unit and margin.
-MEANINGS: Mapping[str, tuple[str, Better, str, float | None]] = {
-    "js": (
+# The meaning of each score, whose `{part}` stands for the part's words.
+MEANINGS: Mapping[str, Score] = {
+    "js": Score(
         "Jensen-Shannon divergence from the retrained model on the {part} rows.",
         Better.lower,
         "nats",
-        0.02,
+        margin=0.02,
+        title="Jensen-Shannon divergence",
     ),
-    "kl": (
+    "kl": Score(
         "KL divergence of the model from the retrained one on the {part} rows; it is not symmetric.",
         Better.lower,
         "nats",
-        None,
+        title="KL divergence",
     ),
-    "activation_distance": (
+    "activation_distance": Score(
         "Euclidean distance between the probabilities of the model and of the retrained one on the "
         "{part} rows.",
         Better.lower,
         "probability",
-        None,
+        title="activation distance",
     ),
-    "activation_distance_l1": (
+    "activation_distance_l1": Score(
         "Sum of absolute differences between the probabilities of the model and of the retrained one on "
         "the {part} rows.",
         Better.lower,
         "probability",
-        None,
+        title="absolute activation distance",
     ),
-    "agreement": (
+    "agreement": Score(
         "Share of the {part} rows for which the model and the retrained one predict the same class.",
         Better.higher,
-        "share",
-        0.02,
+        margin=0.02,
+        title="agreement with retrained",
     ),
 }
 
@@ -65,8 +66,8 @@ class Closeness(Metric):
 
     def about(self) -> Mapping[str, Score]:
         found: dict[str, Score] = {}
-        for name, (says, better, unit, margin) in MEANINGS.items():
-            found |= for_parts(name, says, better, self.parts, unit, margin)
+        for name, score in MEANINGS.items():
+            found |= for_parts(name, score, self.parts)
         return found
 
     def __call__(self, evidence: Evidence) -> Scores:

@@ -39,17 +39,20 @@ class ClosenessOfficial(Metric):
                 "classes, as published code computes it.",
                 Better.lower,
                 unit="nats",
+                title="Jensen-Shannon divergence, as published code has it",
             ),
             "zrf_official": Score(
                 "One minus the reversed Jensen-Shannon divergence from a random model, divided by the "
                 "number of classes, as published code computes it.",
                 Better.reference,
+                title="ZRF, as published code has it",
             ),
             "activation_distance_official": Score(
                 "Root mean square distance between the probabilities of the model and of the retrained "
                 "one, as published code computes it.",
                 Better.lower,
                 unit="probability",
+                title="activation distance, as published code has it",
             ),
         }
 

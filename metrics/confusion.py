@@ -19,7 +19,7 @@ class Confusion(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Test rows by true class (first) and predicted class (second)."
-        return {"confusion": Score(says, Better.reference, unit="rows")}
+        return {"confusion": Score(says, Better.reference, unit="rows", title="confusion")}
 
     def __call__(self, evidence: Evidence) -> Scores:
         predictions = evidence.predictions

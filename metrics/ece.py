@@ -26,7 +26,7 @@ class CalibrationError(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Mean difference between confidence and accuracy on the test rows, in bins of confidence."
-        return {"test_ece": Score(says, Better.lower)}
+        return {"test_ece": Score(says, Better.lower, title="calibration error on test rows")}
 
     def __call__(self, evidence: Evidence) -> Scores:
         predictions = evidence.predictions

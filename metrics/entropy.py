@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from data.meanings import on_rows
 from metrics.evidence import Evidence
 from metrics.metric import Better, Metric, Score, Scores
 
@@ -25,6 +26,7 @@ class Entropy(Metric):
                 f"Mean entropy of the outputs on the {part.replace('_', ' ')} rows.",
                 Better.reference,
                 unit="nats",
+                title=on_rows("entropy", part),
             )
             for part in self.parts
         }

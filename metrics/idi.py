@@ -36,7 +36,7 @@ class Idi(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Share of the original's surplus information about forgotten kinds that is left."
-        return {"idi": Score(says, Better.reference, remembers=1)}
+        return {"idi": Score(says, Better.reference, remembers=1, title="information left (IDI)")}
 
     def __call__(self, evidence: Evidence) -> Scores:
         features = evidence.features

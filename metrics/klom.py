@@ -35,7 +35,7 @@ class Klom(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Mean KL divergence of margins on the forgotten rows, retrained from unlearned."
-        return with_nulls({"klom": Score(says, Better.lower, "nats")})
+        return with_nulls({"klom": Score(says, Better.lower, "nats", title="KLOM")})
 
     def __call__(self, evidence: Evidence) -> Scores:
         return with_null(_compared, evidence.population)

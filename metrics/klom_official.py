@@ -30,7 +30,8 @@ class KlomOfficial(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "KLOM as the authors' code computes it, without the largest margin of each row."
-        return with_nulls({"klom_official": Score(says, Better.lower, "nats")})
+        title = "KLOM, as the authors' code has it"
+        return with_nulls({"klom_official": Score(says, Better.lower, "nats", title=title)})
 
     def __call__(self, evidence: Evidence) -> Scores:
         return with_null(_compared, evidence.population)

@@ -34,7 +34,8 @@ class NearestNeighbours(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Balanced accuracy with which near training rows tell forgotten kinds of test rows."
-        return {"knn_accuracy": Score(says, Better.reference, remembers=1, margin=0.03)}
+        title = "neighbours' accuracy on forgotten kinds"
+        return {"knn_accuracy": Score(says, Better.reference, "share", 1, 0.03, title=title)}
 
     def __call__(self, evidence: Evidence) -> Scores:
         own = evidence.features.own

@@ -39,9 +39,23 @@ class Lira(Metric):
         auc = "Chance that an attack unaware of the unlearning ranks forgotten rows above unseen ones."
         rate = "Share of the forgotten rows that such an attack finds at {} % of false alarms."
         return {
-            "lira_auc": Score(auc, Better.reference, remembers=1, margin=0.03, null=0.5),
-            "lira_tpr_1": Score(rate.format(1), Better.reference, remembers=1, null=0.01),
-            "lira_tpr_01": Score(rate.format(0.1), Better.reference, remembers=1, null=0.001),
+            "lira_auc": Score(
+                auc, Better.reference, remembers=1, margin=0.03, null=0.5, title="LiRA attack (AUC)"
+            ),
+            "lira_tpr_1": Score(
+                rate.format(1),
+                Better.reference,
+                remembers=1,
+                null=0.01,
+                title="found by LiRA at 1 % false alarms",
+            ),
+            "lira_tpr_01": Score(
+                rate.format(0.1),
+                Better.reference,
+                remembers=1,
+                null=0.001,
+                title="found by LiRA at 0.1 % false alarms",
+            ),
         }
 
     def __call__(self, evidence: Evidence) -> Scores:

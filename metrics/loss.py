@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from data.meanings import on_rows
 from metrics.evidence import Evidence
 from metrics.metric import Better, Metric, Score, Scores
 from metrics.predictions import FORGET_PARTS, PARTS
@@ -27,6 +28,7 @@ class Loss(Metric):
                 Better.reference if part in FORGET_PARTS else Better.lower,
                 unit="nats",
                 remembers=-1 if part in FORGET_PARTS else 0,
+                title=on_rows("loss", part),
             )
             for part in self.parts
         }

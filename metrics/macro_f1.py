@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from data.meanings import on_rows
 from metrics.evidence import Evidence
 from metrics.metric import Better, Metric, Score, Scores
 from metrics.predictions import FORGET_PARTS
@@ -27,6 +28,7 @@ class MacroF1(Metric):
                 f"Mean F1 score of the classes on the {part.replace('_', ' ')} rows.",
                 Better.reference if part in FORGET_PARTS else Better.higher,
                 remembers=1 if part in FORGET_PARTS else 0,
+                title=on_rows("mean F1 score", part),
             )
             for part in self.parts
         }

@@ -34,7 +34,9 @@ class MarginDistance(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Mean distance of the margins of unlearned and retrained models on the forgotten rows."
-        return with_nulls({"margin_distance": Score(says, Better.lower, "logits")})
+        return with_nulls(
+            {"margin_distance": Score(says, Better.lower, "logits", title="distance of margins")}
+        )
 
     def __call__(self, evidence: Evidence) -> Scores:
         return with_null(_compared, evidence.population)

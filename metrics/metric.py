@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, ClassVar
 
 from data.component import Component, plain
 from data.contracts import named, returned_scores
 from data.errors import UserError
-from data.meanings import key_of, meaning
+from data.meanings import key_of, meaning, on_rows
 from metrics.evidence import OF_A_CELL, Evidence, Needs
 from metrics.predictions import PARTS, Predictions
 
@@ -38,7 +38,8 @@ class Score:
     `remembers` is the sign of (value − retrained) that means that the model still knows the forgotten
     rows, 0 if neither does. `margin` is the largest difference from the retrained models that counts as
     none; None if no such difference is stated. `null` is the value that retrained models have by the
-    definition of a score of a whole cell; None if it is measured, as the score `<name>_null`.
+    definition of a score of a whole cell; None if it is measured, as the score `<name>_null`. `title`
+    heads the score in reports and figures; without one, its name does.
     """
 
     says: str
@@ -47,6 +48,7 @@ class Score:
     remembers: int = 0
     margin: float | None = None
     null: float | None = None
+    title: str = ""
 
 
 class Metric(Component):
@@ -117,14 +119,16 @@ def glossary(metrics: Sequence[Metric], names: Collection[str]) -> dict[str, dic
     return found
 
 
-def for_parts(
-    name: str, says: str, better: Better, parts: Sequence[str], unit: str, margin: float | None
-) -> dict[str, Score]:
-    """Return the meaning of one score on several parts, `<part>_<name>`; `{part}` in `says` stands for
-    the part's words. It does not tell remembering."""
-    words = {part: part.replace("_", " ") for part in parts}
+def for_parts(name: str, score: Score, parts: Sequence[str]) -> dict[str, Score]:
+    """Return the meaning of one score on several parts, `<part>_<name>`; `{part}` in what it says stands
+    for the part's words, and its title is completed by them."""
     return {
-        f"{part}_{name}": Score(says.format(part=words[part]), better, unit, 0, margin) for part in parts
+        f"{part}_{name}": replace(
+            score,
+            says=score.says.format(part=part.replace("_", " ")),
+            title=on_rows(score.title, part),
+        )
+        for part in parts
     }
 
 

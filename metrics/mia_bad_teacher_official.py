@@ -30,7 +30,8 @@ class MiaBadTeacherOfficial(Metric):
         says = (
             "Share of the forgotten training rows that the attack of Bad Teacher's code calls members."
         )
-        return {"mia_bad_teacher_official": Score(says, Better.reference)}
+        title = "forgotten rows that Bad Teacher's code calls members"
+        return {"mia_bad_teacher_official": Score(says, Better.reference, title=title)}
 
     def __call__(self, evidence: Evidence) -> Scores:
         from sklearn.svm import SVC

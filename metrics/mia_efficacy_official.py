@@ -28,7 +28,8 @@ class MiaEfficacyOfficial(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Share of the forgotten training rows that the attack of SalUn's code calls non-members."
-        return {"mia_efficacy_official": Score(says, Better.reference)}
+        title = "forgotten rows that SalUn's code calls non-members"
+        return {"mia_efficacy_official": Score(says, Better.reference, title=title)}
 
     def __call__(self, evidence: Evidence) -> Scores:
         share = svc_share(evidence.predictions)

@@ -29,7 +29,13 @@ class MiaEntropy(Metric):
         says = "Share of the forgotten training rows that a classifier of the entropy calls members."
         return {
             **meanings("mia_entropy", "the entropy"),
-            "mia_entropy_share": Score(says, Better.reference, remembers=1, margin=0.05),
+            "mia_entropy_share": Score(
+                says,
+                Better.reference,
+                remembers=1,
+                margin=0.05,
+                title="called members by the entropy",
+            ),
         }
 
     def __call__(self, evidence: Evidence) -> Scores:

@@ -37,8 +37,20 @@ class MiaLoss(Metric):
         says = "Share of the forgotten training rows that a classifier of the loss calls"
         return {
             **meanings("mia_loss", "the loss"),
-            "mia_loss_share": Score(f"{says} members.", Better.reference, remembers=1, margin=0.05),
-            "mia_efficacy": Score(f"{says} non-members.", Better.reference, remembers=-1, margin=0.05),
+            "mia_loss_share": Score(
+                f"{says} members.",
+                Better.reference,
+                remembers=1,
+                margin=0.05,
+                title="called members by the loss",
+            ),
+            "mia_efficacy": Score(
+                f"{says} non-members.",
+                Better.reference,
+                remembers=-1,
+                margin=0.05,
+                title="called non-members by the loss (MIA efficacy)",
+            ),
         }
 
     def __call__(self, evidence: Evidence) -> Scores:

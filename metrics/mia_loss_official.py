@@ -43,9 +43,10 @@ class MiaLossOfficial(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Accuracy of the attack of {} code on forgotten training rows and test rows."
+        authors = {"mia_loss_kit_official": "the starting kit's", "mia_loss_scrub_official": "SCRUB's"}
         return {
-            "mia_loss_kit_official": Score(says.format("the starting kit's"), Better.reference),
-            "mia_loss_scrub_official": Score(says.format("SCRUB's"), Better.reference),
+            name: Score(says.format(whose), Better.reference, title=f"accuracy of {whose} attack")
+            for name, whose in authors.items()
         }
 
     def __call__(self, evidence: Evidence) -> Scores:

@@ -30,7 +30,8 @@ class MiaSSDOfficial(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Share of the forgotten training rows that the attack of SSD's code calls members."
-        return {"mia_ssd_official": Score(says, Better.reference)}
+        title = "forgotten rows that SSD's code calls members"
+        return {"mia_ssd_official": Score(says, Better.reference, title=title)}
 
     def __call__(self, evidence: Evidence) -> Scores:
         from sklearn.linear_model import LogisticRegression

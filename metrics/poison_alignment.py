@@ -38,16 +38,19 @@ class PoisonAlignment(Metric):
                 Better.reference,
                 unit="standard deviations",
                 remembers=1,
+                title="alignment with the noise",
             ),
             "poison_alignment_auc": Score(
                 "Probability that a forgotten row's noise is more aligned than fresh noise.",
                 Better.reference,
                 remembers=1,
+                title="noise told from fresh noise (AUC)",
             ),
             "poison_alignment_tpr_1": Score(
                 "Share of the forgotten rows whose noise is more aligned than 99 % of fresh noise.",
                 Better.reference,
                 remembers=1,
+                title="noise found at 1 % false alarms",
             ),
         }
 

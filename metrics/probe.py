@@ -34,7 +34,8 @@ class Probe(Metric):
         says = (
             "Balanced accuracy of a linear probe that tells forgotten kinds of test rows from retained."
         )
-        return {"probe_accuracy": Score(says, Better.reference, remembers=1, margin=0.03)}
+        title = "probe's accuracy on forgotten kinds"
+        return {"probe_accuracy": Score(says, Better.reference, "share", 1, 0.03, title=title)}
 
     def __call__(self, evidence: Evidence) -> Scores:
         own = evidence.features.own

@@ -35,9 +35,13 @@ class Recovery(Metric):
         found = {}
         for unit in UNITS:
             name = f"recovery_{unit}"
-            found[name] = Score(f"{unit.capitalize()} of {says}.", Better.lower, unit)
+            title = f"{unit} of recovery"
+            found[name] = Score(f"{unit.capitalize()} of {says}.", Better.lower, unit, title=title)
             found[f"{name}_censored"] = Score(
-                f"One if the budget ended before {name} was known.", Better.lower, "flag"
+                f"One if the budget ended before {name} was known.",
+                Better.lower,
+                "flag",
+                title=f"{title}: budget ended",
             )
         return found
 

@@ -35,12 +35,14 @@ class RelearnAttack(Metric):
                 Better.reference,
                 remembers=1,
                 margin=0.02,
+                title="accuracy regained by a relearn attack",
             ),
             "relearn_attack_accuracy": Score(
                 f"Largest forgotten accuracy {during}.",
                 Better.reference,
                 remembers=1,
                 margin=0.02,
+                title="forgotten accuracy after a relearn attack",
             ),
         }
 

@@ -42,12 +42,21 @@ class Relearning(Metric):
         found = {}
         for unit in UNITS:
             name = f"relearn_{unit}"
-            found[name] = Score(f"{unit.capitalize()} of {says}.", Better.reference, unit, remembers=-1)
+            title = f"{unit} of relearning"
+            found[name] = Score(
+                f"{unit.capitalize()} of {says}.", Better.reference, unit, remembers=-1, title=title
+            )
             found[f"{name}_censored"] = Score(
-                f"One if the budget ended before {name} was known.", Better.reference, "flag"
+                f"One if the budget ended before {name} was known.",
+                Better.reference,
+                "flag",
+                title=f"{title}: budget ended",
             )
         index = "Batches of relearning, divided by the retrained model's."
-        return {**found, "anamnesis_index": Score(index, Better.reference, "ratio", remembers=-1)}
+        found["anamnesis_index"] = Score(
+            index, Better.reference, "ratio", remembers=-1, title="relearning, over retrained's"
+        )
+        return found
 
     def __call__(self, evidence: Evidence) -> Scores:
         curves = evidence.relearn

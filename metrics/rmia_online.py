@@ -48,6 +48,7 @@ class RmiaOnline(Metric):
                 remembers=1,
                 margin=0.03,
                 null=0.5,
+                title="online RMIA attack (AUC)",
             ),
             **rate_meanings("rmia_online", "the ratio to shadow models"),
         }

@@ -28,7 +28,10 @@ class SpeedUp(Metric):
     def about(self) -> Mapping[str, Score]:
         return {
             name: Score(
-                f"Retraining's {cost.replace('_', ' ')} divided by the model's.", Better.higher, "ratio"
+                f"Retraining's {cost.replace('_', ' ')} divided by the model's.",
+                Better.higher,
+                "ratio",
+                title=f"speed-up in {cost.replace('_', ' ')}",
             )
             for name, cost in COSTS.items()
         }

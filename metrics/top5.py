@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from data.meanings import on_rows
 from metrics.evidence import Evidence
 from metrics.metric import Better, Metric, Score, Scores
 from metrics.predictions import FORGET_PARTS
@@ -27,6 +28,7 @@ class Top5(Metric):
                 Better.reference if part in FORGET_PARTS else Better.higher,
                 remembers=1 if part in FORGET_PARTS else 0,
                 margin=0.02,
+                title=on_rows("top-5 accuracy", part),
             )
             for part in self.parts
         }

@@ -34,15 +34,28 @@ class TradeOff(Metric):
     def about(self) -> Mapping[str, Score]:
         gaps = "gaps to the retrained model in train forget, train retain and test accuracy"
         return {
-            "average_gap": Score(f"Mean of the {gaps}, and in MIA efficacy.", Better.lower),
-            "delta_accuracy": Score(f"Sum of the {gaps}.", Better.lower),
+            "average_gap": Score(
+                f"Mean of the {gaps}, and in MIA efficacy.",
+                Better.lower,
+                title="average gap to retrained",
+            ),
+            "delta_accuracy": Score(
+                f"Sum of the {gaps}.",
+                Better.lower,
+                "shares",
+                title="sum of the accuracy gaps to retrained",
+            ),
             "tow": Score(
-                f"Tug of war: product of one minus each of the {gaps}.", Better.higher, margin=0.02
+                f"Tug of war: product of one minus each of the {gaps}.",
+                Better.higher,
+                margin=0.02,
+                title="tug of war",
             ),
             "tow_mia": Score(
                 "Tug of war with the gap in MIA efficacy for the one in train forget accuracy.",
                 Better.higher,
                 margin=0.02,
+                title="tug of war with MIA efficacy",
             ),
         }
 

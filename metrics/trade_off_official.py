@@ -36,11 +36,13 @@ class TradeOffOfficial(Metric):
                 "Mean of the gaps to the retrained model in train forget, train retain and test retain "
                 "accuracy, and in MIA efficacy, as published code computes it.",
                 Better.lower,
+                title="average gap, as published code has it",
             ),
             "tow_mia_official": Score(
                 "Tug of war of the gaps in MIA efficacy, train retain and test retain accuracy, as "
                 "published code computes it.",
                 Better.higher,
+                title="tug of war with MIA, as published code has it",
             ),
         }
 

@@ -40,11 +40,25 @@ class WeightDistance(Metric):
         by_layer = "Distance of each layer's parameters from the original's, absolute and relative."
         over = "relative to their norm"
         return {
-            "distance_to_original": Score(f"{to_original}.", Better.reference, "weights"),
-            "distance_to_reference": Score(f"{to_reference}.", Better.lower, "weights"),
-            "relative_distance_to_original": Score(f"{to_original}, {over}.", Better.reference, "ratio"),
-            "relative_distance_to_reference": Score(f"{to_reference}, {over}.", Better.lower, "ratio"),
-            "layer_distance": Score(by_layer, Better.reference, "weights"),
+            "distance_to_original": Score(
+                f"{to_original}.", Better.reference, "weights", title="distance of weights from original"
+            ),
+            "distance_to_reference": Score(
+                f"{to_reference}.", Better.lower, "weights", title="distance of weights from retrained"
+            ),
+            "relative_distance_to_original": Score(
+                f"{to_original}, {over}.",
+                Better.reference,
+                "ratio",
+                title="relative distance of weights from original",
+            ),
+            "relative_distance_to_reference": Score(
+                f"{to_reference}, {over}.",
+                Better.lower,
+                "ratio",
+                title="relative distance of weights from retrained",
+            ),
+            "layer_distance": Score(by_layer, Better.reference, "weights", title="distance by layer"),
         }
 
     def __call__(self, evidence: Evidence) -> Scores:

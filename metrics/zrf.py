@@ -27,7 +27,8 @@ class ZeroRetrainForgetting(Metric):
 
     def about(self) -> Mapping[str, Score]:
         says = "Likeness of the predictions on the {part} rows to those of a model with random weights."
-        return for_parts("zrf", says, Better.reference, self.parts, "share", None)
+        title = "likeness to a random model (ZRF)"
+        return for_parts("zrf", Score(says, Better.reference, title=title), self.parts)
 
     def __call__(self, evidence: Evidence) -> Scores:
         own, random = evidence.predictions, evidence.random

@@ -30,7 +30,7 @@ class Role:
     """True if all runs of one setting have the same model, so that a table has one line for it."""
 
     place: int
-    """Its place in a table. Lines of one place are sorted by their labels."""
+    """Its place in a table. Lines of one place are sorted by their closeness to retraining."""
 
     ignores: tuple[str, ...]
     """Prefixes of the options that do not change the model, and so do not distinguish its lines."""
@@ -38,16 +38,24 @@ class Role:
     stroke: str = "-"
     """The stroke of a shared role's line in a figure, for matplotlib. Other lines differ in colour."""
 
+    title: str = ""
+    """Its line in people's words, where they are not the label's; read `words`."""
+
+    @property
+    def words(self) -> str:
+        """Its line in people's words."""
+        return self.title or self.label
+
     def depends_on(self, option: str) -> bool:
         """Return whether an option, such as `method.lr`, can change the model."""
         return not option.startswith(self.ignores)
 
 
 ORIGINAL = Role("original", "pretrain", "pretrain", "original", True, 0, OF_METHOD, ":")
-INITIAL = Role("before", "before", "before", "{name}, before the request", False, 1, ("repair.",))
-UNLEARNED = Role("unlearned", "unlearn", "unlearn", "{name}", False, 1, ("repair.",))
-REPAIRED = Role("repaired", "repair", "repair", "{name}, repaired", False, 1, ())
-REFERENCE = Role("reference", "unlearn", "reference", "retrain", True, 2, OF_METHOD, "--")
+INITIAL = Role("before", "before", "before", "{name}, before the request", False, 2, ("repair.",))
+UNLEARNED = Role("unlearned", "unlearn", "unlearn", "{name}", False, 2, ("repair.",))
+REPAIRED = Role("repaired", "repair", "repair", "{name}, repaired", False, 2, ())
+REFERENCE = Role("reference", "unlearn", "reference", "retrain", True, 1, OF_METHOD, "--", "retrained")
 
 # In the order in which a run makes them.
 ROLES = (ORIGINAL, INITIAL, UNLEARNED, REPAIRED, REFERENCE)

@@ -55,7 +55,7 @@ def test_verdicts_matches_and_contradictions() -> None:
 def test_the_page_names_them() -> None:
     page = text(Report(RUNS, SCORES), SCORES)
     assert "Match the retrained models in every score: good." in page
-    assert "| seems_good" in page and "under" in page
+    assert "| seems good" in page and "under" in page
 
 
 def test_the_table_has_verdicts_their_count_and_the_glossary() -> None:

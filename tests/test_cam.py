@@ -100,7 +100,7 @@ def test_maps_stand_beside_their_images_in_the_order_of_the_table(root: Path, di
     figure = CamFigure(rows=2, seed=0).draw(runs_of(root, "maps"))
     *axes, bar = figure.axes
     assert len(axes) == 4 * 4 and bar.get_ylabel() == "share of the image's largest value"
-    assert [each.get_title() for each in axes[:4]] == ["", "original", "finetune", "retrain"]
+    assert [each.get_title() for each in axes[:4]] == ["", "original", "retrained", "fine-tuning"]
     kinds = [each.get_ylabel().splitlines() for each in axes[::4]]
     assert [kind for kind, _ in kinds] == ["forgotten", "forgotten", "retained", "retained"]
     labels = [int(text.removeprefix("class ")) for _, text in kinds]

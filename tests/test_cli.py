@@ -117,7 +117,7 @@ def test_the_report_renders_what_is_stored(tmp_path: Path) -> None:
     assert runner(f"paths.root={tmp_path}", "name=mine").returncode == 0
     done = run_module("runner.report", f"paths.root={tmp_path}", "name=mine")
     assert done.returncode == 0 and "finetune" in done.stdout
-    assert "| finetune" in (tmp_path / "tables" / "mine.md").read_text()
+    assert "| fine-tuning" in (tmp_path / "tables" / "mine.md").read_text()
     done = run_module("runner.report", f"paths.root={tmp_path}", "name=other")
     assert done.returncode == 1 and "there are: ['mine']" in done.stderr
     assert "Traceback" not in done.stderr
@@ -127,7 +127,7 @@ def test_a_method_is_two_files(tmp_path: Path) -> None:
     """A method dropped into a folder outside the project."""
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "conf" / "method" / "halve_head.yaml").write_text(
-        "_target_: halve_head.HalveHead\nfactor: 0.5\n"
+        "_target_: halve_head.HalveHead\n_title_: halved head\nfactor: 0.5\n"
     )
     (tmp_path / "halve_head.py").write_text(
         "from dataclasses import dataclass\n"
@@ -150,6 +150,7 @@ def test_a_method_is_two_files(tmp_path: Path) -> None:
     assert "halve_head" in done.stdout
     (result,) = results_in(tmp_path / "out")
     assert result.names["method"] == "halve_head"
+    assert result.titles["method"] == "halved head"
     assert result.scores["unlearned"] != result.scores["original"]
     wrong = runner(search, "method=halve_head", "method.factor=x", out, PYTHONPATH=str(tmp_path))
     assert wrong.returncode == 1 and "method.factor" in wrong.stderr

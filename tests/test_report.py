@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -85,13 +86,40 @@ def test_shared_models_are_counted_once_per_seed() -> None:
     }  # fmt: skip
 
 
-def test_lines_are_the_original_the_methods_and_the_reference() -> None:
-    results = [result(method, 0, 0.3) for method in ("random_labels", "finetune")]
-    lines = [
-        line.split()[0] for line in Report(results, COLUMNS).terminal().splitlines() if line.strip()
-    ]
-    order = [lines.index(name) for name in ("original", "finetune", "random_labels", "retrain")]
-    assert order == sorted(order)
+def test_lines_are_the_original_the_retrained_and_the_methods_by_closeness_in_every_format() -> None:
+    """Retraining scores 0.5: the gaps are 0.05 and 0.2, whatever their sign, and equal ones by label."""
+    scores = {"ssd": 0.55, "finetune": 0.7, "scrub": 0.3, "amnesiac": 0.3}
+    report = Report([result(method, 0, score) for method, score in scores.items()], COLUMNS)
+    assert [report.labels[line] for line in report.lines()] == [
+        "original", "retrain", "ssd", "amnesiac", "finetune", "scrub"
+    ]  # fmt: skip
+    words = ["original", "retrained", "selective dampening (SSD)", "amnesiac", "fine-tuning", "SCRUB"]
+    assert [report.titles[line] for line in report.lines()] == words
+    for text, names in (
+        (report.terminal(), ["original", "retrain", "ssd", "amnesiac", "finetune", "scrub"]),
+        (report.markdown(), words),
+        (report.latex(), words),
+    ):
+        table = text.split("gap")[0]
+        places = [re.search(rf"^[| ]*{re.escape(name)} ", table, re.MULTILINE) for name in names]
+        found = [place.start() for place in places if place]
+        assert len(found) == len(names) and found == sorted(found)
+    assert "methods stand by their mean absolute gap to retraining in test_accuracy" in report.terminal()
+
+
+def test_closeness_is_the_mean_over_the_accuracies_of_the_table() -> None:
+    """By test accuracy alone, random labels are closer; by both, fine-tuning is."""
+    results = [result("finetune", 0, 0.6), result("random_labels", 0, 0.55)]
+    for made, forget in zip(results, (0.1, 0.4), strict=True):
+        made.scores["unlearned"]["train_forget_accuracy"] = forget  # type: ignore[index]
+        made.scores["reference"]["train_forget_accuracy"] = 0.0  # type: ignore[index]
+    for columns, first in (
+        (["test_accuracy"], "random_labels"),
+        (["test_accuracy", "train_forget_accuracy"], "finetune"),  # (0.1 + 0.1)/2 against (0.05 + 0.4)/2
+        (["gradient_examples"], "finetune"),  # no accuracy is shown: all are taken
+    ):
+        report = Report(results, columns)
+        assert report.labels[report.lines()[2]] == first
 
 
 def test_lines_and_settings_stand_by_the_size_of_their_numbers() -> None:
@@ -103,7 +131,8 @@ def test_lines_and_settings_stand_by_the_size_of_their_numbers() -> None:
         for lr in (0.01, 0.002)
         for count in counts
     ]
-    text = Report(results, COLUMNS).terminal().split("gap")[0].splitlines()
+    report = Report(results, COLUMNS)
+    text = [report.labels[line] for line in report.lines()]
     found = [line.split("(")[1].split(")")[0] for line in text if line.startswith("finetune")]
     assert found == [
         f"lr={lr}, request.scenario.count={n}" for n in (3, 30, 100) for lr in (0.002, 0.01)
@@ -213,7 +242,9 @@ def test_a_repaired_model_and_one_before_the_request_have_lines_that_say_so() ->
     )
     text = Report([whole], COLUMNS).markdown().split("gap")[0]
     lines = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
-    assert lines[2:-1] == ["original", "sisa", "sisa, before the request", "sisa, repaired", "retrain"]
+    assert lines[2:-1] == [
+        "original", "retrained", "SISA, repaired", "SISA", "SISA, before the request"
+    ]  # fmt: skip
 
 
 def test_options_distinguish_the_lines_of_the_roles_that_depend_on_them() -> None:
@@ -226,8 +257,8 @@ def test_options_distinguish_the_lines_of_the_roles_that_depend_on_them() -> Non
 
 def test_markdown_and_latex_hold_the_same_numbers() -> None:
     report = Report([result("finetune", seed, 0.2 + seed / 10) for seed in range(3)], COLUMNS)
-    assert "| finetune" in report.markdown() and "0.300 ± 0.248" in report.markdown()
-    assert "\\begin{tabular}" in report.latex() and "0.300 ± 0.248" in report.latex()
+    assert "| fine-tuning" in report.markdown() and "0.300 ± 0.248" in report.markdown()
+    assert "\\begin{tabular}" in report.latex() and r"0.300 $\pm$ 0.248" in report.latex()
     assert "\n% mean ± 95 % t-interval" in report.latex(), "remarks are comments"
 
 
@@ -264,5 +295,3 @@ def test_unknown_names_and_torn_results_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no results are named other.*made_up"):
         results.named("other")
     (tmp_path / "made_up" / "torn.json").write_text('{"name": "ma')
-    with pytest.raises(UserError, match=r"torn\.json is damaged"):
-        results.named("made_up")

@@ -1,133 +1,171 @@
-"""W&B, by reading back the offline file that its client wrote."""
+"""W&B: what a run holds, by reading back the offline file that its client wrote."""
 
-import json
-import struct
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from wandb.proto.wandb_internal_pb2 import Record
 
 from data.errors import UserError
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.tracking import Tracker
+from runner.tracking.tracker import WandbTracker
+from tests.offline_runs import VARIABLES, Written, files, written_in
 
 Quick = Callable[..., Plan]
 ON = ["tracking=wandb"]
 
 
-def records(log: bytes) -> Iterator[bytes]:
-    """The records of a W&B file: after 7 bytes of header, LevelDB's log format, blocks of 32 KiB with
-    pieces of (checksum, length, type); type 1 is a whole record, 2 to 4 its first to last piece."""
-    block, at, whole = 32768, 7, b""
-    while at + 7 <= len(log):
-        if block - at % block < 7:
-            at += block - at % block
-            continue
-        _, length, kind = struct.unpack("<IHB", log[at : at + 7])
-        if at + 7 + length > len(log):
-            return  # still being written
-        whole += log[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):
-            yield whole
-            whole = b""
-
-
-class Written:
-    """What an offline run file holds."""
-
-    def __init__(self, path: Path) -> None:
-        self.run: Any = None
-        self.config: dict[str, Any] = {}
-        self.summary: dict[str, Any] = {}
-        self.history: list[dict[str, Any]] = []
-        self.exit_code: int | None = None
-        for data in records(path.read_bytes()):
-            record = Record()
-            record.ParseFromString(data)
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                self.run = record.run
-                self.config |= _items(record.run.config.update)
-            elif kind == "config":
-                self.config |= _items(record.config.update)
-            elif kind == "summary":
-                self.summary |= _items(record.summary.update)
-            elif kind == "history":
-                self.history.append(_items(record.history.item))
-            elif kind == "exit":
-                self.exit_code = record.exit.exit_code
-
-
-def written_to(path: Path) -> Written:
-    """The file with its end: on a busy machine W&B's own process is a moment behind `finish`."""
-    patience = time.monotonic() + 60
-    while (written := Written(path)).exit_code is None and time.monotonic() < patience:
-        time.sleep(0.1)
-    return written
-
-
-def _items(items: Any) -> dict[str, Any]:
-    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-
-
-def files(root: Path) -> list[Path]:
-    return sorted(root.glob("wandb/offline-run-*/*.wandb"))
-
-
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for name in VARIABLES:
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
 
 
-def test_a_run_is_described_followed_and_summed_up(quick: Quick) -> None:
-    plan = quick(*ON, "training.epochs=3", "evaluation.every=2")
-    row = run(plan)
-    assert row is not None
-    (path,) = files(plan.root)
-    written = written_to(path)
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Written, Any]:
+    """A run with two recorders, a repair and looks at unlearning, and its result."""
+    from tests.conftest import QUICK, plan_of
+
+    root = tmp_path_factory.mktemp("recorded")
+    given = ["method=per_sample_amnesiac", "recorder=[per_sample,checkpoints]", "repair=epochs"]
+    asked = [*QUICK, *ON, *given, "training.epochs=3", "seed=1", "repair.epochs=2", "evaluation.every=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLES:
+            patch.delenv(f"WANDB_{name}", raising=False)
+        result = run(plan_of(*asked, f"paths.root={root}"), asked)
+    (written,) = written_in(root)
+    return written, result
+
+
+def test_a_run_is_named_by_data_model_request_method_and_seed(recorded: tuple[Written, Any]) -> None:
+    written, _ = recorded
+    name = (
+        "digits-small_cnn · whole class 3 · per_sample_amnesiac repair epochs repair.epochs=2 · seed 1"
+    )
+    assert written.run.display_name == name
     assert written.run.run_group == "digits_small_cnn_whole_class"
-    assert written.run.job_type == "finetune"
-    assert written.run.display_name == "finetune/whole_class/s0"
+    assert written.run.job_type == "per_sample_amnesiac"
     assert list(written.run.tags) == ["digits", "small_cnn"]
-    assert written.config["method.lr"] == 0.02 and written.config["pretrain.training.epochs"] == 3
-    curve = [point["pretrain/loss"] for point in written.history if "pretrain/loss" in point]
-    assert len(curve) == 3 and curve[-1] < curve[0]
-    assert len([p for p in written.history if "unlearn/loss" in p]) == 5
-    assert len([p for p in written.history if "reference/loss" in p]) == 3
-    scored = [p for p in written.history if "unlearn_scores/test_accuracy" in p]
-    assert [p["unlearn_scores/pass"] for p in scored] == [2, 4]
-    scores = row.scores["unlearned"]
-    assert written.summary["test_accuracy"] == pytest.approx(scores["test_accuracy"])
-    gap = scores["test_accuracy"] - row.scores["reference"]["test_accuracy"]
-    assert written.summary["gap/test_accuracy"] == pytest.approx(gap)
-    assert written.summary["reference/gradient_examples"] == 180 * 3
-    logged = {key for point in written.history for key in point}
-    assert {"result", "confusion/unlearned", "confusion/original", "confusion/reference"} <= {
-        key.split("/_")[0] for key in logged
-    } | logged
-    assert list((path.parent / "files" / "media").rglob("*.png")), "the images are stored"
+    assert written.run.project == "unlearn"
     assert written.exit_code == 0
 
 
-def test_a_repeated_run_continues_under_the_same_id_with_the_same_curves(quick: Quick) -> None:
-    plan = quick(*ON)
-    run(plan)
-    run(plan)
-    first, second = (written_to(path) for path in files(plan.root))
-    assert first.run.run_id == second.run.run_id
-    ours = [
-        [{k: v for k, v in point.items() if "/" in k and "media" not in k} for point in written.history]
-        for written in (first, second)
-    ]
-    assert [p for p in ours[0] if "pretrain/loss" in p] == [p for p in ours[1] if "pretrain/loss" in p]
+def test_runs_of_a_sweep_have_names_of_their_own(quick: Quick) -> None:
+    for option in ("method.lr=0.1", "method.lr=0.2", "scenario.classes=[4]", "seed=3"):
+        run(quick(*ON, option), [option])
+    assert {each.run.display_name for each in written_in(quick().root)} == {
+        "digits-small_cnn · whole class 3 · finetune lr=0.1 · seed 0",
+        "digits-small_cnn · whole class 3 · finetune lr=0.2 · seed 0",
+        "digits-small_cnn · whole class 4 · finetune · seed 0",
+        "digits-small_cnn · whole class 3 · finetune · seed 3",
+    }
+
+
+def test_each_curve_is_logged_once_over_its_own_axis(recorded: tuple[Written, Any]) -> None:
+    written, _ = recorded
+    assert written.curve("pretrain/epoch") == [1, 2, 3]
+    assert written.curve("retrain/epoch") == [1, 2, 3]
+    assert written.curve("repair/epoch") == [1, 2]
+    assert len(written.curve("pretrain/loss")) == len(written.curve("retrain/loss")) == 3
+    for phase in ("pretrain", "retrain", "repair"):
+        assert written.axes[f"{phase}/loss"] == f"{phase}/epoch"
+    assert written.curve("repair_scores/pass") == [1, 2]
+    assert written.axes["repair_scores/test_accuracy"] == "repair_scores/pass"
+
+
+def test_scores_stand_in_sections_by_one_naming(recorded: tuple[Written, Any]) -> None:
+    written, result = recorded
+    scores, found = result.scores, written.summary
+    for prefix, role in (("", "unlearned"), ("repaired/", "repaired"), ("original/", "original")):
+        own, other = scores[role]["test_accuracy"], scores["reference"]["test_accuracy"]
+        assert found[f"{prefix}final/test_accuracy"] == pytest.approx(own)
+        assert found[f"{prefix}gap/test_accuracy"] == pytest.approx(own - other)
+        assert found[f"{prefix}abs_gap/test_accuracy"] == pytest.approx(abs(own - other))
+        assert found[f"{prefix}abs_gap/average"] == pytest.approx(scores[role]["average_gap"])
+    assert found["reference/final/test_accuracy"] == pytest.approx(scores["reference"]["test_accuracy"])
+    assert found["reference/cost/gradient_examples"] == 180 * 3
+    assert found["cost/record_bytes"] == result.costs["unlearned"]["record_bytes"]
+    assert "gap/test_js" not in found, "a score that compares with the reference has no gap"
+    own = {name for name in found if not name.startswith("_")}
+    assert all("/" in name for name in own), "every name has a section"
+    scalars = {name for name in own if name.startswith(("final/", "gap/", "abs_gap/"))}
+    assert all(len(written.curve(name)) == 1 for name in scalars), "a panel needs a logged point"
+
+
+def test_the_configuration_is_nested_as_the_options_are(recorded: tuple[Written, Any]) -> None:
+    written, result = recorded
+    config = written.config
+    assert config["dataset"]["name"] == "digits" and config["dataset"]["flip"] is False
+    assert config["model"]["name"] == "small_cnn" and config["model"]["widths"] == [4, 8]
+    assert config["method"]["name"] == "per_sample_amnesiac"
+    assert config["training"]["epochs"] == 3 and config["scenario"]["classes"] == [3]
+    assert set(config["recorder"]) == {"per_sample", "checkpoints"}
+    assert config["repair"]["epochs"] == 2 and config["seed"] == 1 and config["threads"] == 1
+    assert config["key"] == result.key and config["forgotten_rows"] == 20
+    assert config["commit"] == result.provenance["row"]["commit"]
+    assert "seed=1" in config["overrides"]
+    assert not [name for name in names_in(config) if "." in name]
+
+
+def names_in(value: Any) -> list[str]:
+    if not isinstance(value, Mapping):
+        return []
+    own = {name: inner for name, inner in value.items() if not name.startswith("_")}
+    return [*own, *(name for inner in own.values() for name in names_in(inner))]
+
+
+def test_a_confusion_matrix_is_a_chart_with_names_of_classes(recorded: tuple[Written, Any]) -> None:
+    written, _ = recorded
+    columns, lines = written.table("confusion/unlearned")
+    assert columns == ["Actual", "Predicted", "nPredictions"]
+    assert len(lines) == 100 and sum(count for *_, count in lines) == 200
+    assert [line[0] for line in lines[20:50:10]] == ["two", "three (forgotten)", "four"]
+    chart = written.config["_wandb/visualize/confusion/unlearned"]
+    assert chart["panel_config"]["panelDefId"] == "wandb/confusion_matrix/v1"
+    assert not list(written.path.parent.rglob("*.png"))
+
+
+def test_a_table_shows_the_models_of_a_run(recorded: tuple[Written, Any]) -> None:
+    written, result = recorded
+    columns, lines = written.table("tables/models")
+    assert [line[0] for line in lines] == ["original", "unlearned", "repaired", "reference"]
+    at = columns.index("test_accuracy")
+    assert [line[at] for line in lines] == pytest.approx(
+        [result.scores[line[0]]["test_accuracy"] for line in lines]
+    )
+
+
+def test_the_environment_of_wandb_is_obeyed(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"PROJECT": "theirs", "NAME": "my run", "TAGS": "one, two", "RUN_GROUP": "many"}
+    folder = quick().root / "elsewhere"
+    folder.mkdir()
+    for name, value in {**given, "ENTITY": "team", "DIR": str(folder)}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    run(quick(*ON))
+    (written,) = written_in(folder)
+    assert (written.run.project, written.run.entity) == ("theirs", "team")
+    assert (written.run.display_name, written.run.run_group) == ("my run", "many")
+    assert list(written.run.tags) == ["one", "two"]
+    assert not files(quick().root)
+
+
+def test_options_come_before_the_environment(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PROJECT": "theirs", "ENTITY": "team", "MODE": "disabled"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    run(quick(*ON, "tracking.project=ours", "tracking.entity=us", "tracking.mode=offline"))
+    (written,) = written_in(quick().root)
+    assert (written.run.project, written.run.entity) == ("ours", "us")
+
+
+def test_the_environment_chooses_the_mode(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    run(quick(*ON))
+    assert not files(quick().root)
 
 
 class Counting(Tracker):
@@ -151,15 +189,32 @@ def test_a_run_tracks_each_curve_once_however_often_it_asks_for_the_model(
     quick: Quick, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
     for tracker in (Counting(), Counting()):  # the models are made, then found
-        monkeypatch.setattr("runner.pipeline.track", lambda plan, here=tracker: nullcontext(here))
+        monkeypatch.setattr("runner.pipeline.track", lambda *_, here=tracker: nullcontext(here))
         run(quick("training.epochs=2", *options))
         assert tracker.points["pretrain"] == tracker.points["reference"] == 2
+
+
+def test_a_run_that_goes_on_online_logs_no_point_again() -> None:
+    """The client gives a resumed run the summary that it had: the last point of every curve."""
+    logged: list[dict[str, float]] = []
+    there = {"pretrain/epoch": 2, "pretrain/loss": 0.5}
+    client = SimpleNamespace(
+        resumed=True, summary=there, log=logged.append, define_metric=lambda *_, **__: None
+    )
+    tracker = WandbTracker(client, ["0"], pytest.fail)
+    for epoch in (1, 2, 3):
+        tracker.curve("pretrain", {"epoch": epoch, "loss": 1 / epoch})
+    tracker.curve("unlearn", {"epoch": 1, "loss": 0.4})
+    assert logged == [
+        {"pretrain/epoch": 3, "pretrain/loss": 1 / 3},
+        {"unlearn/epoch": 1, "unlearn/loss": 0.4},
+    ]
 
 
 def test_every_job_of_a_process_has_its_own_closed_run(quick: Quick) -> None:
     for seed in (0, 1, 2):
         run(quick(*ON, f"seed={seed}"))
-    written = [written_to(path) for path in files(quick().root)]
+    written = written_in(quick().root)
     assert len({w.run.run_id for w in written}) == 3
     assert [w.exit_code for w in written] == [0, 0, 0]
 
@@ -168,13 +223,13 @@ def test_a_failing_job_closes_its_run_as_failed(quick: Quick) -> None:
     plan = quick(*ON, "training.lr=1e6", "training.epochs=40")
     with pytest.raises(Diverged):
         run(plan)
-    assert written_to(files(plan.root)[0]).exit_code == 1
+    assert [written.exit_code for written in written_in(plan.root)] == [1]
 
 
 def test_the_salt_changes_the_id_and_off_writes_nothing(quick: Quick) -> None:
     run(quick(*ON))
     run(quick(*ON, "tracking.salt=again"))
-    assert len({written_to(path).run.run_id for path in files(quick().root)}) == 2
+    assert len({written.run.run_id for written in written_in(quick().root)}) == 2
     run(quick("seed=5"))
     assert len(files(quick().root)) == 2
 
@@ -198,6 +253,15 @@ def test_names_that_wandb_refuses_are_refused_before_work(
     quick(*options)  # without tracking they matter to nobody
 
 
+def test_a_name_in_the_environment_that_wandb_refuses_is_refused_before_work(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+    with pytest.raises(UserError, match="WANDB_PROJECT"):
+        quick(*ON)
+    quick(*ON, "tracking.project=c")
+
+
 def test_a_mode_that_is_none_is_refused_before_work(
     quick: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,11 +273,3 @@ def test_a_mode_that_is_none_is_refused_before_work(
     for mode in ("", "dryrun", "disabled", "online"):
         monkeypatch.setenv("WANDB_MODE", mode)
         quick(*ON)
-
-
-def test_the_environment_chooses_the_mode(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    run(quick(*ON))
-    assert not files(quick().root)
-    run(quick(*ON, "tracking.mode=offline"))
-    assert len(files(quick().root)) == 1

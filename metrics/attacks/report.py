@@ -40,8 +40,13 @@ def meanings(attack: str, words: str) -> dict[str, Score]:
             Better.reference,
             remembers=1,
             margin=0.03,
+            title=f"attack by {words} (AUC)",
         ),
-        f"{attack}_auc_se": Score(f"Standard error of {attack}_auc over the rows.", Better.reference),
+        f"{attack}_auc_se": Score(
+            f"Standard error of {attack}_auc over the rows.",
+            Better.reference,
+            title=f"standard error of the attack by {words}",
+        ),
         **rate_meanings(attack, words),
     }
 
@@ -55,8 +60,9 @@ def rate_meanings(attack: str, words: str) -> dict[str, Score]:
     for name, one_in in RATES.items():
         says = f"Share of the forgotten rows that the attack by {words} finds"
         at = f"while it takes at most one in {one_in:,} held-out rows for members"
-        found[f"{attack}_{name}"] = Score(f"{says}, {at}.", Better.reference, remembers=1)
+        title = f"found by {words} at {100 / one_in:g} % false alarms"
+        found[f"{attack}_{name}"] = Score(f"{says}, {at}.", Better.reference, remembers=1, title=title)
         for end in ("low", "high"):
             says = f"The {end} end of the 95 % interval of {attack}_{name}."
-            found[f"{attack}_{name}_{end}"] = Score(says, Better.reference)
+            found[f"{attack}_{name}_{end}"] = Score(says, Better.reference, title=f"{title}, {end} end")
     return found

@@ -49,5 +49,6 @@ def with_nulls(about: Mapping[str, Score]) -> dict[str, Score]:
     for name, score in about.items():
         words = name.replace("_", " ").capitalize()
         says = f"{words} of half of the retrained models, taken as unlearned, against the other half."
-        nulls[f"{name}_null"] = replace(score, says=says)
+        title = f"{score.title}, retrained among themselves"
+        nulls[f"{name}_null"] = replace(score, says=says, title=title)
     return dict(about) | nulls

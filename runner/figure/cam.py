@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 import torch
@@ -20,6 +21,10 @@ from runner.stages import request
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+# The most letters in a line above an image.
+ACROSS = 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +62,8 @@ class CamFigure(Drawing):
                 _draw(across, shown, number)
                 if number == 0:
                     for axes, line in zip(across[1:], shown.maps, strict=False):
-                        axes.set_title(runs.report.labels[line], fontsize="small", wrap=True)
+                        title = "\n".join(wrap(runs.report.titles[line], ACROSS))
+                        axes.set_title(title, fontsize="small")
         scale = across[1].images[0]
         figure.colorbar(scale, ax=figure.axes, label="share of the image's largest value", shrink=0.6)
         return figure

@@ -1,61 +1,103 @@
 """Confusion: the shares of predicted classes for each true class, a matrix per line of the table."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runner.figure.drawing import Drawing, panels
-from runner.figure.runs import Runs
+from data.errors import UserError
+from runner.figure.drawing import LETTERS, Drawing, panels
+from runner.figure.runs import Model, Runs
+from runner.results import Line
+from runner.roles import REFERENCE
+from runner.say import say
+from runner.sealed import DamagedResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from metrics.metric import Matrix
+
 # The largest number of matrices side by side, and of classes whose shares can be read as numbers.
 ABREAST = 4
 LEGIBLE = 20
 
+# The colour of a frame.
+FRAME = "#D55E00"
+
 
 @dataclass(frozen=True)
 class ConfusionFigure(Drawing):
-    """The counts of a confusion matrix, summed over seeds and shown as shares of each true class.
+    """The counts of a confusion matrix, summed over seeds and shown in percent of each true class.
 
     `matrix` is the name that a metric gave to the matrix. All panels have one colour scale. Up to 20
-    classes, shares are also written in percent, except those that round to 0.
+    classes, the percentages are also written, except those that round to 0. Forgotten classes are
+    framed: those that no retrained model predicts.
     """
 
     matrix: str
 
     def draw(self, runs: Runs) -> "Figure":
-        """Raise UserError if a model has no such matrix."""
-        found = {
-            line: np.sum([model.matrix(self.matrix) for model in models], axis=0)
-            for line, models in runs.models.items()
-        }
+        """Raise UserError if a model has no such matrix. Damaged ones are told, and left out."""
+        matrices = {line: self._sound(models) for line, models in runs.models.items()}
+        found = {line: np.sum(sound, axis=0) for line, sound in matrices.items() if sound}
+        if not found:
+            raise UserError("all matrices are damaged, as told above")
         down = math.ceil(len(found) / ABREAST)
         figure, all_axes = panels(len(found), math.ceil(len(found) / down), 3.4, 3.6)
         for axes, (line, counts) in zip(all_axes, found.items(), strict=True):
             # a class without rows has no shares: divide by 1, which leaves its zeros
-            shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-            axes.set_title(runs.report.labels[line], fontsize="small")
-            axes.set_xlabel("predicted class")
-            axes.set_ylabel("true class")
+            shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+            image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+            axes.set_title("\n".join(wrap(runs.report.titles[line], LETTERS)), fontsize="small")
+            axes.set_xlabel("predicted class", fontsize="small")
+            axes.set_ylabel("true class", fontsize="small")
             if len(shares) <= LEGIBLE:
                 _number(axes, shares)
-        figure.colorbar(image, ax=all_axes, label="share of the true class", shrink=0.6)
+            _frame(axes, _gone(found, line.setting), len(shares))
+        figure.colorbar(image, ax=all_axes, label="% of the true class", shrink=0.6)
         return figure
+
+    def _sound(self, models: Sequence[Model]) -> "list[Matrix]":
+        found = []
+        for model in models:
+            try:
+                found.append(model.matrix(self.matrix))
+            except DamagedResult as error:
+                say(f"left out: {error}")
+        return found
 
 
 def _number(axes: "Axes", shares: "NDArray[np.float64]") -> None:
-    """Write every share in percent into its field, and number the classes."""
+    """Write every percentage into its field, and number the classes."""
     axes.set_xticks(range(len(shares)))
     axes.set_yticks(range(len(shares)))
     for (true, predicted), share in np.ndenumerate(shares):
-        if round(100 * share):
-            color = "white" if share > 0.5 else "black"
-            text = f"{100 * share:.0f}"
+        if round(share):
+            color = "white" if share > 50 else "black"
+            text = f"{share:.0f}"
             axes.text(predicted, true, text, ha="center", va="center", color=color, fontsize=6)
+
+
+def _gone(counts: "Mapping[Line, NDArray[np.float64]]", setting: str) -> list[int]:
+    """Return the classes with test rows that no retrained model of a setting predicts."""
+    retrained = counts.get(Line(setting, REFERENCE.name))
+    if retrained is None:
+        return []
+    return [int(k) for k in np.flatnonzero((retrained.sum(axis=0) == 0) & (retrained.sum(axis=1) > 0))]
+
+
+def _frame(axes: "Axes", classes: list[int], count: int) -> None:
+    """Frame the rows of the forgotten classes, and say so."""
+    from matplotlib.patches import Rectangle
+
+    for label in classes:
+        row = Rectangle((-0.5, label - 0.5), count, 1, fill=False, ec=FRAME, lw=1.5, clip_on=False)
+        axes.add_patch(row)
+    if classes:
+        axes.set_ylabel("true class (framed: forgotten)", fontsize="small")

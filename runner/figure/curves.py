@@ -1,13 +1,14 @@
 """Curves: the values logged while a model was trained, a curve for every line of the table."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
-from runner.figure.drawing import Drawing, axis_label, legend, panels, styles
+from runner.figure.drawing import Drawing, grid, legend, seeded, shared_name, styles
 from runner.figure.runs import Runs
-from runner.report.cells import half_width
+from runner.report.cells import Estimate, half_width, interval
 from runner.results import Line
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class CurvesFigure(Drawing):
     Curves are means over seeds with 95 % t-intervals. A panel leaves out the lines of the table that
     did not log its value together with `x`, or that logged several values at one `x`. Lines that no
     panel shows are named on stderr.
+    Curves are means over seeds with 95 % intervals, those of shares inside [0, 1]. A panel
+    leaves out the lines of the table that did not log its value together with `x`.
     """
 
     x: str
@@ -38,13 +41,14 @@ class CurvesFigure(Drawing):
         """Raise UserError if no run logged a value of `y` with `x`, or if each logged several at one."""
         points = self._points(runs)
         _name_missing(runs, points, self.x)
-        figure, all_axes = panels(len(self.y), len(self.y), 5.2, 4)
-        for axes, name in zip(all_axes, self.y, strict=True):
-            _panel(axes, runs, points[points["name"] == name])
-            axes.locator_params(axis="x", integer=True)
-            axes.set_xlabel(axis_label(self.x))
-            axes.set_ylabel(axis_label(name))
-        legend(figure, runs, runs.report.labels)
+        figure, rows = grid(runs, runs.report.titles, len(self.y))
+        for lines, across in rows:
+            for axes, name in zip(across, self.y, strict=True):
+                _panel(axes, runs, lines, points[points["name"] == name], name)
+                axes.locator_params(axis="x", integer=True)
+                axes.set_xlabel(runs.report.title(self.x))
+                axes.set_ylabel(runs.report.title(name))
+        legend(figure, [across for _, across in rows])
         return figure
 
     def _points(self, runs: Runs) -> "pd.DataFrame":
@@ -92,12 +96,23 @@ def _name_missing(runs: Runs, points: "pd.DataFrame", x: str) -> None:
         print(f"no curve of {', '.join(missing)}: not one value at each {x}", file=sys.stderr)
 
 
-def _panel(axes: "Axes", runs: Runs, points: "pd.DataFrame") -> None:
-    """Draw the mean and the interval of every line over its seeds."""
-    look = styles(runs.models, runs.report.labels)
+def _panel(axes: "Axes", runs: Runs, lines: Sequence[Line], points: "pd.DataFrame", name: str) -> None:
+    """Draw the mean and the interval of every line over its seeds; one seed has hollow markers."""
+    titles, look = runs.report.titles, styles(lines, runs.report.titles)
     for index, own in points.groupby(["setting", "cell"], sort=False):
         line = Line(*map(str, index))
+        if line not in lines:
+            continue
         groups = own.groupby("at")["value"].agg(["mean", "std", "count"])
         at, mean, half = groups.index, groups["mean"], half_width(groups)
-        (curve,) = axes.plot(at, mean, label=runs.report.labels[line], **look[line])
-        axes.fill_between(at, mean - half, mean + half, color=curve.get_color(), alpha=0.2, lw=0)
+        n = int(groups["count"].max())
+        label = seeded(titles[line], n) if line.shared_role is None else shared_name(runs, line, titles)
+        (curve,) = axes.plot(at, mean, label=label, markersize=4, **look[line])
+        if n == 1:
+            curve.set_markerfacecolor("white")
+        ends = [
+            interval(Estimate(*each, n), runs.report.is_share(name))
+            for each in zip(mean, half, strict=True)
+        ]
+        low, high = zip(*ends, strict=True)
+        axes.fill_between(at, low, high, color=curve.get_color(), alpha=0.2, lw=0)

@@ -1,7 +1,8 @@
-"""The base class of figures, and what they share: panels, legend and styles."""
+"""The base class of figures, and what they share: panels, legends and styles."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from data.component import Component
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+# Okabe and Ito's colours, which the colour-blind tell apart, without yellow, which is faint on white;
+# and as many markers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+# The most names in one panel.
+MOST = len(COLOURS)
+
+# The most letters in a line of a legend.
+LETTERS = 36
 
 
 class Drawing(Component):
@@ -47,40 +60,80 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple["Figu
     return figure, grid[:count]
 
 
-def axis_label(name: str) -> str:
-    """Return the label of an axis that shows a score, a cost or a logged value."""
-    return name.replace("_", " ")
+def groups(runs: Runs, names: Mapping[Line, str]) -> list[list[str]]:
+    """Return the names of the runs' own lines, in the order of the table, in groups of at most `MOST`:
+    one panel each, so that no two of a panel look alike."""
+    own = list(dict.fromkeys(names[line] for line in runs.models if line.shared_role is None))
+    return [own[start : start + MOST] for start in range(0, len(own), MOST)] or [[]]
 
 
-def legend(figure: "Figure", runs: Runs, names: Mapping[Line, str]) -> None:
-    """Add one legend for all panels, in the order of the table, and widen the figure to hold it.
+def grid(
+    runs: Runs, names: Mapping[Line, str], columns: int, same: bool = True
+) -> tuple["Figure", list[tuple[list[Line], list["Axes"]]]]:
+    """Return an empty figure of `columns` panels side by side, in a row for each group of names.
 
-    `names` are the labels that the lines were drawn with.
+    With each row come its lines: those of the group, and the shared ones. If `same`, panels below each
+    other have the same horizontal axis; the vertical one is the same in any case.
     """
-    found: dict[str, Artist] = {}
-    for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    shown = [name for name in dict.fromkeys(names[line] for line in runs.models) if name in found]
-    handles = [found[name] for name in shown]
-    beside = figure.legend(handles, shown, loc="outside right upper", fontsize="small")
-    figure.set_figwidth(figure.get_figwidth() + beside.get_window_extent().width / figure.dpi)
+    found = groups(runs, names)
+    figure, axes = panels(len(found) * columns, columns, 5.2, 4)
+    for number, each in enumerate(axes[columns:], start=columns):
+        if same:
+            each.sharex(axes[number % columns])
+        each.sharey(axes[number % columns])
+    rows = []
+    for number, group in enumerate(found):
+        lines = [line for line in runs.models if line.shared_role or names[line] in group]
+        rows.append((lines, axes[number * columns : (number + 1) * columns]))
+    return figure, rows
 
 
-def styles(lines: Collection[Line], names: Mapping[Line, str]) -> dict[Line, dict[str, Any]]:
-    """Return matplotlib's style of every line, the same in all panels.
+def legend(figure: "Figure", rows: Sequence[Sequence["Axes"]]) -> None:
+    """Add a legend beside each row of panels, in the order in which its lines were drawn, and widen the
+    figure to hold them."""
+    widest = 0.0
+    for across in rows:
+        found: dict[str, Artist] = {}
+        for axes in across:
+            handles, labels = axes.get_legend_handles_labels()
+            for label, handle in zip(labels, handles, strict=True):
+                found.setdefault(label, handle)
+        beside = across[-1].legend(
+            list(found.values()),
+            ["\n".join(wrap(label, LETTERS)) for label in found],
+            loc="upper left",
+            bbox_to_anchor=(1.02, 1),
+            borderaxespad=0,
+            fontsize="small",
+        )
+        widest = max(widest, beside.get_window_extent().width / figure.dpi)
+    figure.set_figwidth(figure.get_figwidth() + widest)
 
-    The models that methods are compared with are grey. Other lines have one of twenty colours for each
-    name.
+
+def styles(lines: Sequence[Line], names: Mapping[Line, str]) -> dict[Line, dict[str, Any]]:
+    """Return matplotlib's style of every line of a group: a colour and a marker for each name.
+
+    The models that methods are compared with are grey.
     """
-    from matplotlib import colormaps
-
-    # tab20 alternates a full and a light shade of ten colours: take the ten full ones first
-    pairs = colormaps["tab20"]
     own = list(dict.fromkeys(names[line] for line in lines if line.shared_role is None))
-    colours = {name: pairs((2 * number + number // 10) % 20) for number, name in enumerate(own)}
     found = {}
     for line in lines:
         role = line.shared_role
-        found[line] = {"color": "grey", "ls": role.stroke} if role else {"color": colours[names[line]]}
+        if role:
+            found[line] = {"color": "grey", "ls": role.stroke}
+        else:
+            number = own.index(names[line])
+            found[line] = {"color": COLOURS[number], "marker": MARKERS[number]}
     return found
+
+
+def shared_name(runs: Runs, line: Line, names: Mapping[Line, str]) -> str:
+    """Return the name of a shared line in a legend: that of its role alone, if there are several
+    settings."""
+    several = len({other.setting for other in runs.models}) > 1
+    return line.shared_role.words if several and line.shared_role else names[line]
+
+
+def seeded(name: str, n: float) -> str:
+    """Return a name for the legend, which says where a single seed stands behind what is drawn."""
+    return f"{name} (hollow: one seed)" if n == 1 else name

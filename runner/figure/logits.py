@@ -8,7 +8,7 @@ import numpy as np
 from data.bounds import SIZE
 from data.classes import ClassNumber
 from data.errors import UserError
-from runner.figure.drawing import Drawing, legend, panels, styles
+from runner.figure.drawing import Drawing, grid, legend, shared_name, styles
 from runner.figure.runs import Runs
 from runner.results import Line
 
@@ -39,21 +39,26 @@ class LogitsFigure(Drawing):
         for label in self.classes:
             if label >= known:
                 raise UserError(f"figure.logits.classes names {label}: choose from 0 to {known - 1}")
-        figure, (first, *others) = panels(1 + len(self.classes), 1 + len(self.classes), 5.2, 4)
-        self._panel(first, runs, {line: logits.ravel() for line, logits in found.items()})
-        first.set_xlabel("logits of all classes")
-        for axes, label in zip(others, self.classes, strict=True):
-            self._panel(axes, runs, {line: logits[:, label] for line, logits in found.items()})
-            axes.set_xlabel(f"logit of class {label}")
-        legend(figure, runs, runs.report.labels)
+        figure, rows = grid(runs, runs.report.titles, 1 + len(self.classes), same=False)
+        for lines, (first, *others) in rows:
+            own = {line: found[line] for line in lines}
+            self._panel(first, runs, {line: logits.ravel() for line, logits in own.items()})
+            first.set_xlabel("logits of all classes")
+            for axes, label in zip(others, self.classes, strict=True):
+                self._panel(axes, runs, {line: logits[:, label] for line, logits in own.items()})
+                axes.set_xlabel(f"logit of class {label}")
+        legend(figure, [across for _, across in rows])
         return figure
 
     def _panel(self, axes: "Axes", runs: Runs, values: "dict[Line, NDArray[np.float32]]") -> None:
         """Draw the histogram of every line, all with the same bins."""
         together = np.concatenate(list(values.values()))
         edges = np.linspace(together.min(), together.max(), self.bins + 1)
-        look = styles(runs.models, runs.report.labels)
-        for line, own in values.items():
-            density, _ = np.histogram(own, edges, density=True)
-            axes.stairs(density, edges, label=runs.report.labels[line], **look[line])
-        axes.set_ylabel("density over the test set")
+        titles = runs.report.titles
+        for line, look in styles(list(values), titles).items():
+            density, _ = np.histogram(values[line], edges, density=True)
+            look.pop("marker", None)
+            name = titles[line] if line.shared_role is None else shared_name(runs, line, titles)
+            axes.stairs(density, edges, label=name, **look)
+        axes.set_yscale("log")  # a spike, such as that of equal outputs, would flatten all others
+        axes.set_ylabel("density over the test set (log scale)")

@@ -1,14 +1,15 @@
 """Scores: one score or cost against another, a point for every line of the table."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from runner.figure.drawing import Drawing, axis_label, legend, panels, styles
+from runner.figure.drawing import Drawing, grid, legend, seeded, shared_name, styles
 from runner.figure.runs import Runs
 from runner.report import Report
-from runner.report.cells import values
+from runner.report.cells import Estimate, interval, values
 from runner.report.labels import as_option
 from runner.results import Line
 from runner.roles import ROLE
@@ -25,9 +26,9 @@ WIDE = 20
 class ScoresFigure(Drawing):
     """Scores or costs against `x`: a panel for every name in `y`.
 
-    `x` is a score, a cost, or an option that the runs differ in. Points are means with 95 % t-intervals
-    over seeds. The original and the retrained reference are horizontal lines. If `joined`, lines of one
-    name are joined to a curve, whatever their options.
+    `x` is a score, a cost, or an option that the runs differ in. Points are means with 95 %
+    intervals over seeds, those of shares inside [0, 1]. The original and the retrained reference are
+    horizontal lines. If `joined`, lines of one name are joined to a curve, whatever their options.
     """
 
     x: str
@@ -41,15 +42,16 @@ class ScoresFigure(Drawing):
         """Raise UserError if no run has the numbers of `x` or of a name in `y`."""
         places = _places(runs.report, self.x)
         self._check(runs.report, places)
-        names = runs.report.names if self.joined else runs.report.labels
-        figure, all_axes = panels(len(self.y), len(self.y), 5.2, 4)
-        for axes, name in zip(all_axes, self.y, strict=True):
-            _panel(axes, runs, names, places, name)
-            axes.set_xlabel(axis_label(self.x))
-            axes.set_ylabel(axis_label(name))
-            if min(places.values()) > 0 and max(places.values()) > WIDE * min(places.values()):
-                axes.set_xscale("log")
-        legend(figure, runs, names)
+        names = runs.report.names if self.joined else runs.report.titles
+        figure, rows = grid(runs, names, len(self.y))
+        wide = min(places.values()) > 0 and max(places.values()) > WIDE * min(places.values())
+        for lines, across in rows:
+            for axes, name in zip(across, self.y, strict=True):
+                panel = Panel(axes, runs, lines, names, {k: places[k] for k in lines if k in places})
+                panel.draw(name, wide)
+                axes.set_xlabel(runs.report.title(self.x) + (" (log scale)" if wide else ""))
+                axes.set_ylabel(runs.report.title(name))
+        legend(figure, [across for _, across in rows])
         return figure
 
     def _check(self, report: Report, places: Mapping[Line, float]) -> None:
@@ -81,22 +83,91 @@ def _places(report: Report, x: str) -> dict[Line, float]:
     return found
 
 
-def _panel(
-    axes: "Axes", runs: Runs, names: Mapping[Line, str], places: Mapping[Line, float], metric: str
-) -> None:
-    """Draw the estimates of a metric: own lines as points, joined by name, and shared ones across."""
-    known = values(runs.report.cells)
-    estimates = {line: found for (line, name), found in known.items() if name == metric}
-    look = styles(runs.models, names)
-    curves: dict[str, list[Line]] = {}
-    own = [line for line in estimates if line in places]
-    for line in sorted(own, key=lambda line: places[line]):
-        curves.setdefault(names[line], []).append(line)
-    for name, lines in curves.items():
-        at = [places[line] for line in lines]
-        means = [estimates[line].mean for line in lines]
-        halves = [estimates[line].half_width for line in lines]
-        axes.errorbar(at, means, yerr=halves, fmt="o-", capsize=3, label=name, **look[lines[0]])
-    for line, estimate in estimates.items():
-        if line.shared_role is not None:
-            axes.axhline(estimate.mean, lw=1, label=names[line], **look[line])
+@dataclass(frozen=True)
+class Panel:
+    """One panel: its lines, their names and the places of the own ones on the axis."""
+
+    axes: "Axes"
+    runs: Runs
+    lines: Sequence[Line]
+    names: Mapping[Line, str]
+    places: Mapping[Line, float]
+
+    def draw(self, metric: str, wide: bool) -> None:
+        """Draw the estimates of a metric: own lines as points, joined by name, and shared ones across.
+
+        `wide` makes the axis logarithmic. A single seed is hollow. Of points in one place, each earlier
+        one is larger, so that it shows around the later ones.
+        """
+        if wide:
+            self.axes.set_xscale("log")
+        known = values(self.runs.report.cells)
+        estimates = {line: known[line, metric] for line in self.lines if (line, metric) in known}
+        share = self.runs.report.is_share(metric)
+        look = styles(self.lines, self.names)
+        own = [line for line in estimates if line in self.places]
+        ranks = _ranks([(self._at(line, wide), estimates[line].mean) for line in own])
+        hollow = {self.names[line] for line in own if estimates[line].n == 1}
+        for name in dict.fromkeys(self.names[line] for line in own):
+            self._join([line for line in own if self.names[line] == name], estimates, look)
+        for line, rank in zip(own, ranks, strict=True):
+            name = self.names[line]
+            label = seeded(name, 1) if name in hollow else name
+            self._point(line, estimates[line], share, look[line], label, rank)
+        for line, estimate in estimates.items():
+            if line.shared_role is not None:
+                name = shared_name(self.runs, line, self.names)
+                self.axes.axhline(estimate.mean, lw=1, label=name, **look[line])
+
+    def _at(self, line: Line, wide: bool) -> float:
+        return math.log(self.places[line]) if wide else self.places[line]
+
+    def _join(
+        self,
+        lines: Sequence[Line],
+        estimates: Mapping[Line, Estimate],
+        look: Mapping[Line, Mapping[str, Any]],
+    ) -> None:
+        """Draw a curve through the points of one name, in the order of the axis."""
+        found = sorted(lines, key=lambda line: self.places[line])
+        at, means = [self.places[line] for line in found], [estimates[line].mean for line in found]
+        if len(found) > 1:
+            self.axes.plot(at, means, color=look[found[0]]["color"], lw=1)
+
+    def _point(
+        self,
+        line: Line,
+        estimate: Estimate,
+        share: bool,
+        look: Mapping[str, Any],
+        label: str,
+        rank: int,
+    ) -> None:
+        """Draw a point with its interval; `rank` counts the later points in the same place."""
+        low, high = interval(estimate, share)
+        bars = [[estimate.mean - low], [high - estimate.mean]]
+        self.axes.errorbar(
+            [self.places[line]],
+            [estimate.mean],
+            yerr=bars if estimate.n > 1 else None,
+            ls="",
+            capsize=3,
+            label=label,
+            markersize=6 + 4 * rank,
+            zorder=3 - rank / 100,
+            markerfacecolor="white" if estimate.n == 1 else look["color"],
+            **look,
+        )
+
+
+def _ranks(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return, for each point, the number of later ones that lie in the same place, as far as one sees:
+    within a fiftieth of the points' spread."""
+    spans = [max(each) - min(each) for each in zip(*points, strict=True)]
+
+    def meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
+        return all(abs(a - b) <= span / 50 for a, b, span in zip(one, other, spans, strict=True))
+
+    return [
+        sum(meet(point, later) for later in points[number + 1 :]) for number, point in enumerate(points)
+    ]

@@ -14,6 +14,7 @@ from data.classes import number_classes
 from data.component import Component
 from data.errors import UserError
 from data.sources import Source
+from runner.naming import TITLE
 from runner.targets import require_allowed
 
 Part = TypeVar("Part", bound=Component)
@@ -35,7 +36,7 @@ def build(node: Any, kind: type[Part], option: str, source: Source | None = None
     cls = _class_of(str(node["_target_"]), kind, option)
     container = OmegaConf.to_container(node, resolve=True)
     assert isinstance(container, dict)
-    given = {str(name): value for name, value in container.items() if name != "_target_"}
+    given = {str(name): value for name, value in container.items() if name not in ("_target_", TITLE)}
     known = {field.name for field in fields(cls)}
     for name in given:
         if name not in known:

@@ -20,7 +20,7 @@ from methods.recording.recorder import Recorder
 from methods.training.descent import Recipe
 from metrics.metric import Metric
 from models.architecture import Architecture
-from runner.naming import run_name
+from runner.naming import folder_of, run_name, titles
 from runner.plan import identities
 from runner.plan.build import build, build_chosen
 from runner.plan.checks import check
@@ -43,6 +43,7 @@ class Plan:
     """
 
     names: Mapping[str, str]
+    titles: Mapping[str, str]
     name: str
     seed: int | None
     source: Source
@@ -74,16 +75,13 @@ class Plan:
 
         Raise UserError for every fault that can be found without reading data.
         """
-        if cfg.table.published is not None:
-            read(cfg.table.published)  # an unknown name is refused now, not after the sweep
-        check_bounds("", Run(seed=cfg.seed, threads=cfg.threads, shadow=cfg.shadow))
-        for option, kind in (("budget", Budget), ("table", Table)):
-            _node(cfg, option, kind)
+        _check_plain(cfg)
         data, evaluation = _node(cfg, "data", Data), _node(cfg, "evaluation", Evaluation)
         source = build(cfg.dataset, Source, "dataset")
         reference, metrics = cfg.evaluation.reference, cfg.evaluation.metrics
         plan = Plan(
             names=names,
+            titles=titles(cfg),
             name=run_name(cfg.name, names),
             seed=cfg.seed,
             source=source,
@@ -104,7 +102,7 @@ class Plan:
             threads=cfg.threads,
             until=cfg.until,
             shadow=cfg.shadow,
-            root=Path(cfg.paths.root),
+            root=folder_of("paths.root", cfg.paths.root),
             tracking=_node(cfg, "tracking", Tracking),
         )
         check(plan)
@@ -113,7 +111,7 @@ class Plan:
     @property
     def data_root(self) -> Path:
         """The folder that torchvision calls root."""
-        return Path(self.data.root).expanduser()
+        return folder_of("data.root", self.data.root).expanduser()
 
     def record_of(self, method: Method) -> str | None:
         """Return the name of the recorder whose record the method reads, or None if it reads none or
@@ -154,6 +152,15 @@ class Plan:
     @property
     def _last(self) -> Identity:
         return identities.repair(self) or identities.own(self)
+
+
+def _check_plain(cfg: DictConfig) -> None:
+    """Raise UserError if an option that the plan does not hold, or a plain number, has a wrong value."""
+    if cfg.table.published is not None:
+        read(cfg.table.published)  # an unknown name is refused now, not after the sweep
+    check_bounds("", Run(seed=cfg.seed, threads=cfg.threads, shadow=cfg.shadow))
+    for option, kind in (("budget", Budget), ("table", Table)):
+        _node(cfg, option, kind)
 
 
 def _node(cfg: DictConfig, option: str, kind: type[Node]) -> Node:

@@ -8,10 +8,9 @@ scores, and for each two scores the lines that one finds to match and the other 
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 
 from runner.errors import command
-from runner.naming import run_name
+from runner.naming import folder_of, run_name
 from runner.report.compare import Comparisons
 from runner.report.table import Report
 from runner.report.text import MARKDOWN, marked
@@ -54,21 +53,27 @@ def contradictions(verdicts: Verdicts) -> dict[tuple[str, str], list[Line]]:
 def text(report: Report, columns: Sequence[str]) -> str:
     """Return the page: the verdicts, the lines that match, and the contradictions."""
     verdicts = verdicts_of(report.comparisons, columns)
-    labels = report.labels
+    labels = report.titles
     lines = [line for line in report.lines() if line in verdicts]
     shown = [column for column in columns if any(column in each for each in verdicts.values())]
     body = [[labels[line], *(_word(verdicts[line].get(column)) for column in shown)] for line in lines]
     same = ", ".join(labels[line] for line in lines if line in matching(verdicts)) or "none"
     rows = [
-        [one, other, str(len(found)), ", ".join(labels[line] for line in found)]
+        [
+            report.title(one),
+            report.title(other),
+            str(len(found)),
+            ", ".join(labels[line] for line in found),
+        ]
         for (one, other), found in sorted(
             contradictions(verdicts).items(), key=lambda item: -len(item[1])
         )
     ]
+    heads = [MARKDOWN.heading(column, report.title(column)) for column in shown]
     parts = [
-        MARKDOWN.table(["verdicts", *map(MARKDOWN.heading, shown)], body),
+        MARKDOWN.table(["verdicts", *heads], body, ""),
         f"Match the retrained models in every score: {same}.",
-        MARKDOWN.table(["score", "contradicts", "lines", "which"], rows),
+        MARKDOWN.table(["score", "contradicts", "lines", "which"], rows, ""),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -82,7 +87,8 @@ def main(overrides: list[str]) -> None:
     from runner.compose import composed
 
     cfg, names = composed(overrides)
-    results = Results(Path(cfg.paths.root) / "results").named(run_name(cfg.name, names))
+    root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
+    results = Results(root / "results").named(name)
     columns = list(cfg.table.columns)
     print(text(Report(results, columns), columns))
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from data.meanings import ROWS, meaning
 from runner.results import Line, Result, tidy
 
 if TYPE_CHECKING:
@@ -24,6 +25,30 @@ ABSENT = Estimate(float("nan"), float("nan"), 0)
 
 # By line and metric.
 Estimates = Mapping[tuple[Line, str], Estimate]
+
+
+# The units of scores that count something.
+COUNTED = {"batches", "epochs", "flag", "rows"}
+
+
+def counts(results: list[Result]) -> set[str]:
+    """Return the names of the numbers that are counts, and print without decimals.
+
+    They are the scores of such a unit, and the costs and logged values that are whole in every run and
+    measure no time.
+    """
+    about = {name: said for result in results for name, said in result.about.items()}
+    found: set[str] = set()
+    broken: set[str] = set()
+    for result in results:
+        for numbers in (*result.scores.values(), *result.costs.values()):
+            for name, value in numbers.items():
+                said = meaning(name, about)
+                whole = float(value).is_integer() if said is None else said["unit"] in COUNTED
+                share = name.startswith(tuple(f"{part}_" for part in ROWS))
+                counted = whole and not share and not name.endswith("seconds")
+                (found if counted else broken).add(name)
+    return found - broken
 
 
 def statistics(results: list[Result]) -> "pd.DataFrame":
@@ -60,6 +85,22 @@ def half_width_of(values: Sequence[float]) -> float:
 
     n = len(values)
     return float(stdtrit(n - 1, 0.975)) * stdev(values) / math.sqrt(n)
+
+
+def interval(estimate: Estimate, share: bool) -> tuple[float, float]:
+    """Return the ends of an estimate's 95 % interval, NaN if it has none; those of a share lie inside
+    [0, 1].
+
+    The Student interval of a share p is that of logit(p) = ln(p/(1 − p)), whose half-width is, to first
+    order, the one of p divided by p(1 − p), brought back to p. It leaves [0, 1] for no p.
+    """
+    p, half, _ = estimate
+    if not (share and 0 < p < 1):
+        return p - half, p + half
+    # logit(p) ± h / (p(1 − p)), and expit(x) = ½(1 + tanh(x/2)), which does not overflow
+    logit, wide = math.log(p / (1 - p)), half / (p * (1 - p))
+    low, high = ((1 + math.tanh((logit + end) / 2)) / 2 for end in (-wide, wide))
+    return low, high
 
 
 def values(cells: "pd.DataFrame") -> Estimates:

@@ -1,22 +1,25 @@
-"""Labels: the name of every line of a table, and the order of the lines."""
+"""Labels: the name of every line of a table, in identifiers or in words."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from runner.report.words import choice, setting
 from runner.results import Line, Result
-from runner.roles import ORIGINAL, ROLES, Role
+from runner.roles import ROLES, Role
 
 # Choices that name a line. Other choices and options tell lines of one name apart.
 NAMES = ("method", "variant")
 
 
 class Description(NamedTuple):
-    """The role of a line's models, its name whatever its options, and the options they depend on."""
+    """The role of a line's models, its name and its title whatever its options, the options they depend
+    on, and the titles of the choices among these."""
 
     role: Role
     name: str
+    title: str
     options: Mapping[str, Any]
+    choices: Mapping[str, str]
 
 
 def descriptions(results: list[Result]) -> dict[Line, Description]:
@@ -24,48 +27,43 @@ def descriptions(results: list[Result]) -> dict[Line, Description]:
     found: dict[Line, Description] = {}
     for result in results:
         options = {name: value for name, value in result.names.items() if name not in NAMES}
+        choices = {group: choice(result, group) for group in options}
         options |= {as_option(name): value for name, value in result.parameters.items()}
         for role in ROLES:
             if role.shared or role.name in result.cells:
                 own = {option: value for option, value in options.items() if role.depends_on(option)}
                 name = role.label.format(name=result.variant)
-                found[result.line(role)] = Description(role, name, own)
+                title = role.words.format(name=choice(result, "method"))
+                found[result.line(role)] = Description(role, name, title, own, choices)
     return found
 
 
 def labels(described: Mapping[Line, Description]) -> dict[Line, str]:
-    """Return the label of every line.
+    """Return the label of every line in identifiers, as in "finetune (lr=0.1)".
 
     A label is the line's name, the choices in which lines of the same name differ, and the options in
-    which lines of the same name and choices differ.
+    which lines of the same name and choices differ. An option that is null in a line is left out there.
     """
     found = {}
-    for line, (_, name, options) in described.items():
-        alike = [other.options for other in described.values() if other.name == name]
-        same = [other for other in alike if _choices(other) == _choices(options)]
-        differing = [
-            f"{option.removeprefix('method.')}={_short(value)}"
-            for option, value in options.items()
-            if any(other.get(option) != value for other in (alike if _is_choice(option) else same))
+    for line, options in _differing(described, lambda each: each.name).items():
+        texts = [
+            f"{option.removeprefix('method.')}={_short(value)}" for option, value in options.items()
         ]
-        found[line] = f"{name} ({', '.join(differing)})" if differing else name
+        name = described[line].name
+        found[line] = f"{name} ({', '.join(texts)})" if texts else name
     return found
 
 
-def in_order(
-    lines: Iterable[Line], described: Mapping[Line, Description], named: Mapping[Line, str]
-) -> list[Line]:
-    """Sort lines by setting, then by the place of their role, then by label.
-
-    Settings are sorted by the labels of their originals. Numbers in labels are sorted by size.
-    """
-
-    def place(line: Line) -> Any:
-        original = Line(line.setting, ORIGINAL.name)
-        own = _by_size(named[line])
-        return _by_size(named[original]), line.setting, described[line].role.place, own
-
-    return sorted(lines, key=place)
+def titles(described: Mapping[Line, Description]) -> dict[Line, str]:
+    """Return the label of every line in people's words, as in "fine-tuning, learning rate 0.1"."""
+    found = {}
+    for line, options in _differing(described, lambda each: each.title).items():
+        texts = [
+            described[line].choices.get(option) or setting(option, value)
+            for option, value in options.items()
+        ]
+        found[line] = ", ".join([described[line].title, *texts])
+    return found
 
 
 def as_option(parameter: str) -> str:
@@ -73,10 +71,22 @@ def as_option(parameter: str) -> str:
     return parameter.removeprefix("pretrain.").replace("data.source.", "dataset.")
 
 
-def _by_size(label: str) -> list[str | float]:
-    """Split a label into words and numbers in turn, as a key for sorting."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", label)
-    return [float(part) if number % 2 else part for number, part in enumerate(parts)]
+def _differing(
+    described: Mapping[Line, Description], name: Callable[[Description], str]
+) -> dict[Line, dict[str, Any]]:
+    """Return, for every line, its options that tell it from the lines of the same name."""
+    found = {}
+    for line, own in described.items():
+        options = own.options
+        alike = [other.options for other in described.values() if name(other) == name(own)]
+        same = [other for other in alike if _choices(other) == _choices(options)]
+        found[line] = {
+            option: value
+            for option, value in options.items()
+            if value is not None
+            and any(other.get(option) != value for other in (alike if _is_choice(option) else same))
+        }
+    return found
 
 
 def _is_choice(option: str) -> bool:

@@ -71,13 +71,13 @@ def verdict_remarks(
     ]
 
 
-def glossary(results: Iterable[Result], columns: Sequence[str]) -> list[str]:
-    """Return one sentence for each column whose meaning a result tells."""
+def glossary(results: Iterable[Result], columns: Mapping[str, str]) -> list[str]:
+    """Return one sentence for each column whose meaning a result tells; columns map to their heads."""
     about = {name: said for result in results for name, said in result.about.items()}
     found = []
-    for column in columns:
+    for column, head in columns.items():
         if (said := meaning(column, about)) is not None:
-            found.append(f"{column}: {said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})")
+            found.append(f"{head}: {said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})")
     if any(OFFICIAL in column for column in columns):
         found.append("†: as a paper's code computes it, quirks included; it has no verdict")
     return found

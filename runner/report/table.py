@@ -1,40 +1,37 @@
 """The table of a name's results, as text and as files."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any
 
+from data.disk import replacing
 from data.errors import UserError
+from data.meanings import meaning
+from runner.naming import folder_of
 from runner.published import Published, read
-from runner.report.cells import ABSENT, Estimate, Estimates, gaps, statistics, values
+from runner.report import words
+from runner.report.cells import ABSENT, Estimate, Estimates, counts, gaps, statistics, values
 from runner.report.compare import Comparisons, Values, compared, of_cells, retrained, values_of
-from runner.report.labels import Description, descriptions, in_order, labels
-from runner.report.remarks import are_chosen, glossary, remarks, verdict_remarks
-from runner.report.text import (
-    COSTS,
-    LATEX,
-    MARKDOWN,
-    TERMINAL,
-    Style,
-    Texts,
-    beside,
-    cell,
-    marked,
-    tables,
-)
+from runner.report.labels import Description, descriptions, labels, titles
+from runner.report.latex import LATEX, NEEDS
+from runner.report.order import ACCURACIES, closeness, in_order, ranking_columns
+from runner.report.page import Page
+from runner.report.seeds import by_seed
+from runner.report.text import MARKDOWN, TERMINAL
 from runner.results import Line, Result, Results
-from runner.roles import REFERENCE
 from runner.wording import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
     from omegaconf import DictConfig
 
-# Costs that are shown, in addition to the columns, if a method reads a record.
-OF_RECORDS = ("record_bytes", "record_seconds", "seconds")
+
+# Shares that no result explains: accuracies of results of earlier versions, and logged ones.
+SHARES = {"accuracy", *ACCURACIES}
 
 
 @dataclass(frozen=True)
@@ -52,16 +49,18 @@ class Report:
     published: Published = field(default_factory=dict)
 
     def terminal(self) -> str:
-        """Return scores, gaps and remarks as aligned text."""
-        return self._text(TERMINAL)
+        """Return scores, gaps and remarks as aligned text, as wide as the terminal, or 80 characters
+        where there is none. Columns that do not fit go on in a second table. The last ones are left
+        out if that is full too, and named below."""
+        return Page(self, replace(TERMINAL, width=get_terminal_size((80, 24)).columns)).text()
 
     def markdown(self) -> str:
         """Return scores, gaps and remarks as Markdown."""
-        return self._text(MARKDOWN)
+        return Page(self, MARKDOWN).text()
 
     def latex(self) -> str:
-        """Return scores, gaps and remarks as LaTeX for the package booktabs."""
-        return self._text(LATEX)
+        """Return scores, gaps and remarks as LaTeX, whose first line names the packages it needs."""
+        return f"{NEEDS}\n\n{Page(self, replace(LATEX, label=self.results[0].name)).text()}"
 
     def csv(self) -> str:
         """Return one line per cell in full: mean, half-width and n of its value and its gap; mean,
@@ -78,18 +77,56 @@ class Report:
 
     @cached_property
     def labels(self) -> dict[Line, str]:
-        """The label of every line: its name, and the options that distinguish it."""
+        """The label of every line in identifiers: its name, and the options that distinguish it."""
         return labels(self._descriptions)
+
+    @cached_property
+    def titles(self) -> dict[Line, str]:
+        """The label of every line in people's words."""
+        return titles(self._descriptions)
 
     @property
     def names(self) -> dict[Line, str]:
-        """The name of every line, whatever its options: its method or variant."""
-        return {line: described.name for line, described in self._descriptions.items()}
+        """The title of every line, whatever its options: that of its method or variant."""
+        return {line: described.title for line, described in self._descriptions.items()}
+
+    def title(self, score: str) -> str:
+        """Return a score, a cost or a logged value in people's words."""
+        return words.score(score, self._about)
+
+    @cached_property
+    def _about(self) -> dict[str, Mapping[str, Any]]:
+        return {name: said for result in self.results for name, said in result.about.items()}
+
+    def is_share(self, score: str) -> bool:
+        """Return whether a score is a share, from 0 to 1: if results say so, or by its name."""
+        said = meaning(score, self._about)
+        return score in SHARES if said is None else said["unit"] == "share"
 
     def lines(self) -> list[Line]:
-        """Return the lines that have cells, in the order of the table."""
-        found = {Line(*index) for index in self.cells.droplevel("metric").index}
-        return in_order(found, self._descriptions, self.labels)
+        """Return the lines that have cells, in the order of the table (see `in_order`)."""
+        found = list(dict.fromkeys(Line(*index) for index in self.cells.droplevel("metric").index))
+        gaps = closeness(found, self.ranking, lambda line, column: self.gap(line, column).mean)
+        return in_order(found, self._descriptions, self.labels, gaps)
+
+    @property
+    def ranking(self) -> list[str]:
+        """The accuracies whose mean absolute gap to retraining orders the methods."""
+        return ranking_columns(self.columns, set(self.cells.index.get_level_values("metric")))
+
+    def gap(self, line: Line, column: str) -> Estimate:
+        """Return the difference of a line's score from the retrained models'."""
+        found = self.comparisons.get((line, column))
+        estimate = self._gaps.get((line, column), ABSENT)
+        if found is None or not (found.paired or estimate.n == 0):
+            return estimate
+        difference = found.difference
+        width = difference.half_width(0.95) if difference.n > 1 else math.nan
+        return Estimate(difference.mean, width, difference.n)
+
+    @cached_property
+    def _gaps(self) -> Estimates:
+        return gaps(self.cells)
 
     @cached_property
     def comparisons(self) -> Comparisons:
@@ -128,74 +165,27 @@ class Report:
     def _descriptions(self) -> dict[Line, Description]:
         return descriptions(self.results)
 
-    def _text(self, style: Style) -> str:
-        cells = self.cells
+    @cached_property
+    def most(self) -> int:
+        """The largest number of seeds of any cell."""
         whole = {name for result in self.results for name in result.cell_scores}
-        by_seed = cells[~cells.index.isin(whole, level="metric")]
-        most = int(by_seed["n"].max()) if len(by_seed) else 0
-        metrics = set(cells.index.get_level_values("metric"))
-        with_gap = set(cells.index.get_level_values("metric")[cells["gap"].notna()]) - COSTS
-        with_gap |= {name for _, name in self.comparisons}
-        lines = {line: self.labels[line] for line in self.lines()}
-        others = {line: label for line, label in lines.items() if line.cell != REFERENCE.name}
-        columns = self._columns(metrics)
-        compared = [column for column in columns if column in with_gap]
-        expected = self.seeds or most
-        parts = tables(style, "", lines, columns, self._cell_texts(expected))
-        parts += tables(style, "gap to retrain", others, compared, self._gap_texts(expected))
-        if self.published:
-            parts.append(beside(style, self.results, values(cells), self.published))
-        told = remarks(self.results, self.labels, most, self._absent(metrics))
-        told += verdict_remarks(self.comparisons, set(others), compared)
-        told += glossary(self.results, columns)
-        below = style.end.join(style.comment + text for text in told)
-        return "\n\n".join([*parts, below] if below else parts) + "\n"
+        by_seed = self.cells[~self.cells.index.isin(whole, level="metric")]
+        return int(by_seed["n"].max()) if len(by_seed) else 0
 
-    def _cell_texts(self, expected: int) -> Texts:
-        """Return a function that writes the value of a line in a column."""
-
-        def text(line: Line, column: str) -> str:
-            estimate = self.estimates.get((line, column), ABSENT)
-            # the number of retrained models stands below the table, and differs from that of the seeds
-            n = None if line.cell == REFERENCE.name else expected
-            return cell(estimate, "", n, exact=column in COSTS)
-
-        return text
-
-    def _gap_texts(self, expected: int) -> Texts:
-        """Return a function that writes the gap of a line in a column, and its verdict."""
-        paired = gaps(self.cells)
-
-        def text(line: Line, column: str) -> str:
-            found = self.comparisons.get((line, column))
-            estimate = paired.get((line, column), ABSENT)
-            if found is not None and (found.paired or estimate.n == 0):
-                difference = found.difference
-                width = difference.half_width(0.95) if difference.n > 1 else math.nan
-                estimate = Estimate(difference.mean, width, difference.n)
-            gap = cell(estimate, "+", expected)
-            if found is None or found.verdict is None:
-                return gap
-            return f"{gap} {marked(found.verdict, found.needed)}"
-
-        return text
-
-    def _columns(self, metrics: set[str]) -> list[str]:
-        """Return the columns that some run has, and those of records if any method reads one."""
-        recorded = OF_RECORDS if "record_bytes" in metrics else ()
-        return [name for name in dict.fromkeys([*self.columns, *recorded]) if name in metrics]
-
-    def _absent(self, metrics: set[str]) -> set[str]:
-        """Return the chosen columns that no run has; none if all runs failed, which is told anyway."""
-        absent = set(self.columns) - metrics
-        return absent if absent and metrics and are_chosen(self.columns) else set()
+    @cached_property
+    def counts(self) -> set[str]:
+        """The scores, costs and logged values that are counts."""
+        return counts(self.results)
 
     def write(self, folder: Path, name: str) -> None:
-        """Write the files `name`.md, .csv and .tex to a folder, creating it if absent."""
+        """Write the files `name`.md, .csv and .tex, and `name`_seeds.csv with one line per seed, to a
+        folder, creating it if absent."""
         folder.mkdir(parents=True, exist_ok=True)
-        texts = {"md": self.markdown(), "csv": self.csv(), "tex": self.latex()}
+        seeds = by_seed(self.results, self.labels)
+        texts = {".md": self.markdown(), ".csv": self.csv(), ".tex": self.latex(), "_seeds.csv": seeds}
         for suffix, text in texts.items():
-            (folder / f"{name}.{suffix}").write_text(text)
+            with replacing(folder / f"{name}{suffix}") as scratch:
+                scratch.write_text(text)
 
 
 def show(cfg: "DictConfig", name: str) -> None:
@@ -203,7 +193,7 @@ def show(cfg: "DictConfig", name: str) -> None:
 
     Raise UserError if the name has no results, none of the columns, or `table.published` no file.
     """
-    root = Path(cfg.paths.root)
+    root = folder_of("paths.root", cfg.paths.root)
     published = {} if cfg.table.published is None else read(cfg.table.published)
     results = Results(root / "results").named(name)
     report = Report(results, list(cfg.table.columns), cfg.table.seeds, published)

@@ -1,10 +1,13 @@
-"""Text: estimates as cells, and cells as an aligned, Markdown or LaTeX table."""
+"""Text: estimates as cells, and cells as an aligned or Markdown table."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from runner.published import Published
 from runner.report.cells import ABSENT, Estimate, Estimates
+from runner.report.words import choice, spaced, variant
 from runner.results import Line, Result
 from runner.roles import UNLEARNED
 
@@ -22,17 +25,24 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Style:
-    """A text format: a format of tabulate, the separator of words in a heading, the start and end of a
-    remark below the table, and the widest table in characters, None for no limit."""
+    """A text format: a format of tabulate, the start and end of a remark below the table, and the widest
+    table in characters, None for no limit.
+
+    If `words` is false, methods, options and scores are named by what one types for them, as in a
+    terminal; else by people's words (see `runner.report.words`).
+    """
 
     tabulate: str
-    separator: str
     comment: str
     end: str
+    words: bool
     width: int | None = None
 
-    def table(self, heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-        """Return a table whose first column is aligned left, and the others right."""
+    def table(self, heads: Sequence[str], body: Sequence[Sequence[str]], caption: str) -> str:
+        """Return a table whose first column is aligned left, and the others right.
+
+        `caption` is for formats whose tables have one.
+        """
         from tabulate import tabulate
 
         align = ("left", *("right" for _ in heads[1:]))
@@ -40,50 +50,45 @@ class Style:
             tabulate(body, headers=heads, tablefmt=self.tabulate, disable_numparse=True, colalign=align)
         )
 
-    def heading(self, *words: str) -> str:
-        """Return the heading of a column; a word may be several words joined by underscores.
+    def heading(self, name: str, title: str) -> str:
+        """Return the heading of a column by its identifier or its title.
 
         An official twin, whose number is a paper's code's, is marked with †.
         """
-        name = "_".join(words)
-        return self.separator.join(name.split("_")) + (OFFICIAL_MARK if OFFICIAL in name else "")
+        text = title if self.words else name.replace("_", "\n")
+        return text + (OFFICIAL_MARK if OFFICIAL in name else "")
 
 
-TERMINAL = Style("simple", "\n", "", "\n", width=120)
-MARKDOWN = Style("pipe", " ", "", "\n\n")
-LATEX = Style("latex_booktabs", " ", "% ", "\n")
+TERMINAL = Style("simple", "", "\n", words=False)
+MARKDOWN = Style("pipe", "", "\n\n", words=True)
 
 
-def tables(
-    style: Style, corner: str, lines: Mapping[Line, str], columns: Sequence[str], texts: Texts
-) -> list[str]:
-    """Return the table of `columns` for `lines`, which map to their labels, as one or several tables.
+# The most tables, one below the other, that a terminal shows of one whose columns are too many.
+PIECES = 2
 
-    `corner` heads the column of labels, and `texts` writes the cells. In a terminal, a table that is too
-    wide goes on in the next one.
+
+def pieces(style: Style, columns: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Return the numbers of the columns of each table that fits the style's width, the first column
+    included in each; `columns` hold the head and the cells of each.
+
+    The columns are in the order of their importance: those that do not fit into `PIECES` tables, the
+    last ones, are left out. A table has at least one column beside the first.
     """
-    cells = {column: [texts(line, column) for line in lines] for column in columns}
-    labels = list(lines.values())
-    found = []
-    for group in _groups(style, max(map(len, [corner, *labels]), default=0), cells):
-        body = [[label, *(cells[column][i] for column in group)] for i, label in enumerate(labels)]
-        found.append(style.table([corner, *map(style.heading, group)], body))
-    return found
-
-
-def _groups(style: Style, first: int, cells: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Return the columns in groups that fit the style's width beside a first column of this width."""
-    groups: list[list[str]] = []
+    first, *widths = (max(len(line) for cell in each for line in cell.split("\n")) for each in columns)
+    found: list[list[int]] = []
     taken = 0
-    for column, texts in cells.items():
-        words = [line for text in (style.heading(column), *texts) for line in text.split("\n")]
-        wide = max(map(len, words)) + 2  # tabulate puts two spaces between columns
-        if not groups or (style.width is not None and first + taken + wide > style.width):
-            groups.append([])
-            taken = 0
-        groups[-1].append(column)
-        taken += wide
-    return groups
+    for number, width in enumerate(widths, start=1):
+        taken += width + 2  # tabulate puts two spaces between columns
+        if not found or (style.width is not None and taken > style.width):
+            found.append([0])
+            taken = first + width + 2
+        found[-1].append(number)
+    return found[:PIECES]
+
+
+def folded(style: Style, label: str) -> str:
+    """Return a label, folded to two fifths of the style's width."""
+    return label if style.width is None else "\n".join(wrap(label, max(2 * style.width // 5, 20)))
 
 
 def marked(verdict: str, needed: int | None) -> str:
@@ -93,25 +98,34 @@ def marked(verdict: str, needed: int | None) -> str:
     return verdict.removesuffix("-forgets")
 
 
-def beside(style: Style, results: list[Result], estimates: Estimates, published: Published) -> str:
-    """Return a table of our numbers, with the paper's in brackets.
+def beside(
+    style: Style,
+    results: list[Result],
+    estimates: Estimates,
+    published: Published,
+    title: Callable[[str], str],
+) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the body of a table of our numbers, with the paper's in brackets.
 
-    Its lines are those of the paper's table, followed by our other variants.
+    Its lines are those of the paper's table, followed by our other variants. `title` names a score.
     """
     ours: dict[str, dict[str, Line]] = {}
+    names: dict[str, str] = {}
     for result in results:
         ours.setdefault(result.variant, {}).update(_lines_by_role(result))
-    heads = list(dict.fromkeys((role, metric) for _, role, metric in published))
+        names[result.variant] = choice(result, "method")
+    columns = list(dict.fromkeys((role, metric) for _, role, metric in published))
     body = []
-    for variant in dict.fromkeys([variant for variant, _, _ in published] + sorted(ours)):
-        texts = [variant]
-        for role, metric in heads:
-            line = ours.get(variant, {}).get(role)
+    for each in dict.fromkeys([key[0] for key in published] + sorted(ours)):
+        texts = [names.get(each, variant(each, spaced(each))) if style.words else each]
+        for role, metric in columns:
+            line = ours.get(each, {}).get(role)
             text = cell(ABSENT if line is None else estimates.get((line, metric), ABSENT))
-            theirs = published.get((variant, role, metric))
+            theirs = published.get((each, role, metric))
             texts.append(text if theirs is None else f"{text} ({theirs:g})")
         body.append(texts)
-    return style.table(["ours (paper's)", *(style.heading(*head) for head in heads)], body)
+    heads = [style.heading(f"{role}_{metric}", f"{role}: {title(metric)}") for role, metric in columns]
+    return ["ours (paper's)", *heads], body
 
 
 def _lines_by_role(result: Result) -> dict[str, Line]:
@@ -122,24 +136,36 @@ def _lines_by_role(result: Result) -> dict[str, Line]:
     return found
 
 
-def cell(estimate: Estimate, sign: str = "", expected: int | None = None, exact: bool = False) -> str:
+def cell(
+    estimate: Estimate,
+    sign: str = "",
+    expected: int | None = None,
+    exact: bool = False,
+    count: bool = False,
+) -> str:
     """Return an estimate as text, such as "0.912 ± 0.013 (n=2)", or a dash if it is absent.
 
-    The number of seeds is shown if it differs from `expected`. An `exact` number, such as a count, has
-    no interval if all seeds agree.
+    The number of seeds is shown if it differs from `expected`. An `exact` number, such as a cost, has
+    no interval if all seeds agree. A `count` has no decimals where it is whole.
     """
     mean, half_width, n = estimate
     if n == 0 or mean != mean:
         return "—"
-    text = _number(mean, sign)
+    text = _number(mean, sign, count)
     if half_width == half_width and not (exact and half_width == 0):
-        text += f" ± {_number(half_width)}"
+        text += f" ± {_number(half_width, '', count)}"
     return text if expected in (None, n) else f"{text} (n={int(n)})"
 
 
-def _number(value: float, sign: str = "") -> str:
-    """Return a number with three decimals, or fewer if it is large."""
-    for bound, form in ((10, ".3f"), (1000, ".1f")):
-        if abs(value) < bound:
-            return format(value, sign + form)
-    return format(value, sign + ",.0f")
+def _number(value: float, sign: str, count: bool) -> str:
+    """Return a number with three decimals, fewer if it is large, or none if it is a whole count.
+
+    Zero has no minus."""
+    forms = [(10, ".3f"), (1000, ".1f"), (math.inf, ",.0f")]
+    form = (
+        ",.0f"
+        if count and value == round(value)
+        else next(form for top, form in forms if abs(value) < top)
+    )
+    text = format(value, sign + form)
+    return text if text.strip("-+0.,") else text.replace("-", sign)

@@ -16,7 +16,7 @@ from data.row_file import content, read_numbers
 from data.split import Split
 from data.streams import Streams
 from methods.recording.estimates import largest_share
-from methods.recording.files import EntryFile
+from methods.recording.files import EntryFile, Writer
 from methods.recording.per_sample.index import EntryIndex
 from methods.recording.per_sample.layout import (
     FACTORS,
@@ -33,6 +33,7 @@ from methods.recording.per_sample.shares import Attribution, coefficients
 from methods.recording.per_sample.sums import SumFile
 from methods.recording.random_mask import Mask, RandomMask
 from methods.recording.recorder import RecordedTraining, Recorder, close_record
+from methods.training.checkpoint import State, Stateful
 from methods.training.descent import Optimizer, Step
 from methods.weights.per_sample_gradients import RULES, Capture, layers_of
 
@@ -53,6 +54,7 @@ class PerSample(Recorder):
     """
 
     kind: ClassVar[str] = "methods.recorders.per_sample.PerSample"
+    goes_on: ClassVar[bool] = True
     version: ClassVar[int] = 3  # 1 kept a file of sums for every layer, 2 compared numbers, not bytes
 
     dtype: FactorType
@@ -179,6 +181,8 @@ class PerSample(Recorder):
         file = EntryFile(training.folder, FACTORS)
         ring = Ring(layout, self.dtype, self._most_rows(training))
         with Capture(training.model) as capture, self.writer(training.folder) as writer:
+            gathered = _Gathered(writer, entries, sums, file)
+            training.keep(gathered)
             writer.do(sums.open)
             for step in steps:
                 taken, where = capture.take(), entries.where(step.batch.rows)
@@ -187,7 +191,7 @@ class PerSample(Recorder):
                     packed = ring.take(entries.count, len(rows))
                     slots = entries.add(rows, step.number)
                     entries.add_scales(packer.pack(step, taken, where, slots, packed))
-                    job = partial(_write, packed, slots, sums, file)
+                    job = partial(gathered.write, packed, slots)
                     writer.do(job, after=partial(ring.give_back, packed))
                 taken.clear()  # frees this step's activations before the next step makes new ones
                 yield step
@@ -233,9 +237,32 @@ class PerSample(Recorder):
         }
 
 
-def _write(packed: Packed, slots: Tensor, sums: SumFile, file: EntryFile) -> None:
-    """Add the numbers of a step to the sums of their slots (n,), and append its entries."""
-    if packed.sums.shape[1]:
-        sums.add(slots, packed.sums)
-    if packed.entries.shape[1]:
-        file.append(packed.entries)
+@dataclass(frozen=True)
+class _Gathered:
+    """The record so far, as a part of the training's state."""
+
+    writer: Writer
+    entries: EntryIndex
+    sums: SumFile
+    file: EntryFile
+
+    def write(self, packed: Packed, slots: Tensor) -> None:
+        """Add the numbers of a step to the sums of their slots (n,), and append its entries."""
+        if packed.sums.shape[1]:
+            self.sums.add(slots, packed.sums)
+        if packed.entries.shape[1]:
+            self.file.append(packed.entries)
+
+    def state_dict(self) -> State:
+        writer = self.writer.state_dict()
+        if self.writer.lost:
+            return {"writer": writer}
+        parts: dict[str, Stateful] = {"entries": self.entries, "sums": self.sums, "file": self.file}
+        return {"writer": writer, **{name: part.state_dict() for name, part in parts.items()}}
+
+    def load_state_dict(self, state: State) -> None:
+        self.writer.load_state_dict(state["writer"])
+        if not self.writer.lost:
+            self.entries.load_state_dict(state["entries"])
+            self.sums.load_state_dict(state["sums"])
+            self.file.load_state_dict(state["file"])

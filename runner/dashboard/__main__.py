@@ -1,0 +1,83 @@
+"""python -m runner.dashboard name=digits_small_cnn_whole_class tracking.entity=team [--dry-run]
+
+Write a workspace and a report for the runs of a name into a project of W&B. With --dry-run, print what
+would be written, as JSON, and ask no server.
+"""
+
+import json
+import sys
+from typing import Any
+
+from data.errors import UserError
+from runner.errors import exit_with_message
+from runner.naming import run_name
+
+DRY = "--dry-run"
+
+
+def main(arguments: list[str]) -> None:
+    """Write the workspace and the report of a name, or print their specification."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return
+    from runner.compose import composed
+    from runner.tracking import check_settings
+
+    cfg, names = composed([argument for argument in arguments if argument != DRY])
+    check_settings(cfg.tracking)
+    made = _made(cfg, run_name(cfg.name, names))
+    if DRY in arguments:
+        print(json.dumps({kind: _specification(each) for kind, each in made.items()}, indent=1))
+        return
+    if cfg.tracking.entity is None:
+        raise UserError("a dashboard belongs to a user or a team: add tracking.entity=…, or --dry-run")
+    for kind, each in made.items():
+        _save(each)
+        print(f"{kind}: {each.url}")
+
+
+def _made(cfg: Any, name: str) -> dict[str, Any]:
+    """Return the workspace and the report, by their words."""
+    try:
+        from runner.dashboard.layout import Project, report, workspace
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"dashboards need {error.name}: install it with pip install -e '.[dashboard]'"
+        ) from error
+    columns = [str(column) for column in cfg.table.columns]
+    tracking = cfg.tracking
+    of = Project(tracking.entity or "", tracking.project, name, columns, _with_gaps(cfg, columns))
+    return {"workspace": workspace(of), "report": report(of)}
+
+
+def _with_gaps(cfg: Any, columns: list[str]) -> list[str]:
+    """Return the scores among the columns that do not compare with the reference themselves."""
+    from metrics.metric import Metric, glossary
+    from runner.plan import build_chosen
+
+    metrics = list(build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics").values())
+    about = glossary(metrics, set(columns))
+    return [name for name in columns if name in about and not about[name]["paired"]]
+
+
+def _specification(made: Any) -> Any:
+    """Return what the client would send, as JSON-like values."""
+    return json.loads(made._to_model().model_dump_json(by_alias=True, exclude_none=True))
+
+
+def _save(made: Any) -> None:
+    """Save a workspace or a report. Raise UserError if the server does not take it."""
+    try:
+        made.save()
+    except Exception as error:  # the client raises what its server and its parser raise
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+        raise UserError(
+            f"W&B did not take the dashboard ({reason}): check the network, `wandb login` and "
+            "tracking.entity, push the runs first with python -m runner.tracking push name=…, or look "
+            "at it with --dry-run"
+        ) from error
+
+
+if __name__ == "__main__":
+    with exit_with_message():
+        main(sys.argv[1:])

@@ -1,0 +1,82 @@
+"""Pushing: stored results and curves become W&B runs, under the ids that live runs have."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import UserError
+from runner.errors import message_of
+from runner.results import Result, Results
+from runner.roles import ROLE
+from runner.tracking.start import track
+from runner.tracking.tracker import Tracker
+
+if TYPE_CHECKING:  # imports torch, which help does without
+    from runner.plan import Plan
+
+Say = Callable[[str], None]
+
+
+class Unfinished(Exception):
+    """Closes the W&B run of a result that is not done as failed."""
+
+
+def push(name: str, root: Path, tracking: Sequence[str], say: Say) -> int:
+    """Write every result of a name as a W&B run, and return how many were written.
+
+    `tracking` are the options of W&B. `say` receives what could not be written, and why. A result that
+    was tracked before has the same run again, so that pushing twice gives the same runs.
+    """
+    results, pushed = Results(root / "results"), 0
+    for result in results.named(name):
+        try:
+            plan = _plan_of(result, root, tracking)
+        except Exception as error:
+            if (text := message_of(error)) is None:
+                raise
+            say(f"{name}/{result.key} is left out: {text}")
+            continue
+        try:
+            with track(plan, result.overrides, say, result.provenance["row"]) as tracker:
+                _replay(result, plan, tracker, results, say)
+                if result.status != "done":
+                    raise Unfinished
+        except Unfinished:
+            pass
+        pushed += 1
+    return pushed
+
+
+def _plan_of(result: Result, root: Path, tracking: Sequence[str]) -> "Plan":
+    """Return the plan that made a result. Raise UserError if its command has another meaning by now."""
+    from runner.compose import composed
+    from runner.plan import Plan
+
+    plan = Plan.of(*composed([*result.overrides, *tracking]))
+    if plan.key != result.key:
+        again = " ".join(["python -m runner", *result.overrides])
+        raise UserError(f"by now its command makes another model; run it again: {again}")
+    return replace(plan, name=result.name, root=root)
+
+
+def _replay(result: Result, plan: "Plan", tracker: Tracker, results: Results, say: Say) -> None:
+    """Track what a live run would track, as far as the store has it."""
+    from runner.figure.runs import Model
+    from runner.plan import identities
+    from runner.stages.request import stored_facts
+    from runner.store import Store
+
+    request = Store(plan.root / "store").find("request", identities.request(plan))
+    if request.path.exists():
+        tracker.request(stored_facts(request))
+    for name in result.weights:
+        role = ROLE[name]
+        try:
+            points = Model(result, role, plan.root).logged
+        except UserError as error:
+            say(str(error))
+            continue
+        for point in points:
+            tracker.curve(role.curves, point)
+    tracker.result(result, results.matrices(result))

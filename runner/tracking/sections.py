@@ -1,0 +1,73 @@
+"""Names of all that a W&B run holds, as section/name.
+
+`pretrain/…`, `before/…`, `unlearn/…`, `repair/…` and `retrain/…` are the curves of a phase, each with an
+axis of its own. `final/…` and `cost/…` are the scores and costs of the unlearned model, `gap/…` its
+scores minus those of the reference, and `abs_gap/…` their absolute values. Other models have the same
+sections behind their role: `reference/final/…`, `repaired/gap/…`. `cell/…` are scores of all seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from runner.roles import REFERENCE, UNLEARNED
+
+if TYPE_CHECKING:  # a report needs no torch
+    from runner.results import Result
+
+# The suffix of the curves of `evaluation.every`, whose axis is the number of passes.
+SCORED = "scores"
+
+# The section of a group of curves whose name is that of a model.
+PHASE = {REFERENCE.curves: "retrain"}
+
+# Names of the values that curves run over. The first that a point has is its axis.
+AXES = ("epoch", "pass", "round", "step")
+
+# The matrix that is tracked as a chart, and the one of a cell that is tracked as a table.
+CONFUSION, LEAKING, CELL = "confusion", "leaking_rows", "cell"
+
+# The score that a sweep minimises: the average of absolute gaps, by the name of its metric.
+AVERAGE = "average_gap"
+
+
+def prefix_of(role: str) -> str:
+    """Return what stands before the sections of a model: nothing for the unlearned one."""
+    return "" if role == UNLEARNED.name else f"{role}/"
+
+
+def scalars(result: "Result") -> dict[str, float]:
+    """Return every number of a result by section/name."""
+    found = {f"{CELL}/{name}": value for name, value in result.cell_scores.items() if _is_number(value)}
+    for role, scores in result.scores.items():
+        sections = {"final": scores, "cost": result.costs.get(role, {}), **_gaps(result, role)}
+        for section, values in sections.items():
+            found |= {f"{prefix_of(role)}{section}/{name}": value for name, value in values.items()}
+    return found
+
+
+def _gaps(result: "Result", role: str) -> dict[str, Mapping[str, float]]:
+    """Return the gaps of a model's scores to those of the reference, and their absolute values.
+
+    A score that compares with the reference already has no gap.
+    """
+    scores, reference = result.scores[role], result.scores.get(REFERENCE.name)
+    if reference is None or role == REFERENCE.name:
+        return {}
+    plain = [name for name in scores if not result.about.get(name, {}).get("paired")]
+    gaps = {name: scores[name] - reference[name] for name in plain if name in reference}
+    absolute = {name: abs(gap) for name, gap in gaps.items()}
+    if AVERAGE in scores:
+        absolute["average"] = scores[AVERAGE]
+    return {"gap": gaps, "abs_gap": absolute}
+
+
+def rows_of(result: "Result") -> tuple[list[str], list[list[Any]]]:
+    """Return the columns and the lines of a table of a result's models and their scores and costs."""
+    lines = {role: {**scores, **result.costs.get(role, {})} for role, scores in result.scores.items()}
+    names: Sequence[str] = list(dict.fromkeys(name for line in lines.values() for name in line))
+    data = [[role, *(line.get(name) for name in names)] for role, line in lines.items()]
+    return ["model", *names], data
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)

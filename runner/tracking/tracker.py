@@ -1,0 +1,114 @@
+"""Trackers: of a W&B run, or of nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from runner.tracking.sections import AXES, CELL, CONFUSION, LEAKING, PHASE, SCORED, rows_of, scalars
+
+if TYPE_CHECKING:  # results and metrics are read by the runs that have some
+    from metrics.metric import Matrix
+    from runner.results import Result
+
+
+class Tracker:
+    """A tracker that tracks nothing."""
+
+    def request(self, facts: Mapping[str, Any]) -> None:
+        """Track the facts of the request: the number of rows in `forget`, and the classes in `gone`."""
+
+    def curve(self, stage: str, values: Mapping[str, float]) -> None:
+        """Track one point of a stage's curves, such as the loss of an epoch."""
+
+    def result(self, result: "Result", matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
+        """Track the result of the run, and its matrices by role and name."""
+
+
+class WandbTracker(Tracker):
+    """A tracker that writes to a W&B run, which `track` opens and closes.
+
+    A failure of W&B ends the tracking and not the run: `fail` receives its reason once.
+    """
+
+    def __init__(self, run: Any, classes: Sequence[str], fail: Callable[[Exception], None]) -> None:
+        self.run = run
+        self.classes = list(classes)
+        self._fail = fail
+        self._failed = False
+        self._axes: set[str] = set()
+        # A run that goes on online has the points up to these already.
+        self._reached = dict(run.summary) if run.resumed else {}
+
+    def request(self, facts: Mapping[str, Any]) -> None:
+        """Note the number of forgotten rows, and mark the classes that are forgotten as a whole."""
+        for label in facts["gone"]:
+            self.classes[label] += " (forgotten)"
+        forgotten = {"forgotten_rows": facts["forget"]}
+        self._ask(self.run.config.update, forgotten, allow_val_change=True)
+
+    def curve(self, stage: str, values: Mapping[str, float]) -> None:
+        phase = PHASE.get(stage, stage)
+        section = f"{phase}_{SCORED}" if "pass" in values else phase
+        axis = next((name for name in AXES if name in values), None)
+        point = {f"{section}/{name}": value for name, value in values.items()}
+        if axis is not None:
+            key = f"{section}/{axis}"
+            if point[key] <= self._reached.get(key, float("-inf")):
+                return
+            self._give_axis(key, point)
+        self._ask(self.run.log, point)
+
+    def _give_axis(self, axis: str, point: Mapping[str, float]) -> None:
+        """Let the names of a point have their own axis in place of W&B's count of points."""
+        for name in point.keys() - self._axes:
+            self._axes.add(name)
+            settings = {"hidden": True} if name == axis else {"step_metric": axis}
+            self._ask(self.run.define_metric, name, **settings)
+
+    def result(self, result: "Result", matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
+        found: dict[str, Any] = dict(scalars(result))
+        found["tables/models"] = _table(*rows_of(result))
+        for role, each in matrices.items():
+            if CONFUSION in each:
+                found[f"{CONFUSION}/{role}"] = self._confusion(role, each[CONFUSION])
+        if LEAKING in (of_cell := matrices.get(CELL, {})):
+            data = [
+                [int(row), self.classes[int(label)], score] for row, label, score in of_cell[LEAKING]
+            ]
+            found[f"tables/{LEAKING}"] = _table(["row", "class", "score"], data)
+        new = {name: value for name, value in found.items() if self._reached.get(name) != value}
+        self._ask(self.run.log, new)
+
+    def _confusion(self, role: str, counts: "Matrix") -> Any:
+        """Return a chart of a confusion matrix (K, K): true class against predicted class, by name."""
+        import wandb
+
+        columns = ["Actual", "Predicted", "nPredictions"]  # the names that W&B's chart knows
+        data = [
+            [self.classes[true], self.classes[predicted], float(count)]
+            for true, line in enumerate(counts)
+            for predicted, count in enumerate(line)
+        ]
+        return wandb.plot_table(
+            vega_spec_name="wandb/confusion_matrix/v1",
+            data_table=_table(columns, data),
+            fields={column: column for column in columns},
+            string_fields={"title": f"Confusion matrix, {role}"},
+        )
+
+    def _ask(self, call: Callable[..., Any], *values: Any, **options: Any) -> None:
+        """Call the client, and never again once it has failed."""
+        import wandb
+
+        if self._failed:
+            return
+        try:
+            call(*values, **options)
+        except (wandb.Error, OSError, RuntimeError) as error:
+            self._failed = True
+            self._fail(error)
+
+
+def _table(columns: list[Any], data: list[Any]) -> Any:
+    import wandb
+
+    return wandb.Table(columns=columns, data=data)
