@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.recording.per_sample.layout import TYPES, FactorType, Layout, parameters_in
+from methods.recording.per_sample.layout import FactorType, Layout, parameters_in
 from methods.recording.per_sample.ring import Packed
 from methods.recording.per_sample.shares import Attribution, Shares, adam_roots
 from methods.recording.random_mask import RandomMask
