@@ -88,6 +88,31 @@ class Evaluation:
 
 
 @dataclass
+class Pretrained:
+    """A public checkpoint: a model of another data set, at which the original and its retraining begin.
+
+    `dataset` and `training` are components: its data, null for no checkpoint, and its recipe. `limit` is
+    the number of rows per class, null for all, and `seed` that of its training.
+    """
+
+    dataset: Any = None
+    training: Any = MISSING
+    limit: Annotated[int, COUNT] | None = MISSING
+    seed: Annotated[int, SEED] = MISSING
+
+
+@dataclass
+class Reference:
+    """Where a retrained reference starts.
+
+    `weights` is a local file and `sha256` its checksum, as in the model; null retrains from scratch.
+    """
+
+    weights: str | None = MISSING
+    sha256: str | None = MISSING
+
+
+@dataclass
 class Tracking:
     """Options of W&B.
 
@@ -160,9 +185,11 @@ class Run:
     paths: Paths = field(default_factory=Paths)
     budget: Budget = field(default_factory=Budget)
     table: Table = field(default_factory=Table)
+    reference: Reference = field(default_factory=Reference)
     dataset: Any = MISSING
     model: Any = MISSING
     training: Any = MISSING
+    pretrained: Pretrained = field(default_factory=Pretrained)
     recorder: dict[str, Any] = field(default_factory=dict)
     scenario: Any = MISSING
     method: Any = MISSING

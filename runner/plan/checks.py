@@ -27,13 +27,14 @@ def check(plan: "Plan") -> None:
     check_settings(plan.tracking)
     plan.source.check()
     plan.recipe.check_parameters("training")
+    _check_public(plan)
     for option, method in _methods(plan).items():
         _check_method(plan, option, method)
     _check_recorders(plan)
-    _check_weights(plan)
     _check_shadows(plan)
     plan.scenario.check(plan.source)
     plan.architecture.check()
+    _check_weights(plan)
 
 
 def check_request(plan: "Plan", facts: Mapping[str, Any]) -> None:
@@ -55,6 +56,22 @@ def _methods(plan: "Plan") -> dict[str, Method]:
     """Return the methods that this run applies, by option."""
     each = {"method": plan.method, "repair": plan.repair, "evaluation.reference": plan.reference}
     return {option: method for option, method in each.items() if method is not None}
+
+
+def _check_public(plan: "Plan") -> None:
+    """Raise UserError if the checkpoint is of other images than the run's."""
+    public, own = plan.public, plan.source
+    if public is None:
+        return
+    public.source.check()
+    public.recipe.check_parameters("pretrained.training")
+    size = plan.architecture.input_size is None and public.source.size != own.size
+    if size or public.source.channels != own.channels:
+        raise UserError(
+            f"the images of pretrained.dataset have {public.source.channels} channels and "
+            f"{public.source.size} pixels a side, and those of the run {own.channels} and {own.size}: "
+            "choose another pretrained="
+        )
 
 
 def _check_method(plan: "Plan", option: str, method: Method) -> None:
@@ -118,6 +135,12 @@ def _check_weights(plan: "Plan") -> None:
     unchanged = plan.architecture.weights is not None and plan.recipe.epochs == 0
     if unchanged and plan.reference is not None:
         raise UserError(
-            "training.epochs=0 leaves model.weights as they are, and retraining the reference would "
-            "too: set evaluation=quick, or train with training.epochs=1 or more"
+            "training.epochs=0 leaves model.weights as they are, and would retrain no reference: set "
+            "evaluation=quick, or train with training.epochs=1 or more"
         )
+    made, source = plan.of_reference(), plan.source
+    if made is not plan and made.architecture.weights is not None:
+        try:
+            made.architecture.fresh(source.channels, source.size, source.classes, 0)
+        except UserError as error:  # it speaks of the model
+            raise UserError(str(error).replace("model.", "reference.")) from error

@@ -72,12 +72,25 @@ def pretrain(plan: "Plan") -> Identity:
         "model": identity_of(plan.architecture),
         "training": identity_of(plan.recipe),
         "seed": plan.seed,
+        **({} if plan.public is None else {"public": pretrain(plan.public)}),
     }
 
 
 def setting(plan: "Plan") -> Identity:
     """Identify the original and the scenario, on which methods are compared."""
     return {"pretrain": pretrain(plan), "scenario": identity_of(plan.scenario)}
+
+
+def compared_on(plan: "Plan") -> Identity:
+    """Identify what the lines of a table are compared on: the setting, and the weights at which the
+    reference starts if they are not the original's."""
+    return {**setting(plan), **start_of_reference(plan)}
+
+
+def start_of_reference(plan: "Plan") -> Identity:
+    """Identify the weights at which the reference starts, if they are not the original's."""
+    made = plan.of_reference()
+    return {} if made is plan else {"reference": {"sha256": made.architecture.sha256}}
 
 
 def record(plan: "Plan", recorder: Recorder) -> Identity:
