@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,15 @@ def shared_name(runs: Runs, line: Line, names: Mapping[Line, str]) -> str:
     settings."""
     several = len({other.setting for other in runs.models}) > 1
     return line.shared_role.words if several and line.shared_role else names[line]
+
+
+def svg(figure: "Figure") -> bytes:
+    """Return a figure as SVG without a ground, whose text is text and in the reader's own font."""
+    from matplotlib import rc_context
+
+    with BytesIO() as file, rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        return file.getvalue()
 
 
 def seeded(name: str, n: float) -> str:

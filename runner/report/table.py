@@ -8,6 +8,7 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
+from conf import Format
 from data.errors import UserError
 from data.meanings import meaning
 from runner.published import Published, read
@@ -200,3 +201,7 @@ def show(cfg: "DictConfig", name: str) -> None:
     print(f"\n{name}\n\n{report.terminal()}")
     report.write(root / "tables", name)
     print(f"written to {root / 'tables' / name}.md, .csv and .tex")
+    if cfg.format is Format.html:
+        from runner.report.html import write  # needs torch and figures, which a table does without
+
+        print(f"written to {write(cfg, report, root / 'tables', name)}")
