@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runner.figure.drawing import LETTERS, Drawing, panels
-from runner.figure.runs import Runs
+from runner.figure.runs import Model, Runs
 from runner.results import Line
 from runner.roles import REFERENCE
 
@@ -36,6 +36,9 @@ class ConfusionFigure(Drawing):
     """
 
     matrix: str
+
+    def has(self, model: Model) -> bool:
+        return bool(model.matrix(self.matrix))
 
     def draw(self, runs: Runs) -> "Figure":
         """Raise UserError if a model has no such matrix."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.component import Component
 from data.errors import UserError
-from runner.figure.runs import Runs
+from runner.figure.runs import Model, Runs
 from runner.results import Line
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ class Drawing(Component):
     def draw(self, runs: Runs) -> "Figure":
         """Return the figure of the runs. Raise UserError if they lack what it shows."""
         raise NotImplementedError
+
+    def has(self, model: Model) -> bool:
+        """Return whether a model has what the figure shows. Raise UserError if it is not stored."""
+        return True
 
     def shown(self) -> Sequence[str]:
         """Return the scores, costs and logged values that it draws, which some run must have."""

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Distances below this are drawn on a linear scale, which has a place for 0; above, the scale is
+# logarithmic, since the best methods lie close together.
+LINEAR = 0.01
+
+
 class Point(NamedTuple):
     """A method's distances from the retrained models in what it forgot and in what it kept, and its
     cost. All are better if they are smaller."""
@@ -65,8 +70,11 @@ class ParetoFigure(Drawing):
         return figure
 
     def _point(self, report: Report, line: Line) -> Point:
-        distances = (abs(report.gap(line, name).mean) for name in (self.forgetting, self.utility))
-        return Point(*distances, report.estimates.get((line, self.cost), ABSENT).mean)
+        return Point(
+            abs(report.gap(line, self.forgetting).mean),
+            abs(report.gap(line, self.utility).mean),
+            report.estimates.get((line, self.cost), ABSENT).mean,
+        )
 
     def _row(self, across: "Sequence[Axes]", points: Mapping[Line, Point], report: Report) -> None:
         """Draw the methods of a setting: utility and cost, each against forgetting."""
@@ -75,12 +83,14 @@ class ParetoFigure(Drawing):
         if wide:
             across[1].set_yscale("log")
         looks = _looks(points, report.titles)
-        for line in sorted(points, key=lambda line: looks[line]["zorder"]):
+        for line in sorted(points, key=lambda line: -looks[line]["zorder"]):
             point = points[line]
             for axes, value in zip(across, (point.utility, point.cost), strict=True):
                 axes.plot([point.forgetting], [value], ls="", **looks[line])
-        distance = "distance from retraining:\n"
+        distance = "distance from retraining (log scale, linear at 0):\n"
+        across[0].set_yscale("symlog", linthresh=LINEAR)
         for axes in across:
+            axes.set_xscale("symlog", linthresh=LINEAR)
             axes.set_xlabel(distance + report.title(self.forgetting), fontsize="small")
         across[0].set_ylabel(distance + report.title(self.utility), fontsize="small")
         across[1].set_ylabel(

@@ -39,10 +39,9 @@ def leaks(report: Report, root: Path) -> dict[str, list[Leak]]:
     shown = [line for line in report.lines() if line in found][:FEW]
     images: dict[str, Mapping[int, str]] = {}
     for setting in dict.fromkeys(line.setting for line in shown):
-        of_setting = [found[line] for line in shown if line.setting == setting]
-        images[setting] = _images(
-            of_setting[0][0], root, {int(r[0]) for _, rows in of_setting for r in rows}
-        )
+        own = [found[line] for line in shown if line.setting == setting]
+        numbers = {int(row) for _, rows in own for row, _, _ in rows}
+        images[setting] = _images(own[0][0], root, numbers)
     return {
         report.titles[line]: [
             Leak(int(row), int(label), score, images[line.setting].get(int(row), ""))

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,10 +13,10 @@ from data.meanings import meaning
 from data.sources import Source
 from runner.figure.confusion import ConfusionFigure
 from runner.figure.drawing import Drawing
-from runner.figure.runs import Model
+from runner.figure.runs import Runs
 from runner.report.cells import ABSENT, interval, values
 from runner.report.html.leaks import leaks
-from runner.report.html.pictures import Picture, Present, matrices, picture
+from runner.report.html.pictures import Present, matrices, picture
 from runner.report.html.runs import made, missing
 from runner.report.page import Page
 from runner.report.table import Report
@@ -31,12 +31,8 @@ if TYPE_CHECKING:
 # The folder of the template, its styles and its script.
 HERE = Path(__file__).parent
 
-# Figures, and what is read of every model for each.
-FIGURES: Mapping[str, Callable[[Model], object]] = {
-    "pareto": lambda model: model.result,
-    "curves": lambda model: model.logged,
-    "logits": lambda model: model.logits,
-}
+# The figures of a page, and the one that is written as tables.
+FIGURES, TABLES = ("pareto", "curves", "logits"), "confusion"
 
 # The signs of the directions of scores.
 SIGNS = {"higher": "↑", "lower": "↓", "reference": "≈"}
@@ -83,9 +79,10 @@ class HtmlPage(Page):
         rows = [
             (report.titles[line], line, [self._score(line, n) for n in self._columns]) for line in lines
         ]
-        confusion = self.drawings["confusion"]
+        confusion = self.drawings[TABLES]
         assert isinstance(confusion, ConfusionFigure)
-        drawn = self._present(lambda model: model.matrix(confusion.matrix))
+        every = Runs(report, self.root)
+        drawn = Present(report, self.root, confusion, every)
         return {
             "title": spaced(report.results[0].name),
             "facts": self._facts(),
@@ -97,7 +94,9 @@ class HtmlPage(Page):
             "remarks": self._remarks(others, self._compared, [], []),
             "glossary": self._glossary(),
             "published": self._published(),
-            "figures": {kind: self._picture(kind, read) for kind, read in FIGURES.items()},
+            "figures": {
+                kind: picture(Present(report, self.root, self.drawings[kind], every)) for kind in FIGURES
+            },
             "matrices": matrices(drawn, confusion.matrix),
             "confusion": drawn.remark,
             "leaks": leaks(report, self.root),
@@ -113,22 +112,16 @@ class HtmlPage(Page):
             group: ", ".join(sorted({choice(result, group) for result in results}))
             for group in ("dataset", "model", "scenario")
         }
-        facts["seeds"] = ", ".join(sorted({str(result.seed) for result in results}, key=len))
-        dates = {
-            each["date"][:10]
-            for result in results
-            for each in result.provenance.values()
-            if "date" in each
-        }
+        facts["seeds"] = ", ".join(map(str, sorted({result.seed or 0 for result in results})))
+        made = [each for result in results for each in result.provenance.values()]
+        dates = {each["date"][:10] for each in made if "date" in each}
         facts["made"] = " to ".join(sorted({min(dates), max(dates)})) if dates else "unknown"
         return facts
 
     def _score(self, line: Line, column: str) -> Score:
         report = self.report
-        estimate, found = (
-            report.estimates.get((line, column), ABSENT),
-            report.comparisons.get((line, column)),
-        )
+        estimate = report.estimates.get((line, column), ABSENT)
+        found = report.comparisons.get((line, column))
         gap = report.gap(line, column) if line.cell != REFERENCE.name and column not in COSTS else ABSENT
         share = report.is_share(column) and estimate.half_width == estimate.half_width
         low, high = interval(estimate, share)
@@ -142,14 +135,14 @@ class HtmlPage(Page):
         )
 
     def _sign(self, column: str) -> str:
-        said = meaning(column, self.report._about)
+        said = meaning(column, self.report.about)
         return "" if said is None else SIGNS[said["better"]]
 
     def _glossary(self) -> list[dict[str, str]]:
         """Return the name, the meaning and the direction of every column that results explain."""
         found = []
         for column in self._columns:
-            if (said := meaning(column, self.report._about)) is not None:
+            if (said := meaning(column, self.report.about)) is not None:
                 head = self.style.heading(column, self.report.title(column))
                 found.append({**said, "head": head, "column": column, "sign": SIGNS[said["better"]]})
         return found
@@ -160,12 +153,6 @@ class HtmlPage(Page):
         if not report.published:
             return None
         return beside(self.style, report.results, values(report.cells), report.published, report.title)
-
-    def _picture(self, kind: str, read: Callable[[Model], object]) -> Picture:
-        return picture(self.drawings[kind], self._present(read))
-
-    def _present(self, read: Callable[[Model], object]) -> Present:
-        return Present(self.report, self.root, read)
 
 
 def write(cfg: "DictConfig", report: Report, folder: Path, name: str) -> Path:
@@ -182,7 +169,7 @@ def _drawings(cfg: "DictConfig") -> dict[str, Drawing]:
     """Return the figures of a page; those that `cfg` chooses have its options."""
     from runner.plan import build, build_chosen
 
-    kinds = ("confusion", *FIGURES)
+    kinds = (TABLES, *FIGURES)
     nodes = {kind: OmegaConf.load(FOLDER / "figure" / f"{kind}.yaml") for kind in kinds}
     chosen = {kind: node for kind, node in cfg.figure.items() if kind in kinds and "_target_" in node}
     source = build(cfg.dataset, Source, "dataset")

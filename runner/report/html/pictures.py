@@ -1,7 +1,6 @@
 """Pictures of a report: figures as SVG, and confusion matrices as tables."""
 
 import base64
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +21,7 @@ FEW = 28
 
 
 class Picture(NamedTuple):
-    """A picture by an address that holds it, its width in pixels, and a remark, which may stand alone."""
+    """A picture: an address that holds it, its width in pixels, and a remark, which may stand alone."""
 
     source: str
     width: int
@@ -39,49 +38,45 @@ class Matrix(NamedTuple):
 
 @dataclass(frozen=True)
 class Present(Runs):
-    """The runs of at most `FEW` methods, and of these the models that still have what `read` reads."""
+    """Of `every` run, those of at most `FEW` methods whose models have what `drawing` shows."""
 
-    read: Callable[[Model], object]
+    drawing: Drawing
+    every: Runs
 
     @cached_property
     def models(self) -> dict[Line, list[Model]]:
         """The models that are drawn, by line, in the order of the table."""
-        own = [line for line in self._all if line.shared_role is None]
+        own = [line for line in self.every.models if line.shared_role is None]
         return {
             line: kept
-            for line, models in self._all.items()
+            for line, models in self.every.models.items()
             if line not in own[FEW:] and (kept := [each for each in models if self._has(each)])
         }
 
     @property
     def remark(self) -> str:
         """A sentence on the lines that are not drawn; empty if all are."""
-        titles = [self.report.titles[line] for line in self._all if line not in self.models]
+        titles = [self.report.titles[line] for line in self.every.models if line not in self.models]
         if not titles:
             return ""
         return (
-            f"Not drawn, since they are not stored or beyond the {FEW} methods nearest to retraining: "
+            f"Not drawn, since they have nothing stored or come after the first {FEW} methods: "
             f"{', '.join(titles)}."
         )
 
-    @cached_property
-    def _all(self) -> dict[Line, list[Model]]:
-        return Runs(self.report, self.root).models
-
     def _has(self, model: Model) -> bool:
         try:
-            self.read(model)
+            return self.drawing.has(model)
         except UserError:
             return False
-        return True
 
 
-def picture(drawing: Drawing, runs: Present) -> Picture:
-    """Return a figure of the runs; only a remark if they have nothing to draw."""
+def picture(runs: Present) -> Picture:
+    """Return the figure of the runs; only a remark if they have nothing to draw."""
     if not runs.models:
-        return Picture("", 0, "The store no longer holds what this figure shows.")
+        return Picture("", 0, "The store holds nothing of what this figure shows.")
     try:
-        figure = drawing.draw(runs)
+        figure = runs.drawing.draw(runs)
     except UserError as error:
         return Picture("", 0, f"Not drawn: {error}.")
     return Picture(address(svg(figure), "svg+xml"), round(96 * figure.get_figwidth()), runs.remark)
