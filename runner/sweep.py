@@ -14,7 +14,7 @@ from conf import Until
 from runner.compose import planned
 from runner.ending import last_lines
 from runner.errors import exit_with_message, message_of, wants_traceback
-from runner.naming import choices
+from runner.naming import choices, folder_of
 from runner.report import Report, show
 
 # Files that a job of a sweep leaves in its folder, to be read at the end of the sweep.
@@ -54,6 +54,11 @@ def execute(cfg: DictConfig) -> None:
 
 class TableAfterSweep(Callback):
     """Prints the tables of a sweep when its last job is done, on the machine that launched it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse an empty root, below which Hydra would make the folders of the sweep."""
+        with exit_with_message():  # Hydra turns an exception of a callback into a warning
+            folder_of("paths.root", config.paths.root)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of every name in the sweep, and exit with 1 if a job failed."""

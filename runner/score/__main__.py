@@ -4,10 +4,8 @@ Score the stored results of a name again, with the metrics that the options choo
 stored is named, and its metrics are skipped; --train makes it by running the results' commands again.
 """
 
-from pathlib import Path
-
 from runner.errors import command
-from runner.naming import run_name
+from runner.naming import folder_of, run_name
 
 TRAIN = "--train"
 
@@ -16,16 +14,17 @@ def main(arguments: list[str]) -> None:
     """Score all results of a name, and print its table."""
     from metrics.metric import Metric
     from runner.compose import composed
-    from runner.pipeline import run, say
+    from runner.pipeline import run
     from runner.plan import Plan, build_chosen
     from runner.report import show
     from runner.results import Results
+    from runner.say import say
     from runner.score.again import Again
     from runner.store import Store
 
     overrides = [argument for argument in arguments if argument != TRAIN]
     cfg, names = composed(overrides)
-    root, name = Path(cfg.paths.root), run_name(cfg.name, names)
+    root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
     metrics = build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics").values()
     results = Results(root / "results")
     again = Again(Store(root / "store", say), results, list(metrics), say)
@@ -33,8 +32,8 @@ def main(arguments: list[str]) -> None:
     incomplete = [result for result in done if not again.score(result)]
     if TRAIN in arguments:
         for result in incomplete:
-            command = [*result.overrides, *overrides, f"name={name}"]
-            run(Plan.of(*composed(command)), result.overrides)
+            command = list(dict.fromkeys([*result.overrides, *overrides, f"name={name}"]))
+            run(Plan.of(*composed(command)), command)
     else:
         again.report()
     show(cfg, name)

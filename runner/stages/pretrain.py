@@ -4,15 +4,20 @@ One training makes all of these that are absent. If the original is stored and a
 training is repeated for the record, and must end in the original's weights.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.contracts import returned
+from data.disk import says_full
 from data.errors import UserError
 from data.requests import Request
+from methods.recording.files import empty
 from methods.recording.recorder import (
     LOST,
     ROWS,
@@ -22,12 +27,13 @@ from methods.recording.recorder import (
     check_request,
     require_space,
 )
+from methods.training.checkpoint import NO_CHECKPOINT
 from methods.training.descent import Step
 from methods.training.loop import Conditions, curves, train
 from runner.plan import identities
 from runner.provenance import provenance
 from runner.stages.models import fresh, save, weights, weights_of
-from runner.stages.workspace import COST, PROVENANCE, TOGETHER, Workspace, write
+from runner.stages.workspace import COST, PROVENANCE, TOGETHER, Workspace, content_bytes, write
 from runner.store import Artefact, Making
 
 PRETRAIN = "pretrain"
@@ -57,7 +63,7 @@ def record_cost(ws: Workspace, request: Request, name: str) -> dict[str, float]:
     """Return `record_bytes`, the size of a record on disk, and `record_seconds`, the time that it adds
     to the training."""
     made = _trained(ws, request)[f"recorder.{name}"]
-    return {"record_bytes": made.size(), "record_seconds": made.read(COST)["seconds"]}
+    return {"record_bytes": content_bytes(made), "record_seconds": made.read(COST)["seconds"]}
 
 
 def _trained(ws: Workspace, request: Request) -> dict[str, Artefact]:
@@ -91,21 +97,21 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
         _require_its_conditions(ws, stored)
     _require_that_the_method_is_served(ws, request, recorders)
     model = fresh(ws, ws.streams(PRETRAIN))
-    ended = False
-
-    def end() -> None:
-        nonlocal ended
-        if folder is not None:
-            save(model, folder)
-        ended = True
-
+    end = Ending(model, folder)
+    streams = ws.streams(PRETRAIN)
     try:
-        with ws.conditions(folder, PRETRAIN, ws.streams(PRETRAIN), budget=None) as conditions:
+        with (
+            ws.conditions(folder, PRETRAIN, streams, None, making.state) as conditions,
+            end.before([making.folders[option] for option in recorders]),
+        ):
             _run(ws, request, model, conditions, recorders, making, end)
-    finally:
-        # A complete training is stored even if one of its records failed.
-        if ended and folder is not None:
-            stored = ws.keep(making, PRETRAIN)
+    except BaseException as error:
+        # A complete training is stored even if one of its records failed, unless both can go on.
+        if end.saved and folder is not None and not making.goes_on_after(error):
+            ws.keep(making, PRETRAIN)
+        raise
+    if folder is not None:
+        stored = ws.keep(making, PRETRAIN)
     assert stored is not None
     if recorders:  # also of an original made now: another machine may have been first with its own
         _require_its_weights(model, stored)
@@ -113,6 +119,35 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
         if not (making.folders[option] / LOST).exists():
             write(making.folders[option] / ORIGINAL, {"weights": weights_of(stored)})
             ws.keep(making, option)
+
+
+class Ending:
+    """The end of a training, to be called after the last step: it saves the model into `folder`, unless
+    that is None. `saved` is true from then on."""
+
+    def __init__(self, model: nn.Module, folder: Path | None) -> None:
+        self.model = model
+        self.folder = folder
+        self.reached = self.saved = False
+
+    def __call__(self) -> None:
+        self.reached = True
+        if self.folder is not None:
+            save(self.model, self.folder)
+        self.saved = True
+
+    @contextmanager
+    def before(self, records: Sequence[Path]) -> Iterator[None]:
+        """If the body fills the disk, empty these unfinished records: the finished model comes first."""
+        try:
+            yield
+        except Exception as error:
+            if says_full(error):
+                for folder in records:
+                    empty(folder)
+                if self.reached and not self.saved:
+                    self()
+            raise
 
 
 def _run(
@@ -135,25 +170,48 @@ def _run(
     }
     watches = {option: Stopwatch() for option in recorders}
     with conditions.meter:
-        steps = curves(train(model, split, plan.recipe, conditions), conditions.log)
-        steps = _then(steps, end)
         for option, recorder in recorders.items():
             recorder.check(trainings[option], option)
             ws.store.say(recorder.summary(trainings[option], option, len(request.rows)))
-        require_space(recorders, trainings)
-        for option, recorder in recorders.items():
-            watch = watches[option]
-            recorded = recorder.watch(watch.excluding(steps), trainings[option])
-            steps = watch.counting(
-                returned(recorder, "watch", recorded, Iterator, "an iterator of the steps")  # type: ignore[type-abstract]
-            )
+        require_space(recorders, trainings, _bytes_of(model) if PRETRAIN in making.folders else 0)
         try:
-            for _ in steps:
-                pass
+            goes_on = all(recorder.goes_on for recorder in recorders.values())
+            kept = conditions.checkpoint if goes_on else NO_CHECKPOINT
+            with kept.training(conditions.meter) as checkpoint:
+                steps = train(model, split, plan.recipe, conditions, checkpoint=checkpoint)
+                steps = _then(curves(steps, conditions.log, checkpoint), end)
+                for option in _in_order(recorders):
+                    training = replace(trainings[option], checkpoint=checkpoint)
+                    steps = _watched(steps, recorders[option], training, watches[option])
+                for _ in steps:
+                    pass
         finally:  # the original may be kept although a record failed
             conditions.meter.cost.seconds -= sum(watch.seconds for watch in watches.values())
     for option, watch in watches.items():
         write(making.folders[option] / COST, {"seconds": watch.seconds})
+
+
+def _in_order(recorders: Mapping[str, Recorder]) -> list[str]:
+    """Return the options of the recorders, the first nearest to the training.
+
+    A recorder that goes over the rows again does so while all others still watch: a state that is
+    written then holds what they have gathered.
+    """
+    return sorted(recorders, key=lambda option: not recorders[option].passes_after_training)
+
+
+def _watched(
+    steps: Iterator[Step], recorder: Recorder, training: RecordedTraining, watch: Stopwatch
+) -> Iterator[Step]:
+    """Return the steps watched by a recorder, whose time is counted apart."""
+    training.checkpoint.add(f"seconds of {training.folder.name}", watch)
+    recorded = recorder.watch(watch.excluding(steps), training)
+    found = returned(recorder, "watch", recorded, Iterator, "an iterator of the steps")  # type: ignore[type-abstract]
+    return watch.counting(found)
+
+
+def _bytes_of(model: nn.Module) -> int:
+    return sum(value.nbytes for value in model.state_dict().values())
 
 
 def _then(steps: Iterator[Step], end: Callable[[], None]) -> Iterator[Step]:
@@ -180,12 +238,16 @@ def _require_its_conditions(ws: Workspace, stored: Artefact) -> None:
             "alone, which is recorded, ends in other last digits: set another paths.root"
         )
     here = provenance(ws.plan.device, ws.plan.threads)
-    for option in ("threads", "device"):
-        if made[option] != here[option]:
-            raise UserError(
-                f"the stored original was made with {option}={made[option]}, and its training is "
-                f"recorded with the same: set {option}, here {here[option]}, or another paths.root"
-            )
+    if made["threads"] != here["threads"]:
+        raise UserError(
+            f"the stored original was made with threads={made['threads']}, and its training is recorded "
+            f"with the same: set threads={made['threads']}, or another paths.root"
+        )
+    if made["device"] != here["device"]:
+        raise UserError(
+            f"the stored original was made on {made['device']}, this run is on {here['device']}, and a "
+            "training is recorded where it was made: run there, or set another paths.root"
+        )
 
 
 def _require_its_weights(model: nn.Module, stored: Artefact) -> None:
@@ -193,8 +255,9 @@ def _require_its_weights(model: nn.Module, stored: Artefact) -> None:
     wanted: dict[str, Tensor] = weights(stored.path)
     found = model.state_dict()
     if any(not torch.equal(found[name].cpu(), wanted[name]) for name in wanted):
-        threads = stored.read(PROVENANCE)["threads"]
+        made = stored.read(PROVENANCE)
         raise UserError(
-            "the recorded training did not end in the weights of the stored original, which was "
-            f"made with threads={threads}: use the same, on the same device"
+            "the recorded training did not end in the weights of the stored original, which was made by "
+            f"torch {made['torch']} on {made['machine']}, threads={made['threads']}: record it there, "
+            "or set another paths.root"
         )

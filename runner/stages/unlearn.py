@@ -13,6 +13,7 @@ from data.errors import UserError
 from data.requests import Request
 from methods.base import Access, CachedTraining, Method, Problem
 from methods.recording.files import Damaged
+from methods.training.checkpoint import Values
 from methods.training.cost import Cost, Meter
 from methods.training.loop import Conditions
 from metrics.evidence import Evidence, Needs
@@ -23,8 +24,9 @@ from runner.stages.models import fresh, load, randomly_initialised, save, weight
 from runner.stages.predict import predictions_now
 from runner.stages.pretrain import ORIGINAL, pretrain, record
 from runner.stages.request import retained
-from runner.stages.workspace import COST, Workspace
+from runner.stages.workspace import COST, Workspace, content_bytes
 from runner.store import Artefact
+from runner.store.making import STATE
 
 MODEL_MADE = "the model that it made, a torch.nn.Module"
 
@@ -43,6 +45,7 @@ def reference(ws: Workspace, request: Request, method: Method) -> Artefact:
 
     A method that starts with a fresh model needs no original, and none is trained for it.
     """
+    ws = ws.of_reference()
     original = None if method.starts_fresh else pretrain(ws, request)
     identity = identities.unlearn(ws.plan, method, None)
     return _unlearned(ws, request, original, Work(REFERENCE, method, None), identity)
@@ -78,7 +81,7 @@ def initial_training(ws: Workspace, request: Request, method: Method) -> Artefac
             with conditions.meter:
                 made = method.initial_training(given)
                 model = returned(method, "initial_training", made, nn.Module, MODEL_MADE)
-            stored = sum(each.size() for each in ws.used[others:] if each.stage == "slice")
+            stored = sum(content_bytes(each) for each in ws.used[others:] if each.stage == "slice")
             conditions.log({"record_bytes": stored})
             save(model, folder)
 
@@ -136,7 +139,8 @@ def _apply(
     """Let a method work on the model of `start`, None for a fresh one, and write the result into the
     folder."""
     scope = "repair" if work.role is REPAIRED else "unlearn"
-    with ws.conditions(folder, work.role.curves, ws.streams(scope), work.budget) as conditions:
+    state = folder.parent / STATE
+    with ws.conditions(folder, work.role.curves, ws.streams(scope), work.budget, state) as conditions:
         given = problem(ws, request, work.method, start, conditions, work.maker, recording)
         if work.scored_passes:
             passed = _scoring(ws, request, given.model, conditions)
@@ -146,6 +150,8 @@ def _apply(
             model = returned(work.method, "unlearn", made, nn.Module, MODEL_MADE)
         if conditions.meter.cut:
             conditions.log({"cut_by_budget": 1})
+        if conditions.meter.clamped is not None:
+            conditions.log({"clamped_batch": conditions.meter.clamped})
         save(model, folder)
 
 
@@ -188,20 +194,21 @@ def _scoring(
     """
     every = ws.plan.evaluation.every
     assert every is not None
-    passes = spent = 0
+    so_far = Values(passes=0, spent=0)
+    conditions.checkpoint.add("scoring", so_far)
 
     def passed(trained: nn.Module) -> None:
-        nonlocal passes, spent
-        before, spent = spent, conditions.meter.cost.gradient_examples
+        before, spent = so_far["spent"], conditions.meter.cost.gradient_examples
+        so_far["spent"] = spent
         if spent == before or all(part is not model for part in trained.modules()):
             return
-        passes += 1
-        if passes % every == 0:
+        so_far["passes"] += 1
+        if so_far["passes"] % every == 0:
             with conditions.meter.paused():
                 found = predictions_now(ws, request, model)
                 evidence = Evidence({Needs.PREDICTIONS: found})
                 scores = numbers(scored(identities.LOOKS, evidence))
-            conditions.log({"pass": passes, **scores})
+            conditions.log({"pass": so_far["passes"], **scores})
 
     return passed
 
@@ -219,7 +226,8 @@ def _cached_training(ws: Workspace, outer: Meter) -> CachedTraining:
         budget: int | None,
     ) -> Cost:
         def produce(folder: Path) -> None:
-            with ws.conditions(folder, "slice", ws.streams("slice"), budget) as conditions:
+            state = folder.parent / STATE
+            with ws.conditions(folder, "slice", ws.streams("slice"), budget, state) as conditions:
                 with conditions.meter:
                     model = make(conditions)
                 save(model, folder)

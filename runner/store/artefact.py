@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,10 @@ class Artefact:
         """All inputs that the artefact was made from."""
         return self.read(IDENTITY)
 
-    def size(self) -> int:
-        """Return the bytes of all files together."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+    def size(self, without: Collection[str] = ()) -> int:
+        """Return the bytes of all files together, but those of the names `without`."""
+        files = (file for file in self.path.rglob("*") if file.is_file() and file.name not in without)
+        return sum(file.stat().st_size for file in files)
 
     def checksum(self, name: str) -> str:
         """Return the sha256 that a file of the folder had when it was made."""
@@ -49,7 +50,8 @@ class Artefact:
         """Return a description of the first damage found, or None if every file is intact.
 
         Readers of a file of entries check each entry. Its content is therefore checked here only if
-        `thorough` is true; otherwise its size is compared.
+        `thorough` is true; otherwise its size is compared. Raise PermissionError if a file may not be
+        read, which is no damage.
         """
         expected = self._checksums()
         if expected is None:
@@ -77,6 +79,8 @@ class Artefact:
         try:
             text = (self.path / CHECKSUMS).read_text()
             expected = json.loads(text)
+        except PermissionError:
+            raise
         except (OSError, ValueError):
             return None
         # No checksum covers this file, so its text must be exactly what the store would write.

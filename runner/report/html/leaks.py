@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from data.errors import UserError
-from runner.figure.runs import Model
+from runner.compose import composed
 from runner.report import Report
 from runner.report.html.pictures import FEW, address
 from runner.results import Line, Result, Results
@@ -53,11 +53,20 @@ def leaks(report: Report, root: Path) -> dict[str, list[Leak]]:
 
 def _images(result: Result, root: Path, rows: Iterable[int]) -> Mapping[int, str]:
     """Return the addresses of the images of training rows; none if the data of a run is not there, or
-    if its options have another meaning by now."""
+    if its options name another request by now."""
     import torch
 
+    from runner.plan import Plan
+    from runner.plan.identities import request
+    from runner.stages import Workspace
+    from runner.store import Store, fingerprint
+    from runner.tracking import Tracker
+
     try:
-        train = Model(result, UNLEARNED, root).workspace.dataset.train
+        plan = Plan.of(*composed(result.overrides))
+        if ["request", fingerprint(request(plan))] not in map(list, result.artefacts):
+            return {}
+        train = Workspace(plan, Store(root / "store"), Tracker()).dataset.train
     except UserError:
         return {}
     split = train.only(torch.tensor(sorted(rows)))

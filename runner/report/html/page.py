@@ -14,6 +14,7 @@ from data.sources import Source
 from runner.figure.confusion import ConfusionFigure
 from runner.figure.drawing import Drawing
 from runner.figure.runs import Runs
+from runner.published import comparable
 from runner.report.cells import ABSENT, interval, values
 from runner.report.html.leaks import leaks
 from runner.report.html.pictures import Present, matrices, picture
@@ -150,9 +151,10 @@ class HtmlPage(Page):
     def _published(self) -> tuple[list[str], list[list[str]]] | None:
         """Return the heads and the body of a table of our numbers and a paper's, if there are some."""
         report = self.report
-        if not report.published:
+        published = comparable(report.published, report.results)
+        if not published:
             return None
-        return beside(self.style, report.results, values(report.cells), report.published, report.title)
+        return beside(self.style, report.results, values(report.cells), published, report.title)
 
 
 def write(cfg: "DictConfig", report: Report, folder: Path, name: str) -> Path:
