@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +14,8 @@ from data.sources import Source
 from runner.figure.confusion import ConfusionFigure
 from runner.figure.drawing import Drawing
 from runner.figure.runs import Runs
+from runner.papers.text import HEADS, line, printed_table
+from runner.papers.verdicts import verdicts
 from runner.published import comparable
 from runner.report.cells import ABSENT, interval, values
 from runner.report.html.leaks import leaks
@@ -148,9 +150,14 @@ class HtmlPage(Page):
                 found.append({**said, "head": head, "column": column, "sign": SIGNS[said["better"]]})
         return found
 
-    def _published(self) -> tuple[list[str], list[list[str]]] | None:
-        """Return the heads and the body of a table of our numbers and a paper's, if there are some."""
+    def _published(self) -> tuple[Sequence[str], list[list[str]]] | None:
+        """Return the heads and the body of a table of a paper's numbers and ours, if there are some.
+
+        Numbers of a printed table whose preset this is have verdicts.
+        """
         report = self.report
+        if (printed := printed_table(report.results[0].name, self.root)) is not None:
+            return HEADS, [line(each) for each in verdicts(*printed)]
         published = comparable(report.published, report.results)
         if not published:
             return None
