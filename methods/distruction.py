@@ -37,7 +37,7 @@ from methods.recording.bayesian import Bayesian, deviation_of
 from methods.recording.recorder import Recorder
 from methods.training.checks import batch_fits
 from methods.training.cost import pass_streams
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from methods.weights.gaussian import (
     FLOOR,
     Gaussian,

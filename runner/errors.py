@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from data.errors import ComponentError, UserError
 from runner.arguments import HELP, refuse_flags
 from runner.foreign import blamed, located
+from runner.signals import ENDING, Ended
 from runner.wording import reworded
 
 # Hydra's variable, by which users ask for tracebacks; and ours, which keeps their wish while Hydra's is
@@ -41,10 +42,11 @@ def command(main: Callable[[list[str]], None], about: str | None, flags: Collect
 def exit_with_message() -> Iterator[None]:
     """Exit with a sentence and code 1 if the body raises an error that `message_of` has a sentence for.
 
-    With HYDRA_FULL_ERROR=1 every error keeps its traceback.
+    If a signal ends the body, the code is that of `Ended`. With HYDRA_FULL_ERROR=1 every error keeps its
+    traceback.
     """
     wanted = wants_traceback()
-    with env_override({HYDRA: "1", WISH: str(int(wanted))}):
+    with env_override({HYDRA: "1", WISH: str(int(wanted))}), ENDING.handling():
         try:
             yield
         except Exception as error:
@@ -52,8 +54,9 @@ def exit_with_message() -> Iterator[None]:
             if text is None:
                 raise
             sys.exit(f"error: {text}")
-        except KeyboardInterrupt:
-            sys.exit("interrupted: finished stages are kept, and the same command goes on from there")
+        except Ended as end:
+            print(f"\n{end}", file=sys.stderr, flush=True)
+            sys.exit(end.code)
 
 
 def wants_traceback() -> bool:

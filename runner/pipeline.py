@@ -1,12 +1,11 @@
 """One run, top to bottom: pretrain and record → unlearn → repair → retrain the reference → evaluate."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conf import Until
 from data.requests import Request
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from metrics.metric import glossary, matrices, numbers, of_cells
 from runner import process, stages
 from runner.extra import check_shadows, has_shadows, require_time, say_if_made_elsewhere
@@ -16,8 +15,10 @@ from runner.provenance import provenance
 from runner.remarks import remarks, warn_if_untrained
 from runner.results import Result, Results
 from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
+from runner.say import say
 from runner.score.evidence import ScoredModels, score_models, without_scores
 from runner.score.live import LivePieces
+from runner.signals import ENDING
 from runner.stages.models import weights_of
 from runner.stages.workspace import PROVENANCE, Workspace
 from runner.store import Artefact, Store, fingerprint
@@ -38,7 +39,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     process.prepare(plan.device, plan.threads)
     results = Results(plan.root / "results")
     results.require_writable()
-    with track(plan, overrides, say) as tracker:
+    with ENDING.handling(), track(plan, overrides, say) as tracker:
         ws = Workspace(plan, Store(plan.root / "store", say), tracker)
         try:
             made = make(ws)
@@ -103,11 +104,6 @@ def _make_shadows(ws: Workspace, request: Request) -> None:
     rows = stages.cell_request(ws, request)
     numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
     stages.shadows(ws, rows, numbers)
-
-
-def say(message: str) -> None:
-    """Print a message for the user on stderr, apart from the results on stdout."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The software and hardware that made a result: recorded beside it, and not part of its key."""
 
+import hashlib
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -22,6 +23,26 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
         "threads": threads,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def maker(device: torch.device, threads: int) -> dict[str, Any]:
+    """Return what decides the bits of a training beside its inputs, by the names that users know."""
+    found = provenance(device, threads)
+    return {
+        "code": _sources(),
+        **{name: found[name] for name in ("torch", "machine", "device", "threads")},
+    }
+
+
+@cache
+def _sources() -> str:
+    """Return a digest of the modules that a training runs: all but those that report on it."""
+    root = Path(__file__).parent.parent
+    found = hashlib.sha256()
+    for folder in ("data", "models", "methods", "runner/stages"):
+        for file in sorted((root / folder).rglob("*.py")):
+            found.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return found.hexdigest()[:16]
 
 
 @cache

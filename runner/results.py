@@ -1,16 +1,17 @@
 """Results: one JSON file per run, and the data frame of many runs."""
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import uuid4
 
 from data.errors import UserError
+from runner import sealed
+from runner.joining import inner_joined, joined, of_the_same_models
 from runner.roles import REFERENCE, ROLE, ROLES, UNLEARNED, Role
+from runner.say import say
+from runner.sealed import DamagedResult
 
 if TYPE_CHECKING:  # a report needs no torch, and pandas only when it renders
     import pandas as pd
@@ -99,7 +100,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Results:
-    """The folder of all results: `root/<name>/<key>.json`, and matrices in `root/<name>/matrices`."""
+    """The folder of all results: `root/<name>/<key>.json`, and matrices in `root/<name>/matrices`.
+
+    Both carry a digest. A damaged one is told and left out; the command that made it makes it again.
+    """
 
     root: Path
 
@@ -122,39 +126,59 @@ class Results:
         earlier scores that the new one lacks are kept: it may have other metrics, no
         reference, or no training rows.
         """
-        path = self.root / result.name / f"{result.key}.json"
-        if path.exists():
-            earlier = _read(path)
-            if earlier.status == "done" and result.status != "done":
+        earlier = self.find(result.name, result.key)
+        if earlier is not None and earlier.status == "done":
+            if result.status != "done":
                 return
-            if earlier.status == "done" and _of_the_same_models(earlier, result):
-                result = _joined(earlier, result)
-                matrices = _inner_joined(self.matrices(earlier), matrices)
+            if of_the_same_models(earlier, result):
+                result = joined(earlier, result)
+                matrices = inner_joined(self._sound_matrices(earlier), matrices)
         if any(matrices.values()):
-            _write(self._matrices(result), matrices, indent=None)
-        _write(path, asdict(result), indent=1)
+            sealed.write(self._matrices(result), matrices, indent=None)
+        sealed.write(self._row(result), asdict(result), indent=1)
 
     def named(self, name: str) -> list[Result]:
-        """Return the results of a name, sorted by seed. Raise UserError if there are none."""
-        found = [_read(path) for path in (self.root / name).glob("*.json")]
-        if not found:
+        """Return the results of a name, sorted by seed. Damaged ones are told, and left out.
+
+        Raise UserError if there are none.
+        """
+        files = sorted((self.root / name).glob("*.json"))
+        if not files:
             there = sorted(path.name for path in self.root.glob("*/"))
             raise UserError(f"no results are named {name} in {self.root}; there are: {there}")
+        found = [result for path in files if (result := _sound(path)) is not None]
+        if not found:
+            raise UserError(f"all {len(files)} results that are named {name} are damaged, as told above")
         return sorted(found, key=lambda result: (result.seed or 0, result.key))
 
     def find(self, name: str, key: str) -> Result | None:
-        """Return the result of a name and a key, or None if there is none."""
+        """Return the result of a name and a key, or None if there is none. A damaged one is told, and is
+        as good as none."""
         path = self.root / name / f"{key}.json"
-        return _read(path) if path.exists() else None
+        return _sound(path) if path.exists() else None
 
     def matrices(self, result: Result) -> "dict[str, dict[str, Matrix]]":
-        """Return the matrices of a result by role and name; empty if it has none."""
+        """Return the matrices of a result by role and name; empty if it has none.
+
+        Raise DamagedResult if they differ from what was written.
+        """
         path = self._matrices(result)
         if not path.exists():
             return {}
-        with _refusing_damage(path):
-            found: dict[str, dict[str, Matrix]] = json.loads(path.read_text())
-        return found
+        try:
+            return sealed.read(path)
+        except ValueError as error:
+            raise sealed.damaged(path, self._row(result), error) from error
+
+    def _sound_matrices(self, result: Result) -> "dict[str, dict[str, Matrix]]":
+        try:
+            return self.matrices(result)
+        except DamagedResult as error:
+            say(str(error))
+            return {}
+
+    def _row(self, result: Result) -> Path:
+        return self.root / result.name / f"{result.key}.json"
 
     def _matrices(self, result: Result) -> Path:
         return self.root / result.name / "matrices" / f"{result.key}.json"
@@ -205,68 +229,42 @@ def cell_values(results: list[Result]) -> Iterator[tuple[Line, str, str, list[fl
             yield line, result.names["method"], name, values
 
 
-def _of_the_same_models(earlier: Result, later: Result) -> bool:
-    """Return whether the weights of two results agree in every role that both have."""
-    return all(
-        earlier.weights[role] == later.weights[role] for role in earlier.weights if role in later.weights
-    )
-
-
-def _joined(earlier: Result, later: Result) -> Result:
-    """Return the later result of two of the same models, with what it lacks from the earlier one."""
-    return replace(
-        later,
-        artefacts=sorted({(stage, key) for stage, key in (*earlier.artefacts, *later.artefacts)}),
-        weights={**earlier.weights, **later.weights},
-        provenance={**earlier.provenance, **later.provenance},
-        scores=_inner_joined(earlier.scores, later.scores),
-        costs=_inner_joined(earlier.costs, later.costs),
-        references={
-            seed: _inner_joined(earlier.references.get(seed, {}), later.references.get(seed, {}))
-            for seed in {**earlier.references, **later.references}
-        },
-        cell_scores={**earlier.cell_scores, **later.cell_scores},
-        about={**earlier.about, **later.about},
-        undefined={**earlier.undefined, **later.undefined},
-    )
-
-
-def _inner_joined(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Join mappings, and the mappings in them; where both have a value, the later one counts."""
-    joined = {**earlier, **later}
-    for name in earlier.keys() & later.keys():
-        if isinstance(later[name], Mapping):
-            joined[name] = {**earlier[name], **later[name]}
-    return joined
-
-
-def _read(path: Path) -> Result:
-    """Read a result. Raise UserError if the file holds none."""
-    with _refusing_damage(path):
-        result = Result(**json.loads(path.read_text()))
+def read(path: Path) -> Result:
+    """Return the result in a file. Raise DamagedResult if it holds none, or another than was written."""
+    try:
+        result = Result(**sealed.read(path))
         if "line" in result.names:  # the former name of a variant
             names = dict(result.names)
             names["variant"] = names.pop("line")
             result.names = names
+        _check(result)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise sealed.damaged(path, path, error) from error
     return result
 
 
-@contextmanager
-def _refusing_damage(path: Path) -> Iterator[None]:
-    """Turn errors of parsing a file into a UserError that names the file."""
+def _sound(path: Path) -> Result | None:
+    """Return the result in a file, or tell that it is damaged and return None."""
     try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it and run again") from error
+        return read(path)
+    except DamagedResult as error:
+        say(f"left out: {error}")
+        return None
 
 
-def _write(path: Path, value: Any, indent: int | None) -> None:
-    """Write JSON to a scratch file and rename it, so that the file is never seen half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}-{uuid4().hex}.tmp")
-    try:
-        scratch.write_text(json.dumps(value, indent=indent))
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+def _check(result: Result) -> None:
+    """Raise ValueError if a result lacks what a table reads. A row without a digest may be damaged."""
+    if missing := {"dataset", "model", "scenario", "method"} - result.names.keys():
+        raise ValueError(f"its names lack {', '.join(sorted(missing))}")
+    if unknown := {*result.scores, *result.costs, *result.weights} - ROLE.keys():
+        raise ValueError(f"there is no role {', '.join(sorted(unknown))}")
+    if result.status not in ("done", "diverged") or bool(result.scores) != (result.status == "done"):
+        raise ValueError(f"its status is {result.status}")
+    if lacking := result.scores.keys() - (result.costs.keys() & result.weights.keys()):
+        raise ValueError(f"{', '.join(sorted(lacking))} has no costs or no weights")
+    each = [*result.scores.values(), *result.costs.values()]
+    if not all(isinstance(value, int | float) for found in each for value in found.values()):
+        raise ValueError("a score is no number")
+    for other in result.references.values():
+        if lacking := {"weights", "scores", "costs"} - other.keys():
+            raise ValueError(f"a reference lacks {', '.join(sorted(lacking))}")

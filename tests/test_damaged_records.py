@@ -16,7 +16,7 @@ from methods.recording.checkpoints import Checkpoints
 from methods.recording.files import EntryFile, Writer
 from methods.recording.recorder import RecordedTraining, Recorder
 from methods.training.descent import Step
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from runner.plan import Plan
 from runner.stages.models import MODEL
 from runner.store import Artefact, Making
@@ -68,7 +68,7 @@ def test_a_record_is_not_kept_with_the_original_of_a_machine_that_was_first(
 
     def beaten(making: Making, name: str) -> Artefact:
         if name == "pretrain":
-            shutil.copytree(first.path, making.folders[name].parent / first.key)
+            shutil.copytree(first.path, making._missing[name][0].path)
         return keep(making, name)
 
     monkeypatch.setattr(Making, "keep", beaten)

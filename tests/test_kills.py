@@ -45,8 +45,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]
         (LONG, "unlearn", 0, 0.0),
         (LONG, "unlearn", 1, 0.1),  # the reference
         (REPAIRED, "repair", 0, 0.05),
-        (RECORDED, "record", 0, 0.0),
-        (RECORDED, "record", 0, 0.1),
+        (RECORDED, "pretrain", 0, 0.0),
+        (RECORDED, "pretrain", 0, 0.1),
         (SISA, "slice", 1, 0.0),
     ],
 )
@@ -77,6 +77,33 @@ def test_a_kill_in_the_middle_of_a_stage_changes_no_digit(
     assert not store.leftovers() and all(made.damage() is None for made in store.artefacts())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize(("stage", "delay"), [("pretrain", 0.1), ("predict", 0.0)])
+def test_a_signal_ends_a_run_with_a_sentence_and_leaves_no_scratch(
+    tmp_path: Path,
+    undisturbed: Callable[[list[str]], dict[str, Any]],
+    number: signal.Signals,
+    stage: str,
+    delay: float,
+) -> None:
+    command = [*LONG, f"paths.root={tmp_path}"]
+    store = Store(tmp_path / "store")
+    process = start_module("runner", *command, out=tmp_path / "out", err=tmp_path / "err")
+    wait_for_work(process, store, stage, 0)
+    time.sleep(delay)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join()
+    said = (tmp_path / "err").read_text()
+    assert process.exitcode == 128 + number, said
+    assert said.count(f"ended by {number.name}: ") == 1 and "Traceback" not in said
+    assert not store.leftovers() and not at_work(store, stage)
+    assert len(store.unfinished()) == (stage == "pretrain"), "the training keeps its state"
+
+    assert run_module("runner", *command).returncode == 0
+    assert digits_of(tmp_path) == undisturbed(LONG) and not store.unfinished()
+
+
 def wait_for_work(process: ForkServerProcess, store: Store, stage: str, finished: int) -> None:
     """Wait until the process makes an artefact of a stage that holds so many already."""
     deadline = time.monotonic() + 60
@@ -86,5 +113,6 @@ def wait_for_work(process: ForkServerProcess, store: Store, stage: str, finished
 
 
 def at_work(store: Store, stage: str) -> list[Path]:
-    """Return the scratch folders of a stage: artefacts that are not finished."""
-    return [path for path in (store.root / stage).glob(".*-*") if path.is_dir()]
+    """Return the scratch folders of a stage whose artefacts are not finished."""
+    found = [path for path in (store.root / stage).glob(".*-*") if path.is_dir()]
+    return [path for path in found if not path.with_name(path.name[1:17]).exists()]

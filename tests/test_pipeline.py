@@ -12,7 +12,7 @@ import torch
 from data.errors import UserError
 from data.sources import Digits
 from data.split import Dataset
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.report import Report

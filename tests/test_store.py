@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from data.errors import UserError
 from runner.store import Artefact, Making, Store, Wanted, fingerprint
 from runner.store import __main__ as command
-from runner.store.store import HOST
+from runner.store.marks import HOST
 
 SOME = {"version": 1, "seed": 0}
 
@@ -97,7 +97,7 @@ def test_two_processes_that_find_the_same_damage_set_it_aside(tmp_path: Path) ->
 
 
 def _count_and_write(folder: Path) -> None:
-    with (folder.parent.parent / "made").open("a") as file:
+    with (folder.parents[2] / "made").open("a") as file:
         file.write("x")
     time.sleep(0.5)
     write(folder)
@@ -164,7 +164,8 @@ def test_what_is_deleted_while_waiting_for_another_is_locked_before_it_is_made(
     def make(making: Making) -> None:
         for name, folder in making.folders.items():
             with pytest.raises(Timeout):
-                FileLock(folder.with_name(f".{store.find(*wanted[name]).key}.lock")).acquire(timeout=0)
+                path = store.find(*wanted[name]).path
+                FileLock(path.with_name(f".{path.name}.lock")).acquire(timeout=0)
             write(folder)
             making.keep(name)
 
@@ -254,35 +255,6 @@ def test_listing_and_verifying(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert code == 1 and "a.txt differs" in text
 
 
-def test_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = Store(tmp_path / "store")
-    used, unused = (store.get("stage", {"seed": seed}, write) for seed in (0, 1))
-    (tmp_path / "results" / "x").mkdir(parents=True)
-    row = {"artefacts": [["stage", used.key]]}
-    (tmp_path / "results" / "x" / "row.json").write_text(json.dumps(row))
-    scratch = unused.path.with_name(f".{unused.key}-{HOST}-killed")
-    elsewhere = unused.path.with_name(f".{unused.key}-another-host-at-work")
-    scratch.mkdir()
-    elsewhere.mkdir()
-    root = ("--root", str(tmp_path))
-
-    assert "would delete" in shown(capsys, *root, "prune", "--dry-run")[1] and scratch.exists()
-    assert shown(capsys, *root, "prune")[0] == 0
-    assert not scratch.exists() and elsewhere.exists() and unused.path.exists()
-    (tmp_path / "results" / "x" / "torn.json").write_text("{")
-    with pytest.raises(UserError, match=r"torn\.json is damaged"):
-        shown(capsys, *root, "prune", "--unused")
-    (tmp_path / "results" / "x" / "torn.json").unlink()
-    shown(capsys, *root, "prune", "--unused")
-    assert unused.path.exists(), "used a moment ago, perhaps by a run without a result yet"
-    os.utime(unused.path, (0, 0))
-    os.utime(used.path, (0, 0))
-    shown(capsys, *root, "prune", "--unused")
-    assert not unused.path.exists() and used.path.exists()
-    shown(capsys, *root, "prune", "--older-than", "1")
-    assert not used.path.exists()
-
-
 def test_another_machines_scratch_is_left_alone(tmp_path: Path) -> None:
     """Where locks do not reach, a scratch of another host may be at work under our lock's nose."""
     store = Store(tmp_path)
@@ -325,3 +297,13 @@ def test_as_a_module(tmp_path: Path) -> None:
     )
     assert done.returncode == 0 and "0 artefacts" in done.stdout
     assert Artefact("a", "b", tmp_path).damage() is not None
+
+
+def test_scratch_of_a_finished_artefact_goes_when_another_is_made(tmp_path: Path) -> None:
+    """A process was killed between the two."""
+    store = Store(tmp_path)
+    made = store.get("stage", SOME, write)
+    scratch = made.path.with_name(f".{made.key}-{HOST}-killed")
+    scratch.mkdir()
+    store.get("stage", {**SOME, "seed": 1}, write)
+    assert not scratch.exists() and made.path.is_dir()

@@ -14,7 +14,8 @@ from data.split import Dataset, Pixels, Split
 from data.streams import Streams
 from methods.training.cost import Meter
 from methods.training.descent import Recipe
-from methods.training.loop import Conditions, Diverged, fit
+from methods.training.divergence import Diverged
+from methods.training.loop import Conditions, fit
 from methods.training.together import Training, fit_together, stackable
 from runner import stages
 from runner.plan import Plan, identities

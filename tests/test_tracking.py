@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from data.errors import UserError
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.tracking import Tracker

@@ -14,7 +14,8 @@ from data.split import Dataset, Split
 from data.streams import Streams
 from methods.training.cost import Meter
 from methods.training.descent import Recipe
-from methods.training.loop import Conditions, Diverged, curves, fit, train
+from methods.training.divergence import Diverged
+from methods.training.loop import Conditions, curves, fit, train
 from models.precision import Precision
 from tests.conftest import plan_of
 

@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from methods.recording.estimates import share_of_batches_hit
-from methods.recording.files import Entries, EntryFile
+from methods.recording.files import Entries, EntryFile, Writer
 from methods.recording.recorder import ABOUT, ROWS, RecordedTraining, Recorder, close_record
+from methods.training.checkpoint import State
 from methods.training.descent import Step
 
 UPDATES = "updates"
@@ -80,6 +81,7 @@ class Whole:
 class UpdateRecorder(Recorder):
     """Records every update whose batch holds a tracked row; the packing decides which numbers of it."""
 
+    goes_on: ClassVar[bool] = True
     version: ClassVar[int] = 2  # 1 did not count the steps
 
     def packing(self, training: RecordedTraining) -> Packing:
@@ -94,32 +96,59 @@ class UpdateRecorder(Recorder):
 
     def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
         tracked, packing = self.tracked(training.split), self.packing(training)
-        members: list[Tensor] = []
-        before: Tensor | None = None
-        file = EntryFile(training.folder, UPDATES)
-
-        def close_step() -> None:
-            """Write the update of the last step, if it is recorded: Δ_t = θ_{t+1} − θ_t."""
-            if before is not None:
-                update = parameters_to_vector(training.model.parameters()).detach() - before
-                entry = packing.pack(len(members) - 1, update.cpu())
-                writer.do(partial(file.append, entry[None]))
-
         with self.writer(training.folder) as writer:
-            taken = 0
+            updates = _Updates(training, packing, writer)
+            training.keep(updates)
             for step in steps:
-                close_step()
-                before, taken = None, taken + 1
-                if torch.isin(step.batch.rows, tracked).any() and not writer.lost:
-                    # θ_t, cloned because the optimizer changes the weights in place
-                    before = parameters_to_vector(training.model.parameters()).detach().clone()
-                    members.append(step.batch.rows.cpu())
+                updates.close_step()
+                updates.open_step(step, bool(torch.isin(step.batch.rows, tracked).any()))
                 yield step
-            close_step()
-            writer.do(file.close)
-        steps_taken = torch.tensor(taken)
-        index = self.index(training.split) | {"rows": _padded(members), "steps": steps_taken}
+            updates.close_step()
+            writer.do(updates.file.close)
+        index = self.index(training.split) | updates.index()
         close_record(writer, training.folder, json.dumps(packing.about()), index)
+
+
+class _Updates:
+    """The updates of a training so far. A step is opened before its update, and closed after it."""
+
+    def __init__(self, training: RecordedTraining, packing: Packing, writer: Writer) -> None:
+        self.training, self.packing, self.writer = training, packing, writer
+        self.file = EntryFile(training.folder, UPDATES)
+        self.members: list[Tensor] = []  # the rows of each recorded batch
+        self.taken = 0
+        self.before: Tensor | None = None  # θ_t, if the open step is recorded
+
+    def open_step(self, step: Step, recorded: bool) -> None:
+        """Note the weights before the update, if it is to be recorded."""
+        self.taken += 1
+        if recorded and not self.writer.lost:
+            # θ_t, cloned because the optimizer changes the weights in place
+            self.before = parameters_to_vector(self.training.model.parameters()).detach().clone()
+            self.members.append(step.batch.rows.cpu())
+
+    def close_step(self) -> None:
+        """Write the update of the open step, if it is recorded: Δ_t = θ_{t+1} − θ_t."""
+        if self.before is None:
+            return
+        update = parameters_to_vector(self.training.model.parameters()).detach() - self.before
+        entry = self.packing.pack(len(self.members) - 1, update.cpu())
+        self.writer.do(partial(self.file.append, entry[None]))
+        self.before = None
+
+    def index(self) -> dict[str, Tensor]:
+        """Return the rows of the updates, and the number of steps, as tensors to be stored."""
+        return {"rows": _padded(self.members), "steps": torch.tensor(self.taken)}
+
+    def state_dict(self) -> State:
+        self.close_step()
+        return {**self.index(), "writer": self.writer.state_dict(), "file": self.file.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        self.members = [rows[rows >= 0] for rows in state["rows"]]
+        self.taken = int(state["steps"])
+        self.writer.load_state_dict(state["writer"])
+        self.file.load_state_dict(state["file"])
 
 
 def _padded(batches: list[Tensor]) -> Tensor:

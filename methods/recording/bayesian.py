@@ -22,19 +22,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.bounds import COUNT, POSITIVE, ROUNDS
+from data.disk import save_tensors
 from data.split import Batch
 from methods.recording.recorder import RecordedTraining, Recorder, close_record
+from methods.training.checkpoint import Place, State
 from methods.training.descent import Step
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from methods.weights.gaussian import Gaussian, descended_deviation, moments
 from methods.weights.layers import without_hooks
 from models.precision import Precision, autocast
@@ -48,6 +51,8 @@ class Bayesian(Recorder):
     draws of the weights per batch. `classes` and `rows` restrict the requests; all rows shape σ."""
 
     kind: ClassVar[str] = "methods.recorders.bayesian.Bayesian"
+    goes_on: ClassVar[bool] = True
+    passes_after_training: ClassVar[bool] = True
 
     epochs: Annotated[int, ROUNDS]
     batch_size: Annotated[int, COUNT]
@@ -65,7 +70,7 @@ class Bayesian(Recorder):
         deviation = self.deviation(training)
         found = {name: value.cpu().contiguous() for name, value in deviation.items()}
         with self.writer(training.folder) as writer:
-            writer.do(partial(save_file, found, training.folder / DEVIATION))
+            writer.do(partial(save_tensors, found, training.folder / DEVIATION))
         about = json.dumps({"gradient_examples": self.samples * self.epochs * len(training.split)})
         close_record(writer, training.folder, about, self.index(training.split))
 
@@ -80,17 +85,43 @@ class Bayesian(Recorder):
         q = Gaussian(mean, {name: torch.full_like(mean[name], self.initial) for name in mean})
         order, noise = training.streams("order"), training.streams("noise")
         bf16 = training.recipe.precision is Precision.bf16
-        for _ in range(self.epochs):
-            for batch in training.split.batches(self.batch_size, order):
+        descent = _Descent(Place((order,)), q, noise)
+        training.keep(descent)
+        for _ in range(descent.place.epoch, self.epochs):
+            batches = training.split.batches(self.batch_size, order)
+            for batch in islice(batches, descent.place.taken, None):
                 # H = E[∂L/∂θ ∘ ε], then σ ← σ√(1 + (σH/2)²) − ½σ²H; the mean stays at θ_o.
-                found = moments(model, q, _BatchLoss(model, batch, bf16), self.samples, noise)
-                deviation = {
-                    name: descended_deviation(q.deviation[name], found.product[name]) for name in mean
-                }
-                q = Gaussian(mean, deviation)
+                loss = _BatchLoss(model, batch, bf16)
+                found = moments(model, descent.q, loss, self.samples, noise).product
+                old = descent.q.deviation
+                new = {name: descended_deviation(old[name], found[name]) for name in mean}
+                descent.q = Gaussian(mean, new)
+                descent.place.end_step()
+                training.checkpoint.step_ended()
+            descent.place.end_pass()
+        q = descent.q
         if not all(value.isfinite().all() for value in q.deviation.values()):
             raise Diverged("the deviations are no longer finite: set the recorder's initial lower")
         return dict(q.deviation)
+
+
+@dataclass
+class _Descent:
+    """The passes after the training, as a part of its state: the place, and the Gaussian so far."""
+
+    place: Place
+    q: Gaussian
+    noise: torch.Generator
+
+    def state_dict(self) -> State:
+        noise = self.noise.get_state()
+        return {"place": self.place.state_dict(), "deviation": self.q.deviation, "noise": noise}
+
+    def load_state_dict(self, state: State) -> None:
+        self.place.load_state_dict(state["place"])
+        self.noise.set_state(state["noise"])
+        there = {name: value.to(self.q.mean[name]) for name, value in state["deviation"].items()}
+        self.q = Gaussian(self.q.mean, there)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from xxhash import xxh3_64_intdigest
 
 from data.disk import ENTRIES, says_full
 from data.errors import UserError
+from methods.training.checkpoint import State
 
 # Jobs that may wait for the disk before training does.
 PENDING = 4
@@ -71,19 +72,35 @@ class Writer:
         self._raise()
         self._jobs.put(job)
 
+    def flush(self) -> None:
+        """Wait until all jobs are done. Raise the error of one."""
+        self._jobs.join()
+        self._raise()
+
+    def state_dict(self) -> State:
+        """Wait until all jobs are done, and return whether the record was lost."""
+        self.flush()
+        return {"lost": self.lost}
+
+    def load_state_dict(self, state: State) -> None:
+        self.lost = state["lost"]
+
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if self._error is not None or self.lost:
-                continue
-            try:
-                job()
-            except BaseException as error:
-                if self.go_on and says_full(error):
-                    self.lost = True
-                    with suppress(OSError):  # the thread must not die: training waits for its queue
-                        self._give_back()
-                else:
-                    self._error = error
+            if self._error is None and not self.lost:
+                self._try(job)
+            self._jobs.task_done()
+
+    def _try(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except BaseException as error:
+            if self.go_on and says_full(error):
+                self.lost = True
+                with suppress(OSError):  # the thread must not die: training waits for its queue
+                    self._give_back()
+            else:
+                self._error = error
 
     def _give_back(self) -> None:
         for file in filter(Path.is_file, self.folder.iterdir()):
@@ -104,7 +121,7 @@ class EntryFile:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / (name + ENTRIES)
-        self._file = io.FileIO(self.path, "w", opener=_past_the_cache)
+        self._file = io.FileIO(self.path, "r+", opener=_past_the_cache)
         self._block = mmap.mmap(-1, BLOCK)  # begins on a page, as bypassing the cache requires
         self._filled = 0
         self._size = 0
@@ -124,6 +141,22 @@ class EntryFile:
             if self._filled == BLOCK:
                 self._write()
 
+    def state_dict(self) -> State:
+        """Return the position in the file, what is not written yet, and the checksums so far."""
+        os.fsync(self._file.fileno())
+        tail = np.frombuffer(self._block, np.uint8, self._filled).copy()
+        sums = np.array(self._sums, dtype=np.uint64).view(np.int64)
+        return {"size": self._size, "tail": torch.from_numpy(tail), "sums": torch.from_numpy(sums)}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on at a position; what was written behind it is cut off."""
+        self._size, tail = state["size"], state["tail"].numpy()
+        self._sums = state["sums"].numpy().view(np.uint64).tolist()
+        self._filled = len(tail)
+        self._block[: self._filled] = tail.tobytes()
+        self._file.truncate(self._size - self._filled)
+        self._file.seek(self._size - self._filled)
+
     def _write(self) -> None:
         """Write the block in whole pages; `close` removes the padding of the last page."""
         left = memoryview(self._block)[: -(-self._filled // PAGE) * PAGE]
@@ -141,11 +174,11 @@ class EntryFile:
 
 def _past_the_cache(path: str, flags: int) -> int:
     try:
-        return os.open(path, flags | getattr(os, "O_DIRECT", 0), 0o666)
+        return os.open(path, flags | os.O_CREAT | getattr(os, "O_DIRECT", 0), 0o666)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return os.open(path, flags, 0o666)  # this file system cannot bypass the cache
+        return os.open(path, flags | os.O_CREAT, 0o666)  # this file system cannot bypass the cache
 
 
 @dataclass(frozen=True)

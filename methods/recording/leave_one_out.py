@@ -36,8 +36,9 @@ from data.split import Batch
 from methods.recording.estimates import in_words
 from methods.recording.files import Entries, EntryFile
 from methods.recording.recorder import ABOUT, ROWS, RecordedTraining, Recorder, close_record
+from methods.training.checkpoint import State
 from methods.training.descent import Optimizer, Step
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from methods.training.memory import available_memory
 from methods.weights.curvature import differentiable, parts
 from methods.weights.layers import without_hooks
@@ -53,6 +54,7 @@ class LeaveOneOut(Recorder):
     """Keeps a vector as large as the model for every tracked row."""
 
     kind: ClassVar[str] = "methods.recording.leave_one_out.LeaveOneOut"
+    goes_on: ClassVar[bool] = True
 
     def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
         tracked = self.tracked(training.split) if tracked is None else tracked
@@ -80,6 +82,7 @@ class LeaveOneOut(Recorder):
 
     def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
         recursion = _Recursion(training, self.tracked(training.split))
+        training.keep(recursion)
         with self.writer(training.folder) as writer:
             for step in steps:
                 recursion.close_step()
@@ -197,10 +200,21 @@ class _Recursion:
         """Move the vectors by the update that the open step has taken, if there is one."""
         if self.open is None:
             return
-        step, factor = self.open
+        (step, factor), self.open = self.open, None
         rule = _RULES[self.recipe.optimizer](step.optimizer)
         for number, change in self._changes(step.batch):
             self._move(number, factor * change, rule)
+
+    def state_dict(self) -> State:
+        self.close_step()
+        state = {"vectors": self.vectors, "held": self.held}
+        return state if self.velocities is None else {**state, "velocities": self.velocities}
+
+    def load_state_dict(self, state: State) -> None:
+        self.held = state["held"]
+        self.vectors.copy_(state["vectors"])
+        if self.velocities is not None:
+            self.velocities.copy_(state["velocities"])
 
     def _changes(self, batch: Batch) -> Iterator[tuple[int, Tensor]]:
         """Yield the number of each vector that moves, and the change of the batch's gradient (M,)."""

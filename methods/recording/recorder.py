@@ -12,20 +12,21 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from data.classes import ClassNumber
 from data.component import Component
+from data.disk import save_tensors
 from data.errors import UserError
 from data.row_file import content, read_rows
 from data.split import Split
 from data.streams import Streams
 from methods.recording.estimates import in_words, largest_count, share_of_batches_hit
 from methods.recording.files import Writer
+from methods.training.checkpoint import NO_CHECKPOINT, Checkpoint, State, Stateful
 from methods.training.descent import Recipe, Step
 from methods.weights.layers import refuse_batch_norm
 
@@ -46,13 +47,18 @@ class OnFull(Enum):
 @dataclass(frozen=True)
 class RecordedTraining:
     """A training that is about to begin: the model on its device, the training rows, the recipe, the
-    recorder's random streams, and the folder of the record."""
+    recorder's random streams, the folder of the record, and the checkpoint that keeps its state."""
 
     model: nn.Module
     split: Split
     recipe: Recipe
     streams: Streams
     folder: Path
+    checkpoint: Checkpoint = NO_CHECKPOINT
+
+    def keep(self, part: Stateful) -> None:
+        """Make what a recorder has gathered so far a part of the training's state."""
+        self.checkpoint.add(self.folder.name, part)
 
     @property
     def parameters(self) -> int:
@@ -69,8 +75,13 @@ class Recorder(Component):
     """Watches a training and writes a record of it.
 
     `classes` are the classes to track and `rows` a file of rows to track; both null track every row.
-    `on_full` decides about the training if the disk fills up.
+    `on_full` decides about the training if the disk fills up. A recorder with `passes_after_training`
+    goes over the rows again after the last step. One that `goes_on` gives what it has gathered to
+    `training.keep`; a training with another one begins anew after a kill.
     """
+
+    goes_on: ClassVar[bool] = False
+    passes_after_training: ClassVar[bool] = False
 
     classes: list[ClassNumber] | None
     rows: str | None
@@ -178,6 +189,11 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def bytes_in(folder: Path) -> int:
+    """Return the bytes of the files of a folder."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
 def require_space(recorders: Mapping[str, Recorder], trainings: Mapping[str, RecordedTraining]) -> None:
     """Raise UserError if the records of one training do not fit on their disk together.
 
@@ -187,7 +203,9 @@ def require_space(recorders: Mapping[str, Recorder], trainings: Mapping[str, Rec
     sizes = {
         option: recorder.estimated_bytes(trainings[option]) for option, recorder in recorders.items()
     }
-    free = min((free_bytes(each.folder) for each in trainings.values()), default=0)
+    # what a killed training has written already takes no more space
+    written = sum(bytes_in(each.folder) for each in trainings.values())
+    free = written + min((free_bytes(each.folder) for each in trainings.values()), default=0)
     total = sum(sizes.values())
     if total <= free:
         return
@@ -207,6 +225,12 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+
+    def state_dict(self) -> State:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: State) -> None:
+        self.seconds = state["seconds"]
 
     def counting(self, steps: Iterator[Step]) -> Iterator[Step]:
         """Pass the steps on, and add the time that they take."""
@@ -233,7 +257,7 @@ def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Te
     if writer.lost:
         (folder / LOST).touch()
         return
-    save_file(tensors, folder / ROWS)
+    save_tensors(tensors, folder / ROWS)
     (folder / ABOUT).write_text(about)
 
 

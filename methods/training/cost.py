@@ -5,7 +5,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -14,6 +15,7 @@ import torch
 
 from data.split import Batch, Split
 from data.streams import Streams
+from methods.training.checkpoint import State
 from methods.training.memory import release_freed_memory
 
 
@@ -65,14 +67,20 @@ class Meter:
         self.cut = False  # true once the budget has ended a pass
 
     def batches(
-        self, split: Split, size: int, streams: tuple[torch.Generator, ...], times: int = 1
+        self,
+        split: Split,
+        size: int,
+        streams: tuple[torch.Generator, ...],
+        times: int = 1,
+        skip: int = 0,
     ) -> Iterator[Batch]:
         """Yield one shuffled and augmented pass, in batches of `size` rows, for gradient steps.
 
-        `streams` come from `pass_streams`. `times` is the number of gradients taken of each row.
+        `streams` come from `pass_streams`. `times` is the number of gradients taken of each row. The
+        first `skip` batches, which were counted before, are left out.
         """
         order, augment = streams
-        return self._counted(split.batches(size, order, augment), times)
+        return self._counted(islice(split.batches(size, order, augment), skip, None), times)
 
     def ordered_batches(self, split: Split, size: int, times: int = 1) -> Iterator[Batch]:
         """Yield one pass in order and without augmentation, for gradients that move no weight.
@@ -132,6 +140,20 @@ class Meter:
             yield
         self.cost.seconds -= self._now() - started
 
+    def state_dict(self) -> State:
+        """Return the cost so far."""
+        seconds, peak = self.elapsed(), self._memory.peak()
+        return {**asdict(self.cost), "seconds": seconds, "peak_bytes": peak, "cut": self.cut}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from an earlier cost, in place of what was spent since the start of the context."""
+        cost = dict(state)
+        self.cut = cost.pop("cut")
+        for name, value in cost.items():
+            setattr(self.cost, name, value)
+        self._memory.load(self.cost.peak_bytes)
+        self._started = self._now()
+
     def __enter__(self) -> "Meter":
         self._memory = _Memory(self.device)
         self._started = self._now()
@@ -175,6 +197,10 @@ class _Memory:
 
     def peak(self) -> int:
         return max(self._before, self._held(peak=True) - self.start)
+
+    def load(self, peak: int) -> None:
+        """Go on from the peak of an earlier process."""
+        self._before = peak
 
     @contextmanager
     def paused(self) -> Iterator[None]:

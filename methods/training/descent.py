@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -105,12 +105,19 @@ class Recipe(Descent):
 
     `compile` passes the model through `torch.compile` for training. The first step then takes half a
     minute for a small network and longer for a large one, so it pays off in long trainings only.
+    `checkpoint_minutes` is the time between two states that a killed training can go on from.
     """
 
     kind: ClassVar[str] = "methods.training.Recipe"
 
     precision: Precision
     compile: bool
+    checkpoint_minutes: Annotated[float, POSITIVE]
+
+    def identity(self) -> dict[str, Any]:
+        found = super().identity()
+        del found["checkpoint_minutes"]  # it changes no result
+        return found
 
 
 @dataclass(frozen=True)

@@ -15,24 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.errors import UserError
 from data.split import Batch, Split
 from data.streams import Streams
+from methods.training.checkpoint import NO_CHECKPOINT, Checkpoint, Place, Stateful, Values
 from methods.training.cost import Meter, pass_streams
 from methods.training.descent import Descent, Recipe, Step
+from methods.training.divergence import Losses
 from models.precision import Precision, autocast, widened
 
 Log = Callable[[Mapping[str, float]], None]
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) to a scalar
 BatchLoss = Callable[[Tensor, Batch], Tensor]  # logits (B, K) and their batch to a scalar
-
-# Steps between two checks of the losses for NaN. A check makes the CPU wait for the GPU, so one at every
-# step would be slow.
-CHECK_EVERY = 32
-
-
-class Diverged(UserError):
-    """The loss or the weights became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Conditions:
 
     `streams` give its random numbers, `meter` its batches, and `log` receives its curves. `recipe`
     decides precision and compilation. `passed` is called with the model after every complete pass over
-    a split.
+    a split. `checkpoint` keeps the state of `fit`.
     """
 
     streams: Streams
@@ -49,6 +42,7 @@ class Conditions:
     log: Log
     recipe: Recipe
     passed: Callable[[nn.Module], None] = lambda model: None
+    checkpoint: Checkpoint = NO_CHECKPOINT
 
     @property
     def bf16(self) -> bool:
@@ -70,6 +64,7 @@ class Phase:
     phase. A phase with a `name` has random streams of that name, and prefixes its curves with the name.
     `before` is called with the number of each step, ahead of its forward pass; it may move the weights.
     Its steps, and so its learning rates, are those of a training that has completed `completed` passes.
+    With a `checkpoint` of a training, the phase is a part of its state.
     """
 
     def __init__(
@@ -84,19 +79,30 @@ class Phase:
         name: str = "",
         before: Callable[[int], None] = lambda number: None,
         completed: int = 0,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> None:
         self.model = model
         self.split = split
         self.descent = descent
         self.conditions = conditions
         self.loss_function = loss_function
-        self.optimizer = optimizer or descent.optimizer_for(model)
+        self.optimizer: torch.optim.Optimizer = optimizer or descent.optimizer_for(model)
         self.factor = factor
         self.name = name
         self.before = before
         self._forward = torch.compile(model) if conditions.recipe.compile else model
         self._passes = pass_streams(conditions.streams.part(name) if name else conditions.streams)
-        self._number = completed * math.ceil(len(split) / descent.batch_size)
+        self.place = Place(self._passes, completed * math.ceil(len(split) / descent.batch_size))
+        self._losses = Losses()
+        self.checkpoint = checkpoint
+        parts: dict[str, Stateful] = {
+            "model": model,
+            "optimizer": self.optimizer,
+            "place": self.place,
+            "losses": self._losses,
+        }
+        for part_name, part in parts.items():
+            checkpoint.add(part_name, part)
 
     def steps(self, epoch: int) -> Iterator[Step]:
         """Yield the steps of one pass, each between its backward pass and its update.
@@ -108,26 +114,32 @@ class Phase:
         """
         conditions, descent = self.conditions, self.descent
         steps_per_epoch = math.ceil(len(self.split) / descent.batch_size)
-        unchecked: list[Tensor] = []
+        place, losses = self.place, self._losses
+        place.epoch = epoch
         descent.set_mode(self.model)
-        for batch in conditions.meter.batches(self.split, descent.batch_size, self._passes):
-            self.before(self._number)
+        for batch in self._batches():
+            self.before(place.number)
             with autocast(conditions.bf16, batch.images.device):
                 logits = self._forward(batch.images)
                 loss = self.loss_function(widened(logits), batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             # `factor` times the learning rate of this step, which counts over all passes of the phase
-            lr = self.factor * descent.rate(self._number, steps_per_epoch)
-            unchecked.append(loss.detach())
-            if len(unchecked) == CHECK_EVERY:
-                _require_finite(unchecked, epoch, self._number)
+            lr = self.factor * descent.rate(place.number, steps_per_epoch)
+            losses.add(loss.detach(), epoch, place.number)
             seen = logits.detach(), loss.detach()
-            yield Step(self._number, epoch, batch, *seen, lr, self.model, self.optimizer)
+            yield Step(place.number, epoch, batch, *seen, lr, self.model, self.optimizer)
             self._update(lr)
-            self._number += 1
-        _require_finite(unchecked, epoch, self._number - 1)
+            place.end_step()
+            self.checkpoint.step_ended()
+        losses.check()
+        place.end_pass()
         conditions.passed(self.model)
+
+    def _batches(self) -> Iterator[Batch]:
+        """Return the batches of the present pass that were not taken yet."""
+        size = self.descent.batch_size
+        return self.conditions.meter.batches(self.split, size, self._passes, skip=self.place.taken)
 
     def run(self, epoch: int) -> None:
         """Run one pass to its end and log its curves."""
@@ -150,21 +162,25 @@ def train(
     descent: Descent,
     conditions: Conditions,
     loss_function: LossFunction = F.cross_entropy,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Iterator[Step]:
     """Train `model` in place for `descent.epochs` passes, yielding every step before its update.
 
     `loss_function` takes logits (B, K) in float32 and labels (B,), and returns their mean loss. Steps
     and epochs count from 0 over the whole training. Nothing runs until the first step is requested. A
     consumer that stops early stops the training, without the update of its last step; `fit` runs a
-    training to its end. Raise Diverged, naming epoch and step, if a loss is NaN or infinite.
+    training to its end. A consumer that has a state of its own adds it to the `checkpoint`, if it gives
+    one. Raise Diverged, naming epoch and step, if a loss is NaN or infinite.
     """
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return loss_function(logits, batch.labels)
 
-    phase = Phase(model, split, descent, conditions, loss)
-    conditions.meter.progress.expect(descent.epochs * len(split))
-    for epoch in range(descent.epochs):
+    phase = Phase(model, split, descent, conditions, loss, checkpoint=checkpoint)
+    progress = conditions.meter.progress
+    progress.expect(descent.epochs * len(split))
+    progress.advance(phase.place.number * descent.batch_size)
+    for epoch in range(phase.place.epoch, descent.epochs):
         yield from phase.steps(epoch)
 
 
@@ -177,7 +193,7 @@ def alternate(phases: Sequence[Phase], epochs: int) -> None:
             phase.run(epoch)
 
 
-def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:
+def curves(steps: Iterator[Step], log: Log, checkpoint: Checkpoint = NO_CHECKPOINT) -> Iterator[Step]:
     """Yield the steps unchanged, and log one point of the curves per epoch.
 
     A point holds `epoch` (from 1), the mean `loss` and the `accuracy` (0 to 1) over the epoch's rows,
@@ -185,23 +201,24 @@ def curves(steps: Iterator[Step], log: Log) -> Iterator[Step]:
     the passes, and before each update. A consumer that stops early still gets the point of the rows so
     far.
     """
-    totals: dict[str, Tensor] = {}
-    rows, last = 0, None
+    # the sums over the rows of the epoch so far, and the last step's epoch and learning rate
+    so_far = Values(totals={}, rows=0, epoch=None, lr=0.0)
+    checkpoint.add("curves", so_far)
     try:
         for step in steps:
-            if last is not None and step.epoch != last.epoch:
-                _log_epoch(last, totals, rows, log)
-                totals, rows = {}, 0
-            last, rows = step, rows + len(step.batch.rows)
-            # the number of rows in the batch whose largest logit is that of their label
+            if so_far["epoch"] not in (None, step.epoch):
+                _log_epoch(so_far, log)
+            size = len(step.batch.rows)
+            # The last batch may be smaller, so the sum of losses weights each batch by its rows. Right
+            # are the rows in the batch whose largest logit is that of their label.
             right = (step.logits.argmax(1) == step.batch.labels).sum()
-            # The last batch may be smaller, so the sum of losses weights each batch by its rows.
-            totals["loss"] = totals.get("loss", 0) + step.loss * len(step.batch.rows)
-            totals["accuracy"] = totals.get("accuracy", 0) + right
+            new = {"loss": step.loss * size, "accuracy": right}
+            totals = {name: so_far["totals"].get(name, 0) + value for name, value in new.items()}
+            so_far.update(totals=totals, rows=so_far["rows"] + size, epoch=step.epoch, lr=step.lr)
             yield step
     finally:
-        if last is not None:
-            _log_epoch(last, totals, rows, log)
+        if so_far["epoch"] is not None:
+            _log_epoch(so_far, log)
 
 
 def named(log: Log, name: str) -> Log:
@@ -220,35 +237,20 @@ def fit(
     descent: Descent,
     conditions: Conditions,
 ) -> nn.Module:
-    """Train `model` in place to the end, log its curves, and return it."""
-    for _ in curves(train(model, split, descent, conditions), conditions.log):
-        pass
+    """Train `model` in place to the end, log its curves, and return it.
+
+    The training goes on from the state that the conditions' checkpoint has of it.
+    """
+    with conditions.checkpoint.training(conditions.meter) as checkpoint:
+        steps = train(model, split, descent, conditions, checkpoint=checkpoint)
+        for _ in curves(steps, conditions.log, checkpoint):
+            pass
     return model
 
 
-def require_finite(model: nn.Module) -> None:
-    """Raise Diverged if a weight is NaN or infinite. No loss follows the last update to show it."""
-    for name, weight in model.state_dict().items():
-        if not weight.isfinite().all():
-            raise Diverged(f"{name} is no longer finite: lower the learning rate, or set clip")
-
-
-def _log_epoch(last: Step, totals: Mapping[str, Tensor], rows: int, log: Log) -> None:
+def _log_epoch(so_far: Values, log: Log) -> None:
+    """Log the point of an epoch, and begin the next."""
     # (1/n) Σ over the n rows of the epoch
-    means = {name: total.item() / rows for name, total in totals.items()}
-    log({"epoch": last.epoch + 1, **means, "lr": last.lr})
-
-
-def _require_finite(losses: list[Tensor], epoch: int, last: int) -> None:
-    """Raise Diverged for the first loss that is not finite, and clear the list otherwise.
-
-    `last` is the number of the step that the last of the losses belongs to.
-    """
-    bad = (~torch.stack(losses).isfinite()).nonzero() if losses else torch.empty(0)
-    if len(bad):
-        index = int(bad[0])
-        raise Diverged(
-            f"the loss became {losses[index].item()} in epoch {epoch + 1}, at step "
-            f"{last - len(losses) + 2 + index}: lower the learning rate, or bound the gradient with clip"
-        )
-    losses.clear()
+    means = {name: total.item() / so_far["rows"] for name, total in so_far["totals"].items()}
+    log({"epoch": so_far["epoch"] + 1, **means, "lr": so_far["lr"]})
+    so_far.update(totals={}, rows=0, epoch=None)

@@ -8,8 +8,7 @@ depends on the weights of another model.
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from data.split import Batch, Split
-from methods.training.cost import Meter, pass_streams
+from methods.training.checkpoint import Checkpoint, Place, State, Values
+from methods.training.cost import Cost, Meter, pass_streams
 from methods.training.descent import Descent, Recipe, Step
 from methods.training.loop import Conditions, train
 from models.precision import Precision, widened
@@ -80,19 +80,41 @@ class LockStep(Meter):
     def __init__(self, trainings: Sequence[Training], whole: Meter) -> None:
         super().__init__(whole.device, progress=whole.progress)
         self.trainings = trainings
-        self.passes = [pass_streams(each.conditions.streams) for each in trainings]
+        self.places = [Place(pass_streams(each.conditions.streams)) for each in trainings]
 
     def batches(
-        self, split: Split, size: int, streams: tuple[torch.Generator, ...], times: int = 1
+        self,
+        split: Split,
+        size: int,
+        streams: tuple[torch.Generator, ...],
+        times: int = 1,
+        skip: int = 0,
     ) -> Iterator[Batch]:
         """Yield one pass over every training's own split, whose streams replace those given."""
         each = [
-            one.conditions.meter.batches(one.split, size, own, times)
-            for one, own in zip(self.trainings, self.passes, strict=True)
+            one.conditions.meter.batches(one.split, size, place.generators, times, skip)
+            for one, place in zip(self.trainings, self.places, strict=True)
         ]
         for batches in zip(*each, strict=True):
             yield Batch(*(torch.stack(parts) for parts in zip(*batches, strict=True)))
             self.progress.advance(len(batches[0].rows))
+        for place in self.places:
+            place.end_pass()
+
+    def state_dict(self) -> State:
+        costs = [asdict(each.conditions.meter.cost) for each in self.trainings]
+        return {
+            "whole": super().state_dict(),
+            "costs": costs,
+            "places": [place.state_dict() for place in self.places],
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        super().load_state_dict(state["whole"])
+        for each, cost in zip(self.trainings, state["costs"], strict=True):
+            each.conditions.meter.cost = Cost(**cost)
+        for place, found in zip(self.places, state["places"], strict=True):
+            place.load_state_dict(found)
 
     def share(self) -> None:
         """Give every training an equal share of the seconds and of the peak memory."""
@@ -131,10 +153,10 @@ def fit_together(trainings: Sequence[Training], descent: Descent, conditions: Co
     stacked, meter = Stacked(models), LockStep(trainings, conditions.meter)
     whole = replace(conditions, meter=meter)
     unclipped = replace(descent, clip=None)  # the loop's clip is of one norm over all models
-    with meter:
-        steps = train(stacked, trainings[0].split, unclipped, whole, _sum_of_means)
-        for _, epoch in groupby(steps, lambda step: step.epoch):
-            _log_epoch(_clipped(epoch, stacked, descent.clip), trainings)
+    with meter, conditions.checkpoint.training(meter) as checkpoint:
+        split = trainings[0].split
+        steps = train(stacked, split, unclipped, whole, _sum_of_means, checkpoint)
+        _log_epochs(_clipped(steps, stacked, descent.clip), trainings, checkpoint)
         stacked.copy_into(models)
     meter.share()
 
@@ -164,16 +186,28 @@ def _clipped(steps: Iterator[Step], stacked: Stacked, clip: float | None) -> Ite
         yield step
 
 
-def _log_epoch(steps: Iterator[Step], trainings: Sequence[Training]) -> None:
-    """Take the steps of an epoch, and log the point of each training as `curves` does for one."""
-    totals, rows = torch.zeros(2, len(trainings)), 0
+def _log_epochs(steps: Iterator[Step], trainings: Sequence[Training], checkpoint: Checkpoint) -> None:
+    """Take all steps, and log the points of each training as `curves` does for one."""
+    so_far = Values(totals=torch.zeros(2, len(trainings)), rows=0, epoch=None, lr=0.0)
+    checkpoint.add("curves", so_far)
     for step in steps:
+        if so_far["epoch"] not in (None, step.epoch):
+            _log_epoch(so_far, trainings)
         labels = step.batch.labels
-        rows += labels.shape[1]
         losses = _losses(widened(step.logits), labels).sum(1)
         right = (step.logits.argmax(2) == labels).sum(1)
-        totals = totals.to(losses) + torch.stack([losses, right])
+        totals = so_far["totals"].to(losses) + torch.stack([losses, right])
+        rows = so_far["rows"] + labels.shape[1]
+        so_far.update(totals=totals, rows=rows, epoch=step.epoch, lr=step.lr)
+    if so_far["epoch"] is not None:
+        _log_epoch(so_far, trainings)
+
+
+def _log_epoch(so_far: Values, trainings: Sequence[Training]) -> None:
+    """Log the point of an epoch for each training, and begin the next."""
     # (1/n) Σ over the n rows of the epoch
-    for each, (loss, accuracy) in zip(trainings, (totals / rows).T.tolist(), strict=True):
-        point = {"epoch": step.epoch + 1, "loss": loss, "accuracy": accuracy, "lr": step.lr}
+    means = (so_far["totals"] / so_far["rows"]).T.tolist()
+    for each, (loss, accuracy) in zip(trainings, means, strict=True):
+        point = {"epoch": so_far["epoch"] + 1, "loss": loss, "accuracy": accuracy, "lr": so_far["lr"]}
         each.conditions.log(point)
+    so_far.update(totals=torch.zeros_like(so_far["totals"]), rows=0, epoch=None)

@@ -14,8 +14,8 @@ def main(overrides: list[str]) -> None:
     from runner.doctor.costs import of_costs
     from runner.doctor.findings import of_attacks, of_request
     from runner.doctor.outcomes import of_original, of_results
-    from runner.pipeline import say
     from runner.plan import Plan
+    from runner.say import say
     from runner.stages.workspace import Workspace
     from runner.store import Store
     from runner.tracking import Tracker

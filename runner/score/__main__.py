@@ -16,10 +16,11 @@ def main(arguments: list[str]) -> None:
     """Score all results of a name, and print its table."""
     from metrics.metric import Metric
     from runner.compose import composed
-    from runner.pipeline import run, say
+    from runner.pipeline import run
     from runner.plan import Plan, build_chosen
     from runner.report import show
     from runner.results import Results
+    from runner.say import say
     from runner.score.again import Again
     from runner.store import Store
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from data.disk import save_tensors
 from data.requests import Noise, Request
 from data.split import Split
 from methods.base import Method
@@ -38,7 +39,7 @@ def attacked(ws: Workspace, made: Artefact, maker: Method | None = None) -> Atta
             bar.expect(len(attack.shown))
             logits = predict(model, attack.shown, plan.evaluation.batch_size, bf16, bar.advance)
         found = {"logits": _own(ws, logits), "aims": attack.shown.labels, "clean": attack.clean}
-        save_file({name: each.cpu().contiguous() for name, each in found.items()}, folder / TENSORS)
+        save_tensors({name: each.cpu().contiguous() for name, each in found.items()}, folder / TENSORS)
 
     return attacked_of(ws.get("attack", identities.corrupted(plan, "attack", weights_of(made)), produce))
 
@@ -65,7 +66,7 @@ def alignment(
         model = load(ws, made, maker).eval()
         clean = ws.clean.train.only(noise.rows).to(plan.device)
         t = aligned(lambda images: _own(ws, model(images)), clean, noise, plan.recipe.batch_size)
-        save_file({"alignment": t, "rows": noise.rows}, folder / TENSORS)
+        save_tensors({"alignment": t, "rows": noise.rows}, folder / TENSORS)
 
     identity = identities.corrupted(plan, "poison_test", weights_of(made))
     return alignment_of(ws.get("poison_test", identity, produce), request)

@@ -12,7 +12,8 @@ from data.requests import Request
 from data.split import Split
 from methods.base import Method
 from methods.training.descent import Recipe, Schedule
-from methods.training.loop import Conditions, Diverged, Phase
+from methods.training.divergence import Diverged
+from methods.training.loop import Conditions, Phase
 from metrics.evidence import Point
 from metrics.predictions import predict
 from runner.plan import Plan, identities

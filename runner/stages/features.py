@@ -5,9 +5,10 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data.disk import save_tensors
 from data.requests import Request
 from data.row_file import content
 from data.split import Split
@@ -37,7 +38,7 @@ def features(
     def produce(folder: Path) -> None:
         model = load(ws, made, maker)
         found = {part: _inputs(ws, model, split) for part, split in _rows(ws, request).items()}
-        save_file({part: each for part, each in found.items() if each is not None}, folder / TENSORS)
+        save_tensors({part: each for part, each in found.items() if each is not None}, folder / TENSORS)
 
     # With the data they decide the drawn rows too, and the data need not be loaded to know them.
     rows = {"train": content(request.rows.numpy()), "test": content(request.test.numpy())}

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.contracts import named, returned
+from data.disk import save_tensors
 from data.errors import UserError
 from data.streams import Streams
 from methods.base import Method
-from methods.training.loop import require_finite
+from methods.training.divergence import require_finite
 from runner.stages.workspace import Workspace
 from runner.store import Artefact
 
@@ -56,7 +57,7 @@ def save(model: nn.Module, folder: Path) -> None:
     """Write a model's weights into a folder. Raise Diverged if one is not finite."""
     require_finite(model)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(state, folder / MODEL)
+    save_tensors(state, folder / MODEL)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

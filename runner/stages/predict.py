@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data.disk import save_tensors
 from data.requests import Request
 from methods.base import Method
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from metrics.predictions import Predictions, by_part, predict
 from models.precision import Precision
 from runner.plan import identities
@@ -80,7 +81,7 @@ def stored(
                 "the outputs are no longer finite: lower the learning rate, set clip, or choose "
                 "smaller options of the method"
             )
-        save_file({"logits": logits, "labels": labels, "rows": rows}, folder / TENSORS)
+        save_tensors({"logits": logits, "labels": labels, "rows": rows}, folder / TENSORS)
 
     return stored_predictions(ws.get(stage, identity, produce))
 

@@ -5,6 +5,7 @@ training is repeated for the record, and must end in the original's weights.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from safetensors.torch import load_file
@@ -22,6 +23,7 @@ from methods.recording.recorder import (
     check_request,
     require_space,
 )
+from methods.training.checkpoint import NO_CHECKPOINT
 from methods.training.descent import Step
 from methods.training.loop import Conditions, curves, train
 from runner.plan import identities
@@ -99,13 +101,17 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
             save(model, folder)
         ended = True
 
+    streams = ws.streams(PRETRAIN)
     try:
-        with ws.conditions(folder, PRETRAIN, ws.streams(PRETRAIN), budget=None) as conditions:
+        with ws.conditions(folder, PRETRAIN, streams, None, making.state) as conditions:
             _run(ws, request, model, conditions, recorders, making, end)
-    finally:
-        # A complete training is stored even if one of its records failed.
-        if ended and folder is not None:
-            stored = ws.keep(making, PRETRAIN)
+    except BaseException as error:
+        # A complete training is stored even if one of its records failed, unless both can go on.
+        if ended and folder is not None and not making.goes_on_after(error):
+            ws.keep(making, PRETRAIN)
+        raise
+    if folder is not None:
+        stored = ws.keep(making, PRETRAIN)
     assert stored is not None
     if recorders:  # also of an original made now: another machine may have been first with its own
         _require_its_weights(model, stored)
@@ -135,25 +141,44 @@ def _run(
     }
     watches = {option: Stopwatch() for option in recorders}
     with conditions.meter:
-        steps = curves(train(model, split, plan.recipe, conditions), conditions.log)
-        steps = _then(steps, end)
         for option, recorder in recorders.items():
             recorder.check(trainings[option], option)
             ws.store.say(recorder.summary(trainings[option], option, len(request.rows)))
         require_space(recorders, trainings)
-        for option, recorder in recorders.items():
-            watch = watches[option]
-            recorded = recorder.watch(watch.excluding(steps), trainings[option])
-            steps = watch.counting(
-                returned(recorder, "watch", recorded, Iterator, "an iterator of the steps")  # type: ignore[type-abstract]
-            )
         try:
-            for _ in steps:
-                pass
+            goes_on = all(recorder.goes_on for recorder in recorders.values())
+            kept = conditions.checkpoint if goes_on else NO_CHECKPOINT
+            with kept.training(conditions.meter) as checkpoint:
+                steps = train(model, split, plan.recipe, conditions, checkpoint=checkpoint)
+                steps = _then(curves(steps, conditions.log, checkpoint), end)
+                for option in _in_order(recorders):
+                    training = replace(trainings[option], checkpoint=checkpoint)
+                    steps = _watched(steps, recorders[option], training, watches[option])
+                for _ in steps:
+                    pass
         finally:  # the original may be kept although a record failed
             conditions.meter.cost.seconds -= sum(watch.seconds for watch in watches.values())
     for option, watch in watches.items():
         write(making.folders[option] / COST, {"seconds": watch.seconds})
+
+
+def _in_order(recorders: Mapping[str, Recorder]) -> list[str]:
+    """Return the options of the recorders, the first nearest to the training.
+
+    A recorder that goes over the rows again does so while all others still watch: a state that is
+    written then holds what they have gathered.
+    """
+    return sorted(recorders, key=lambda option: not recorders[option].passes_after_training)
+
+
+def _watched(
+    steps: Iterator[Step], recorder: Recorder, training: RecordedTraining, watch: Stopwatch
+) -> Iterator[Step]:
+    """Return the steps watched by a recorder, whose time is counted apart."""
+    training.checkpoint.add(f"seconds of {training.folder.name}", watch)
+    recorded = recorder.watch(watch.excluding(steps), training)
+    found = returned(recorder, "watch", recorded, Iterator, "an iterator of the steps")  # type: ignore[type-abstract]
+    return watch.counting(found)
 
 
 def _then(steps: Iterator[Step], end: Callable[[], None]) -> Iterator[Step]:

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from data.contracts import returned
+from data.disk import save_tensors
 from data.requests import Request
 from data.split import Dataset, Split
 from runner.plan import identities
@@ -24,7 +25,7 @@ def request(ws: Workspace) -> tuple[Request, dict[str, Any]]:
         scenario = ws.plan.scenario
         selected = scenario.select(dataset, ws.streams("request"))
         found = returned(scenario, "select", selected, Request, "a data.requests.Request")
-        save_file({"rows": found.rows, "test": found.test}, folder / TENSORS)
+        save_tensors({"rows": found.rows, "test": found.test}, folder / TENSORS)
         write(folder / ABOUT, {"target": found.target, "facts": _facts(dataset, found)})
 
     made = ws.get("request", identities.request(ws.plan), produce)

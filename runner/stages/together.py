@@ -12,10 +12,8 @@ from methods.training.together import Training, fit_together, stackable
 from runner.plan import Plan, identities
 from runner.stages.models import fresh, save
 from runner.stages.pretrain import PRETRAIN
-from runner.stages.workspace import COST, CURVES, TOGETHER, Workspace, write
+from runner.stages.workspace import COST, CURVES, TOGETHER, Points, Workspace, write
 from runner.store import Making
-
-Points = list[dict[str, float]]
 
 
 def trains_together(device: torch.device) -> bool:
@@ -76,16 +74,19 @@ def _make(ws: Workspace, plans: Sequence[Plan]) -> None:
 def _train(members: Mapping[str, Workspace], making: Making) -> None:
     """Train the originals that are missing, and store each with its own cost and curves."""
     missing = {name: members[name] for name in making.folders}
-    points: dict[str, Points] = {name: [] for name in missing}
+    points = {name: Points(lambda values: None) for name in missing}
     first = next(iter(missing.values()))
-    with first.conditions(None, PRETRAIN, first.streams(PRETRAIN), budget=None) as whole:
+    streams = first.streams(PRETRAIN)
+    with first.conditions(None, PRETRAIN, streams, None, making.state) as whole:
+        for name in missing:
+            whole.checkpoint.add(f"points of {making.folders[name].name}", points[name])
         trainings = {name: _training(each, whole, points[name]) for name, each in missing.items()}
         fit_together(list(trainings.values()), first.plan.recipe, whole)
     for name, training in trainings.items():
         folder = making.folders[name]
         save(training.model, folder)
         write(folder / COST, asdict(training.conditions.meter.cost))
-        write(folder / CURVES, points[name])
+        write(folder / CURVES, points[name].all)
         missing[name].keep(making, name, {TOGETHER: len(trainings)})
 
 
@@ -96,6 +97,6 @@ def _training(ws: Workspace, whole: Conditions, points: Points) -> Training:
         whole,
         streams=streams,
         meter=Meter(ws.plan.device),
-        log=lambda values: points.append(dict(values)),
+        log=points.log,
     )
     return Training(fresh(ws, streams), ws.dataset.train, own)

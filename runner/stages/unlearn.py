@@ -13,6 +13,7 @@ from data.errors import UserError
 from data.requests import Request
 from methods.base import Access, CachedTraining, Method, Problem
 from methods.recording.files import Damaged
+from methods.training.checkpoint import Values
 from methods.training.cost import Cost, Meter
 from methods.training.loop import Conditions
 from metrics.evidence import Evidence, Needs
@@ -25,6 +26,7 @@ from runner.stages.pretrain import ORIGINAL, pretrain, record
 from runner.stages.request import retained
 from runner.stages.workspace import COST, Workspace
 from runner.store import Artefact
+from runner.store.making import STATE
 
 MODEL_MADE = "the model that it made, a torch.nn.Module"
 
@@ -136,7 +138,8 @@ def _apply(
     """Let a method work on the model of `start`, None for a fresh one, and write the result into the
     folder."""
     scope = "repair" if work.role is REPAIRED else "unlearn"
-    with ws.conditions(folder, work.role.curves, ws.streams(scope), work.budget) as conditions:
+    state = folder.parent / STATE
+    with ws.conditions(folder, work.role.curves, ws.streams(scope), work.budget, state) as conditions:
         given = problem(ws, request, work.method, start, conditions, work.maker, recording)
         if work.scored_passes:
             passed = _scoring(ws, request, given.model, conditions)
@@ -188,20 +191,21 @@ def _scoring(
     """
     every = ws.plan.evaluation.every
     assert every is not None
-    passes = spent = 0
+    so_far = Values(passes=0, spent=0)
+    conditions.checkpoint.add("scoring", so_far)
 
     def passed(trained: nn.Module) -> None:
-        nonlocal passes, spent
-        before, spent = spent, conditions.meter.cost.gradient_examples
+        before, spent = so_far["spent"], conditions.meter.cost.gradient_examples
+        so_far["spent"] = spent
         if spent == before or all(part is not model for part in trained.modules()):
             return
-        passes += 1
-        if passes % every == 0:
+        so_far["passes"] += 1
+        if so_far["passes"] % every == 0:
             with conditions.meter.paused():
                 found = predictions_now(ws, request, model)
                 evidence = Evidence({Needs.PREDICTIONS: found})
                 scores = numbers(scored(identities.LOOKS, evidence))
-            conditions.log({"pass": passes, **scores})
+            conditions.log({"pass": so_far["passes"], **scores})
 
     return passed
 
@@ -219,7 +223,8 @@ def _cached_training(ws: Workspace, outer: Meter) -> CachedTraining:
         budget: int | None,
     ) -> Cost:
         def produce(folder: Path) -> None:
-            with ws.conditions(folder, "slice", ws.streams("slice"), budget) as conditions:
+            state = folder.parent / STATE
+            with ws.conditions(folder, "slice", ws.streams("slice"), budget, state) as conditions:
                 with conditions.meter:
                     model = make(conditions)
                 save(model, folder)

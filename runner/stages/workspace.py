@@ -1,7 +1,7 @@
 """The workspace that the stages of one run share, and the only place that seeds the generator."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,11 +13,14 @@ import torch
 from data.contracts import returned
 from data.split import Dataset
 from data.streams import Streams
+from methods.training.checkpoint import NO_CHECKPOINT, Checkpoint
 from methods.training.cost import Cost, Meter
-from methods.training.loop import Conditions, Diverged
+from methods.training.divergence import Diverged
+from methods.training.loop import Conditions
 from runner.plan import Plan
 from runner.progress import Bar
-from runner.provenance import provenance
+from runner.provenance import maker, provenance
+from runner.stages.checkpoint import StoredCheckpoint
 from runner.store import Artefact, Identity, Making, Store, Wanted
 from runner.tracking import Tracker
 
@@ -117,7 +120,8 @@ class Workspace:
             with self._generator(scope):
                 produce(making)
 
-        found = self.store.get_many(wanted, seeded)
+        plan = self.plan
+        found = self.store.get_many(wanted, seeded, lambda: maker(plan.device, plan.threads))
         self.used.extend(found.values())
         for name, group in curves.items():
             if name in found:
@@ -147,33 +151,62 @@ class Workspace:
 
     @contextmanager
     def conditions(
-        self, folder: Path | None, curves: str, streams: Streams, budget: int | None
+        self,
+        folder: Path | None,
+        curves: str,
+        streams: Streams,
+        budget: int | None,
+        state: Path | None = None,
     ) -> Iterator[Conditions]:
         """Yield the conditions under which a stage trains.
 
         Afterwards, even if the body fails, write the cost and the curves into the folder. If `folder` is
-        None, as for a training that is only repeated, write and track nothing. Raise Diverged with the
-        name of the curves in front if the body raises it.
+        None, as for a training that is only repeated, write and track nothing. `state` is the folder of
+        a state in the scratch of the stage, None if it cannot go on after a kill. Raise Diverged with
+        the name of the curves in front if the body raises it.
         """
-        points: list[dict[str, float]] = []
-
-        def log(values: Mapping[str, float]) -> None:
-            points.append(dict(values))
-            if folder is not None:
-                self.tracker.curve(curves, values)
+        points = Points(lambda values: None if folder is None else self.tracker.curve(curves, values))
+        checkpoint = NO_CHECKPOINT if state is None else self._checkpoint(state)
+        checkpoint.add("points", points)
 
         import torch._dynamo  # noqa: F401  torch would import it at the first metered step
 
         with Bar(curves) as bar:
             meter = Meter(self.plan.device, budget, bar)
             try:
-                yield Conditions(streams, meter, log, self.plan.recipe)
+                yield Conditions(streams, meter, points.log, self.plan.recipe, checkpoint=checkpoint)
             except Diverged as error:
                 raise Diverged(f"{curves}: {error}") from error
             finally:
                 if folder is not None:
                     write(folder / COST, asdict(meter.cost))
-                    write(folder / CURVES, points)
+                    write(folder / CURVES, points.all)
+
+    def _checkpoint(self, state: Path) -> Checkpoint:
+        plan = self.plan
+        minutes = plan.recipe.checkpoint_minutes
+        return StoredCheckpoint(state, minutes, lambda: maker(plan.device, plan.threads), self.store.say)
+
+
+class Points:
+    """The points of the curves, as a part of a training's state. `track` sees every point too."""
+
+    def __init__(self, track: Callable[[Mapping[str, float]], object]) -> None:
+        self.all: list[dict[str, float]] = []
+        self._track = track
+
+    def log(self, values: Mapping[str, float]) -> None:
+        self.all.append(dict(values))
+        self._track(values)
+
+    def state_dict(self) -> list[dict[str, float]]:
+        return self.all
+
+    def load_state_dict(self, state: Sequence[Mapping[str, float]]) -> None:
+        """Log the points of the killed process again, which had a tracker of its own."""
+        self.all.clear()
+        for values in state:
+            self.log(values)
 
 
 def write(path: Path, value: Any) -> None:

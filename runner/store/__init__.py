@@ -1,6 +1,7 @@
 """Content-addressed storage: an artefact's name is the fingerprint of all its inputs."""
 
 from runner.store.artefact import Artefact, Identity, fingerprint
-from runner.store.store import Making, Store, Wanted
+from runner.store.making import Maker, Making
+from runner.store.store import Store, Wanted
 
-__all__ = ["Artefact", "Identity", "Making", "Store", "Wanted", "fingerprint"]
+__all__ = ["Artefact", "Identity", "Maker", "Making", "Store", "Wanted", "fingerprint"]

@@ -6,19 +6,19 @@ python -m runner.store prune     # delete artefacts that are no longer wanted
 """
 
 import argparse
-import json
-import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from data.errors import UserError
 from runner.arguments import Parser
 from runner.errors import exit_with_message
 from runner.store.artefact import Artefact
 from runner.store.disks import age_in_days
+from runner.store.prune import Conditions, Prune
 from runner.store.store import Store
+
+Seen = TypeVar("Seen")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,69 +60,81 @@ def _days(text: str) -> float:
 def _list(store: Store) -> int:
     from tabulate import tabulate
 
-    found = store.artefacts()
-    lines = [
-        (a.stage, a.key, _human(a.size()), f"{age_in_days(a.path):.1f} d", summary(a)) for a in found
-    ]
+    lines, refused = _seen(store, _line)
     if lines:
-        print(tabulate(lines, headers=["stage", "key", "size", "last used", "made from"]))
+        table = [(stage, key, _human(size), age, text) for stage, key, size, age, text in lines]
+        print(tabulate(table, headers=["stage", "key", "size", "last used", "made from"]))
     left = len(store.leftovers())
-    total = sum(a.size() for a in found)
-    killed = f"; {left} leftovers of killed runs: python -m runner.store prune" if left else ""
-    print(f"{len(found)} artefacts, {_human(total)} in {store.root}{killed}")
-    return 0
+    again = f"python -m runner.store --root {store.root.parent} prune"
+    killed = f"; {left} leftovers of killed runs: {again}" if left else ""
+    waiting = len(store.unfinished())
+    goes_on = (
+        f"; {waiting} unfinished trainings go on when their command is said again" if waiting else ""
+    )
+    total = sum(size for _, _, size, _, _ in lines)
+    print(f"{len(lines)} artefacts, {_human(total)} in {store.root}{killed}{goes_on}")
+    return _named("cannot be read", refused)
+
+
+def _line(artefact: Artefact) -> tuple[str, str, int, str, str]:
+    age = f"{age_in_days(artefact.path):.1f} d"
+    return artefact.stage, artefact.key, artefact.size(), age, summary(artefact)
 
 
 def _verify(store: Store) -> int:
-    bad = [(a, damage) for a in store.artefacts() if (damage := a.damage()) is not None]
-    for artefact, damage in bad:
-        print(f"{artefact.path}: {damage}; the next run that needs it makes it again")
-    print(f"{len(store.artefacts())} artefacts, {len(bad)} damaged")
-    return 1 if bad else 0
+    found, refused = _seen(store, lambda artefact: (artefact.path, artefact.damage()))
+    bad = [(path, damage) for path, damage in found if damage is not None]
+    for path, damage in bad:
+        print(f"{path}: {damage}; the next run that needs it makes it again")
+    print(f"{len(found)} artefacts, {len(bad)} damaged")
+    return max(_named("cannot be read", refused), 1 if bad else 0)
+
+
+def _seen(store: Store, look: Callable[[Artefact], Seen]) -> tuple[list[Seen], list[str]]:
+    """Look at every artefact. Return what was seen, and the artefacts that this user may not read.
+
+    One that is deleted meanwhile is left out.
+    """
+    found, refused = [], []
+    for artefact in store.artefacts():
+        try:
+            seen = look(artefact)
+        except FileNotFoundError:
+            continue
+        except PermissionError as error:
+            refused.append(f"{artefact.path} ({error.strerror})")
+            continue
+        if artefact.path.is_dir():
+            found.append(seen)
+    return found, refused
 
 
 def _prune(store: Store, results: Path, options: Any) -> int:
-    unwanted = _unwanted(store, results, options)
-    doomed = [*store.leftovers(), *(artefact.path for artefact in unwanted)]
-    for path in doomed:
-        print(f"{'would delete' if options.dry_run else 'deleting'} {path}")
-        if not options.dry_run:
-            shutil.rmtree(path)
-    print(f"{len(doomed)} folders")
-    return 0
+    prune = Prune(store, options.dry_run, print)
+    prune.leftovers()
+    prune.unfinished(options.older_than)
+    prune.artefacts(Conditions(options.older_than, options.unused).met_by(store, results))
+    print(f"{prune.folders} folders")
+    if prune.in_use:
+        print(f"{prune.in_use} stay: running processes use them")
+    if prune.links:
+        print(f"{prune.links} stay: they are symbolic links")
+    return _named("cannot be deleted", prune.refused)
 
 
-def _unwanted(store: Store, results: Path, options: Any) -> list[Artefact]:
-    """Return the artefacts that meet every given condition, or none if no condition is given.
-
-    An artefact that was used within the last day stays unless an age is given: it may belong to a run
-    that has no result yet.
-    """
-    if options.older_than is None and not options.unused:
-        return []
-    files = results.glob("*/*.json") if options.unused else []
-    used = {f"{stage}/{key}" for file in files for stage, key in _artefacts_of(file)}
-    age = 1 if options.older_than is None else options.older_than
-    return [
-        artefact
-        for artefact in store.artefacts()
-        if age_in_days(artefact.path) > age and f"{artefact.stage}/{artefact.key}" not in used
-    ]
-
-
-def _artefacts_of(result: Path) -> list[tuple[str, str]]:
-    try:
-        return [(stage, key) for stage, key in json.loads(result.read_text())["artefacts"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{result} is damaged: delete it; until then nothing can be said to be unused"
-        ) from error
+def _named(what: str, refused: list[str]) -> int:
+    """Name what was refused to this user; return the exit status."""
+    if refused:
+        print(f"{len(refused)} {what}: {'; '.join(refused)}")
+    return 1 if refused else 0
 
 
 def summary(artefact: Artefact) -> str:
     """Return the inputs of an artefact in words: the components of its identity, and the seed."""
     try:
         identity = artefact.identity
+    except PermissionError:
+        raise
     except (OSError, ValueError):
         return "damaged: python -m runner.store verify"
     words: list[str] = []

@@ -49,7 +49,8 @@ class Artefact:
         """Return a description of the first damage found, or None if every file is intact.
 
         Readers of a file of entries check each entry. Its content is therefore checked here only if
-        `thorough` is true; otherwise its size is compared.
+        `thorough` is true; otherwise its size is compared. Raise PermissionError if a file may not be
+        read, which is no damage.
         """
         expected = self._checksums()
         if expected is None:
@@ -77,6 +78,8 @@ class Artefact:
         try:
             text = (self.path / CHECKSUMS).read_text()
             expected = json.loads(text)
+        except PermissionError:
+            raise
         except (OSError, ValueError):
             return None
         # No checksum covers this file, so its text must be exactly what the store would write.

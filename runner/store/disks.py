@@ -1,12 +1,13 @@
 """Messages for errors of the disk, and the age of folders."""
 
 import errno
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.disk import says_full
+from data.disk import FULL, says_full
 from data.errors import UserError
 
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
@@ -29,19 +30,39 @@ def disk_errors_as_sentences(root: Path) -> Iterator[None]:
 
 def _full(root: Path) -> UserError:
     return UserError(
-        f"the disk of {root} is full: free some space (python -m runner.store prune --unused helps) "
+        f"the disk of {root} is full: free some space "
+        f"(python -m runner.store --root {shlex.quote(str(root.parent))} prune --unused helps) "
         "or choose another with paths.root=…; what was finished is safe, what was not is removed"
     )
 
 
 @contextmanager
-def ignoring_read_only() -> Iterator[None]:
-    """Ignore errors of the body that mean that a folder cannot be written."""
+def ignoring_unwritable() -> Iterator[None]:
+    """Ignore errors of the body that mean that a folder cannot be written, or that its disk is full."""
     try:
         yield
     except OSError as error:
-        if error.errno not in REFUSED:
+        if error.errno not in REFUSED | FULL:
             raise
+
+
+@contextmanager
+def naming_the_owner(path: Path) -> Iterator[None]:
+    """Raise UserError, naming the owner of an artefact, if the body may not read it."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(
+            f"cannot read {error.filename}, which belongs to {_owner(path)}: they can share it with "
+            f"chmod -R g+rX {path}; or set another paths.root=…"
+        ) from error
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (OSError, KeyError):
+        return "another user"
 
 
 def age_in_days(path: Path) -> float:

@@ -6,67 +6,38 @@ and renamed at the end, so that it appears whole or not at all, even on file sys
 
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from runner.store.artefact import Artefact, Identity, fingerprint, seal
-from runner.store.disks import age_in_days, disk_errors_as_sentences, ignoring_read_only
-
-HOST = socket.gethostname()
+from runner.signals import ENDING
+from runner.store.artefact import Artefact, Identity, fingerprint
+from runner.store.disks import (
+    age_in_days,
+    disk_errors_as_sentences,
+    ignoring_unwritable,
+    naming_the_owner,
+)
+from runner.store.making import Maker, Making, is_unfinished
+from runner.store.marks import HOST, Marks
 
 # The stage and the identity of an artefact.
 Wanted = tuple[str, Identity]
 
 
-class Making:
-    """The artefacts that one piece of work makes: a scratch folder for each that is missing, by name.
-
-    `keep(name)` turns a filled scratch folder into an artefact at once, so that a later failure cannot
-    remove it. Folders that are not kept are removed when the work ends.
-    """
-
-    def __init__(self, missing: Mapping[str, tuple[Artefact, Identity]]) -> None:
-        self._missing = missing
-        self.folders = {
-            name: artefact.path.with_name(f".{artefact.key}-{HOST}-{uuid4().hex[:8]}")
-            for name, (artefact, _) in missing.items()
-        }
-        self.kept: list[Artefact] = []
-
-    def keep(self, name: str) -> Artefact:
-        """Turn the scratch folder of this name into an artefact, and return it."""
-        artefact, identity = self._missing[name]
-        seal(self.folders[name], identity)
-        try:
-            self.folders[name].rename(artefact.path)
-        except OSError:
-            if not artefact.path.exists():  # without locks another machine may have been first
-                raise
-        self.kept.append(artefact)
-        return artefact
-
-    def __enter__(self) -> "Making":
-        for folder in self.folders.values():
-            folder.mkdir()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for folder in self.folders.values():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 class Store:
-    """The folder of all artefacts, `root/<stage>/<key>`. `say` receives messages for the user."""
+    """The folder of all artefacts, `root/<stage>/<key>`. `say` receives messages for the user.
+
+    `prune` leaves the artefacts alone that this store has looked up (see `Marks`).
+    """
 
     def __init__(self, root: Path, say: Callable[[str], None] = lambda message: None) -> None:
         self.root = root
         self.say = say
         self._sound: set[Path] = set()  # verified once by this process
+        self._marks = Marks(root)
 
     def find(self, stage: str, identity: Identity) -> Artefact:
         """Return the artefact of this identity, whether or not it exists yet."""
@@ -91,13 +62,17 @@ class Store:
         return self.get_many({stage: (stage, identity)}, one)[stage]
 
     def get_many(
-        self, wanted: Mapping[str, Wanted], produce: Callable[[Making], None]
+        self,
+        wanted: Mapping[str, Wanted],
+        produce: Callable[[Making], None],
+        maker: Callable[[], Maker] = dict,
     ) -> dict[str, Artefact]:
         """Return artefacts that one piece of work makes together, by name.
 
         `produce` is called once with a scratch folder for each artefact that is absent, and keeps those
         that it completes; a name that it does not keep is missing from the result. Names of equal
-        identity share one artefact, and one folder under the first of them. Raise UserError as `get`.
+        identity share one artefact, and one folder under the first of them. Killed work goes on from its
+        state if that has the same `maker`. Raise UserError as `get`.
         """
         found = {name: self.find(*each) for name, each in wanted.items()}
         while absent := self._absent(found):
@@ -109,7 +84,7 @@ class Store:
                 still = self._absent(found)
                 if still <= absent:  # or one was deleted meanwhile, and is not locked
                     each = {name: (found[name], wanted[name][1]) for name in wanted}
-                    self._make_missing(each, still, produce)
+                    self._make_missing(each, still, produce, maker)
                     break
         return {name: artefact for name, artefact in found.items() if self._is_sound(artefact)}
 
@@ -121,41 +96,52 @@ class Store:
         wanted: Mapping[str, tuple[Artefact, Identity]],
         absent: set[Path],
         produce: Callable[[Making], None],
+        maker: Callable[[], Maker],
     ) -> None:
         """Produce what is absent and locked; another process may have made the rest meanwhile."""
         missing: dict[str, tuple[Artefact, Identity]] = {}
         for name, (artefact, identity) in wanted.items():
             taken = any(artefact == other for other, _ in missing.values())
             if not taken and artefact.path in absent:
-                self._clear(artefact)
                 missing[name] = artefact, identity
         if not missing:
             return
-        with Making(missing) as making:
-            try:
-                produce(making)
-            finally:
-                self._sound.update(artefact.path for artefact in making.kept)
+        making = Making(missing)
+        with ENDING.waiting():  # while folders are made and removed
+            making.take_over(maker, self.say)
+            for artefact, _ in missing.values():
+                self._clear(artefact, making.scratch)
+            for folder in {artefact.path.parent for artefact, _ in wanted.values()}:
+                _clear_finished(folder)
+            with making:
+                try:
+                    with ENDING.at_once():
+                        produce(making)
+                finally:
+                    self._sound.update(artefact.path for artefact in making.kept)
 
     def _is_sound(self, artefact: Artefact) -> bool:
         """Return true if the artefact exists and is whole. Each process verifies an artefact once."""
         if artefact.path in self._sound and artefact.path.is_dir():
             return True
-        if not artefact.path.is_dir() or artefact.damage(thorough=False) is not None:
-            return False
-        with ignoring_read_only():
+        self._marks.add(artefact.path)  # before it is looked for: then nothing deletes it in between
+        with naming_the_owner(artefact.path):
+            if not artefact.path.is_dir() or artefact.damage(thorough=False) is not None:
+                return False
+        with ignoring_unwritable():
             os.utime(artefact.path)  # `prune` reads the time of the last use
         self._sound.add(artefact.path)
         return True
 
-    def _clear(self, artefact: Artefact) -> None:
-        """Remove the scratch of killed processes of this machine, and set a damaged artefact aside.
+    def _clear(self, artefact: Artefact, own: Path) -> None:
+        """Remove all scratch of this machine but `own`, and set a damaged artefact aside.
 
         This process holds the lock, so the owners of that scratch are dead. The scratch of other
         machines stays, because their processes may be alive.
         """
         for scratch in artefact.path.parent.glob(f".{artefact.key}-{HOST}-*"):
-            shutil.rmtree(scratch, ignore_errors=True)
+            if scratch != own:
+                shutil.rmtree(scratch, ignore_errors=True)
         if artefact.path.is_dir():
             self.say(f"{artefact.path} is damaged ({artefact.damage(thorough=False)}): made again")
             self.set_aside(artefact)
@@ -183,24 +169,51 @@ class Store:
 
     def artefacts(self) -> list[Artefact]:
         """Return every finished artefact."""
-        folders = sorted(path for path in self.root.glob("*/*/") if "." not in path.name)
+        folders = sorted(path for path in self.root.glob("[!.]*/*/") if "." not in path.name)
         return [Artefact(path.parent.name, path.name, path) for path in folders]
 
     def leftovers(self) -> list[Path]:
-        """Return the scratch folders of killed processes, and the damaged artefacts that were set aside.
+        """Return the scratch folders of killed processes, and what was set aside: damaged artefacts, and
+        states that did not fit.
 
-        Scratch of other machines counts once it has not been touched for a day.
+        Scratch of other machines counts once it has not been touched for a day, and unfinished work,
+        which may go on, does not count.
         """
-        dead = []
-        for scratch in self.root.glob("*/.*-*/"):
-            if f"-{HOST}-" not in scratch.name and age_in_days(scratch) < 1:
-                continue
-            lock = _lock_of(scratch.with_name(scratch.name[1:17]))
-            with suppress(Timeout):  # a process is still at work on it
-                lock.acquire(blocking=False)
-                lock.release()
-                dead.append(scratch)
-        return sorted(dead) + sorted(self.root.glob("*/*.damaged/"))
+        scratch = [path for path in self._scratch() if not _can_go_on(path)]
+        aside = [*self.root.glob("*/*.damaged/"), *self.root.glob("*/.*.aside/")]
+        return sorted(filter(_is_dead, scratch)) + sorted(aside)
+
+    def unfinished(self) -> list[Path]:
+        """Return the folders of killed trainings that can go on, when their command is said again."""
+        return sorted(path for path in self._scratch() if _can_go_on(path) and _is_dead(path))
+
+    def _scratch(self) -> list[Path]:
+        return [*self.root.glob("*/.*-*/"), *self.root.glob("*/.*.state/")]
+
+
+def _clear_finished(stage: Path) -> None:
+    """Remove the scratch of processes that were killed when their artefact was in its place already."""
+    for scratch in stage.glob(f".*-{HOST}-*"):
+        if scratch.with_name(scratch.name[1:17]).is_dir() and _is_dead(scratch):
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _can_go_on(scratch: Path) -> bool:
+    """Return whether a scratch folder is of unfinished work on an artefact that is still missing."""
+    return is_unfinished(scratch) and not scratch.with_name(scratch.name[1:17]).is_dir()
+
+
+def _is_dead(scratch: Path) -> bool:
+    """Return whether no process is at work on a scratch folder, as far as this user can see."""
+    with suppress(Timeout, FileNotFoundError, PermissionError):  # it may end or be removed meanwhile
+        elsewhere = f"-{HOST}-" not in scratch.name and not scratch.name.endswith(".state")
+        if elsewhere and age_in_days(scratch) < 1:
+            return False
+        lock = _lock_of(scratch.with_name(scratch.name[1:17]))
+        lock.acquire(blocking=False)
+        lock.release()
+        return scratch.is_dir()
+    return False
 
 
 def _lock_of(path: Path) -> FileLock:

@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] != [PUSH]:
         raise UserError("write python -m runner.tracking push name=…")
     from runner.compose import composed
-    from runner.pipeline import say
+    from runner.say import say
     from runner.tracking.push import push
 
     cfg, names = composed(arguments[1:])

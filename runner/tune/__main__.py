@@ -13,7 +13,7 @@ def main(overrides: list[str]) -> None:
     A failed search is told, and the others go on. Raise UserError before the first training if one of
     them cannot be made, and at the end if one failed.
     """
-    from runner.pipeline import say
+    from runner.say import say
     from runner.tune.cells import searches
     from runner.tune.file import write
 

@@ -15,9 +15,9 @@ from data.requests import Request
 from runner import stages
 from runner.compose import composed, jobs
 from runner.naming import run_name
-from runner.pipeline import say
 from runner.plan import Plan
 from runner.plan.checks import check_request
+from runner.say import say
 from runner.store import Store
 from runner.tracking import Tracker
 from runner.tune.search import Search, direction_of

@@ -10,13 +10,14 @@ from conf import Tune, Until
 from data.component import plain
 from data.errors import UserError
 from data.meanings import meaning
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from metrics.metric import Better, Metric
 from runner.compose import composed
-from runner.pipeline import run, say
+from runner.pipeline import run
 from runner.plan import Plan
 from runner.results import Results
 from runner.roles import UNLEARNED
+from runner.say import say
 from runner.tune.space import Values, overrides_of, rounded
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from data.split import Split
+from methods.training.checkpoint import State
 
 
 class EntryIndex:
@@ -40,6 +41,13 @@ class EntryIndex:
         """Note the scales (n, factors) of the entries added last."""
         if scales is not None:
             self._scales.append(scales)
+
+    def state_dict(self) -> State:
+        return {name: value for name, value in self.tensors().items() if name != "slots"}
+
+    def load_state_dict(self, state: State) -> None:
+        self._rows, self._steps = [state["rows"]], [state["steps"]]
+        self._scales = [state["scales"]] if "scales" in state else []
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the index as tensors to be stored, by name."""

@@ -16,7 +16,7 @@ from data.row_file import content, read_numbers
 from data.split import Split
 from data.streams import Streams
 from methods.recording.estimates import largest_share
-from methods.recording.files import EntryFile
+from methods.recording.files import EntryFile, Writer
 from methods.recording.per_sample.index import EntryIndex
 from methods.recording.per_sample.layout import (
     FACTORS,
@@ -32,6 +32,7 @@ from methods.recording.per_sample.shares import Attribution, coefficients
 from methods.recording.per_sample.sums import SumFile
 from methods.recording.random_mask import Mask, RandomMask
 from methods.recording.recorder import RecordedTraining, Recorder, close_record
+from methods.training.checkpoint import State, Stateful
 from methods.training.descent import Optimizer, Step
 from methods.weights.per_sample_gradients import RULES, Capture, layers_of
 
@@ -52,6 +53,7 @@ class PerSample(Recorder):
     """
 
     kind: ClassVar[str] = "methods.recorders.per_sample.PerSample"
+    goes_on: ClassVar[bool] = True
     version: ClassVar[int] = 3  # 1 kept a file of sums for every layer, 2 compared numbers, not bytes
 
     dtype: FactorType
@@ -177,6 +179,7 @@ class PerSample(Recorder):
         sums = SumFile(training.folder, entries.slot_count, layout.slot_numbers)
         file = EntryFile(training.folder, FACTORS)
         with Capture(training.model) as capture, self.writer(training.folder) as writer:
+            training.keep(_Gathered(writer, entries, sums, file))
             writer.do(sums.open)
             for step in steps:
                 taken, where = capture.take(), entries.where(step.batch.rows)
@@ -227,3 +230,27 @@ class PerSample(Recorder):
                 for name, shape in layout.shapes.items()
             },
         }
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """The record so far, as a part of the training's state."""
+
+    writer: Writer
+    entries: EntryIndex
+    sums: SumFile
+    file: EntryFile
+
+    def state_dict(self) -> State:
+        writer = self.writer.state_dict()
+        if self.writer.lost:
+            return {"writer": writer}
+        parts: dict[str, Stateful] = {"entries": self.entries, "sums": self.sums, "file": self.file}
+        return {"writer": writer, **{name: part.state_dict() for name, part in parts.items()}}
+
+    def load_state_dict(self, state: State) -> None:
+        self.writer.load_state_dict(state["writer"])
+        if not self.writer.lost:
+            self.entries.load_state_dict(state["entries"])
+            self.sums.load_state_dict(state["sums"])
+            self.file.load_state_dict(state["file"])

@@ -1,0 +1,56 @@
+"""JSON files that carry the digest of their content, by which damage is found."""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.disk import replacing
+from data.errors import UserError
+from runner.store.artefact import fingerprint
+
+DIGEST = "digest"
+
+
+class DamagedResult(UserError):
+    """A result or its matrices differ from what was written."""
+
+
+def write(path: Path, content: Mapping[str, Any], indent: int | None) -> None:
+    """Write the content and its digest, in place of an earlier file; none is seen half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored = json.loads(json.dumps(content))  # as it will be read: lists for tuples, names of keys
+    with replacing(path) as scratch:
+        scratch.write_text(json.dumps({**stored, DIGEST: fingerprint(stored)}, indent=indent))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a file. One that was written before files had a digest is not checked.
+
+    Raise ValueError if the file holds no JSON object, or differs from what was written.
+    """
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise ValueError("it holds no object")
+    if content.pop(DIGEST, None) not in (None, fingerprint(content)):
+        raise ValueError("it differs from what was written")
+    return content
+
+
+def damaged(path: Path, row: Path, reason: object) -> DamagedResult:
+    """Return the error of a damaged file, with the command that makes it again as far as it is known:
+    `row` is the file of the result, which holds it."""
+    return DamagedResult(f"{path} is damaged ({reason}); {_made_again(row)}")
+
+
+def _made_again(row: Path) -> str:
+    try:
+        found = re.search(r'"overrides": (\[.*?\])', row.read_text(errors="replace"), re.DOTALL)
+        overrides = [str(each) for each in json.loads(found[1])] if found else None
+    except (OSError, ValueError):
+        overrides = None
+    if overrides is None:
+        return "make it again with the command that made it: the stages that it needs are stored"
+    return f"make it again with {shlex.join(['python', '-m', 'runner', *overrides])}"

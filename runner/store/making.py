@@ -1,0 +1,158 @@
+"""Work on artefacts: its scratch folder, and how killed work goes on.
+
+All artefacts that one piece of work makes lie in one scratch folder, `.<key>-<host>-<random>`, beside
+the first of them by path, the lead. Long work writes a state into it. If the work is interrupted, the
+folder becomes `.<key>.state`; after a hard kill it stays as it is. Whoever has the lead's lock next
+takes the folder over and goes on.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+from data.disk import says_full
+from data.errors import UserError
+from runner.store.artefact import Artefact, Identity, seal, sha256_of
+from runner.store.marks import HOST
+
+# The folder of a state in a scratch folder, and its last file, which makes it complete: a JSON object
+# with the `members` that the state covers, its `maker`, which is the code and the machine, and the
+# `file` of its tensors with their `sha256`.
+STATE, ABOUT = "state", "state.json"
+
+Maker = Mapping[str, Any]
+
+
+class Making:
+    """The artefacts that one piece of work makes: a folder for each that is missing, by name.
+
+    `keep(name)` turns a filled folder into an artefact at once, so that a later failure cannot remove
+    it. Folders that are not kept are removed when the work ends, unless the work can go on from the
+    state that it has written into the folder `state`.
+    """
+
+    def __init__(self, missing: Mapping[str, tuple[Artefact, Identity]]) -> None:
+        self._missing = missing
+        self.lead = min((artefact for artefact, _ in missing.values()), key=lambda each: each.path)
+        self.scratch = scratch_of(self.lead)
+        self.folders = {name: self.scratch / member(each) for name, (each, _) in missing.items()}
+        self.state = self.scratch / STATE
+        self.kept: list[Artefact] = []
+
+    def keep(self, name: str) -> Artefact:
+        """Turn the folder of this name into an artefact, and return it."""
+        artefact, identity = self._missing[name]
+        seal(self.folders[name], identity)
+        try:
+            self.folders[name].rename(artefact.path)
+        except OSError:
+            if not artefact.path.exists():  # without locks another machine may have been first
+                raise
+        self.kept.append(artefact)
+        return artefact
+
+    def goes_on_after(self, error: BaseException) -> bool:
+        """Return whether the work can go on from its state: not after a mistake of the user's, which
+        another setting mends, and not if the disk is full."""
+        mended = isinstance(error, UserError) or says_full(error)
+        return not mended and not self.kept and is_unfinished(self.scratch)
+
+    def take_over(self, maker: Callable[[], Maker], say: Callable[[str], None]) -> None:
+        """Take the newest state of earlier work. One that does not fit is set aside, with a message."""
+        for found in _unfinished(self.lead):
+            with suppress(FileNotFoundError):  # without locks another machine may take it first
+                reason = self._misfit(found, maker())
+                if reason is None:
+                    _take(found, self.scratch)
+                    say(f"{self.lead.stage} {self.lead.key} goes on from the state of a killed run")
+                    return
+                if _is_elsewhere(found):
+                    continue
+                aside = found.with_name(f".{self.lead.key}.aside")
+                shutil.rmtree(aside, ignore_errors=True)
+                found.rename(aside)
+                say(f"the state of a killed {self.lead.stage} {reason}: it begins anew; see {aside}")
+
+    def _misfit(self, found: Path, maker: Maker) -> str | None:
+        """Return why the work cannot go on from a state, or None if it can."""
+        about = json.loads((found / STATE / ABOUT).read_text())
+        if sha256_of(found / STATE / about["file"]) != about["sha256"]:
+            return "differs from what was written"
+        if not {folder.name for folder in self.folders.values()} <= set(about["members"]):
+            return "is of a training without one of the records"
+        there = about["maker"]
+        differing = [name for name in maker if there.get(name) != maker[name]]
+        words = [f"{name}={there.get(name)}, here {maker[name]}" for name in differing]
+        return f"was written with {', '.join(words)}" if words else None
+
+    def __enter__(self) -> "Making":
+        for folder in (*self.folders.values(), self.state):
+            folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and self.goes_on_after(error):
+            self.scratch.rename(_parked(self.lead))
+        else:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def member(artefact: Artefact) -> str:
+    """Return the name of an artefact's folder in a scratch folder."""
+    return f"{artefact.stage}.{artefact.key}"
+
+
+def scratch_of(artefact: Artefact) -> Path:
+    """Return the path of a new scratch folder beside an artefact."""
+    return artefact.path.with_name(f".{artefact.key}-{HOST}-{uuid4().hex[:8]}")
+
+
+def is_unfinished(scratch: Path) -> bool:
+    """Return whether a scratch folder has a complete state, from which its work can go on."""
+    return (scratch / STATE / ABOUT).is_file()
+
+
+def _parked(lead: Artefact) -> Path:
+    return lead.path.with_name(f".{lead.key}.state")
+
+
+def _unfinished(lead: Artefact) -> Iterator[Path]:
+    """Yield the folders that work on an artefact can go on from, the newest state first."""
+    places = [_parked(lead), *lead.path.parent.glob(f".{lead.key}-*")]
+    ages: dict[Path, float] = {}
+    for place in places:
+        with suppress(FileNotFoundError):
+            ages[place] = (place / STATE / ABOUT).stat().st_mtime
+    yield from sorted(ages, key=lambda place: ages[place], reverse=True)
+
+
+def _is_elsewhere(scratch: Path) -> bool:
+    """Return whether a process of another machine may be at work, whose locks do not reach this one."""
+    return not scratch.name.endswith(".state") and f"-{HOST}-" not in scratch.name
+
+
+def _take(found: Path, scratch: Path) -> None:
+    """Move a scratch folder. One of another machine is copied, since its process may be alive."""
+    if not _is_elsewhere(found):
+        found.rename(scratch)
+        return
+    try:
+        # the state last: files that it measures only grow
+        for folder in found.iterdir():
+            if folder.name != STATE:
+                shutil.copytree(folder, scratch / folder.name)
+        shutil.copytree(found / STATE, scratch / "arriving")
+        (scratch / "arriving").rename(scratch / STATE)
+    except (shutil.Error, FileNotFoundError) as error:  # a file went away meanwhile
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise FileNotFoundError(found) from error

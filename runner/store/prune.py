@@ -1,0 +1,120 @@
+"""Pruning: artefacts that are no longer wanted go, and so does the scratch of killed runs."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import UserError
+from runner import sealed
+from runner.store.artefact import Artefact
+from runner.store.disks import age_in_days, naming_the_owner
+from runner.store.making import ABOUT, STATE, scratch_of
+from runner.store.marks import used
+from runner.store.store import Store
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What an artefact must meet to go: unused for at least so many days, and unused by any result.
+
+    An artefact that was used within the last day stays unless an age is given: it may belong to a run
+    that has no result yet. Without any condition all stay.
+    """
+
+    older_than: float | None
+    unused: bool
+
+    def met_by(self, store: Store, results: Path) -> list[Artefact]:
+        """Return the artefacts that meet every given condition.
+
+        Raise UserError if `unused` is asked and a result does not say what it was made from.
+        """
+        if self.older_than is None and not self.unused:
+            return []
+        files = results.glob("*/*.json") if self.unused else []
+        made_from = {each for file in files for each in _artefacts_of(file)}
+        age = 1 if self.older_than is None else self.older_than
+        found = []
+        for artefact in store.artefacts():
+            with suppress(FileNotFoundError):  # another process deletes it too
+                if age_in_days(artefact.path) > age and (artefact.stage, artefact.key) not in made_from:
+                    found.append(artefact)
+        return found
+
+
+def _artefacts_of(result: Path) -> list[tuple[str, str]]:
+    try:
+        with naming_the_owner(result):
+            return [(stage, key) for stage, key in sealed.read(result)["artefacts"]]
+    except (ValueError, KeyError, TypeError) as error:
+        told = sealed.damaged(result, result, error)
+        raise UserError(f"{told}; until then nothing can be said to be unused") from error
+
+
+class Prune:
+    """Deletes folders of a store, or only names them if `dry_run` is true.
+
+    It leaves symbolic links and artefacts in use alone, counts them, and collects in `refused` what this
+    user may not delete. `say` receives a line for each folder.
+    """
+
+    def __init__(self, store: Store, dry_run: bool, say: Callable[[str], None]) -> None:
+        self.store = store
+        self.dry_run = dry_run
+        self.say = say
+        self.folders = self.in_use = self.links = 0
+        self.refused: list[str] = []
+
+    def leftovers(self) -> None:
+        """Delete the scratch folders of killed processes, and damaged artefacts that were set aside."""
+        self._delete((path, path) for path in self.store.leftovers() if not path.is_symlink())
+
+    def unfinished(self, older_than: float | None) -> None:
+        """Delete unfinished trainings whose state was written more than so many days ago, if an age is
+        given."""
+        found = [] if older_than is None else self.store.unfinished()
+        old = [path for path in found if age_in_days(path / STATE / ABOUT) > (older_than or 0)]
+        self._delete((path, path) for path in old)
+
+    def artefacts(self, unwanted: Iterable[Artefact]) -> None:
+        """Delete artefacts."""
+        retired = []
+        with used(self.store.root) as busy:  # nothing begins to be used while folders are renamed
+            for artefact in unwanted:
+                if artefact.path.is_symlink():
+                    self.links += 1
+                elif f"{artefact.stage}/{artefact.key}" in busy:
+                    self.in_use += 1
+                else:
+                    retired += self._retired(artefact)
+        self._delete(retired)
+
+    def _retired(self, artefact: Artefact) -> list[tuple[Path, Path]]:
+        """Rename an artefact to a scratch folder. Return both paths, or nothing if that fails."""
+        if self.dry_run:
+            return [(artefact.path, artefact.path)]
+        scratch = scratch_of(artefact)
+        try:
+            artefact.path.rename(scratch)
+        except FileNotFoundError:  # another process was first
+            return []
+        except OSError as error:
+            self.refused.append(f"{artefact.path} ({error.strerror})")
+            return []
+        return [(artefact.path, scratch)]
+
+    def _delete(self, folders: Iterable[tuple[Path, Path]]) -> None:
+        """Delete folders, each given by its name for the user and its path now."""
+        for name, path in folders:
+            self.folders += 1
+            self.say(f"{'would delete' if self.dry_run else 'deleting'} {name}")
+            if self.dry_run:
+                continue
+            try:
+                shutil.rmtree(path)
+            except FileNotFoundError:  # another process deletes it too
+                shutil.rmtree(path, ignore_errors=True)
+            except OSError as error:
+                self.refused.append(f"{path} ({error.strerror})")

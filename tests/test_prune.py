@@ -1,0 +1,168 @@
+"""Pruning the store: alone, beside running processes, and past what it may not touch."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from data.errors import UserError
+from runner.store import Artefact, Store
+from runner.store import __main__ as command
+from runner.store.marks import DAYS, FOLDER, HOST
+from tests.test_store import shown, write
+
+CONTEXT = multiprocessing.get_context("fork")
+
+
+def made_before(root: Path, seed: int) -> Artefact:
+    """Return an artefact of a process that has ended."""
+    return Store(root / "store").get("stage", {"seed": seed}, write)
+
+
+def test_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    used, unused = (made_before(tmp_path, seed) for seed in (0, 1))
+    (tmp_path / "results" / "x").mkdir(parents=True)
+    row = {"artefacts": [["stage", used.key]]}
+    (tmp_path / "results" / "x" / "row.json").write_text(json.dumps(row))
+    scratch = unused.path.with_name(f".{unused.key}-{HOST}-killed")
+    elsewhere = unused.path.with_name(f".{unused.key}-another-host-at-work")
+    scratch.mkdir()
+    elsewhere.mkdir()
+    root = ("--root", str(tmp_path))
+
+    assert "would delete" in shown(capsys, *root, "prune", "--dry-run")[1] and scratch.exists()
+    assert shown(capsys, *root, "prune")[0] == 0
+    assert not scratch.exists() and elsewhere.exists() and unused.path.exists()
+    (tmp_path / "results" / "x" / "torn.json").write_text("{")
+    with pytest.raises(UserError, match=r"torn\.json is damaged"):
+        shown(capsys, *root, "prune", "--unused")
+    (tmp_path / "results" / "x" / "torn.json").unlink()
+    shown(capsys, *root, "prune", "--unused")
+    assert unused.path.exists(), "used a moment ago, perhaps by a run without a result yet"
+    os.utime(unused.path, (0, 0))
+    os.utime(used.path, (0, 0))
+    shown(capsys, *root, "prune", "--unused")
+    assert not unused.path.exists() and used.path.exists()
+    shown(capsys, *root, "prune", "--older-than", "1")
+    assert not used.path.exists()
+
+
+@contextmanager
+def at_work(target: Callable[[Path], None], root: Path) -> Iterator[int]:
+    """Run a process that creates `root`/ready and goes on until the body ends; yield its id."""
+    process = CONTEXT.Process(target=target, args=(root,))
+    process.start()
+    while not (root / "ready").exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    assert process.pid is not None
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.join()
+
+
+def _use(root: Path) -> None:
+    store = Store(root / "store")
+    store.get("stage", {"seed": 0}, write)
+    (root / "ready").touch()
+    time.sleep(60)
+
+
+def test_what_a_running_process_uses_stays_and_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used, other = made_before(tmp_path, 0), made_before(tmp_path, 1)
+    everything = ("--root", str(tmp_path), "prune", "--older-than", "0")
+    with at_work(_use, tmp_path) as pid:
+        code, text = shown(capsys, *everything)
+        assert (code, "1 stay: running processes use them" in text) == (0, True)
+        assert used.path.exists() and not other.path.exists()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        assert list((tmp_path / "store" / FOLDER).glob("*.mark")), "a killed process leaves its marks"
+        assert "stay" not in shown(capsys, *everything)[1] and not used.path.exists()
+        assert not list((tmp_path / "store" / FOLDER).glob("*.mark"))
+
+
+def test_another_machines_marks_count_for_a_week(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its lock may not reach this one."""
+    made = made_before(tmp_path, 0)
+    mark = tmp_path / "store" / FOLDER / f"not-{socket.gethostname()}-1234.mark"
+    mark.write_text(f"stage/{made.key}\n")
+    shown(capsys, "--root", str(tmp_path), "prune", "--older-than", "0")
+    assert made.path.exists()
+    long_ago = time.time() - 86400 * (DAYS + 1)
+    os.utime(mark, (long_ago, long_ago))
+    shown(capsys, "--root", str(tmp_path), "prune", "--older-than", "0")
+    assert not made.path.exists()
+
+
+def test_a_symbolic_link_is_skipped_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    linked, plain = made_before(tmp_path, 0), made_before(tmp_path, 1)
+    elsewhere = tmp_path / "elsewhere"
+    linked.path.rename(elsewhere)
+    linked.path.symlink_to(elsewhere)
+    code, text = shown(capsys, "--root", str(tmp_path), "prune", "--older-than", "0")
+    assert (code, "1 stay: they are symbolic links" in text) == (0, True)
+    assert linked.path.is_symlink() and elsewhere.is_dir() and not plain.path.exists()
+
+
+def _sweep(root: Path, number: int, seconds: float) -> None:
+    """Make and read artefacts as the jobs of a sweep do; any error ends the process with code 1."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        store = Store(root / "store")
+        for seed in range(3):
+            made = store.get("stage", {"seed": seed}, write)
+            for _ in range(20):
+                assert (made.path / "a.txt").read_text() == "hello"
+    (root / f"done{number}").touch()
+
+
+def test_a_prune_beside_a_sweep_fails_neither(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two processes use what two others delete, as often as they can in a second or two."""
+    sweeps = [CONTEXT.Process(target=_sweep, args=(tmp_path, number, 1.5)) for number in range(2)]
+    for process in sweeps:
+        process.start()
+    rounds = 0
+    while any(process.is_alive() for process in sweeps):
+        assert command.main(["--root", str(tmp_path), "prune", "--older-than", "0"]) == 0
+        rounds += 1
+    for process in sweeps:
+        process.join()
+    assert [process.exitcode for process in sweeps] == [0, 0]
+    assert "deleting" in capsys.readouterr().out and rounds > 5
+
+
+def _prune_all(root: Path) -> None:
+    for _ in range(30):
+        assert command.main(["--root", str(root), "prune", "--older-than", "0"]) == 0
+
+
+def test_two_prunes_do_not_fail_each_other(tmp_path: Path) -> None:
+    for seed in range(60):
+        made_before(tmp_path, seed)
+    for number in range(60):
+        (tmp_path / "store" / "stage" / f".{number:016x}-{HOST}-killed").mkdir()
+    both = [CONTEXT.Process(target=_prune_all, args=(tmp_path,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert not Store(tmp_path / "store").artefacts() and not Store(tmp_path / "store").leftovers()
