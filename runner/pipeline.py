@@ -69,11 +69,7 @@ def make(ws: Workspace) -> LivePieces | None:
     retraining if the references take too long.
     """
     plan = ws.plan
-    request, facts = stages.request(ws)
-    ws.tracker.request(facts)
-    check_request(plan, facts)
-    if has_shadows(plan) or plan.until is Until.shadow:
-        check_shadows(plan, request, facts)
+    request = checked_request(ws)
     if plan.until is Until.shadow:
         _make_shadows(ws, request)
         return None
@@ -96,6 +92,16 @@ def make(ws: Workspace) -> LivePieces | None:
     for seed, other in stages.other_references(ws, request).items():
         models[seed] = other
     return made
+
+
+def checked_request(ws: Workspace) -> Request:
+    """Return the rows to forget. Raise UserError if the run cannot serve them."""
+    request, facts = stages.request(ws)
+    ws.tracker.request(facts)
+    check_request(ws.plan, facts)
+    if has_shadows(ws.plan) or ws.plan.until is Until.shadow:
+        check_shadows(ws.plan, request, facts)
+    return request
 
 
 def _make_shadows(ws: Workspace, request: Request) -> None:

@@ -9,7 +9,8 @@ from tqdm import tqdm
 class Bar:
     """A bar that counts the rows done, and shows nothing if stdout is no terminal.
 
-    It appears after `delay` seconds. Set 0 for work that reports no progress, to show its label at once.
+    It appears after `delay` seconds. Set 0 for work that reports no progress, to show its label at once:
+    until rows are reported, it shows its label alone.
     """
 
     def __init__(self, label: str, delay: float = 1) -> None:
@@ -24,6 +25,7 @@ class Bar:
             delay=self.delay,
             leave=False,
             disable=not sys.stdout.isatty(),
+            bar_format="{desc} …",
         )
         return self
 
@@ -37,8 +39,10 @@ class Bar:
 
     def expect(self, rows: int) -> None:
         """Set the number of rows in all."""
+        self._bar.bar_format = None
         self._bar.total = rows
 
     def advance(self, rows: int) -> None:
         """Count rows as done."""
+        self._bar.bar_format = None
         self._bar.update(rows)

@@ -15,7 +15,7 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
     """Return the commit, the versions, the device, the number of threads and the time (UTC)."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
-        **_code(),
+        **code(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -46,7 +46,7 @@ def _sources() -> str:
 
 
 @cache
-def _code() -> dict[str, Any]:
+def code() -> dict[str, Any]:
     """Return the commit of the checkout and whether files were changed; None outside a checkout."""
     here = Path(__file__).parent
     try:

@@ -2,7 +2,13 @@
 
 import sys
 
+from tqdm import tqdm
+
 
 def say(message: str) -> None:
-    """Print a message for the user on stderr, apart from the results on stdout."""
-    print(message, file=sys.stderr, flush=True)
+    """Print a message for the user on stderr, apart from the results on stdout.
+
+    It stands on a line of its own, whatever bars are shown.
+    """
+    tqdm.write(message, file=sys.stderr)
+    sys.stderr.flush()

@@ -1,5 +1,6 @@
-"""One Hydra job: run its configuration, print its table, and note its failure within a sweep."""
+"""One Hydra job: run its configuration, print its table, and note its end within a sweep."""
 
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -13,19 +14,17 @@ from omegaconf import DictConfig, OmegaConf
 from conf import Until
 from runner.compose import planned
 from runner.ending import last_lines
-from runner.errors import exit_with_message, message_of, wants_traceback
+from runner.errors import exit_with_message, message_of
+from runner.launch.notes import BEGUN, FAILURE, LABEL, NAME, note, noted
 from runner.naming import choices
 from runner.report import Report, show
 
-# Files that a job of a sweep leaves in its folder, to be read at the end of the sweep.
-FAILURE, NAME = "failure.txt", "name.txt"
-
 
 def execute(cfg: DictConfig) -> None:
-    """Run a composed configuration, alone or as a job of a sweep.
+    """Run a composed configuration, alone or as a cell of a sweep.
 
-    A single run prints its table. In a sweep, a failure is printed and noted in the job's folder, and
-    the other jobs go on; the sweep fails when all are done.
+    A single run prints its table. In a sweep, a failure is printed and noted in the cell's folder, and
+    the other cells go on; the sweep fails when all are done.
     """
     from runner.pipeline import run  # imports torch, which launching a sweep does without
 
@@ -41,29 +40,26 @@ def execute(cfg: DictConfig) -> None:
                 print(last_lines(result, cfg.paths.root, overrides))
         return
     folder = Path(hydra.runtime.output_dir)
-    try:
+    with noted(folder):
         plan = planned(cfg, choices(hydra), overrides)
-        (folder / NAME).write_text(plan.name)
+        note(folder, NAME, plan.name)
         run(plan, overrides)
-    except Exception as error:
-        message = None if wants_traceback() else message_of(error)
-        text = message or traceback.format_exc()
-        print(f"failed: {' '.join(overrides)}: {text}", file=sys.stderr, flush=True)
-        (folder / FAILURE).write_text(text)
 
 
 class TableAfterSweep(Callback):
-    """Prints the tables of a sweep when its last job is done, on the machine that launched it."""
+    """Prints the tables of a sweep when its last cell has ended, on the machine that launched it."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print and write the table of every name in the sweep, and exit with 1 if a job failed."""
+        """Print and write the table of every name in the sweep, say which cells are missing and why, and
+        exit with 1 if there are any."""
+        if not config.hydra.launcher.get("wait", True):
+            return
         folder = Path(config.hydra.sweep.dir)
         names = sorted({path.read_text() for path in folder.glob(f"*/{NAME}")})
-        failed = sorted(folder.glob(f"*/{FAILURE}"))
-        wrong = [f"{len(failed)} runs of the sweep failed, as told above"] if failed else []
+        wrong = missing(folder)
         for name in names if config.until is Until.end else []:
             if not any((Path(config.paths.root) / "results" / name).glob("*.json")):
-                continue  # every job failed, and its reason is printed already
+                continue  # every cell failed, and its reason is printed already
             try:
                 show(config, name)
             except Exception as error:
@@ -71,3 +67,29 @@ class TableAfterSweep(Callback):
         if wrong:
             # Hydra turns an exception of a callback into a warning, but lets SystemExit pass
             sys.exit("error: " + "\n".join(wrong))
+
+
+def missing(folder: Path) -> list[str]:
+    """Return lines that name the cells of a sweep that failed, and why, and the command for them."""
+    cells = {path.parent for name in (BEGUN, LABEL) for path in folder.glob(f"*/{name}")}
+    failed = sorted((cell for cell in cells if (cell / FAILURE).exists()), key=_number)
+    if not failed:
+        return []
+    reasons = [f"  {_label(cell)}: {(cell / FAILURE).read_text().strip()}" for cell in failed]
+    again = f"the same command makes what is missing: {command()}"
+    return [f"{len(failed)} of {len(cells)} cells of the sweep failed:", *reasons, again]
+
+
+def command() -> str:
+    """Return the command that this program was started with."""
+    program = "unlearn" if Path(sys.argv[0]).name == "unlearn" else "python -m runner"
+    return f"{program} {shlex.join(sys.argv[1:])}"
+
+
+def _number(cell: Path) -> tuple[int, str]:
+    return len(cell.name), cell.name
+
+
+def _label(cell: Path) -> str:
+    path = cell / LABEL
+    return path.read_text() if path.exists() else f"cell {cell.name}"

@@ -78,10 +78,10 @@ SENTENCES: Table = (
     (
         r".*(?:Could not detect \"srun\"|No such file or directory: 'sbatch')",
         "there is no Slurm here: start the sweep on a machine of the cluster, or choose "
-        "hydra/launcher=joblib",
+        "hydra/launcher=local",
     ),
     (
-        r".*s(?:batch|run): (?:error|fatal): ([^\n]*)",
+        r".*?s(?:batch|run): (?:error|fatal): ([^\n]*)",
         r"Slurm refused the jobs (\1): check that `sinfo` reaches the cluster, and the options "
         "hydra.launcher.partition, account and timeout_min",
     ),
@@ -93,11 +93,6 @@ SENTENCES: Table = (
         r"Job not requeued because: (?:timed-out|preempted)",
         "the job ran into its time limit: the same command goes on from the finished stages; raise "
         "hydra.launcher.timeout_min if one stage takes longer",
-    ),
-    (
-        r"Job (\S+) .*with path (.*)/[^/\n]*\n.*\(state: (\w+)\)",
-        r"job \1 ended in state \3 without a result: its log is in \2; the same command goes on from "
-        "the finished stages",
     ),
 )
 
@@ -139,7 +134,7 @@ REASONS: Table = (
 LISTED = {"recorder": "recorder=[{}]", "figure": "figure=[{}]"}
 
 # Groups of which no option with settings is chosen at first → how to choose one.
-UNCHOSEN = {"repair": "repair=epochs", "hydra.launcher": "hydra/launcher=joblib or submitit_slurm"}
+UNCHOSEN = {"repair": "repair=epochs", "hydra.launcher": "hydra/launcher=local or slurm"}
 
 # Words that people write to choose nothing → how each group is switched off.
 NOTHING = {"", "none", "null", "off", "no", "false"}

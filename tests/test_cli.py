@@ -1,6 +1,5 @@
 """The command line as a user meets it: tables, sweeps, and sentences instead of tracebacks."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,49 +43,20 @@ def test_a_run_prints_one_table_is_quiet_besides_and_imports_only_what_it_uses(t
     assert warm.stdout.splitlines()[-1] == "[]", "everything was stored"
 
 
-def test_progress_is_shown_to_a_terminal() -> None:
-    """A pseudo-terminal gets bars for what takes longer than a second; a pipe gets none (above)."""
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    program = (
-        "import time; from runner.progress import Bar\n"
-        "with Bar('pretrain') as bar:\n"
-        "    bar.expect(100)\n"
-        "    for _ in range(20): time.sleep(0.1); bar.advance(5)\n"
-    )
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=child, stderr=child)
-    os.close(child)
-    seen = b""
-    while True:
-        try:
-            if not (chunk := os.read(parent, 1024)):
-                break
-        except OSError:  # Linux says so when the other side has closed
-            break
-        seen += chunk
-    process.wait()
-    assert b"pretrain" in seen and b"100" in seen
-
-
 SWEEP = ["-m", "method=finetune,random_labels", "seed=0,1,2"]
 
 
 def test_a_sweep_pretrains_once_per_seed_and_both_launchers_agree(tmp_path: Path) -> None:
-    basic, joblib = tmp_path / "basic", tmp_path / "joblib"
+    basic, local = tmp_path / "basic", tmp_path / "local"
     done = runner(*SWEEP, f"paths.root={basic}")
     assert done.returncode == 0, done.stderr
     assert "random_labels" in done.stdout and "±" in done.stdout and "over 3 seeds" in done.stdout
     stages = [artefact.stage for artefact in Store(basic / "store").artefacts()]
     assert stages.count("pretrain") == 3 and stages.count("unlearn") == 9
-    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    jobs = fresh("-m", "runner", "-m", *QUICK, *SWEEP[1:], f"paths.root={joblib}", *parallel)
+    parallel = ["hydra/launcher=local", "hydra.launcher.workers=2"]
+    jobs = fresh("-m", "runner", "-m", *QUICK, *SWEEP[1:], f"paths.root={local}", *parallel)
     assert jobs.returncode == 0, jobs.stderr
-    assert digits_of(basic) == digits_of(joblib)
+    assert digits_of(basic) == digits_of(local)
     tables = basic / "tables"
     assert {p.suffix for p in tables.glob("digits_small_cnn_whole_class.*")} == {".md", ".csv", ".tex"}
 
@@ -96,14 +66,14 @@ def test_a_failing_job_is_named_and_the_others_finish(tmp_path: Path) -> None:
         "-m", "method=finetune", "method.lr=0.01,1e6", f"paths.root={tmp_path}", "method.epochs=20"
     )
     assert done.returncode == 1
-    assert "the loss became" in done.stderr and "1 runs of the sweep failed" in done.stderr
+    assert "the loss became" in done.stderr and "1 of 2 cells of the sweep failed" in done.stderr
     assert "Traceback" not in done.stderr
     assert "finetune (lr=0.01)" in done.stdout and "diverged" in done.stdout
 
 
 def test_a_sweep_in_which_everything_fails_exits_with_1(tmp_path: Path) -> None:
     done = runner("-m", "method.lr=1e6", "method.epochs=20", f"paths.root={tmp_path}")
-    assert done.returncode == 1 and "1 runs of the sweep failed" in done.stderr
+    assert done.returncode == 1 and "1 of 1 cells of the sweep failed" in done.stderr
     assert "Traceback" not in done.stderr
 
 

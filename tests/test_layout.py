@@ -18,6 +18,9 @@ ROOT = Path(__file__).parent.parent
 # Each package may import the ones before it. conf is the configuration and may import data.bounds alone.
 LAYERS = ["data", "models", "metrics", "methods", "runner"]
 
+# Hydra accepts launchers from the namespace hydra_plugins alone, which other distributions share.
+PLUGINS = "hydra_plugins/unlearn_launchers"
+
 
 def imports(path: Path) -> set[str]:
     found = set()
@@ -108,6 +111,12 @@ def test_no_other_distribution_ships_our_names() -> None:
         assert not taken, f"{distribution.metadata['Name']} ships {taken}"
 
 
+def test_the_namespace_of_plugins_stays_open_to_other_distributions() -> None:
+    assert not (ROOT / "hydra_plugins" / "__init__.py").exists()
+    needed = {"collections", "typing", "hydra", "omegaconf", "runner"}
+    assert imports(ROOT / PLUGINS / "__init__.py") <= needed, "Hydra imports it at every start"
+
+
 def test_every_method_has_a_module_a_card_and_a_line_in_the_catalogue() -> None:
     assert set(catalogue()) == set(options("method"))
     for name in catalogue():
@@ -116,7 +125,7 @@ def test_every_method_has_a_module_a_card_and_a_line_in_the_catalogue() -> None:
             assert heading in card, f"{name}'s card lacks {heading}"
 
 
-@pytest.mark.parametrize("package", ["conf", *LAYERS, "tests"])
+@pytest.mark.parametrize("package", ["conf", *LAYERS, PLUGINS, "tests"])
 def test_files_and_functions_stay_short(package: str) -> None:
     """At most 300 lines a file, 400 of tests, and 40 lines a function."""
     for path in sorted((ROOT / package).rglob("*.py")):
@@ -125,7 +134,7 @@ def test_files_and_functions_stay_short(package: str) -> None:
 
 
 def test_nearly_all_functions_have_at_most_22_lines() -> None:
-    files = [path for package in ("conf", *LAYERS) for path in (ROOT / package).rglob("*.py")]
+    files = [path for package in ("conf", *LAYERS, PLUGINS) for path in (ROOT / package).rglob("*.py")]
     lengths = sorted(length for path in files for length in functions_of(path).values())
     assert lengths[int(0.95 * len(lengths))] <= 22
 

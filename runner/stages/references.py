@@ -31,6 +31,12 @@ def wanted_references(plan: Plan) -> list[Wanted]:
     return [("unlearn", identities.unlearn(member, plan.reference, None)) for member in members]
 
 
+def members(plan: Plan) -> Mapping[int, Plan]:
+    """Return the plans of all references by seed: the run's own, and the others."""
+    assert plan.seed is not None
+    return {plan.seed: plan, **_other_members(plan)}
+
+
 def _other_members(plan: Plan) -> Mapping[int, Plan]:
     """Return the plans of the other references by seed."""
     seeds = range(plan.evaluation.references)

@@ -1,0 +1,78 @@
+"""The launchers that conf/hydra/launcher chooses between, and their sweeper.
+
+Hydra accepts these only from the namespace `hydra_plugins`, and imports it at every start, so the
+work is done by `runner.launch`, which is imported when a sweep begins.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class Sweeper(BasicSweeper):
+    """Hydra's own sweeper, which takes cells that are stored as composed well."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose every cell that is missing, so that a fault ends the sweep before its first cell."""
+        from runner.launch.stored import missing
+
+        assert self.config is not None
+        super().validate_batch_is_legal([batch[number] for number in missing(self.config, batch)])
+
+
+class SerialLauncher(BasicLauncher):
+    """Runs the cells of a sweep one after another, in this process."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Run every cell, between a line that it begins and a line that it has ended."""
+        from runner.launch.ending import returns
+        from runner.launch.lines import Lines
+        from runner.launch.stored import without_stored
+        from runner.launch.task import cells
+
+        assert self.config is not None
+        tasks = cells(self.config, job_overrides, initial_job_idx)
+        left = without_stored(self.config, tasks)
+        lines = Lines(left)
+        for task in left:
+            lines.begun(task)
+            super().launch([list(task.overrides)], task.number)
+            lines.ended(task)
+        return returns(tasks)
+
+
+class LocalLauncher(Launcher):
+    """Runs the cells of a sweep in several processes of this machine."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Remember all that a process needs to run a cell."""
+        from runner.launch.work import Work
+
+        self.work = Work(hydra_context, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Run every cell to its end, however its process ends."""
+        from runner.launch.local import run
+
+        return run(self.work, job_overrides, initial_job_idx, self.options)
+
+
+class SlurmLauncher(LocalLauncher):
+    """Submits the cells of a sweep to Slurm as job arrays."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Submit every cell and, unless `wait` is false, watch them to their ends."""
+        from runner.launch.slurm import run
+
+        return run(self.work, job_overrides, initial_job_idx, self.options)

@@ -1,0 +1,46 @@
+"""The end of a sweep before its time: by Ctrl-C, or by the SIGTERM of a container or a scheduler."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from runner.launch.task import Task
+from runner.say import say
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# The exit code of a program that Ctrl-C ended: 128 and the number of SIGINT.
+INTERRUPTED = 130
+
+
+@contextmanager
+def interruptible(end: Callable[[], str]) -> Iterator[None]:
+    """On Ctrl-C or SIGTERM in the body, call `end`, print what it says, and exit with 130."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)  # a second Ctrl-C must not stop the end
+        raise KeyboardInterrupt
+
+    handled = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+    before = {each: signal.signal(each, interrupt) for each in handled}
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted: {end()}; finished stages are kept, and the same command goes on")
+        sys.exit(INTERRUPTED)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def returns(cells: Sequence[Task]) -> list[JobReturn]:
+    """Return what Hydra expects of cells that have ended elsewhere.
+
+    A failure is noted in the cell's folder. Hydra would end the sweep at it, before the table.
+    """
+    return [JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED) for cell in cells]

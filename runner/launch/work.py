@@ -1,0 +1,58 @@
+"""Work: all that another process needs to do a task of a sweep."""
+
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobRuntime, run_job, setup_globals
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+import conf  # noqa: F401  registers the schema
+from runner.launch.notes import noted
+from runner.launch.task import Task
+
+
+class Work:
+    """Does the tasks of one sweep, in any process that it is sent to."""
+
+    def __init__(self, hydra_context: HydraContext, config: DictConfig) -> None:
+        self.hydra_context = hydra_context
+        self.config = config
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in another process: register what Hydra composes from there."""
+        self.__dict__.update(state)
+        setup_globals()
+        Plugins.instance()
+        JobRuntime.instance().set("name", self.config.hydra.job.name)
+
+    def composed(self, task: Task) -> DictConfig:
+        """Return the configuration of a cell, or of the cell that a shared training belongs to."""
+        loader = self.hydra_context.config_loader
+        config = loader.load_sweep_config(self.config, list(task.overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = task.number
+            config.hydra.sweep.subdir = str(task.number)
+        return config
+
+    def __call__(self, task: Task) -> None:
+        """Do a task. Its folder notes how it ends."""
+        config = self.composed(task)
+        if task.shared is None:
+            from runner.sweep import execute
+
+            run_job(
+                hydra_context=self.hydra_context,
+                task_function=execute,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+            return
+        from runner.launch.shared import make
+
+        task.folder.mkdir(parents=True, exist_ok=True)
+        with noted(task.folder):
+            HydraConfig.instance().set_config(config)
+            make(config, task.shared)

@@ -1,0 +1,226 @@
+"""Sweeps on a real Slurm end in the table of the same sweep in one process, whatever happens to jobs."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from runner.launch.notes import LOG, has_begun
+from tests.conftest import QUICK, digits_of
+from tests.forked import Done, run_module, start_module
+from tests.slurm import Slurm, missing
+
+NAME = "digits_small_cnn_whole_class"
+
+ALONE = [*QUICK, "evaluation=quick"]  # a cell shares nothing with another one
+
+# What a run says if another one holds the lock of a training.
+WAITING = "waiting for another process that makes (pretrain|unlearn)"
+
+ENDLESS = "training.epochs=100000"
+
+
+@dataclass
+class Sweep:
+    """A sweep in a process of its own."""
+
+    overrides: list[str]
+    root: Path
+    environment: dict[str, str]
+
+    def start(self, *launcher: str) -> "Sweep":
+        """Start the sweep on Slurm."""
+        self.root.mkdir()
+        options = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", *launcher]
+        self.process = start_module(
+            "runner",
+            "-m",
+            *self.overrides,
+            f"paths.root={self.root}",
+            *options,
+            out=self.root / "out",
+            err=self.root / "err",
+            environment=self.environment,
+        )
+        return self
+
+    def folder(self, number: int) -> Path:
+        """Return the folder of a cell, once a job has begun it."""
+        found: list[Path] = []
+
+        def begun() -> bool:
+            found[:] = [path for path in self.root.glob(f"sweeps/*/*/{number}") if has_begun(path)]
+            return bool(found)
+
+        until(begun)
+        return found[0]
+
+    def job(self, number: int) -> str:
+        """Return the id of the job that does a cell, once it has begun."""
+        place = f"[{number + 1}/"
+        pattern = re.compile(rf"^{re.escape(place)}.*begun in Slurm's job (\S+)$", re.MULTILINE)
+        until(lambda: pattern.search(self.said) is not None)
+        found = pattern.search(self.said)
+        assert found is not None
+        return found[1]
+
+    @property
+    def said(self) -> str:
+        """What it has printed on stderr."""
+        return (self.root / "err").read_text()
+
+    def end(self) -> Done:
+        """Return how the sweep ended."""
+        self.process.join(900)
+        assert self.process.exitcode is not None, self.said
+        assert "Traceback" not in self.said
+        return Done(self.process.exitcode, (self.root / "out").read_text(), self.said)
+
+    def local(self, *overrides: str) -> "Sweep":
+        """Run the same sweep in one process, with a root of its own; later overrides count."""
+        again = Sweep([*self.overrides, *overrides], self.root.with_name(f"{self.root.name}_local"), {})
+        run_module("runner", "-m", *again.overrides, f"paths.root={again.root}")
+        return again
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + 600
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[Slurm]:
+    with Slurm(tmp_path / "slurm") as running:
+        yield running
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_sweeps_on_slurm(slurm: Slurm, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """The sweeps go on side by side, since they wait most of their time."""
+    environment = {"SLURM_CONF": str(slurm.file)}
+
+    def sweep(name: str, *overrides: str) -> Sweep:
+        return Sweep(list(overrides), tmp_path / name, environment)
+
+    # in one array: an undisturbed cell, one killed, one queued again, and one that outlasts its limit
+    disturbed = sweep("disturbed", *ALONE, "training.epochs=1,401,402,100000").start(
+        "hydra.launcher.timeout_min=3",
+        "hydra.launcher.signal_delay_s=10",
+        "hydra.launcher.max_num_timeout=0",
+    )
+    shared = sweep("array", *QUICK, "method=finetune,random_labels", "seed=0,1").start()
+    several = sweep("several", *ALONE, "method.epochs=20", "method.lr=0.01,1e6,0.02,0.03").start(
+        "hydra.launcher.cells_per_job=3"
+    )
+    left = sweep("left", *ALONE, "seed=0,1").start("hydra.launcher.wait=false")
+    stopped = sweep("stopped", *ALONE, ENDLESS, "seed=0,1").start()
+    ended = sweep("ended", *ALONE, ENDLESS).start()
+
+    disturb(slurm, disturbed)
+    with subtests.test("Ctrl-C cancels the array"):
+        check_interrupted(slurm, stopped, signal.SIGINT, number=2)
+    with subtests.test("SIGTERM cancels a job that is no array"):
+        check_interrupted(slurm, ended, signal.SIGTERM, number=1)
+    with subtests.test("an array"):
+        check_array(shared)
+    with subtests.test("several cells a job"):
+        check_several(slurm, several)
+    with subtests.test("wait=false"):
+        check_left(slurm, left)
+    with subtests.test("a refusal"):
+        check_refusals(sweep("refused", *ALONE, "seed=0,1"), tmp_path)
+    with subtests.test("a kill, a requeue and a time limit"):
+        check_disturbed(slurm, disturbed)
+    assert slurm.queue() == []
+
+
+def disturb(slurm: Slurm, sweep: Sweep) -> None:
+    """Kill a job, and queue another one again, which Slurm would let wait for two minutes."""
+    slurm.run("scancel", "--signal=KILL", sweep.job(1))
+    job = sweep.job(2)
+    slurm.run("scontrol", "requeue", job)
+    until(lambda: "JobState=PENDING" in slurm.run("scontrol", "show", "job", job))
+    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def check_disturbed(slurm: Slurm, sweep: Sweep) -> None:
+    done = sweep.end()
+    assert done.returncode == 1
+    assert "2 of 4 cells of the sweep failed:" in done.stderr
+    killed = sweep.job(1)
+    assert f"training.epochs=401: Slurm's job {killed} was cancelled or killed" in done.stderr
+    (log,) = sweep.root.glob(f"sweeps/*/*/1/{LOG}")
+    assert f"(log: {log})" in done.stderr and "submitit" in log.read_text()
+    assert "training.epochs=100000: the job ran into its time limit" in done.stderr
+    assert "the same command makes what is missing: python -m runner -m" in done.stderr
+    restarts = re.findall(r"Restarts=(\d)", slurm.run("scontrol", "show", "job", sweep.job(2)))
+    assert restarts == ["1"]
+    again = run_module(
+        "runner", "-m", *sweep.overrides, "training.epochs=1,401,402", f"paths.root={sweep.root}"
+    )
+    assert again.returncode == 0, again.stderr
+    assert digits_of(sweep.root) == digits_of(sweep.local("training.epochs=1,401,402").root)
+
+
+def check_interrupted(slurm: Slurm, sweep: Sweep, number_of_signal: int, number: int) -> None:
+    for cell in range(number):
+        sweep.job(cell)
+    array = sweep.job(0).partition("_")[0]
+    assert sweep.process.pid is not None
+    os.kill(sweep.process.pid, number_of_signal)
+    done = sweep.end()
+    assert done.returncode == 130
+    assert f"interrupted: cancelled Slurm's jobs {array}; finished stages are kept" in done.stderr
+    until(lambda: not [job for job in slurm.queue() if job.partition("_")[0] == array])
+
+
+def check_array(sweep: Sweep) -> None:
+    done = sweep.end()
+    assert done.returncode == 0, done.stderr
+    assert digits_of(sweep.root) == digits_of(sweep.local().root)
+    assert "finetune" in done.stdout and "random_labels" in done.stdout
+    assert "[shared 1/4] original, seed=0: done in" in done.stderr
+    assert "[3/4] method=random_labels seed=0: done in" in done.stderr
+    logs = [path.read_text() for path in sweep.root.glob("sweeps/*/*/slurm/*/*_log.out")]
+    assert len(logs) == 8 and not re.search(WAITING, "".join(logs))
+
+
+def check_several(slurm: Slurm, sweep: Sweep) -> None:
+    """A cell that fails leaves the others of its job alone, and its job ends non-zero."""
+    done = sweep.end()
+    assert done.returncode == 1 and "1 of 4 cells of the sweep failed:" in done.stderr
+    assert "method.lr=1000000.0: " in done.stderr and "the loss became" in done.stderr
+    assert sweep.job(0) == sweep.job(1) == sweep.job(2) != sweep.job(3)
+    assert "ExitCode=1:0" in slurm.run("scontrol", "show", "job", sweep.job(0))
+    assert "ExitCode=0:0" in slurm.run("scontrol", "show", "job", sweep.job(3))
+    assert digits_of(sweep.root) == digits_of(sweep.local().root)
+
+
+def check_left(slurm: Slurm, sweep: Sweep) -> None:
+    done = sweep.end()
+    assert done.returncode == 0 and done.stdout == ""
+    found = re.search(r"^state: squeue -j (\d+)$", done.stderr, re.MULTILINE)
+    assert found is not None and "scancel " + found[1] in done.stderr
+    assert f"python -m runner.report paths.root={sweep.root} name={NAME}" in done.stderr
+    until(lambda: not [job for job in slurm.queue() if job.partition("_")[0] == found[1]])
+    report = run_module("runner.report", f"paths.root={sweep.root}", f"name={NAME}")
+    assert report.returncode == 0 and "finetune" in report.stdout
+    assert digits_of(sweep.root) == digits_of(sweep.local().root)
+
+
+def check_refusals(sweep: Sweep, tmp_path: Path) -> None:
+    done = sweep.start("hydra.launcher.partition=nowhere").end()
+    assert done.returncode == 1
+    assert "invalid partition specified: nowhere" in done.stderr
+    assert "hydra.launcher.partition" in done.stderr
+    absent = Sweep(sweep.overrides, tmp_path / "absent", {"PATH": str(tmp_path)}).start().end()
+    assert absent.returncode == 1 and "there is no Slurm here" in absent.stderr
