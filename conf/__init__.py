@@ -145,8 +145,9 @@ class Run:
     `name` is the folder of its result; null for <dataset>_<model>_<scenario>. `reads` is the recorder
     whose record the method reads; null for the first that fits. `device` is null for a GPU if there is
     one, else the CPU. `threads` are those of the CPU: results differ in their last bits between thread
-    counts, so it is set here and not by the machine. `until` ends the run early. With `until=shadow`,
-    `shadow` is the number of the shadow model to train; null for all of them.
+    counts, so it is set here and not by the machine. `until` ends the run early. With
+    `until=shadow`, `shadow` is the number of the shadow model to train; null for all of them. `plan`
+    lists the cells of a command, and what is left to do, instead of running them.
     """
 
     name: str | None = MISSING
@@ -155,6 +156,7 @@ class Run:
     device: str | None = MISSING
     threads: Annotated[int, THREADS] = MISSING
     until: Until = MISSING
+    plan: bool = MISSING
     shadow: Annotated[int, NUMBER] | None = None
     data: Data = field(default_factory=Data)
     paths: Paths = field(default_factory=Paths)

@@ -65,7 +65,9 @@ class Ledger:
 
     def _of_kind(self, stage: str, identity: Mapping[str, Any]) -> Cost | None:
         found = self._stored.get((stage, fingerprint(kind(identity))))
-        return found and Cost(median(cost.seconds for cost in found), median(cost.bytes for cost in found))
+        return found and Cost(
+            median(cost.seconds for cost in found), median(cost.bytes for cost in found)
+        )
 
     @cached_property
     def _stored(self) -> dict[tuple[str, str], list[Cost]]:
@@ -77,11 +79,3 @@ class Ledger:
                 of_kind = (artefact.stage, fingerprint(kind(artefact.identity)))
                 found.setdefault(of_kind, []).append(Cost(seconds, artefact.size()))
         return found
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the unit that a person would choose."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"

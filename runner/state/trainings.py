@@ -67,7 +67,9 @@ def _all(plan: Plan, store: Store) -> Iterator[Training]:
     trained = one(ORIGINAL.label, original)
     yield trained
     for name, recorder in plan.recorders.items():
-        yield replace(one(f"{RECORD} {name}", (RECORD, identities.record(plan, recorder))), original=trained)
+        yield replace(
+            one(f"{RECORD} {name}", (RECORD, identities.record(plan, recorder))), original=trained
+        )
     if plan.until is Until.end:
         yield from (one(*each) for each in _own(plan))
         for option, found in wanted_extras(plan, rows).items():
