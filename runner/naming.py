@@ -1,13 +1,21 @@
 """The names of the chosen options, and the name of a run's results."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from data.disk import LONGEST_NAME
+from data.errors import UserError
+
 # The key of an option's words in its YAML file, and the groups that have them.
 TITLE = "_title_"
 TITLED = ("dataset", "model", "scenario", "method")
+
+# The most bytes of a name. It leaves room for what is added to it: "_tuning", the kind and the suffix of
+# a table or a figure, and the mark of a file that is being written.
+LONGEST = LONGEST_NAME - 75
 
 
 def choices(hydra: Any) -> dict[str, str]:
@@ -33,7 +41,28 @@ def titles(cfg: DictConfig) -> dict[str, str]:
 def run_name(asked: str | None, names: Mapping[str, str]) -> str:
     """Return the name of the results folder: `asked`, or else <dataset>_<model>_<scenario>.
 
-    The name of a chosen profile is appended, so that quick results lie apart.
+    The name of a chosen profile is appended, so that quick results lie apart. Raise UserError as
+    `checked_name`.
     """
     parts = [asked] if asked else [names[part] for part in ("dataset", "model", "scenario")]
-    return "_".join([*parts, *(names[part] for part in ("profile",) if part in names)])
+    return checked_name("_".join([*parts, *(names[part] for part in ("profile",) if part in names)]))
+
+
+def checked_name(name: str) -> str:
+    """Return the name of results. Raise UserError if it is no plain folder name, or too long for the
+    files that are named after it."""
+    if "/" in name or name.startswith(".") or not name.isprintable():
+        raise UserError(f"name={name!r} must be a plain folder name")
+    if (length := len(name.encode())) > LONGEST:
+        raise UserError(
+            f"name={name} has {length} bytes: files are named after it, so use at most {LONGEST}"
+        )
+    return name
+
+
+def folder_of(option: str, path: str) -> Path:
+    """Return the folder that an option names. Raise UserError if it is empty, which would be the folder
+    that the command is typed in."""
+    if not path.strip():
+        raise UserError(f"{option} is empty: name a folder, as in {option}=outputs, or . for this one")
+    return Path(path)

@@ -1,7 +1,6 @@
 """JSON files that carry the digest of their content, by which damage is found."""
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,10 +46,8 @@ def damaged(path: Path, row: Path, reason: object) -> DamagedResult:
 
 def _made_again(row: Path) -> str:
     try:
-        found = re.search(r'"overrides": (\[.*?\])', row.read_text(errors="replace"), re.DOTALL)
-        overrides = [str(each) for each in json.loads(found[1])] if found else None
-    except (OSError, ValueError):
-        overrides = None
-    if overrides is None:
+        _, _, rest = row.read_text(errors="replace").partition('"overrides": ')
+        overrides, _ = json.JSONDecoder().raw_decode(rest)
+        return f"make it again with {shlex.join(['python', '-m', 'runner', *overrides])}"
+    except (OSError, ValueError, TypeError):
         return "make it again with the command that made it: the stages that it needs are stored"
-    return f"make it again with {shlex.join(['python', '-m', 'runner', *overrides])}"

@@ -18,7 +18,7 @@ from runner.compose import planned
 from runner.ending import last_lines
 from runner.errors import exit_with_message, message_of
 from runner.launch.notes import BEGUN, FAILURE, LABEL, NAME, note, noted
-from runner.naming import choices
+from runner.naming import choices, folder_of
 from runner.report import Report, show
 
 
@@ -52,6 +52,11 @@ def execute(cfg: DictConfig) -> None:
 
 class TableAfterSweep(Callback):
     """Prints the tables of a sweep when its last cell has ended, on the machine that launched it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse an empty root, below which Hydra would make the folders of the sweep."""
+        with exit_with_message():  # Hydra turns an exception of a callback into a warning
+            folder_of("paths.root", config.paths.root)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of every name in the sweep, say which cells are missing and why, and

@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from data.disk import save_tensors, says_full
 from data.errors import UserError
 from methods.recording.batch_updates import UpdateRecord
 from methods.recording.checkpoints import Checkpoints
@@ -164,6 +167,59 @@ def test_a_disk_that_fills_up_ends_the_record_and_the_training_if_asked(
     again = stages_of(quick("recorder=[batch_updates,checkpoints]"))
     again.pretrain()
     assert len(UpdateRecord.open(again.record("batch_updates").path).rows) == 4
+
+
+def _fills_the_disk_at_the_end(steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
+    """A recorder whose last file does not fit any more, when the training has ended."""
+    yield from steps
+    file = training.folder / "big"
+    with file.open("wb") as opened:
+        while True:
+            opened.write(bytes(4096))
+            opened.flush()
+
+
+@pytest.mark.parametrize("when", ["after the model", "before the model"])
+def test_a_finished_training_outlives_a_record_that_fills_the_disk(
+    quick: Quick, small_disk: Callable[[int], Path], when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record has taken the room of the model itself, or of the small files beside it."""
+    plan = quick("recorder=[checkpoints]", f"paths.root={small_disk(8)}")
+    watch = _fills_the_disk_at_the_end if when == "after the model" else _fills_the_disk_at_once
+    monkeypatch.setattr(Checkpoints, "watch", lambda self, *given: watch(*given))
+    stages = stages_of(plan)
+    with pytest.raises(
+        UserError, match=r"is full: free some space \(python -m runner\.store --root .*disk0 "
+    ):
+        stages.pretrain()
+    assert {artefact.stage for artefact in stages.store.artefacts()} == {"request", "pretrain"}
+    assert all(artefact.damage() is None for artefact in stages.store.artefacts())
+
+
+def _fills_the_disk_at_once(steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
+    """A recorder that leaves no room, and notices nothing of it."""
+    free = shutil.disk_usage(training.folder).free
+    (training.folder / "big").write_bytes(bytes(free))
+    yield from steps
+
+
+def test_every_writers_words_for_a_full_disk_are_known(small_disk: Callable[[int], Path]) -> None:
+    folder = small_disk(1)
+    source = folder.parent / "source"
+    source.mkdir()
+    (source / "big").write_bytes(bytes(2**21))
+    writers: list[Callable[[], object]] = [
+        lambda: (folder / "a").write_bytes(bytes(2**21)),
+        lambda: np.save(folder / "a", np.zeros(2**18)),
+        lambda: save_tensors({"a": torch.zeros(2**19)}, folder / "a"),
+        lambda: shutil.copytree(source, folder / "b"),
+    ]
+    for write in writers:
+        with pytest.raises(Exception) as raised:
+            write()
+        assert says_full(raised.value), raised.value
+        (folder / "a").unlink(missing_ok=True)
+    assert not says_full(OSError(errno.EACCES, "Permission denied")) and not says_full(shutil.Error([]))
 
 
 class Filling(Tracker):

@@ -35,7 +35,7 @@ def cures(plan: Plan, free: int, disk: pytest.MonkeyPatch) -> list[str]:
     recorders = {f"recorder.{name}": recorder for name, recorder in plan.recorders.items()}
     training = training_of(stages_of(plan), plan.root)
     with pytest.raises(UserError, match=r"would write .*, but .* are free: set ") as refused:
-        require_space(recorders, dict.fromkeys(recorders, training))
+        require_space(recorders, dict.fromkeys(recorders, training), model=0)
     *found, last = str(refused.value).split(": set ")[1].split(", or ")
     assert last == "another disk (paths.root=…)"
     return found
@@ -106,6 +106,9 @@ def test_a_run_is_refused_before_training_and_goes_on_with_such_a_setting(
     plan = quick(*LAYERS)
     free = int(0.6 * needed_by(plan))
     cure = cures(plan, free, monkeypatch)[1]
+    model = training_of(stages_of(plan), plan.root).model  # is written beside the record
+    room = free + sum(value.nbytes for value in model.state_dict().values())
+    monkeypatch.setattr("methods.recording.recorder.free_bytes", lambda folder: room)
     with pytest.raises(UserError, match=rf"set recorder\.layerwise\.dtype=bf16, or {cure}, or "):
         stages_of(plan).pretrain()
     assert not list(plan.root.glob("store/pretrain/[!.]*"))
@@ -120,7 +123,9 @@ def test_records_that_fit_one_by_one_and_not_together_are_refused(
     several = ["recorder=[batch_updates,layerwise]", "recorder.layerwise.keep_first=1"]
     updates = ["recorder.layerwise.keep_last=1", "training.epochs=8", "model.hidden=256"]
     plan = quick(*several, *updates, f"paths.root={small_disk(2)}")
-    with pytest.raises(UserError, match=r"recorder\.batch_updates and recorder\.layerwise would write"):
+    with pytest.raises(
+        UserError, match=r"recorder\.batch_updates and recorder\.layerwise and the model would write"
+    ):
         stages_of(plan).pretrain()
     assert not list(plan.root.glob("store/pretrain/[!.]*"))
 

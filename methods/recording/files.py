@@ -97,19 +97,24 @@ class Writer:
         except BaseException as error:
             if self.go_on and says_full(error):
                 self.lost = True
-                with suppress(OSError):  # the thread must not die: training waits for its queue
-                    self._give_back()
+                empty(self.folder)
             else:
                 self._error = error
-
-    def _give_back(self) -> None:
-        for file in filter(Path.is_file, self.folder.iterdir()):
-            os.truncate(file, 0)  # a file that is still open would keep its blocks
-            file.unlink()
 
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
+
+
+def empty(folder: Path) -> None:
+    """Delete the files of an unfinished record, and free their space although some may be open.
+
+    An error ends it: the thread of a record must not die, because training waits for its queue.
+    """
+    with suppress(OSError):
+        for file in filter(Path.is_file, folder.iterdir()):
+            os.truncate(file, 0)  # a file that is still open would keep its blocks
+            file.unlink()
 
 
 class EntryFile:

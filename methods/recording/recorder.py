@@ -194,19 +194,25 @@ def bytes_in(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
 
 
-def require_space(recorders: Mapping[str, Recorder], trainings: Mapping[str, RecordedTraining]) -> None:
-    """Raise UserError if the records of one training do not fit on their disk together.
+def require_space(
+    recorders: Mapping[str, Recorder], trainings: Mapping[str, RecordedTraining], model: int
+) -> None:
+    """Raise UserError if the records of one training, and the `model` bytes of what it trains, do not
+    fit on their disk together.
 
-    Both mappings are by the recorder's option. The message names settings that fit, of one recorder:
-    the one with the largest record that a setting can make small enough.
+    Both mappings are by the recorder's option. `model` is 0 if the model is stored already. The message
+    names settings that fit, of one recorder: the one with the largest record that a setting can make
+    small enough.
     """
+    if not recorders:
+        return
     sizes = {
         option: recorder.estimated_bytes(trainings[option]) for option, recorder in recorders.items()
     }
     # what a killed training has written already takes no more space
     written = sum(bytes_in(each.folder) for each in trainings.values())
-    free = written + min((free_bytes(each.folder) for each in trainings.values()), default=0)
-    total = sum(sizes.values())
+    free = written + min(free_bytes(each.folder) for each in trainings.values())
+    total = sum(sizes.values()) + model
     if total <= free:
         return
     cures: list[str] = []
@@ -214,8 +220,9 @@ def require_space(recorders: Mapping[str, Recorder], trainings: Mapping[str, Rec
         others = total - sizes[option]
         cures = cures or list(recorders[option].cures(trainings[option], free - others, option))
     cures = [*(cures or ["a smaller model (model=…)"]), "another disk (paths.root=…)"]
+    names = [*sizes, *(["the model"] if model else [])]
     raise UserError(
-        f"{' and '.join(sizes)} would write {in_words(total)}, but {in_words(free)} are free: "
+        f"{' and '.join(names)} would write {in_words(total)}, but {in_words(free)} are free: "
         f"set {', or '.join(cures)}"
     )
 

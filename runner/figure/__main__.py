@@ -3,13 +3,12 @@
 Draw the stored results of a name, and write the pictures to <paths.root>/figures.
 """
 
-from pathlib import Path
-
+from data.disk import replacing
 from data.sources import Source
 from runner.errors import command
 from runner.figure.drawing import Drawing
 from runner.figure.runs import Runs
-from runner.naming import run_name
+from runner.naming import folder_of, run_name
 from runner.report import Report
 from runner.results import Results
 
@@ -20,7 +19,7 @@ def main(overrides: list[str]) -> None:
     from runner.plan import build, build_chosen
 
     cfg, names = composed(overrides)
-    name, root = run_name(cfg.name, names), Path(cfg.paths.root)
+    name, root = run_name(cfg.name, names), folder_of("paths.root", cfg.paths.root)
     source = build(cfg.dataset, Source, "dataset")
     drawings = build_chosen(cfg.figure, Drawing, "figure", source)
     runs = Runs(Report(Results(root / "results").named(name), list(cfg.table.columns)), root)
@@ -29,7 +28,8 @@ def main(overrides: list[str]) -> None:
         figure = drawing.draw(runs)
         for suffix in ("png", "svg"):
             path = root / "figures" / f"{name}_{kind}.{suffix}"
-            figure.savefig(path, dpi=150)
+            with replacing(path) as scratch:
+                figure.savefig(scratch, dpi=150, format=suffix)
             print(path)
 
 

@@ -1,22 +1,27 @@
 """Confusion: the shares of predicted classes for each true class, a matrix per line of the table."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.errors import UserError
 from runner.figure.drawing import LETTERS, Drawing, panels
-from runner.figure.runs import Runs
+from runner.figure.runs import Model, Runs
 from runner.results import Line
 from runner.roles import REFERENCE
+from runner.say import say
+from runner.sealed import DamagedResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from metrics.metric import Matrix
 
 # The largest number of matrices side by side, and of classes whose shares can be read as numbers.
 ABREAST = 4
@@ -38,11 +43,11 @@ class ConfusionFigure(Drawing):
     matrix: str
 
     def draw(self, runs: Runs) -> "Figure":
-        """Raise UserError if a model has no such matrix."""
-        found = {
-            line: np.sum([model.matrix(self.matrix) for model in models], axis=0)
-            for line, models in runs.models.items()
-        }
+        """Raise UserError if a model has no such matrix. Damaged ones are told, and left out."""
+        matrices = {line: self._sound(models) for line, models in runs.models.items()}
+        found = {line: np.sum(sound, axis=0) for line, sound in matrices.items() if sound}
+        if not found:
+            raise UserError("all matrices are damaged, as told above")
         down = math.ceil(len(found) / ABREAST)
         figure, all_axes = panels(len(found), math.ceil(len(found) / down), 3.4, 3.6)
         for axes, (line, counts) in zip(all_axes, found.items(), strict=True):
@@ -57,6 +62,15 @@ class ConfusionFigure(Drawing):
             _frame(axes, _gone(found, line.setting), len(shares))
         figure.colorbar(image, ax=all_axes, label="% of the true class", shrink=0.6)
         return figure
+
+    def _sound(self, models: Sequence[Model]) -> "list[Matrix]":
+        found = []
+        for model in models:
+            try:
+                found.append(model.matrix(self.matrix))
+            except DamagedResult as error:
+                say(f"left out: {error}")
+        return found
 
 
 def _number(axes: "Axes", shares: "NDArray[np.float64]") -> None:

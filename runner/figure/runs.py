@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from metrics.metric import Matrix
     from runner.stages import Workspace
-    from runner.store import Artefact
+    from runner.store import Artefact, Store
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,6 @@ class Model:
         from runner.compose import composed
         from runner.plan import Plan
         from runner.stages import Workspace
-        from runner.store import Store
         from runner.tracking import Tracker
 
         plan = Plan.of(*composed(self.result.overrides))
@@ -61,7 +60,7 @@ class Model:
                 f"`{self._again}` makes another model by now than {self._text}: run it again with "
                 "another name=…, and draw that name"
             )
-        return Workspace(plan, Store(self.root / "store"), Tracker())
+        return Workspace(plan, _store(self.root), Tracker())
 
     @property
     def network(self) -> "nn.Module":
@@ -69,8 +68,12 @@ class Model:
         from runner.score.live import maker
         from runner.stages.models import load
 
-        made = self._made("weights")
-        return load(self.workspace, made, maker(self.workspace.plan, self.role))
+        return load(self.workspace, self.artefact, maker(self.workspace.plan, self.role))
+
+    @property
+    def artefact(self) -> "Artefact":
+        """The artefact of the model. Raises UserError if its weights are not stored."""
+        return self._made("weights")
 
     def matrix(self, name: str) -> "Matrix":
         """Return the matrix that a metric made under this name. Raise UserError if there is none."""
@@ -93,11 +96,9 @@ class Model:
 
     def _artefacts(self, stage: str) -> "Iterator[Artefact]":
         """Yield the artefacts of a stage that the run used and that are still stored and sound."""
-        from runner.store import Artefact
-
         for name, key in self.result.artefacts:
-            made = Artefact(stage, key, self.root / "store" / stage / key)
-            if name == stage and made.damage(thorough=False) is None:
+            made = _store(self.root).stored(stage, key) if name == stage else None
+            if made is not None and made.damage(thorough=False) is None:
                 yield made
 
     @property
@@ -118,6 +119,14 @@ class Model:
         return UserError(
             f"the {what} of {self._text} are no longer in the store: run `{self._again}` again"
         )
+
+
+@cache
+def _store(root: Path) -> "Store":
+    """Return the store of a root: one object, so that what is drawn counts as used to the end."""
+    from runner.store import Store
+
+    return Store(root / "store")
 
 
 @dataclass(frozen=True)

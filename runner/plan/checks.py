@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 def check(plan: "Plan") -> None:
     """Raise UserError if the parts of a plan contradict each other. Reads no data."""
-    if "/" in plan.name or plan.name.startswith("."):
-        raise UserError(f"name={plan.name} must be a plain folder name")
     check_settings(plan.tracking)
     plan.source.check()
     plan.recipe.check_parameters("training")

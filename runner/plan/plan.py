@@ -20,7 +20,7 @@ from methods.recording.recorder import Recorder
 from methods.training.descent import Recipe
 from metrics.metric import Metric
 from models.architecture import Architecture
-from runner.naming import run_name, titles
+from runner.naming import folder_of, run_name, titles
 from runner.plan import identities
 from runner.plan.build import build, build_chosen
 from runner.plan.checks import check
@@ -102,7 +102,7 @@ class Plan:
             threads=cfg.threads,
             until=cfg.until,
             shadow=cfg.shadow,
-            root=Path(cfg.paths.root),
+            root=folder_of("paths.root", cfg.paths.root),
             tracking=_node(cfg, "tracking", Tracking),
         )
         check(plan)
@@ -111,7 +111,7 @@ class Plan:
     @property
     def data_root(self) -> Path:
         """The folder that torchvision calls root."""
-        return Path(self.data.root).expanduser()
+        return folder_of("data.root", self.data.root).expanduser()
 
     def record_of(self, method: Method) -> str | None:
         """Return the name of the recorder whose record the method reads, or None if it reads none or

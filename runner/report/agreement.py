@@ -8,10 +8,9 @@ scores, and for each two scores the lines that one finds to match and the other 
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 
 from runner.errors import command
-from runner.naming import run_name
+from runner.naming import folder_of, run_name
 from runner.report.compare import Comparisons
 from runner.report.table import Report
 from runner.report.text import MARKDOWN, marked
@@ -88,7 +87,8 @@ def main(overrides: list[str]) -> None:
     from runner.compose import composed
 
     cfg, names = composed(overrides)
-    results = Results(Path(cfg.paths.root) / "results").named(run_name(cfg.name, names))
+    root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
+    results = Results(root / "results").named(name)
     columns = list(cfg.table.columns)
     print(text(Report(results, columns), columns))
 

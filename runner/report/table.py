@@ -8,8 +8,10 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
+from data.disk import replacing
 from data.errors import UserError
 from data.meanings import meaning
+from runner.naming import folder_of
 from runner.published import Published, read
 from runner.report import words
 from runner.report.cells import ABSENT, Estimate, Estimates, counts, gaps, statistics, values
@@ -18,6 +20,7 @@ from runner.report.labels import Description, descriptions, labels, titles
 from runner.report.latex import LATEX, NEEDS
 from runner.report.order import ACCURACIES, closeness, in_order, ranking_columns
 from runner.report.page import Page
+from runner.report.seeds import by_seed
 from runner.report.text import MARKDOWN, TERMINAL
 from runner.results import Line, Result, Results
 from runner.wording import suggestion
@@ -175,11 +178,14 @@ class Report:
         return counts(self.results)
 
     def write(self, folder: Path, name: str) -> None:
-        """Write the files `name`.md, .csv and .tex to a folder, creating it if absent."""
+        """Write the files `name`.md, .csv and .tex, and `name`_seeds.csv with one line per seed, to a
+        folder, creating it if absent."""
         folder.mkdir(parents=True, exist_ok=True)
-        texts = {"md": self.markdown(), "csv": self.csv(), "tex": self.latex()}
+        seeds = by_seed(self.results, self.labels)
+        texts = {".md": self.markdown(), ".csv": self.csv(), ".tex": self.latex(), "_seeds.csv": seeds}
         for suffix, text in texts.items():
-            (folder / f"{name}.{suffix}").write_text(text)
+            with replacing(folder / f"{name}{suffix}") as scratch:
+                scratch.write_text(text)
 
 
 def show(cfg: "DictConfig", name: str) -> None:
@@ -187,7 +193,7 @@ def show(cfg: "DictConfig", name: str) -> None:
 
     Raise UserError if the name has no results, none of the columns, or `table.published` no file.
     """
-    root = Path(cfg.paths.root)
+    root = folder_of("paths.root", cfg.paths.root)
     published = {} if cfg.table.published is None else read(cfg.table.published)
     results = Results(root / "results").named(name)
     report = Report(results, list(cfg.table.columns), cfg.table.seeds, published)

@@ -4,10 +4,8 @@ Score the stored results of a name again, with the metrics that the options choo
 stored is named, and its metrics are skipped; --train makes it by running the results' commands again.
 """
 
-from pathlib import Path
-
 from runner.errors import command
-from runner.naming import run_name
+from runner.naming import folder_of, run_name
 
 TRAIN = "--train"
 
@@ -26,7 +24,7 @@ def main(arguments: list[str]) -> None:
 
     overrides = [argument for argument in arguments if argument != TRAIN]
     cfg, names = composed(overrides)
-    root, name = Path(cfg.paths.root), run_name(cfg.name, names)
+    root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
     metrics = build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics").values()
     results = Results(root / "results")
     again = Again(Store(root / "store", say), results, list(metrics), say)

@@ -137,10 +137,8 @@ class StoredPieces:
     @cached_property
     def _artefacts(self) -> list[Artefact]:
         """The artefacts of the result that are still in the store."""
-        each = [
-            Artefact(stage, key, self.store.root / stage / key) for stage, key in self.result.artefacts
-        ]
-        return [made for made in each if made.path.is_dir()]
+        each = (self.store.stored(stage, key) for stage, key in self.result.artefacts)
+        return [made for made in each if made is not None]
 
     def _identity(self, made: Artefact) -> Any:
         if made.key not in self.identities:

@@ -4,16 +4,20 @@ One training makes all of these that are absent. If the original is stored and a
 training is repeated for the record, and must end in the original's weights.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.contracts import returned
+from data.disk import says_full
 from data.errors import UserError
 from data.requests import Request
+from methods.recording.files import empty
 from methods.recording.recorder import (
     LOST,
     ROWS,
@@ -93,21 +97,17 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
         _require_its_conditions(ws, stored)
     _require_that_the_method_is_served(ws, request, recorders)
     model = fresh(ws, ws.streams(PRETRAIN))
-    ended = False
-
-    def end() -> None:
-        nonlocal ended
-        if folder is not None:
-            save(model, folder)
-        ended = True
-
+    end = Ending(model, folder)
     streams = ws.streams(PRETRAIN)
     try:
-        with ws.conditions(folder, PRETRAIN, streams, None, making.state) as conditions:
+        with (
+            ws.conditions(folder, PRETRAIN, streams, None, making.state) as conditions,
+            end.before([making.folders[option] for option in recorders]),
+        ):
             _run(ws, request, model, conditions, recorders, making, end)
     except BaseException as error:
         # A complete training is stored even if one of its records failed, unless both can go on.
-        if ended and folder is not None and not making.goes_on_after(error):
+        if end.saved and folder is not None and not making.goes_on_after(error):
             ws.keep(making, PRETRAIN)
         raise
     if folder is not None:
@@ -119,6 +119,35 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
         if not (making.folders[option] / LOST).exists():
             write(making.folders[option] / ORIGINAL, {"weights": weights_of(stored)})
             ws.keep(making, option)
+
+
+class Ending:
+    """The end of a training, to be called after the last step: it saves the model into `folder`, unless
+    that is None. `saved` is true from then on."""
+
+    def __init__(self, model: nn.Module, folder: Path | None) -> None:
+        self.model = model
+        self.folder = folder
+        self.reached = self.saved = False
+
+    def __call__(self) -> None:
+        self.reached = True
+        if self.folder is not None:
+            save(self.model, self.folder)
+        self.saved = True
+
+    @contextmanager
+    def before(self, records: Sequence[Path]) -> Iterator[None]:
+        """If the body fills the disk, empty these unfinished records: the finished model comes first."""
+        try:
+            yield
+        except Exception as error:
+            if says_full(error):
+                for folder in records:
+                    empty(folder)
+                if self.reached and not self.saved:
+                    self()
+            raise
 
 
 def _run(
@@ -144,7 +173,7 @@ def _run(
         for option, recorder in recorders.items():
             recorder.check(trainings[option], option)
             ws.store.say(recorder.summary(trainings[option], option, len(request.rows)))
-        require_space(recorders, trainings)
+        require_space(recorders, trainings, _bytes_of(model) if PRETRAIN in making.folders else 0)
         try:
             goes_on = all(recorder.goes_on for recorder in recorders.values())
             kept = conditions.checkpoint if goes_on else NO_CHECKPOINT
@@ -179,6 +208,10 @@ def _watched(
     recorded = recorder.watch(watch.excluding(steps), training)
     found = returned(recorder, "watch", recorded, Iterator, "an iterator of the steps")  # type: ignore[type-abstract]
     return watch.counting(found)
+
+
+def _bytes_of(model: nn.Module) -> int:
+    return sum(value.nbytes for value in model.state_dict().values())
 
 
 def _then(steps: Iterator[Step], end: Callable[[], None]) -> Iterator[Step]:

@@ -65,7 +65,7 @@ def _trainings(missing: Sequence[Training]) -> str:
 
 
 def _left(found: Sequence[Standing], ledger: Ledger) -> list[str]:
-    """Return a table of the trainings by kind, each counted once, and the time and space that are left."""
+    """Return a table of the trainings by kind, each counted once, and what is left in all."""
     distinct = {each.artefact: each for one in found for each in one.trainings}
     kinds: dict[str, list[Training]] = {}
     for each in distinct.values():
@@ -92,14 +92,14 @@ def _in_all(left: Left, kinds: dict[str, list[Training]]) -> str:
     missing = sum(not each.stored for found in kinds.values() for each in found)
     if not missing:
         return "every training is stored; what is left is to score the models"
-    says = (
-        f"left: about {duration(left.cost.seconds)} of training in one process, and "
-        f"{in_words(left.cost.bytes)}, as trainings of the same kind have taken; predictions and scores "
-        "come on top"
+    unknown = (
+        f"what {left.unknown} of {missing} trainings cost is not known, as the store has none of their "
+        "kinds: python -m runner.doctor times a step of them"
     )
-    if left.unknown:
-        says += (
-            f"; of {left.unknown} of {missing} trainings no cost is known, since the store has none of "
-            "their kind: python -m runner.doctor times a step of them"
-        )
-    return says
+    if left.unknown == missing:
+        return unknown
+    says = (
+        f"left: about {duration(left.cost.seconds)} of training in one process and "
+        f"{in_words(left.cost.bytes)}, as trainings of the same kinds have taken; scores come on top"
+    )
+    return f"{says}\n{unknown}" if left.unknown else says

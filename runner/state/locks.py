@@ -1,4 +1,4 @@
-"""Locks: whether some process makes an artefact now. Looking takes no lock that would keep it waiting."""
+"""Locks: the machines on which artefacts are being made. To look keeps no process waiting."""
 
 import fcntl
 import os

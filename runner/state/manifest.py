@@ -5,12 +5,13 @@ how each one went.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from conf import Until
 from data.disk import replacing
 from runner.provenance import provenance
 from runner.results import Result
@@ -36,7 +37,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The command of a sweep, its environment (see `provenance`), its cells, and the folder it lies in."""
+    """The command of a sweep, its environment (see `provenance`), its cells, and its folder."""
 
     command: str
     environment: Mapping[str, Any]
@@ -52,37 +53,30 @@ class Manifest:
             scratch.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def listed(
-    jobs: Sequence[Sequence[str]],
-    stored: Mapping[tuple[str, ...], Result],
-    plan: Callable[[Iterable[Sequence[str]]], list[Cell]],
-) -> tuple[list[Listed], Mapping[str, Any]]:
-    """Return the cells of a sweep as a manifest lists them, and the environment of its first one.
+def listed(cells: Sequence[Cell], stored: Mapping[tuple[str, ...], Result]) -> list[Listed]:
+    """Return the cells of a sweep as a manifest lists them. Those of `stored` results have no plan."""
+    return [_listed(number, cell, stored.get(cell.overrides)) for number, cell in enumerate(cells)]
 
-    `stored` holds the results of cells that need no plan; `plan` plans the others.
-    """
-    planned = {cell.overrides: cell for cell in plan(job for job in jobs if tuple(job) not in stored)}
-    environments = [
-        provenance(cell.plan.device, cell.plan.threads)
-        for cell in planned.values()
-        if cell.plan is not None
-    ][:1]
-    environments += [result.provenance["row"] for result in stored.values()][:1]
-    found = []
-    for number, job in enumerate(map(tuple, jobs)):
-        if job in stored:
-            found.append(Listed(number, job, stored[job].name, stored[job].key, "end"))
-            continue
-        plan_, refused = planned[job].plan, planned[job].refused
-        if plan_ is None:
-            found.append(Listed(number, job, None, None, "end", refused))
-        else:
-            found.append(Listed(number, job, plan_.name, plan_.key, plan_.until.value))
-    return found, environments[0] if environments else {}
+
+def _listed(number: int, cell: Cell, result: Result | None) -> Listed:
+    if result is not None:
+        return Listed(number, cell.overrides, result.name, result.key, Until.end.value)
+    if cell.plan is None:
+        return Listed(number, cell.overrides, None, None, Until.end.value, cell.refused)
+    return Listed(number, cell.overrides, cell.plan.name, cell.plan.key, cell.plan.until.value)
+
+
+def environment(cells: Sequence[Cell], stored: Mapping[tuple[str, ...], Result]) -> Mapping[str, Any]:
+    """Return the environment of a sweep: that of its first cell here, or of its first stored result."""
+    for cell in cells:
+        if cell.plan is not None:
+            return provenance(cell.plan.device, cell.plan.threads)
+    return next((result.provenance["row"] for result in stored.values()), {})
 
 
 def manifests(root: Path) -> list[Manifest]:
-    """Return the manifests of all sweeps below `paths.root`, the oldest first. Damaged ones are left out."""
+    """Return the manifests of all sweeps below `paths.root`, the oldest first. A damaged one is left
+    out."""
     found = []
     for path in sorted((root / "sweeps").glob(f"*/*/{MANIFEST}")):
         with suppress(OSError, ValueError, KeyError, TypeError):

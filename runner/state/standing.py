@@ -12,6 +12,7 @@ from pathlib import Path
 from conf import Until
 from metrics.metric import Metric
 from runner.launch.notes import BEGUN, outcome
+from runner.plan import Plan
 from runner.results import Result, Results
 from runner.state.cells import Cell
 from runner.state.manifest import Manifest
@@ -69,31 +70,34 @@ def _standing(cell: Cell, notes: Notes) -> Standing:
     if plan is None:
         return Standing(cell, State.failed, cell.refused)
     found = trainings(plan, Store(plan.root / "store"))
-    absent = any(not each.stored for each in found)
-    result = (
-        Results(plan.root / "results").find(plan.name, plan.key) if plan.until is Until.end else None
-    )
-    note = notes.get((plan.name, plan.key))
+    state, why = _state(cell, plan, found, notes.get((plan.name, plan.key)))
+    return Standing(cell, state, why, found)
+
+
+def _state(cell: Cell, plan: Plan, found: Iterable[Training], note: Note | None) -> tuple[State, str]:
+    """Return the state of a cell with a plan, and the reason. The note of a run counts before an earlier
+    result, and a failure only if there is something left to do."""
     if note is not None and note.state is State.running:
-        return Standing(cell, State.running, note.why, found)
+        return State.running, note.why
+    absent = any(not each.stored for each in found)
+    if plan.until is not Until.end:
+        lacks, result = "", None
+    else:
+        result = Results(plan.root / "results").find(plan.name, plan.key)
+        lacks = "no result" if result is None else _lacks(cell, plan, result)
     if result is not None and result.status == "diverged":
-        return Standing(cell, State.diverged, result.error or "", found)
-    if plan.until is not Until.end and not absent:
-        return Standing(cell, State.hit, "", found)
-    if result is not None:
-        lacking = [] if _says_the_same(result, cell) else lacking_scores(plan.metrics, result)
-        if not absent and not lacking:
-            return Standing(cell, State.hit, "", found)
-        why = f"has no score of {', '.join(lacking)}" if lacking else "its row is there"
-        return Standing(cell, State.missing, why, found)
-    if note is not None:
-        return Standing(cell, note.state, note.why, found)
-    return Standing(cell, State.missing, "", found)
+        return State.diverged, result.error or ""
+    if not absent and not lacks:
+        return State.hit, ""
+    return (State.missing, lacks) if note is None else (note.state, note.why)
 
 
-def _says_the_same(result: Result, cell: Cell) -> bool:
-    """Return whether a result was made by the overrides of a cell, in any order."""
-    return sorted(result.overrides) == sorted(cell.overrides)
+def _lacks(cell: Cell, plan: Plan, result: Result) -> str:
+    """Return the scores that a cell's result lacks; nothing if the same overrides have made it."""
+    if sorted(result.overrides) == sorted(cell.overrides):
+        return ""
+    lacking = lacking_scores(plan.metrics, result)
+    return f"no score of {', '.join(lacking)}" if lacking else ""
 
 
 def lacking_scores(metrics: Iterable[Metric], result: Result) -> list[str]:

@@ -36,7 +36,7 @@ class Training:
 
     @property
     def stored(self) -> bool:
-        """Whether the store has the artefact. Its files are not read: the run that needs it does that."""
+        """Whether the store has the artefact. The run that needs it verifies its files."""
         return self.artefact.path.is_dir()
 
 

@@ -1,8 +1,9 @@
-"""List, verify and prune the store.
+"""List, verify and prune the store, and take a model away.
 
 python -m runner.store           # every artefact (the same as `list`)
 python -m runner.store verify    # check every file
 python -m runner.store prune     # delete artefacts that are no longer wanted
+python -m runner.store export name=digits_small_cnn_whole_class model.safetensors
 """
 
 import argparse
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 from runner.arguments import Parser
 from runner.errors import exit_with_message
+from runner.naming import folder_of
 from runner.store.artefact import Artefact
 from runner.store.disks import age_in_days
 from runner.store.prune import Conditions, Prune
@@ -29,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _verify(store)
     if options.command == "prune":
         return _prune(store, options.root / "results", options)
+    if options.command == "export":
+        return _export(options.root, options.model, options.file)
     return _list(store)
 
 
@@ -38,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--root", type=Path, default=Path("outputs"), help="paths.root of the runs")
+    parser.add_argument("--root", type=_root, default=Path("outputs"), help="paths.root of the runs")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("list", help="every artefact: size, age, what it was made from (default)")
     commands.add_parser("verify", help="check every file; exit 1 if one is damaged")
@@ -48,7 +52,14 @@ def _parser() -> argparse.ArgumentParser:
         "--unused", action="store_true", help="no result was made from it, and no run of the last day"
     )
     prune.add_argument("--dry-run", action="store_true", help="name what would go, delete nothing")
+    export = commands.add_parser("export", help="copy a model, with its configuration beside it")
+    export.add_argument("model", metavar="KEY|name=…", help="of a result or a model, or a single result")
+    export.add_argument("file", type=Path, metavar="FILE.safetensors")
     return parser
+
+
+def _root(text: str) -> Path:
+    return folder_of("--root", text)
 
 
 def _days(text: str) -> float:
@@ -120,6 +131,13 @@ def _prune(store: Store, results: Path, options: Any) -> int:
     if prune.links:
         print(f"{prune.links} stay: they are symbolic links")
     return _named("cannot be deleted", prune.refused)
+
+
+def _export(root: Path, asked: str, file: Path) -> int:
+    from runner.store.export import export
+
+    print(f"{file}, {export(root, asked, file)}")
+    return 0
 
 
 def _named(what: str, refused: list[str]) -> int:

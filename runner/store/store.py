@@ -48,6 +48,12 @@ class Store:
         """Return true if the artefact of this identity exists and is whole."""
         return self._is_sound(self.find(stage, identity))
 
+    def stored(self, stage: str, key: str) -> Artefact | None:
+        """Return the artefact of this key, whole or damaged, or None if it is absent."""
+        artefact = Artefact(stage, key, self.root / stage / key)
+        self._marks.add(artefact.path)
+        return artefact if artefact.path.is_dir() else None
+
     def get(self, stage: str, identity: Identity, produce: Callable[[Path], None]) -> Artefact:
         """Return the artefact of this identity. If it is absent, `produce` fills a scratch folder.
 

@@ -4,11 +4,10 @@ Write the stored results of a name, with their curves, as runs of W&B: offline, 
 """
 
 import sys
-from pathlib import Path
 
 from data.errors import UserError
 from runner.errors import exit_with_message
-from runner.naming import run_name
+from runner.naming import folder_of, run_name
 
 PUSH, PREFIX = "push", "tracking"
 
@@ -29,7 +28,7 @@ def main(arguments: list[str]) -> None:
     if not cfg.tracking.enabled:
         raise UserError("tracking=off writes nothing: leave it out")
     options = ["tracking=wandb", *(text for text in arguments if text.startswith(f"{PREFIX}."))]
-    pushed = push(name, Path(cfg.paths.root), options, say)
+    pushed = push(name, folder_of("paths.root", cfg.paths.root), options, say)
     print(f"{pushed} runs of {name} are tracked")
 
 

@@ -14,7 +14,7 @@ from data.errors import UserError
 from data.requests import Request
 from runner import stages
 from runner.compose import composed, jobs
-from runner.naming import run_name
+from runner.naming import folder_of, run_name
 from runner.plan import Plan
 from runner.plan.checks import check_request
 from runner.say import say
@@ -85,7 +85,8 @@ def _search(cell: Cell) -> Search:
     name = run_name(cfg.name, {group: name for group, name in names.items() if group != "profile"})
     overrides = [*cell.options, UNTUNED, *_validation(tune), f"name={name}_tuning"]
     plan = Plan.of(*composed([*overrides, f"seed={tune.seeds[0]}"]))
-    path = Path(tune.folder) / f"{names['dataset']}_{names['model']}" / f"{names['method']}.yaml"
+    tuned = folder_of("tune.folder", tune.folder)
+    path = tuned / f"{names['dataset']}_{names['model']}" / f"{names['method']}.yaml"
     space = space_of(plan.method, tune.space)
     return Search(path, overrides, plan, tune, space, direction_of(plan.metrics, tune.objective))
 

@@ -7,6 +7,7 @@ from textwrap import wrap
 
 from omegaconf import OmegaConf
 
+from data.disk import replacing
 from data.errors import UserError
 from runner.provenance import provenance
 from runner.tune.search import Search, Trial
@@ -25,7 +26,8 @@ def write(search: Search, trials: Sequence[Trial], command: Sequence[str]) -> Pa
     tuned = {name: value for name, value in best.values.items() if value != search.own[name]}
     head = ["# @package _global_", *_told(search, trials, best), *_command(command)]
     search.path.parent.mkdir(parents=True, exist_ok=True)
-    search.path.write_text("\n".join([*head, OmegaConf.to_yaml({"method": tuned})]))
+    with replacing(search.path) as scratch:
+        scratch.write_text("\n".join([*head, OmegaConf.to_yaml({"method": tuned})]))
     return search.path
 
 

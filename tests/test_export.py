@@ -1,0 +1,94 @@
+"""Models taken away: a file of weights, its configuration beside it, and a line that loads it again."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.errors import UserError
+from runner.exported import load
+from runner.plan import Plan
+from runner.store.export import export
+from tests.conftest import QUICK, Stages, result_of, results_in, stages_of
+from tests.test_store import shown
+
+Quick = Callable[..., Plan]
+
+NAME = "name=digits_small_cnn_whole_class"
+FAST = [*QUICK, "evaluation=quick", "metric=[accuracy]"]
+
+
+def same_logits(stages: Stages, model: torch.nn.Module, expected: str) -> bool:
+    """Return whether a module has the stored logits of a role's model on the test set."""
+    made = {"unlearned": stages.unlearn, "original": lambda original: original}[expected](
+        stages.pretrain()
+    )
+    method = stages.plan.method if expected == "unlearned" else None
+    images = next(stages.dataset.test.batches(len(stages.dataset.test))).images
+    logits = stages.predictions(made, method).logits
+    wanted = torch.cat([logits["test_forget"], logits["test_retain"]])
+    with torch.no_grad():
+        found = model(images)
+    order = torch.argsort(wanted[:, 0]), torch.argsort(found[:, 0])
+    return torch.allclose(wanted[order[0]], found[order[1]], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["finetune", "sisa"])
+def test_an_exported_model_is_loaded_by_one_line(
+    quick: Quick, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one with an architecture of its own."""
+    smaller = ["method.shards=2", "method.slices=2"] if method == "sisa" else []
+    command = [*FAST, f"method={method}", *smaller]
+    plan = quick(*command)
+    result_of(plan, *command)
+    file = tmp_path / "away" / "model.safetensors"
+    code, text = shown(capsys, "--root", str(tmp_path), "export", NAME, str(file))
+    assert (code, text) == (0, f"{file}, {file.with_suffix('.json')}\n")
+    assert same_logits(stages_of(plan), load(file), "unlearned")
+    told = json.loads(file.with_suffix(".json").read_text())
+    assert told["command"] == ["python", "-m", "runner", *command]
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="has another checksum"):
+        load(file)
+
+
+def test_keys_choose_among_several_models(quick: Quick, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        command = [*FAST, f"seed={seed}"]
+        result_of(quick(*command), *command)
+    first, second = results_in(tmp_path)
+    file = tmp_path / "model.safetensors"
+    with pytest.raises(UserError, match=rf"has 2 models: (?s:.*){first.key} (?s:.*){second.key} "):
+        export(tmp_path, NAME, file)
+    export(tmp_path, second.key, file)
+    assert json.loads(file.with_suffix(".json").read_text())["sha256"] == second.weights["unlearned"]
+    (original,) = [key for stage, key in first.artefacts if stage == "pretrain"]
+    export(tmp_path, original, file)
+    assert same_logits(stages_of(quick(*FAST, "seed=0")), load(file), "original")
+    with pytest.raises(UserError, match="has a model 0123"):
+        export(tmp_path, "0123", file)
+    with pytest.raises(UserError, match="give it the suffix"):
+        export(tmp_path, second.key, tmp_path / "model.pt")
+
+
+def test_a_table_has_a_csv_with_one_line_per_seed(quick: Quick, tmp_path: Path) -> None:
+    from runner.report import Report
+
+    for seed in (0, 1):
+        result_of(quick(f"seed={seed}"))
+    results = results_in(tmp_path)
+    Report(results, ["test_accuracy"]).write(tmp_path / "tables", "mine")
+    with (tmp_path / "tables" / "mine_seeds.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["line"], line["seed"]) for line in lines] == [
+        (label, seed) for label in ("finetune", "original", "retrain") for seed in ("0", "1")
+    ]
+    own, other = (results[1].scores[role]["test_accuracy"] for role in ("unlearned", "reference"))
+    (line,) = [line for line in lines if (line["role"], line["seed"]) == ("unlearned", "1")]
+    assert float(line["test_accuracy"]) == own and line["key"] == results[1].key
+    assert float(line["gap_test_accuracy"]) == pytest.approx(own - other)
+    assert float(line["gradient_examples"]) == results[1].costs["unlearned"]["gradient_examples"]

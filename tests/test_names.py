@@ -1,0 +1,85 @@
+"""Names and paths are refused before anything is computed or written, by every command."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from data.errors import UserError
+from runner.compose import composed
+from runner.naming import LONGEST
+from runner.plan import Plan
+from tests.conftest import QUICK
+from tests.forked import run_module
+
+WRONG = [
+    ("name=../../x", "must be a plain folder name"),
+    ("name=.hidden", "must be a plain folder name"),
+    ("name=a/b", "must be a plain folder name"),
+    ("name='a\nb'", "must be a plain folder name"),
+    (f"name={'x' * (LONGEST + 1)}", f"has {LONGEST + 1} bytes.*use at most {LONGEST}"),
+    (f"name='{'é' * (LONGEST // 2 + 1)}'", f"use at most {LONGEST}"),
+    ("paths.root=", "paths.root is empty: name a folder"),
+    ("paths.root='  '", "paths.root is empty: name a folder"),
+]
+
+
+def told(command: str, *arguments: str) -> str:
+    """Return the error of a command in this process."""
+    main: Callable[[list[str]], object] = import_module(f"{command}.__main__").main
+    with pytest.raises(UserError) as raised:
+        main(list(arguments))
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(("option", "words"), WRONG)
+def test_a_run_is_refused(option: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Plan.of(*composed([*QUICK, option]))
+
+
+@pytest.mark.parametrize("command", ["runner.report", "runner.figure", "runner.score"])
+def test_the_other_commands_refuse_the_same(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "plain folder name" in told(command, "name=../../x")
+    assert f"use at most {LONGEST}" in told(command, f"name={'x' * (LONGEST + 1)}")
+    assert "paths.root is empty" in told(command, "paths.root=")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_tuner_and_the_store_refuse_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tune = ("tune.validation={classes:[5]}", "tune.trials=1", *QUICK)
+    assert "plain folder name" in told("runner.tune", *tune, "name=../../x")
+    assert "use at most" in told("runner.tune", *tune, f"name={'x' * LONGEST}"), "_tuning is added"
+    assert "paths.root is empty" in told("runner.tune", *tune, "paths.root=")
+    assert "tune.folder is empty" in told("runner.tune", *tune, "tune.folder=")
+    assert "--root is empty" in told("runner.store", "--root", "")
+    assert "plain folder name" in told("runner.store", "export", "name=../../x", "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_with_an_empty_root_makes_no_folder(tmp_path: Path) -> None:
+    """Its folder would be /sweeps."""
+    before = set(Path("/").iterdir())
+    done = run_module("runner", "-m", *QUICK, "paths.root=", "seed=0,1")
+    assert done.returncode == 1 and "paths.root is empty" in done.stderr
+    assert set(Path("/").iterdir()) == before
+
+
+def test_the_longest_name_fits_all_its_files(tmp_path: Path) -> None:
+    name, root = "x" * LONGEST, f"paths.root={tmp_path}"
+    for command, *options in (
+        ("runner", *QUICK),
+        ("runner.report",),
+        ("runner.figure", "figure=[scores]", "figure.scores.x=gradient_examples"),
+    ):
+        done = run_module(command, *options, f"name={name}", root)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tables" / f"{name}.md").is_file()
+    assert (tmp_path / "figures" / f"{name}_scores.png").is_file()

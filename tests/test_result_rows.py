@@ -1,0 +1,136 @@
+"""Rows of results, their matrices and published numbers carry checksums; damage is told, not shown."""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data.errors import UserError
+from runner import published
+from runner.plan import Plan
+from runner.results import DamagedResult, Results, read
+from tests.conftest import QUICK, plan_of, result_of
+
+Quick = Callable[..., Plan]
+
+NAME = "digits_small_cnn_whole_class"
+COMMAND = [*QUICK, "evaluation=quick", "metric=[accuracy,confusion]"]
+
+
+@pytest.fixture(scope="module")
+def row(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The row of a run."""
+    root = tmp_path_factory.mktemp("rows")
+    result = result_of(plan_of(*COMMAND, f"paths.root={root}"), *COMMAND)
+    return root / "results" / NAME / f"{result.key}.json"
+
+
+def flips(content: bytes, count: int) -> list[bytes]:
+    """Return the content with one bit flipped, at so many random places."""
+    drawn = random.Random(0)
+    found = []
+    for _ in range(count):
+        flipped = bytearray(content)
+        flipped[drawn.randrange(len(content))] ^= 1 << drawn.randrange(8)
+        found.append(bytes(flipped))
+    return found
+
+
+def test_no_flipped_bit_changes_a_result_in_silence(row: Path, tmp_path: Path) -> None:
+    """It is damage, or it changes nothing, as between two spaces."""
+    whole = read(row)
+    damaged = 0
+    for flipped in flips(row.read_bytes(), 300):
+        (tmp_path / "row.json").write_bytes(flipped)
+        try:
+            assert read(tmp_path / "row.json") == whole
+        except DamagedResult as error:
+            damaged += 1
+            assert "row.json is damaged" in str(error) and "make it again with" in str(error)
+    assert damaged > 150
+
+
+def test_a_row_from_before_digests_is_read_and_a_flipped_bit_ends_in_no_other_error(
+    row: Path, tmp_path: Path
+) -> None:
+    content = json.loads(row.read_text())
+    assert content.pop("digest")
+    old = tmp_path / "row.json"
+    old.write_text(json.dumps(content, indent=1))
+    assert read(old) == read(row)
+    for flipped in flips(old.read_bytes(), 300):
+        old.write_bytes(flipped)
+        try:
+            read(old)
+        except DamagedResult:
+            continue
+
+
+def copied(row: Path, root: Path) -> Results:
+    """Return results with one sound row, and one that is damaged."""
+    (root / NAME).mkdir(parents=True)
+    (root / NAME / row.name).write_bytes(row.read_bytes())
+    damaged = row.read_bytes().replace(b'"status": "done"', b'"status": "donE"')
+    (root / NAME / f"x{row.name[1:]}").write_bytes(damaged)
+    return Results(root)
+
+
+def test_a_damaged_row_is_named_with_its_command_and_left_out(
+    row: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (found,) = copied(row, tmp_path).named(NAME)
+    assert found.key == row.stem
+    told = capsys.readouterr().err
+    assert f"left out: {tmp_path / NAME / f'x{row.name[1:]}'} is damaged" in told
+    assert "python -m runner data.limit=20" in told and "'metric=[accuracy,confusion]'" in told
+
+
+def test_if_all_rows_are_damaged_there_is_no_table(row: Path, tmp_path: Path) -> None:
+    results = copied(row, tmp_path)
+    (tmp_path / NAME / row.name).write_text("{")
+    with pytest.raises(UserError, match=r"all 2 results that are named .* are damaged"):
+        results.named(NAME)
+
+
+@pytest.mark.parametrize("what", ["row", "matrices"])
+def test_saying_the_command_again_makes_it_again(quick: Quick, tmp_path: Path, what: str) -> None:
+    result = result_of(quick(*COMMAND), *COMMAND)
+    results = Results(tmp_path / "results")
+    matrices = results.matrices(result)
+    folder = tmp_path / "results" / NAME
+    file = folder / f"{result.key}.json" if what == "row" else folder / "matrices" / f"{result.key}.json"
+    file.write_bytes(file.read_bytes().replace(b"0", b"1", 1))
+    if what == "matrices":
+        with pytest.raises(DamagedResult, match=r"python -m runner data\.limit=20"):
+            results.matrices(result)
+    again = result_of(quick(*COMMAND), *COMMAND)
+    assert again.scores == result.scores and results.matrices(again) == matrices
+    assert read(folder / f"{result.key}.json").scores == result.scores
+
+
+def test_a_changed_number_of_a_paper_is_refused_until_its_checksum_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in published.FOLDER.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    file, sums = tmp_path / "paper003_table1.csv", tmp_path / published.SUMS
+    whole, before = file.read_bytes(), published.read(file.stem)
+    file.write_bytes(flips(whole, 1)[0])
+    with pytest.raises(UserError, match=r"sha256sum \*\.csv > SHA256SUMS"):
+        published.read(file.stem)
+    file.write_bytes(whole + b"mine,unlearned,test_accuracy,0.5\n")
+    listed = [
+        f"{hashlib.sha256(each.read_bytes()).hexdigest()}  {each.name}\n"
+        for each in tmp_path.glob("*.csv")
+    ]
+    sums.write_text("".join(listed))
+    assert published.read(file.stem) == {**before, ("mine", "unlearned", "test_accuracy"): 0.5}
+
+
+def test_every_published_file_has_its_checksum() -> None:
+    for file in published.FOLDER.glob("*.csv"):
+        assert published.read(file.stem)
