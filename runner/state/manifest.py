@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conf import Until
 from data.disk import replacing
-from runner.provenance import provenance
 from runner.results import Result
-from runner.state.cells import Cell
+
+if TYPE_CHECKING:  # a cell's plan imports torch, which a report does without
+    from runner.state.cells import Cell
 
 MANIFEST = "manifest.json"
 
@@ -53,12 +54,12 @@ class Manifest:
             scratch.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def listed(cells: Sequence[Cell], stored: Mapping[tuple[str, ...], Result]) -> list[Listed]:
+def listed(cells: Sequence["Cell"], stored: Mapping[tuple[str, ...], Result]) -> list[Listed]:
     """Return the cells of a sweep as a manifest lists them. Those of `stored` results have no plan."""
     return [_listed(number, cell, stored.get(cell.overrides)) for number, cell in enumerate(cells)]
 
 
-def _listed(number: int, cell: Cell, result: Result | None) -> Listed:
+def _listed(number: int, cell: "Cell", result: Result | None) -> Listed:
     if result is not None:
         return Listed(number, cell.overrides, result.name, result.key, Until.end.value)
     if cell.plan is None:
@@ -66,8 +67,10 @@ def _listed(number: int, cell: Cell, result: Result | None) -> Listed:
     return Listed(number, cell.overrides, cell.plan.name, cell.plan.key, cell.plan.until.value)
 
 
-def environment(cells: Sequence[Cell], stored: Mapping[tuple[str, ...], Result]) -> Mapping[str, Any]:
+def environment(cells: Sequence["Cell"], stored: Mapping[tuple[str, ...], Result]) -> Mapping[str, Any]:
     """Return the environment of a sweep: that of its first cell here, or of its first stored result."""
+    from runner.provenance import provenance  # imports torch
+
     for cell in cells:
         if cell.plan is not None:
             return provenance(cell.plan.device, cell.plan.threads)
