@@ -1,19 +1,54 @@
 """python -m runner.report name=digits_small_cnn_whole_class [table.columns=[test_accuracy]]
+python -m runner.report check results/paper004_table1 [name=…] [paths.root=…]
 
-Print the table of the stored results of a name, and write it to <paths.root>/tables.
+Print the table of the stored results of a name, and write it to <paths.root>/tables; then how far the
+sweeps of the name have come, and the command for what is left.
+
+With `check`, hold a published table against the stored results: which numbers agree digit for digit,
+which differ and by how much, which are missing, and the command that makes them. Exit with 1 unless all
+agree.
 """
 
+import sys
+from pathlib import Path
+
+from data.errors import UserError
 from runner.errors import command
 from runner.naming import run_name
 from runner.report import show
 
+# In the place of a first option: hold a published table against the results.
+CHECK = "check"
 
-def main(overrides: list[str]) -> None:
-    """Compose the configuration, print the table of its name, and write the table's files."""
+
+def main(arguments: list[str]) -> None:
+    """Print and write the table of a name, and print its progress; or check a published table."""
+    if arguments[:1] == [CHECK]:
+        _check(arguments[1:])
+        return
     from runner.compose import composed
+    from runner.state.progress import export, progress
 
-    cfg, names = composed(overrides)
-    show(cfg, run_name(cfg.name, names))
+    cfg, names = composed(arguments)
+    name, root = run_name(cfg.name, names), Path(cfg.paths.root)
+    done = progress(root, name)
+    if (root / "results" / name).is_dir() or not done.cells:
+        show(cfg, name)
+    if done.cells:
+        print(f"the commands, the environment and the cells: {export(root, name)}\n\n{done.text()}")
+
+
+def _check(arguments: list[str]) -> None:
+    if not arguments or "=" in arguments[0]:
+        raise UserError("check takes a published table: python -m runner.report check results/<name>")
+    from runner.compose import composed
+    from runner.state.check import check
+
+    cfg, _ = composed(arguments[1:])
+    checked = check(Path(arguments[0]), Path(cfg.paths.root), cfg.name)
+    print(checked.text())
+    if not checked.holds:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -64,9 +64,9 @@ class Ledger:
 
     def _of_kind(self, stage: str, identity: Mapping[str, Any]) -> Cost | None:
         found = self._stored.get((stage, fingerprint(kind(identity))))
-        return found and Cost(
-            median(cost.seconds for cost in found), median(cost.bytes for cost in found)
-        )
+        if found is None:
+            return None
+        return Cost(median(cost.seconds for cost in found), median(cost.bytes for cost in found))
 
     @cached_property
     def _stored(self) -> dict[tuple[str, str], list[Cost]]:

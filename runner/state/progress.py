@@ -3,15 +3,17 @@
 No process needs to live for it, nothing is composed, and torch is not imported.
 """
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tabulate import tabulate
 
 from conf import Until
+from data.disk import replacing
 from runner.launch.task import labels
 from runner.results import Results
 from runner.state.manifest import Listed, Manifest, manifests
@@ -76,6 +78,27 @@ def progress(root: Path, name: str) -> Progress:
                 found[cell.key] = _seen(root, cell, notes.get((name, cell.key)))
     left = {key for key, seen in found.items() if seen.state is not State.hit}
     return Progress(list(found.values()), _commands(sweeps, left))
+
+
+def export(root: Path, name: str) -> Path | None:
+    """Write the manifests of all sweeps of a name as one file beside its table, for a published result.
+
+    It holds the commands, their environments and commits, and the overrides of every cell of the name.
+    Return its path, or None if no sweep of the name is known.
+    """
+    sweeps = [asdict(_only(sweep, name)) for sweep in manifests(root)]
+    known = [{**sweep, "folder": str(sweep["folder"])} for sweep in sweeps if sweep["cells"]]
+    if not known:
+        return None
+    path = root / "tables" / f"{name}_manifest.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as scratch:
+        scratch.write_text(json.dumps({"sweeps": known}, indent=1) + "\n")
+    return path
+
+
+def _only(sweep: Manifest, name: str) -> Manifest:
+    return replace(sweep, cells=[cell for cell in sweep.cells if cell.name == name])
 
 
 def _seen(root: Path, cell: Listed, note: Note | None) -> Seen:
