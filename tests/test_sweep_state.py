@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from conf import Until
 from data.errors import UserError
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from runner.arguments import asks_for_a_plan
 from runner.compose import composed
 from runner.launch.notes import BEGUN, DONE, FAILURE, note
@@ -147,7 +147,7 @@ def test_cells_are_hit_missing_diverged_or_refused(tmp_path: Path) -> None:
     found = standings([done, other, diverging, more, Cell((), None, "no such method")], {})
     assert [each.state.value for each in found] == ["hit", "missing", "diverged", "missing", "failed"]
     assert [each.label for each in found[1].missing] == ["original", "finetune", "retrained model"]
-    assert "finite" in found[2].why and "no score of" in found[3].why and not found[3].missing
+    assert "the loss became" in found[2].why and "no score of" in found[3].why and not found[3].missing
     assert found[4].why == "no such method"
     assert tree(tmp_path) == before, "a look writes nothing"
 

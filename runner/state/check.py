@@ -64,8 +64,8 @@ class Checked:
         total = self.agree + len(self.differing) + len(self.missing)
         parts = [
             f"{self.table} against {self.results}: of {total} numbers {self.agree} agree digit for "
-            f"digit, {len(self.differing)} differ, {len(self.missing)} are missing; times and peak memory are "
-            "not compared"
+            f"digit, {len(self.differing)} differ, {len(self.missing)} are missing; times and peak "
+            "memory are not compared"
         ]
         if self.differing:
             lines = [
