@@ -88,6 +88,17 @@ class Evaluation:
 
 
 @dataclass
+class Reference:
+    """Where a retrained reference starts.
+
+    `weights` is a local file and `sha256` its checksum, as in the model; null retrains from scratch.
+    """
+
+    weights: str | None = MISSING
+    sha256: str | None = MISSING
+
+
+@dataclass
 class Tracking:
     """Options of W&B.
 
@@ -162,6 +173,7 @@ class Run:
     paths: Paths = field(default_factory=Paths)
     budget: Budget = field(default_factory=Budget)
     table: Table = field(default_factory=Table)
+    reference: Reference = field(default_factory=Reference)
     dataset: Any = MISSING
     model: Any = MISSING
     training: Any = MISSING

@@ -30,6 +30,10 @@ class Component:
         """Return, by name, the values that decide the results of this component."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
+    def idle(self) -> Mapping[str, str]:
+        """Return, by name, the reasons of fields that have no effect beside the others' values."""
+        return {}
+
 
 def identity_of(component: Component) -> dict[str, Any]:
     """Return a component's kind, version and identity as JSON-like values."""

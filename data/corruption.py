@@ -9,6 +9,7 @@ corruption, and a method can do better than it.
 Reference: Goel et al., Corrective Machine Unlearning, TMLR 2024.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
@@ -38,6 +39,9 @@ class Corruption(Scenario):
     fraction: Annotated[float, INSIDE_SHARE]
     known: Annotated[float, POSITIVE_SHARE]
     seed: Annotated[int, SEED]
+
+    def idle(self) -> Mapping[str, str]:
+        return {} if self.count is None else {"fraction": f"count={self.count} is set"}
 
     def select(self, dataset: Dataset, streams: Streams) -> Request:
         order = self._order(dataset.train)

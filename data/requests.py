@@ -4,6 +4,7 @@ A scenario is a frozen dataclass. `check` refuses an impossible request before a
 returns the rows of a possible one. Scenarios that corrupt the training set lie in `data.corruption`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -150,6 +151,9 @@ class Random(Scenario):
     count: Annotated[int, COUNT] | None
     fraction: Annotated[float, INSIDE_SHARE]
     seed: Annotated[int, SEED] | None
+
+    def idle(self) -> Mapping[str, str]:
+        return {} if self.count is None else {"fraction": f"count={self.count} is set"}
 
     @property
     def drawn(self) -> bool:

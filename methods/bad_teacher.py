@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from data.bounds import POSITIVE, SHARE
 from data.split import Batch
-from methods.base import Access, Facts, Method, Problem
+from methods.base import Access, Method, Problem
 from methods.families.distillation import Teacher, divergence
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase, alternate
 
@@ -32,11 +31,6 @@ class BadTeacher(Descent, Method):
     version: ClassVar[int] = 2  # 1 began the random teacher at a file of weights, if there was one
     retain_fraction: Annotated[float, SHARE]
     temperature: Annotated[float, POSITIVE]
-
-    def check(self, facts: Facts) -> None:
-        rest = facts.all - facts.forget
-        rows = facts.forget + round(self.retain_fraction * rest)
-        batch_fits("method", self, rows, "the part that is trained on")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         conditions, forget = problem.conditions, problem.forget

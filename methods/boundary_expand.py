@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits, most_classes_stay
+from methods.training.checks import most_classes_stay
 from methods.training.descent import Descent
 from methods.training.loop import fit
 
@@ -30,7 +30,6 @@ class BoundaryExpand(Descent, Method):
     access: ClassVar[Access] = Access.FORGET
 
     def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.forget, "the part to forget")
         most_classes_stay(facts.classes, facts.gone)
 
     def unlearn(self, problem: Problem) -> nn.Module:

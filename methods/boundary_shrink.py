@@ -25,7 +25,7 @@ from data.bounds import POSITIVE_SHARE
 from data.split import Batch, Pixels, Split
 from methods.base import Access, Facts, Method, Problem
 from methods.families.distillation import Teacher
-from methods.training.checks import batch_fits, most_classes_stay
+from methods.training.checks import most_classes_stay
 from methods.training.descent import Descent
 from methods.training.loop import fit
 from models.precision import autocast
@@ -47,7 +47,6 @@ class BoundaryShrink(Descent, Method):
         return identity
 
     def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.forget, "the part to forget")
         most_classes_stay(facts.classes, facts.gone)
 
     def unlearn(self, problem: Problem) -> nn.Module:

@@ -16,7 +16,6 @@ from torch import nn
 
 from data.bounds import COUNT
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import fit
 from methods.weights.layers import last_layers, thaw_only
@@ -29,7 +28,6 @@ class CatastrophicK(Descent, Method):
     layers: Annotated[int, COUNT]
 
     def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.retain, "the retained part")
         last_layers(facts.outline(), self.layers)  # raises UserError if the model has fewer
 
     def unlearn(self, problem: Problem) -> nn.Module:

@@ -17,7 +17,6 @@ from torch import nn
 
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import fit
 from methods.weights.layers import convolutions
@@ -36,7 +35,6 @@ class CT(Descent, Method):
                     f"{name} has kernels of {height}×{width}, and method=ct transposes square ones: "
                     "choose another model with model=, or another method with method="
                 )
-        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         transpose_kernels(problem.model)

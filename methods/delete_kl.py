@@ -16,9 +16,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from data.split import Batch
-from methods.base import Access, Facts, Method, Problem
+from methods.base import Access, Method, Problem
 from methods.families.distillation import Teacher, divergence
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase, alternate
 
@@ -30,9 +29,6 @@ EXCLUDED = -1e10
 class DeleteKL(Descent, Method):
     kind: ClassVar[str] = "methods.delete_kl.DeleteKL"
     access: ClassVar[Access] = Access.FORGET
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         conditions = problem.conditions

@@ -27,7 +27,6 @@ from data.bounds import EPOCHS, POSITIVE, POSITIVE_SHARE, SIZE, STRENGTH
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.selective_finetune import Criterion, classes_of, masks_of, require_relabelling
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent, Step
 from methods.training.loop import Conditions, curves, named, train
 from methods.weights.masks import only
@@ -65,7 +64,6 @@ class DistillationGuided(Descent, Method):
 
     def check(self, facts: Facts) -> None:
         require_relabelling(facts)
-        batch_fits("method", self, facts.retain, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         conditions = problem.conditions

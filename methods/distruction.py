@@ -32,10 +32,9 @@ from torch import Tensor, nn
 
 from data.bounds import COUNT, EPOCHS, ROUNDS, SHARE, STRENGTH
 from data.split import Batch
-from methods.base import Access, Facts, Method, Problem
+from methods.base import Access, Method, Problem
 from methods.recording.bayesian import Bayesian, deviation_of
 from methods.recording.recorder import Recorder
-from methods.training.checks import batch_fits
 from methods.training.cost import pass_streams
 from methods.training.divergence import Diverged
 from methods.weights.gaussian import (
@@ -83,9 +82,6 @@ class DiStruction(Method):
     penalty: Annotated[float, SHARE]
     eta: Annotated[float, STRENGTH]
     pull_rate: Annotated[float, STRENGTH]
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model.eval(), problem.conditions

@@ -14,8 +14,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
+from methods.base import Access, Method, Problem
 from methods.training.descent import Descent
 from methods.training.loop import fit
 
@@ -24,9 +23,6 @@ from methods.training.loop import fit
 class Finetune(Descent, Method):
     kind: ClassVar[str] = "methods.finetune.Finetune"
     access: ClassVar[Access] = Access.RETAIN
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         # θ ← θ − η ∇CE(D_r), from θ_o

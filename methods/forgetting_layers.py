@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from data.bounds import POSITIVE, ROUNDS
 from data.streams import Streams
-from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
+from methods.base import Access, Method, Problem
 from methods.training.descent import Descent
 from methods.training.loop import Conditions, fit
 from methods.weights.heads import head_of
@@ -47,9 +46,6 @@ class ForgettingLayers(Descent, Method):
     rounds: Annotated[int, ROUNDS]
     rates: Rates
     tau: Annotated[float, POSITIVE]
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         _, head = head_of(problem.model, problem.classes)

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from data.bounds import POSITIVE, ROUNDS
-from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
+from methods.base import Access, Method, Problem
 from methods.training.descent import Descent
 from methods.training.loop import train
 
@@ -32,9 +31,6 @@ class JustInTime(Descent, Method):
     access: ClassVar[Access] = Access.FORGET
     noise: Annotated[float, POSITIVE]
     samples: Annotated[int, ROUNDS]
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         conditions = problem.conditions

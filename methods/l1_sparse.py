@@ -17,8 +17,7 @@ from torch import nn
 
 from data.bounds import EPOCHS, STRENGTH
 from data.errors import UserError
-from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
+from methods.base import Access, Method, Problem
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
 
@@ -37,9 +36,6 @@ class L1Sparse(Descent, Method):
                 f"{option}.free_epochs={self.free_epochs}: it must be at most {option}.epochs "
                 f"({self.epochs})"
             )
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.retain, "the retained part")
 
     def coefficient(self, epoch: int) -> float:
         """Return γ_t of an epoch t, counted from 0."""

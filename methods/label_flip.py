@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from data.split import Split
-from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
+from methods.base import Access, Method, Problem
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
 
@@ -33,12 +32,6 @@ class LabelFlip(Descent, Method):
 
     def sees(self) -> Access:
         return Access.FORGET | Access.RETAIN if self.include_retain else Access.FORGET
-
-    def check(self, facts: Facts) -> None:
-        rows, part = facts.forget, "the part to forget"
-        if self.include_retain:
-            rows, part = facts.all, "the training set"
-        batch_fits("method", self, rows, part)
 
     def unlearn(self, problem: Problem) -> nn.Module:
         wrong = flipped(problem.forget, problem.classes, problem.conditions.streams("labels"))

@@ -28,7 +28,6 @@ from data.errors import UserError
 from data.split import Batch
 from methods.base import Access, Facts, Method, Problem, accuracy
 from methods.families.distillation import Teacher
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import BatchLoss, Phase
 
@@ -56,8 +55,6 @@ class LoTUS(Descent, Method):
                 "method.validation_accuracy to the original's accuracy on these (0 to 1), or choose "
                 "scenario=whole_class"
             )
-        rows = facts.forget + round(self.retain_fraction * (facts.all - facts.forget))
-        batch_fits("method", self, rows, "the part that is trained on")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions, rest = problem.model, problem.conditions, problem.rest

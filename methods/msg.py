@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from data.bounds import SHARE, STRENGTH
 from data.split import Split
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
 from methods.weights.gradients import summed_gradients
@@ -45,7 +44,6 @@ class MSG(Descent, Method):
 
     def check(self, facts: Facts) -> None:
         convolutions(facts.outline())
-        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions

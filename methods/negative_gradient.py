@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.bounds import LOSS
-from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
+from methods.base import Access, Method, Problem
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
 
@@ -37,9 +36,6 @@ class NegativeGradient(Descent, Method):
     access: ClassVar[Access] = Access.FORGET
     version: ClassVar[int] = 2  # 1 stopped at the loss of a single batch
     stop_loss: Annotated[float, LOSS] | None
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         # a uniform guess has the loss −ln(1/K) = ln K

@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.bounds import SHARE, STRENGTH
-from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
+from methods.base import Access, Method, Problem
 from methods.training.cost import pass_streams
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
@@ -52,10 +51,6 @@ class NegativeGradientPlus(Descent, Method):
 
     def set_mode(self, model: nn.Module) -> None:
         model.train(not self.evaluation_mode)
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.forget, "the part to forget")
-        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions

@@ -45,7 +45,6 @@ from torch import nn
 from data.bounds import EPOCHS, INSIDE_SHARE, POSITIVE, RATE
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent, Optimizer, Schedule, Step
 from methods.training.loop import Phase, curves
 from methods.weights.certificate import add_noise, certify
@@ -82,7 +81,6 @@ class NoisyFinetune(Descent, Method):
             )
 
     def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.retain, "the retained part")
         if self.epsilon is not None:
             refuse_batch_norm(facts.outline())  # its statistics are no weights, and receive no noise
 

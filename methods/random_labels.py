@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from data.split import Split
-from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
+from methods.base import Access, Method, Problem
 from methods.training.descent import Descent
 from methods.training.loop import fit
 
@@ -27,9 +26,6 @@ from methods.training.loop import fit
 class RandomLabels(Descent, Method):
     kind: ClassVar[str] = "methods.random_labels.RandomLabels"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.all, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         wrong = wrong_labels(

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from data.bounds import SHARE
-from methods.base import Access, Facts, Method, Problem, accuracy
-from methods.training.checks import batch_fits
+from methods.base import Access, Method, Problem, accuracy
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
 
@@ -32,9 +31,6 @@ class Repair(Descent, Method):
     access: ClassVar[Access] = Access.RETAIN
     version: ClassVar[int] = 2  # 1 compared augmented batches in training mode with clean rows
     recovered: Annotated[float, SHARE] | None
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("repair", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         retain, conditions = problem.retain, problem.conditions

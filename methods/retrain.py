@@ -7,7 +7,8 @@ Needs: the retained rows.
 Differs from the reference code: SSD's "retrain" resets only the classifier's head (0.092 % of its
 ResNet-18) and trains by another recipe. Here every tensor starts again, from a separate random stream,
 and the recipe is the original's. An original that began with a file of weights (`model.weights`) is
-retrained from that file, so the data behind the file is not forgotten.
+retrained from that file, so the data behind the file is not forgotten; `reference.weights=null` retrains
+the reference from scratch.
 Reference: Bourtoule et al., Machine Unlearning, S&P 2021 (the naive baseline).
 """
 

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from data.bounds import EPOCHS, POSITIVE, STRENGTH
 from data.split import Batch
-from methods.base import Access, Facts, Method, Problem
+from methods.base import Access, Method, Problem
 from methods.families.distillation import Teacher, divergence
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase, alternate
 
@@ -36,9 +35,6 @@ class ReverseKL(Descent, Method):
     strengthen_epochs: Annotated[int, EPOCHS]
     strength: Annotated[float, STRENGTH]
     temperature: Annotated[float, POSITIVE]
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.forget, "the part to forget")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         conditions = problem.conditions

@@ -21,7 +21,6 @@ from data.bounds import POSITIVE_SHARE
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.random_labels import wrong_labels
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase
 from methods.weights.gradients import summed_gradients
@@ -38,8 +37,6 @@ class SalUn(Descent, Method):
     share: Annotated[float, POSITIVE_SHARE]
 
     def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.forget, "the part to forget")
-        batch_fits("method", self, facts.retain, "the retained part")
         weights = sum(parameter.numel() for parameter in facts.outline().parameters())
         if round(self.share * weights) == 0:
             raise UserError(

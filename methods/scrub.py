@@ -26,9 +26,8 @@ from torch import Tensor, nn
 
 from data.bounds import COUNT, EPOCHS, POSITIVE, SHARE, STRENGTH
 from data.split import Batch
-from methods.base import Access, Facts, Method, Problem, accuracy
+from methods.base import Access, Method, Problem, accuracy
 from methods.families.distillation import Teacher, divergence
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase, cross_entropy
 
@@ -46,10 +45,6 @@ class Scrub(Descent, Method):
     ce_weight: Annotated[float, STRENGTH]
     temperature: Annotated[float, POSITIVE]
     rewind_error: Annotated[float, SHARE] | None
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.retain, "the retained part")
-        batch_fits("method", self, facts.forget, "the part to forget", "forget_batch_size")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         closest, kept = torch.inf, problem.model

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from data.bounds import POSITIVE_SHARE, STRENGTH
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
 from methods.weights.heads import head_of, hidden_of
@@ -54,7 +53,6 @@ class SelectiveFinetune(Descent, Method):
 
     def check(self, facts: Facts) -> None:
         require_relabelling(facts)
-        batch_fits("method", self, facts.retain, "the training set")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         source, _ = classes_of(problem)

@@ -30,8 +30,7 @@ from torch import Tensor, nn
 
 from data.bounds import COUNT, POSITIVE, STRENGTH, Bounds
 from data.split import Batch
-from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
+from methods.base import Access, Method, Problem
 from methods.training.cost import pass_streams
 from methods.training.descent import Descent
 from methods.training.loop import Phase
@@ -56,10 +55,6 @@ class SFRon(Descent, Method):
     forget_clip: Annotated[float, POSITIVE]
     loss_power: Annotated[float, POWER]
     threshold: Annotated[float, STRENGTH]
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.forget, "the part to forget")
-        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions

@@ -28,7 +28,6 @@ from data.bounds import COUNT, EPOCHS, POSITIVE, SIZE, STRENGTH
 from data.errors import UserError
 from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
 from methods.training.descent import Descent
 from methods.training.loop import Phase, alternate
 from models.precision import autocast
@@ -60,7 +59,6 @@ class Unsir(Descent, Method):
                 "method=unsir forgets whole classes, and this request retains rows of every class: "
                 "choose scenario=whole_class or another method"
             )
-        batch_fits("method", self, facts.retain, "the retained part", "repair_batch_size")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions

@@ -42,6 +42,10 @@ class Architecture(Component):
 
     def check(self) -> None:
         """Raise UserError if the file of weights is missing or has another checksum."""
+        if self.weights is None and self.sha256 is not None:
+            raise UserError(
+                "model.sha256 is the checksum of model.weights, which is not set: set both, or neither"
+            )
         if self.weights is not None:
             self._read(Path(self.weights))
 

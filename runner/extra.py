@@ -7,7 +7,7 @@ from data.errors import UserError
 from data.requests import Request
 from metrics.evidence import Needs
 from runner import stages
-from runner.plan import Plan
+from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.provenance import provenance
 from runner.score.evidence import needs_of
@@ -44,7 +44,8 @@ def require_time(ws: Workspace, request: Request, original: Artefact) -> None:
     if evaluation.confirm:
         return
     missing = missing_extras(ws, request)
-    seconds = sum(missing.values()) * stages.cost_of(original)["seconds"]
+    cost = stages.cost_of(original)
+    seconds = sum(missing.values()) * (cost["seconds"] + cost["compile_seconds"])
     if seconds > evaluation.seconds:
         trainings = " and ".join(f"{n} for evaluation.{option}" for option, n in missing.items() if n)
         raise UserError(
@@ -55,19 +56,23 @@ def require_time(ws: Workspace, request: Request, original: Artefact) -> None:
 
 
 def say_if_made_elsewhere(ws: Workspace, say: Callable[[str], None]) -> None:
-    """Tell the user of stored references that were made on another device, or with other threads."""
-    here = provenance(ws.plan.device, ws.plan.threads)
+    """Tell the user of stored models that were made on another device, or with other threads."""
+    plan = ws.plan
+    here = provenance(plan.device, plan.threads)
+    wanted = [*wanted_trainings(plan), *wanted_references(plan)]
+    if plan.reference is not None:
+        wanted.append(("unlearn", identities.unlearn(plan.of_reference(), plan.reference, None)))
     for option in ("device", "threads"):
         others = {
             str(made.read(PROVENANCE)[option])
-            for stage, identity in wanted_references(ws.plan)
+            for stage, identity in wanted
             if ws.store.has(stage, identity)
             and (made := ws.store.find(stage, identity)).read(PROVENANCE)[option] != here[option]
         }
         if others:
             say(
-                f"stored references were made with {option}={' and '.join(sorted(others))}, and this "
-                f"run has {option}={here[option]}: their scores may differ by more than by seed; set "
+                f"stored models were made with {option}={' and '.join(sorted(others))}, and this run "
+                f"has {option}={here[option]}: their scores may differ by more than by seed; set "
                 f"{option}, or another paths.root to make them again"
             )
 

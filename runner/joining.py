@@ -1,4 +1,4 @@
-"""Joining: two results of the same models as one, so that a row never loses scores."""
+"""Joining: two results of one key as one, so that a row never loses scores."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,15 +15,30 @@ def of_the_same_models(earlier: "Result", later: "Result") -> bool:
     )
 
 
+def lost(earlier: "Result", later: "Result") -> set[str]:
+    """Return the scores that the earlier result has and the later one lacks, as "role score"."""
+    return _scored(earlier) - _scored(later)
+
+
 def joined(earlier: "Result", later: "Result") -> "Result":
-    """Return the later result of two of the same models, with what it lacks from the earlier one."""
+    """Return the later result of two of the same models, with what it lacks from the earlier one.
+
+    `overrides` are those of the command that makes all scores. If neither does, they are the later
+    one's, and `also` holds the earlier one's.
+    """
+    referring = earlier if later.reference_from is None else later
     return replace(
         later,
+        overrides=earlier.overrides if _is_fuller(earlier, later) else later.overrides,
+        also=_also(earlier, later),
+        setting=referring.setting,
+        parameters=referring.parameters,
+        reference_from=referring.reference_from,
         artefacts=sorted({(stage, key) for stage, key in (*earlier.artefacts, *later.artefacts)}),
         weights={**earlier.weights, **later.weights},
         provenance={**earlier.provenance, **later.provenance},
         scores=inner_joined(earlier.scores, later.scores),
-        costs=inner_joined(earlier.costs, later.costs),
+        costs={**earlier.costs, **later.costs, **_fuller_costs(earlier, later)},
         references={
             seed: inner_joined(earlier.references.get(seed, {}), later.references.get(seed, {}))
             for seed in {**earlier.references, **later.references}
@@ -32,6 +47,38 @@ def joined(earlier: "Result", later: "Result") -> "Result":
         about={**earlier.about, **later.about},
         undefined={**earlier.undefined, **later.undefined},
     )
+
+
+def _scored(result: "Result") -> set[str]:
+    """Return what a result has scores of, as "role score"; other references count by their seeds."""
+    models = {**result.scores, "cell": result.cell_scores}
+    models |= {f"reference {seed}": each.get("scores", {}) for seed, each in result.references.items()}
+    return {f"{model} {name}" for model, found in models.items() for name in found}
+
+
+def _is_fuller(earlier: "Result", later: "Result") -> bool:
+    return not lost(later, earlier) and bool(lost(earlier, later))
+
+
+def _also(earlier: "Result", later: "Result") -> list[list[str]]:
+    """Return the commands of which the joined result has further scores."""
+    if _is_fuller(earlier, later):
+        return earlier.also
+    if not lost(earlier, later):
+        return later.also
+    return [each for each in (*earlier.also, earlier.overrides) if each != later.overrides]
+
+
+def _fuller_costs(earlier: "Result", later: "Result") -> Mapping[str, Mapping[str, float]]:
+    """Return the costs of the roles that the earlier result has more scores of, by role.
+
+    They hold remarks on the predictions that were scored, and more predictions tell more.
+    """
+    return {
+        role: earlier.costs[role]
+        for role in earlier.costs.keys() & later.costs.keys()
+        if earlier.scores.get(role, {}).keys() > later.scores.get(role, {}).keys()
+    }
 
 
 def inner_joined(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

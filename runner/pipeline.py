@@ -11,8 +11,14 @@ from runner import process, stages
 from runner.extra import check_shadows, has_shadows, require_time, say_if_made_elsewhere
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
+from runner.plan.idle import idle_settings
 from runner.provenance import provenance
-from runner.remarks import remarks, warn_if_untrained
+from runner.remarks import (
+    remarks,
+    warn_if_references_may_know,
+    warn_if_untrained,
+    warn_of_clamped_batches,
+)
 from runner.results import Result, Results
 from runner.roles import INITIAL, ORIGINAL, REFERENCE, REPAIRED, UNLEARNED, Role
 from runner.say import say
@@ -36,6 +42,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     Return None if `until` ends the run earlier. The result holds `overrides`, the command that made it.
     If a loss diverges, write a result that says so, and raise Diverged.
     """
+    for sentence in idle_settings(plan, overrides):
+        say(sentence)
     process.prepare(plan.device, plan.threads)
     results = Results(plan.root / "results")
     results.require_writable()
@@ -50,7 +58,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
             results.write(_result(ws, overrides, {}, status="diverged", error=str(error)), {})
             raise
         costs = _costs(ws, made.request, made.by_role)
-        costs[UNLEARNED] |= remarks(plan, made.predicted(ORIGINAL), made.predicted(UNLEARNED), say)
+        warn_of_clamped_batches(plan, costs, say)
+        costs[UNLEARNED] |= _remarks(made)
         costs_by_name = {role.name: found for role, found in costs.items()}
         outcome = _scores(plan, made, scores)
         result = _result(ws, overrides, made.by_role, status="done", costs=costs_by_name, **outcome)
@@ -70,6 +79,7 @@ def make(ws: Workspace) -> LivePieces | None:
     """
     plan = ws.plan
     request = checked_request(ws)
+    warn_if_references_may_know(plan, say)
     if plan.until is Until.shadow:
         _make_shadows(ws, request)
         return None
@@ -110,6 +120,13 @@ def _make_shadows(ws: Workspace, request: Request) -> None:
     rows = stages.cell_request(ws, request)
     numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
     stages.shadows(ws, rows, numbers)
+
+
+def _remarks(made: LivePieces) -> dict[str, float]:
+    """Return the remarks on the unlearned model, and say them."""
+    original, unlearned = made.predicted(ORIGINAL), made.predicted(UNLEARNED)
+    same = weights_of(made.models[ORIGINAL]) == weights_of(made.models[UNLEARNED])
+    return remarks(made.ws.plan, original, unlearned, same, say)
 
 
 def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any]:
@@ -182,12 +199,13 @@ def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: 
         seed=plan.seed,
         names={part: plan.names[part] for part in NAMED if part in plan.names},
         titles=plan.titles,
-        setting=fingerprint(identities.setting(shared)),
+        setting=fingerprint(identities.compared_on(shared)),
         cells=_cells(shared, models),
-        parameters=shared.parameters,
+        parameters={**shared.parameters, **identities.flat(identities.start_of_reference(shared))},
         overrides=list(overrides),
         artefacts=sorted({(made.stage, made.key) for made in ws.used}),
         drawn=plan.scenario.drawn,
+        reference_from=plan.reference_from,
         weights={role.name: weights_of(model) for role, model in models.items()},
         provenance={
             "row": provenance(plan.device, plan.threads),

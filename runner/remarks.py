@@ -4,13 +4,13 @@ Such a model looks finished: its losses are finite and its weights have moved.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
-from methods.base import Access
 from metrics.predictions import Predictions
 from runner.plan import Plan
+from runner.roles import ORIGINAL, REPAIRED, UNLEARNED, Role
 
 Say = Callable[[str], None]
 
@@ -24,23 +24,48 @@ def warn_if_untrained(original: Predictions, say: Say) -> None:
         )
 
 
-def remarks(plan: Plan, original: Predictions, unlearned: Predictions, say: Say) -> dict[str, float]:
+def warn_if_references_may_know(plan: Plan, say: Say) -> None:
+    """Warn before any training if the reference, or a shadow model, starts where the original does."""
+    if plan.reference_from == "weights" and plan.of_reference() is plan:
+        say(
+            f"the reference is retrained from model.weights={plan.architecture.weights}, too: if these "
+            "weights have seen the rows to forget, it is no reference: set reference.weights=null to "
+            "retrain from scratch, or reference.weights=… and reference.sha256=… to weights that have "
+            "not seen them"
+        )
+    if plan.architecture.weights is not None and plan.evaluation.shadows:
+        say(
+            f"the shadow models start at model.weights={plan.architecture.weights}, too: if these "
+            "weights have seen the rows to forget, no shadow model is without them: set "
+            "evaluation.shadows=0"
+        )
+
+
+def remarks(
+    plan: Plan, original: Predictions, unlearned: Predictions, same: bool, say: Say
+) -> dict[str, float]:
     """Return the remarks on the unlearned model, for the result, and warn the user of each.
 
+    `is_the_original` is 1 if its weights are the original's, bit for bit, which `same` tells.
     `moved_no_prediction` is 1 if the method changed no predicted class that is scored. `at_chance` is 1
-    if the model is no better than chance on the retained rows, and the original was. A method that sees
-    nothing and reads no record is not expected to move anything.
+    if the model is no better than chance on the retained rows, and the original was. The method that
+    repeats the original is not expected to move anything.
     """
     found: dict[str, float] = {}
     method = plan.method
     chosen = plan.names["method"]
-    works = method.sees() is not Access.NOTHING or method.records is not None
+    works = chosen != ORIGINAL.label
+    if works and same:
+        found["is_the_original"] = 1
+        say(f"method={chosen} changed no weight: the model is the original, bit for bit")
     if works and _same_classes(original, unlearned):
         found["moved_no_prediction"] = 1
         row = "row" if plan.evaluation.train else "test row"  # others are not predicted
-        say(
-            f"method={chosen} changed the predicted class of no {row}: the model answers as the original"
-        )
+        if not same:
+            say(
+                f"method={chosen} changed the predicted class of no {row}: the model answers as the "
+                "original"
+            )
     if at_chance(unlearned) and not at_chance(original):
         found["at_chance"] = 1
         cure = "choose other options of the method or of the training"
@@ -51,6 +76,16 @@ def remarks(plan: Plan, original: Predictions, unlearned: Predictions, say: Say)
             f"nothing: {cure}"
         )
     return found
+
+
+def warn_of_clamped_batches(plan: Plan, costs: Mapping[Role, Mapping[str, float]], say: Say) -> None:
+    """Warn if a method's batch was larger than the rows that it was drawn from."""
+    for role, option in ((UNLEARNED, "method"), (REPAIRED, "repair")):
+        if rows := costs.get(role, {}).get("clamped_batch"):
+            say(
+                f"{option}={plan.names[option]} has a batch that is larger than a part of the rows: its "
+                f"batches are of the {rows:.0f} rows of that part"
+            )
 
 
 def at_chance(predictions: Predictions) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.errors import UserError
 from runner import sealed
-from runner.joining import inner_joined, joined, of_the_same_models
+from runner.joining import inner_joined, joined, lost, of_the_same_models
 from runner.roles import REFERENCE, ROLE, ROLES, UNLEARNED, Role
 from runner.say import say
 from runner.sealed import DamagedResult
@@ -45,7 +45,9 @@ class Result:
     `references` holds, by seed, the weights, scores and costs of the other retrained models; a score
     that compares is with the retrained model of this run. `cell_scores` belong to all seeds of the cell.
     `about` says what the scores mean, and `undefined` why a metric has none. `drawn` is true if every
-    seed has a request of its own.
+    seed has a request of its own. `reference_from` is where the reference starts, "weights" or
+    "scratch"; None if none is retrained. `also` holds the overrides of further commands, if `overrides`
+    alone do not make all the scores.
     """
 
     name: str
@@ -68,6 +70,8 @@ class Result:
     about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     undefined: Mapping[str, str] = field(default_factory=dict)
     drawn: bool = False
+    reference_from: str | None = None
+    also: list[list[str]] = field(default_factory=list)
     titles: Mapping[str, str] = field(default_factory=dict)
 
     def line(self, role: Role) -> Line:
@@ -124,7 +128,8 @@ class Results:
         `matrices` (by role and name) go to a separate file, so that results stay quick to read. The
         earlier result stays if it is done and the new one diverged. If both are of the same models, the
         earlier scores that the new one lacks are kept: it may have other metrics, no
-        reference, or no training rows.
+        reference, or no training rows. A result of other models that lacks scores of the earlier one is
+        told, and not written.
         """
         earlier = self.find(result.name, result.key)
         if earlier is not None and earlier.status == "done":
@@ -133,6 +138,13 @@ class Results:
             if of_the_same_models(earlier, result):
                 result = joined(earlier, result)
                 matrices = inner_joined(self._sound_matrices(earlier), matrices)
+            elif missing := lost(earlier, result):
+                say(
+                    f"{self._row(result)} keeps its earlier scores: this run has other weights and "
+                    f"lacks {len(missing)} of them, such as {min(missing)}: run with the metrics and "
+                    "the evaluation of the earlier command, or delete the file"
+                )
+                return
         if any(matrices.values()):
             sealed.write(self._matrices(result), matrices, indent=None)
         sealed.write(self._row(result), asdict(result), indent=1)

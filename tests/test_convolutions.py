@@ -1,7 +1,6 @@
 """Methods on convolutions: MSG draws weights of small gradient anew, CT transposes kernels."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -13,7 +12,7 @@ from data.errors import UserError
 from data.streams import Streams
 from methods.base import Facts, Problem
 from methods.ct import transpose_kernels
-from methods.msg import MSG, redraw
+from methods.msg import redraw
 from methods.training.cost import pass_streams
 from methods.training.loop import fit
 from runner.plan import Plan
@@ -166,10 +165,3 @@ def test_a_kernel_that_is_not_square_is_refused_by_ct_alone(quick: Quick) -> Non
     with pytest.raises(UserError, match=r"0 has kernels of 3×1, and method=ct transposes square ones"):
         ct.method.check(facts_of(ct, model))
     msg.method.check(facts_of(msg, model))
-
-
-def test_a_retained_part_smaller_than_a_batch_is_refused(quick: Quick) -> None:
-    plan = quick("method=msg")
-    assert isinstance(plan.method, MSG)
-    with pytest.raises(UserError, match=r"method\.batch_size=181 is larger than the retained part"):
-        replace(plan.method, batch_size=181).check(facts_of(plan, nn.Conv2d(1, 2, 3)))

@@ -169,5 +169,5 @@ def test_references_of_other_threads_are_named_before_the_training(
     assert capsys.readouterr().err == ""
     result_of(quick(FOUR, "threads=2", "method=random_labels"))
     told = capsys.readouterr().err
-    assert "stored references were made with threads=1, and this run has threads=2" in told
+    assert "stored models were made with threads=1, and this run has threads=2" in told
     assert "set threads, or another paths.root" in told

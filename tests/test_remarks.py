@@ -8,6 +8,8 @@ import torch
 from metrics.predictions import Predictions
 from runner.plan import Plan
 from runner.remarks import at_chance, remarks
+from runner.report import Report
+from tests.conftest import LEARNED, result_of
 
 Quick = Callable[..., Plan]
 
@@ -31,7 +33,7 @@ def test_a_model_within_two_standard_errors_of_a_constant_answer_is_at_chance(pa
 
 def said_of(plan: Plan, original: Predictions, unlearned: Predictions) -> tuple[dict[str, float], str]:
     said: list[str] = []
-    return remarks(plan, original, unlearned, said.append), " | ".join(said)
+    return remarks(plan, original, unlearned, False, said.append), " | ".join(said)
 
 
 def test_a_method_that_works_and_moves_nothing_is_named(quick: Quick) -> None:
@@ -42,8 +44,41 @@ def test_a_method_that_works_and_moves_nothing_is_named(quick: Quick) -> None:
     assert said_of(quick("method=ssd"), GOOD, answers("test", 89)) == ({}, "")
 
 
+@pytest.mark.parametrize(
+    "still",
+    [
+        ["budget.gradient_examples=1"],  # less than a batch
+        ["method.epochs=0"],
+        ["method.lr=0"],
+        ["method=boundary_shrink", "scenario=random", "method.lr=0"],
+        ["method=ssd", "method.alpha=1e6"],  # which selects no weight
+    ],
+    ids=" ".join,
+)
+def test_a_model_that_is_the_original_is_named_in_row_and_table(
+    quick: Quick, still: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = result_of(quick(*still, "evaluation=quick"))
+    own = made.costs["unlearned"]
+    assert (own["is_the_original"], own["moved_no_prediction"]) == (1, 1)
+    assert "the model is the original, bit for bit" in capsys.readouterr().err
+    text = Report([made], ["test_accuracy"]).terminal()
+    assert f"the original bit for bit: {made.variant} (seed 0)" in text
+    assert "moved no prediction" not in text, "one remark"
+
+
+def test_a_model_that_answers_as_the_original_is_named_in_row_and_table(quick: Quick) -> None:
+    made = result_of(quick(*LEARNED, "method.lr=1e-7", "evaluation=quick"))
+    assert "is_the_original" not in made.costs["unlearned"]
+    assert made.costs["unlearned"]["moved_no_prediction"] == 1
+    text = Report([made], ["test_accuracy"]).terminal()
+    assert "moved no prediction: finetune (seed 0)" in text
+
+
 def test_the_original_is_not_expected_to_move_anything(quick: Quick) -> None:
     assert said_of(quick("method=original"), GOOD, GOOD) == ({}, "")
+    made = result_of(quick("method=original", "evaluation=quick"))
+    assert "is_the_original" not in made.costs["unlearned"]
 
 
 @pytest.mark.parametrize(

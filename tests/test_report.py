@@ -12,6 +12,7 @@ import pytest
 
 from data.errors import UserError
 from runner.compose import composed
+from runner.published import Printed
 from runner.report import Report
 from runner.results import Result, Results, tidy
 from runner.roles import ROLES
@@ -65,6 +66,32 @@ def test_the_mean_has_a_student_interval() -> None:
     assert float(cell["half_width"]) == pytest.approx(0.248414, abs=1e-6)
     assert cell["n"] == "3"
     assert "0.200 ± 0.248" in Report(results, COLUMNS).terminal()
+
+
+@pytest.mark.parametrize(("seeds", "few"), [(1, False), (2, True), (3, False)])
+def test_an_interval_of_two_seeds_is_remarked(seeds: int, few: bool) -> None:
+    text = Report([result("finetune", seed, seed / 10) for seed in range(seeds)], COLUMNS).terminal()
+    assert ("rests on a single difference where it is over 2 seeds: run 3 or more" in text) == few
+    assert (f"interval over {seeds} seeds" in text) == (seeds > 1)
+
+
+@pytest.mark.parametrize(("models", "few"), [(2, True), (3, False)])
+def test_the_retrained_models_behind_an_interval_are_counted(models: int, few: bool) -> None:
+    made = result("finetune", 0, 0.1)
+    said = {
+        "says": "The accuracy.",
+        "unit": "0 to 1",
+        "better": "higher",
+        "remembers": 0,
+        "margin": 0.01,
+    }
+    made.about = {"test_accuracy": {**said, "paired": False, "null": None}}
+    made.references = {
+        str(seed): {"scores": {"test_accuracy": seed / 10}, "costs": {}} for seed in range(1, models)
+    }
+    text = Report([made], COLUMNS).terminal()
+    assert f"retrain: mean ± 95 % t-interval over {models} retrained models" in text
+    assert ("over 2 retrained models: set evaluation.references=4" in text) == few
 
 
 def test_gaps_are_paired_by_seed() -> None:
@@ -172,7 +199,8 @@ def test_results_of_several_commits_are_remarked() -> None:
     other = result("finetune", 1, 0.2)
     other.provenance = {"row": PROVENANCE, "original": PROVENANCE | {"commit": "def", "threads": 2}}
     text = Report([result("finetune", 0, 0.2), other], COLUMNS).terminal()
-    assert "more than one commit: abc, def" in text and "more than one threads: 1, 2" in text
+    assert "more than one of the commits: abc (scores); def (original)" in text
+    assert "more than one of the numbers of threads: 1 (scores); 2 (original)" in text
 
 
 def test_settings_are_told_apart_in_every_line() -> None:
@@ -200,7 +228,7 @@ def test_the_names_of_lines_are_no_part_of_what_they_share() -> None:
 def test_a_published_retraining_stands_beside_the_reference() -> None:
     """The line of method=retrain is the reference of all, and has no cell of its own."""
     made = result("retrain", 0, 0.5)
-    published = {("retrain", "unlearned", "test_accuracy"): 0.79}
+    published = {("retrain", "unlearned", "test_accuracy"): Printed(0.79, "digits", "small_cnn")}
     text = Report([made], COLUMNS, published=published).markdown()
     assert "| retrain" in text and "0.500 (0.79)" in text
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from data.bounds import STRENGTH
 from data.split import Batch
-from methods.base import Access, Facts, Method, Problem
-from methods.training.checks import batch_fits
+from methods.base import Access, Method, Problem
 from methods.training.descent import Descent
 from methods.training.loop import Phase, alternate, cross_entropy
 
@@ -30,10 +29,6 @@ class TwoPhases(Descent, Method):
     def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss to descend on a batch of forgotten rows, from (B, K) logits."""
         raise NotImplementedError
-
-    def check(self, facts: Facts) -> None:
-        batch_fits("method", self, facts.forget, "the part to forget")
-        batch_fits("method", self, facts.retain, "the retained part")
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions, loss = problem.model, problem.conditions, self.forget_loss

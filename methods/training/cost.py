@@ -25,14 +25,16 @@ class Cost:
 
     `gradient_examples` counts rows that went through a forward and a backward pass, and
     `forward_examples` rows that went through a forward pass alone; a row counts once per pass.
-    `seconds` is wall-clock time, including the device's. `peak_bytes` is the largest memory held at
-    once, above the memory held at the start.
+    `seconds` is wall-clock time, including the device's, without the `compile_seconds` in which
+    `torch.compile` compiled the model. `peak_bytes` is the largest memory held at once, above the memory
+    held at the start.
     """
 
     gradient_examples: int = 0
     forward_examples: int = 0
     seconds: float = 0.0
     peak_bytes: int = 0
+    compile_seconds: float = 0.0
 
 
 class Progress(Protocol):
@@ -54,7 +56,9 @@ class Meter:
 
     `budget` is the largest number of gradient examples; None means no limit. The batches may end in
     the middle of a pass; `cut` is true from then on. Therefore read two sources together with `zip`, not
-    with `next`. As a context manager, the meter also measures the time and the peak memory of its body.
+    with `next`. A split with fewer rows than a batch makes one batch; `clamped` is then the rows of the
+    smallest such split. As a context manager, the meter also measures the time and the peak memory of
+    its body.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Meter:
         self.progress = progress or Quiet()
         self.cost = Cost()
         self.cut = False  # true once the budget has ended a pass
+        self.clamped: int | None = None
 
     def batches(
         self,
@@ -79,6 +84,8 @@ class Meter:
         `streams` come from `pass_streams`. `times` is the number of gradients taken of each row. The
         first `skip` batches, which were counted before, are left out.
         """
+        if len(split) < size:
+            self.clamped = min(len(split), self.clamped or size)
         order, augment = streams
         return self._counted(islice(split.batches(size, order, augment), skip, None), times)
 
@@ -115,6 +122,7 @@ class Meter:
             self.cost.gradient_examples += cost.gradient_examples
             self.cost.forward_examples += cost.forward_examples
             self.cost.seconds += cost.seconds
+            self.cost.compile_seconds += cost.compile_seconds
 
     def spend(self, rows: int) -> bool:
         """Count the gradient examples of one step, and return true.
@@ -153,6 +161,14 @@ class Meter:
             setattr(self.cost, name, value)
         self._memory.load(self.cost.peak_bytes)
         self._started = self._now()
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Count the time of the body as compilation, and leave its memory out of the cost."""
+        started = self._now()
+        with self.paused():
+            yield
+        self.cost.compile_seconds += self._now() - started
 
     def __enter__(self) -> "Meter":
         self._memory = _Memory(self.device)

@@ -66,7 +66,8 @@ class Descent(Component):
     clip: Annotated[float, POSITIVE] | None
 
     def check_parameters(self, option: str) -> None:
-        """Raise UserError if the warm-up leaves no epoch at the full learning rate.
+        """Raise UserError if the warm-up leaves no epoch at the full learning rate, or if a schedule of
+        steps has none.
 
         `option` is the option group that holds the fields, such as `training` or `method`.
         """
@@ -75,6 +76,23 @@ class Descent(Component):
                 f"{option}.warmup={self.warmup:g} takes all of {option}.epochs={self.epochs} and leaves "
                 f"no epoch at {option}.lr: set {option}.warmup below {self.epochs}"
             )
+        if self.schedule is Schedule.step and not self.milestones:
+            raise UserError(
+                f"{option}.schedule=step has no epoch to step at: set {option}.milestones=[…], or "
+                f"{option}.schedule=constant"
+            )
+
+    def idle(self) -> Mapping[str, str]:
+        found = {}
+        if self.optimizer is not Optimizer.sgd:
+            found["momentum"] = f"optimizer={self.optimizer.name} has none"
+        if self.schedule is not Schedule.step:
+            reason = f"schedule={self.schedule.name} has no steps"
+            found |= {"milestones": reason, "gamma": reason}
+        elif min(self.milestones, default=0) >= self.epochs:
+            reason = f"the training ends after epochs={self.epochs}, before the first milestone"
+            found |= {"schedule": reason, "milestones": reason, "gamma": reason}
+        return found
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
         """Return the learning rate of a step; steps count from 0 over the whole training."""
@@ -103,9 +121,9 @@ class Descent(Component):
 class Recipe(Descent):
     """The training of a model: its descent, and the precision of every pass through the model.
 
-    `compile` passes the model through `torch.compile` for training. The first step then takes half a
-    minute for a small network and longer for a large one, so it pays off in long trainings only.
-    `checkpoint_minutes` is the time between two states that a killed training can go on from.
+    `compile` passes the model through `torch.compile` for training. Compilation takes half a minute for
+    a small network and longer for a large one, so it pays off in long trainings only; costs state it
+    apart. `checkpoint_minutes` is the time between two states that a killed training can go on from.
     """
 
     kind: ClassVar[str] = "methods.training.Recipe"

@@ -90,7 +90,8 @@ class Phase:
         self.factor = factor
         self.name = name
         self.before = before
-        self._forward = torch.compile(model) if conditions.recipe.compile else model
+        self._forward: Callable[[Tensor], Tensor] = model
+        self._warm: set[torch.Size] = set()
         self._passes = pass_streams(conditions.streams.part(name) if name else conditions.streams)
         self.place = Place(self._passes, completed * math.ceil(len(split) / descent.batch_size))
         self._losses = Losses()
@@ -119,6 +120,9 @@ class Phase:
         descent.set_mode(self.model)
         for batch in self._batches():
             self.before(place.number)
+            if conditions.recipe.compile and batch.images.shape not in self._warm:
+                with conditions.meter.compiling():
+                    self._warm_up(batch.images)
             with autocast(conditions.bf16, batch.images.device):
                 logits = self._forward(batch.images)
                 loss = self.loss_function(widened(logits), batch)
@@ -145,6 +149,24 @@ class Phase:
         """Run one pass to its end and log its curves."""
         for _ in curves(self.steps(epoch), named(self.conditions.log, self.name)):
             pass
+
+    def _warm_up(self, images: Tensor) -> None:
+        """Compile the passes over a batch of this shape, ahead of its step and outside its cost.
+
+        The passes leave no trace: neither gradients, nor statistics in buffers, nor random numbers.
+        """
+        if not self._warm:
+            self._forward = torch.compile(self.model)
+        kept = {name: value.clone() for name, value in self.model.named_buffers()}
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+            with autocast(self.conditions.bf16, images.device):
+                logits = self._forward(images)
+            widened(logits).square().mean().backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, value in self.model.named_buffers():
+                value.copy_(kept[name])
+        self._warm.add(images.shape)
 
     def _update(self, lr: float) -> None:
         """Clip the gradients, which the consumer may have changed, and update the weights."""

@@ -30,10 +30,10 @@ def check(plan: "Plan") -> None:
     for option, method in _methods(plan).items():
         _check_method(plan, option, method)
     _check_recorders(plan)
-    _check_weights(plan)
     _check_shadows(plan)
     plan.scenario.check(plan.source)
     plan.architecture.check()
+    _check_weights(plan)
 
 
 def check_request(plan: "Plan", facts: Mapping[str, Any]) -> None:
@@ -118,6 +118,12 @@ def _check_weights(plan: "Plan") -> None:
     unchanged = plan.architecture.weights is not None and plan.recipe.epochs == 0
     if unchanged and plan.reference is not None:
         raise UserError(
-            "training.epochs=0 leaves model.weights as they are, and retraining the reference would "
-            "too: set evaluation=quick, or train with training.epochs=1 or more"
+            "training.epochs=0 leaves model.weights as they are, and would retrain no reference: set "
+            "evaluation=quick, or train with training.epochs=1 or more"
         )
+    made, source = plan.of_reference(), plan.source
+    if made is not plan and made.architecture.weights is not None:
+        try:
+            made.architecture.fresh(source.channels, source.size, source.classes, 0)
+        except UserError as error:  # it speaks of the model
+            raise UserError(str(error).replace("model.", "reference.")) from error

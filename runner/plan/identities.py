@@ -80,6 +80,18 @@ def setting(plan: "Plan") -> Identity:
     return {"pretrain": pretrain(plan), "scenario": identity_of(plan.scenario)}
 
 
+def compared_on(plan: "Plan") -> Identity:
+    """Identify what the lines of a table are compared on: the setting, and the weights at which the
+    reference starts if they are not the original's."""
+    return {**setting(plan), **start_of_reference(plan)}
+
+
+def start_of_reference(plan: "Plan") -> Identity:
+    """Identify the weights at which the reference starts, if they are not the original's."""
+    made = plan.of_reference()
+    return {} if made is plan else {"reference": {"sha256": made.architecture.sha256}}
+
+
 def record(plan: "Plan", recorder: Recorder) -> Identity:
     """Identify the record that a recorder writes during pretraining."""
     return {

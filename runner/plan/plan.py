@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from conf import Budget, Data, Evaluation, Run, Table, Tracking, Until
+from conf import Budget, Data, Evaluation, Reference, Run, Table, Tracking, Until
 from data.bounds import check_bounds
 from data.classes import rare_classes
 from data.errors import UserError
@@ -39,7 +39,8 @@ class Plan:
     types of `conf`. `names` are the names of the chosen options; they label tables and decide nothing.
     `rare` maps a class to the number of its training rows that stay. `seed` is None in the plan that all
     seeds of one table cell share. `request_seed` is the seed that draws the request, None for `seed`.
-    `share` cuts the training set of a shadow, None for all rows.
+    `share` cuts the training set of a shadow, None for all rows. `reference_architecture` is the
+    architecture with the weights at which a retrained reference starts.
     """
 
     names: Mapping[str, str]
@@ -50,6 +51,7 @@ class Plan:
     data: Data
     rare: Mapping[int, int]
     architecture: Architecture
+    reference_architecture: Architecture
     recipe: Recipe
     scenario: Scenario
     recorders: Mapping[str, Recorder]
@@ -79,6 +81,7 @@ class Plan:
         data, evaluation = _node(cfg, "data", Data), _node(cfg, "evaluation", Evaluation)
         source = build(cfg.dataset, Source, "dataset")
         reference, metrics = cfg.evaluation.reference, cfg.evaluation.metrics
+        architecture = build(cfg.model, Architecture, "model")
         plan = Plan(
             names=names,
             titles=titles(cfg),
@@ -87,7 +90,8 @@ class Plan:
             source=source,
             data=data,
             rare=rare_classes("data.rare", data.rare, source),
-            architecture=build(cfg.model, Architecture, "model"),
+            architecture=architecture,
+            reference_architecture=_at(architecture, _node(cfg, "reference", Reference)),
             recipe=build(cfg.training, Recipe, "training"),
             scenario=build(cfg.scenario, Scenario, "scenario", source),
             recorders=build_chosen(cfg.recorder, Recorder, "recorder", source),
@@ -139,6 +143,23 @@ class Plan:
         drawn = self.seed if self.request_seed is None else self.request_seed
         return replace(self, seed=seed, request_seed=drawn if self.scenario.drawn else None)
 
+    def of_reference(self) -> "Plan":
+        """Return the plan by which the reference is made: a retrained one may start at other weights.
+
+        A reference that starts at the original has this plan.
+        """
+        retrained = self.reference is not None and self.reference.starts_fresh
+        if not retrained or self.reference_architecture == self.architecture:
+            return self
+        return replace(self, architecture=self.reference_architecture)
+
+    @property
+    def reference_from(self) -> str | None:
+        """Where a retrained reference starts: "weights" or "scratch"; None if none is retrained."""
+        if self.reference is None or not self.reference.starts_fresh:
+            return None
+        return "scratch" if self.reference_architecture.weights is None else "weights"
+
     @property
     def key(self) -> str:
         """The key of the last artefact that the run makes, which names the run."""
@@ -169,6 +190,12 @@ def _node(cfg: DictConfig, option: str, kind: type[Node]) -> Node:
     assert isinstance(found, kind)
     check_bounds(option, found)
     return found
+
+
+def _at(architecture: Architecture, start: Reference) -> Architecture:
+    """Return the architecture with the weights at which a reference starts."""
+    sha256 = None if start.weights is None else start.sha256
+    return replace(architecture, weights=start.weights, sha256=sha256)
 
 
 def device_of(name: str | None) -> torch.device:

@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from runner.published import comparable
 from runner.report.cells import ABSENT, values
-from runner.report.remarks import are_chosen, glossary, remarks, verdict_remarks
+from runner.report.remarks import (
+    are_chosen,
+    glossary,
+    interval_remarks,
+    published_remarks,
+    remarks,
+    verdict_remarks,
+)
 from runner.report.text import COSTS, Style, Texts, beside, cell, folded, marked, pieces
 from runner.report.words import spaced
 from runner.results import Line
@@ -47,9 +55,10 @@ class Page:
         shown = self._table("", lines, self._columns, self._cell)
         gap = self._table(corner, others, compared, self._gap)
         parts = [*shown.text, *gap.text]
-        if report.published:
+        published = comparable(report.published, report.results)
+        if published:
             estimates = values(report.cells)
-            heads, body = beside(style, report.results, estimates, report.published, report.title)
+            heads, body = beside(style, report.results, estimates, published, report.title)
             parts.append(style.table(heads, body, "Our numbers, and the paper's in brackets."))
         told = self._remarks(others, compared, shown.left_out, gap.left_out)
         below = style.end.join(style.comment + text for text in told)
@@ -66,9 +75,11 @@ class Page:
             absent = set()  # a run may lack default columns, and all if it failed, which is told anyway
         told = remarks(report.results, self._named, report.most, absent)
         told += self._on_order(others) + self._on_width(scores, gaps)
-        told += verdict_remarks(report.comparisons, set(others), compared)
         kept = [column for column in self._columns if column not in scores]
-        return told + glossary(report.results, self._heads(kept))
+        told += interval_remarks(report.estimates, set(report.lines()), set(kept) - report.cell_scores)
+        told += verdict_remarks(report.comparisons, set(others), compared)
+        told += glossary(report.results, self._heads(kept))
+        return told + published_remarks(report.published, comparable(report.published, report.results))
 
     def _on_order(self, others: list[Line]) -> list[str]:
         """Return the remark on the order of the lines, if it says something."""

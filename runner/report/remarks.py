@@ -1,21 +1,42 @@
 """Remarks below a table: what its numbers rest on, and what they lack."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
 import conf
 from data.meanings import meaning
+from runner.published import Published, notes
+from runner.report.cells import Estimates
 from runner.report.compare import Comparisons
 from runner.report.text import OFFICIAL
-from runner.report.verdicts import false_flags
+from runner.report.verdicts import FEWEST, false_flags
 from runner.results import Line, Result
-from runner.roles import UNLEARNED
+from runner.roles import REFERENCE, ROLE, UNLEARNED
 
 # Conditions that all runs of a table should share: keys of a result's provenance.
-CONDITIONS = ("commit", "device", "threads", "torch")
+CONDITIONS = {
+    "commit": "commits",
+    "device": "devices",
+    "threads": "numbers of threads",
+    "torch": "versions of torch",
+}
 
+# With fewer values than this, an interval rests on a single difference.
+FEW = 3
+
+# Values of a result's costs that are remarks on the unlearned model, and the words for each.
+FLAGS = {
+    "is_the_original": "the original bit for bit",
+    "moved_no_prediction": "moved no prediction",
+    "at_chance": "at chance on the retained rows",
+    "clamped_batch": "a batch held a whole part of the rows, which is smaller than the method's batch",
+}
+
+# The most lines that a remark names one by one.
+NAMED = 4
 
 # The words for the directions of scores.
 DIRECTIONS = {
@@ -41,9 +62,49 @@ def remarks(
             found.append(f"{label}, seed {result.seed}: {result.status}: {result.error}")
     undefined = {name: reason for result in results for name, reason in result.undefined.items()}
     found += [f"{name} has no score: {reason}" for name, reason in undefined.items()]
+    found += _of_models(results, labels)
+    found += _of_references(results)
     found += _of_conditions(results)
     if absent:
         found.append(f"no run has these columns: {', '.join(sorted(absent))}")
+    return found
+
+
+def interval_remarks(
+    estimates: Estimates, lines: Collection[Line], columns: Collection[str]
+) -> list[str]:
+    """Return the remarks on the number of values behind the intervals in these lines and columns."""
+    counts: dict[bool, set[int]] = {False: set(), True: set()}
+    for (line, name), each in estimates.items():
+        if line in lines and name in columns and each.half_width == each.half_width:
+            counts[line.cell == REFERENCE.name].add(int(each.n))
+    found = []
+    if models := counts[True]:
+        numbers = " to ".join(map(str, sorted({min(models), max(models)})))
+        found.append(
+            f"retrain: mean ± 95 % t-interval over {numbers} retrained models; scores that compare with "
+            "a retrained model compare them with each other"
+        )
+    few = [
+        f"{FEW - 1} {what}: {cure}"
+        for retrained, what, cure in (
+            (False, "seeds", f"run {FEW} or more"),
+            (True, "retrained models", f"set evaluation.references={FEWEST}, or run more seeds"),
+        )
+        if FEW - 1 in counts[retrained]
+    ]
+    return found + [f"an interval rests on a single difference where it is over {each}" for each in few]
+
+
+def published_remarks(published: Published, shown: Published) -> list[str]:
+    """Return the remarks on a paper's numbers: in what their lines differ, and which are not shown."""
+    found = notes(shown)
+    if len(shown) < len(published):
+        others = {f"{each.dataset}, {each.model}" for key, each in published.items() if key not in shown}
+        found.append(
+            f"published numbers of {' and '.join(sorted(others))} stand beside no row: no run has that "
+            "data set and model"
+        )
     return found
 
 
@@ -58,11 +119,7 @@ def verdict_remarks(
     ]
     if not shown:
         return []
-    counts = sorted({int(each.retrained.n) for each in shown})
-    models = " to ".join(map(str, sorted({counts[0], counts[-1]})))
     return [
-        f"retrain: mean ± 95 % t-interval over {models} retrained models; scores that compare with a "
-        "retrained model compare them with each other",
         "verdicts: matches (within the margin, two one-sided tests at 5 %); under or over (forgets), "
         "damaged, above, differs (95 % interval without 0); ? (unclear: n seeds and as many retrained "
         "models would decide)",
@@ -83,23 +140,63 @@ def glossary(results: Iterable[Result], columns: Mapping[str, str]) -> list[str]
     return found
 
 
-def _of_conditions(results: list[Result]) -> list[str]:
-    """Return a remark for every condition in which the runs differ."""
-    found = []
-    made = [made for result in results for made in result.provenance.values()]
-    made += [
-        each["provenance"]
-        for result in results
-        for each in result.references.values()
-        if "provenance" in each
+def _of_models(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
+    """Return a remark for each flag of an unlearned model, with the lines and seeds that have it."""
+    flagged: dict[str, dict[str, list[str]]] = {}
+    for result in results:
+        costs = result.costs.get(UNLEARNED.name, {})
+        for flag in FLAGS:
+            # a model that is the original moves no prediction
+            repeated = flag == "moved_no_prediction" and "is_the_original" in costs
+            if costs.get(flag) and not repeated:
+                label = labels[result.line(UNLEARNED)]
+                flagged.setdefault(flag, {}).setdefault(label, []).append(str(result.seed))
+    return [
+        f"{words}: " + "; ".join(f"{label} (seed {', '.join(seeds)})" for label, seeds in lines.items())
+        for flag, words in FLAGS.items()
+        if (lines := flagged.get(flag))
     ]
-    for condition in CONDITIONS:
-        values = sorted({str(conditions[condition])[:20] for conditions in made})
-        if len(values) > 1:
-            found.append(f"made with more than one {condition}: {', '.join(values)}")
-    if any(conditions["dirty"] for conditions in made):
+
+
+def _of_references(results: list[Result]) -> list[str]:
+    if any(result.reference_from == "weights" for result in results):
+        return [
+            "retrain starts from a file of weights: it is a reference only if these have not seen the "
+            "rows to forget"
+        ]
+    return []
+
+
+def _of_conditions(results: list[Result]) -> list[str]:
+    """Return a remark for every condition in which models or scores differ, with those of each."""
+    made = [each for result in results for each in _made(result)]
+    found = []
+    for condition, words in CONDITIONS.items():
+        by_value: dict[str, dict[str, None]] = {}
+        for name, conditions in made:
+            by_value.setdefault(str(conditions[condition])[:20], {})[name] = None
+        if len(by_value) > 1:
+            each = [f"{value} ({_some(list(by_value[value]))})" for value in sorted(by_value)]
+            found.append(f"made with more than one of the {words}: {'; '.join(each)}")
+    if any(conditions["dirty"] for _, conditions in made):
         found.append("made with uncommitted changes")
     return found
+
+
+def _made(result: Result) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the conditions in which the scores, the models and the other references were made."""
+    for name, conditions in result.provenance.items():
+        yield ROLE[name].label.format(name=result.variant) if name in ROLE else "scores", conditions
+    for each in result.references.values():
+        if "provenance" in each:
+            yield REFERENCE.label, each["provenance"]
+
+
+def _some(names: list[str]) -> str:
+    """Return the names, the first ones alone if they are many."""
+    if len(names) <= NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[: NAMED - 1])} and {len(names) - NAMED + 1} others"
 
 
 def are_chosen(columns: Sequence[str]) -> bool:

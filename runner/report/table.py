@@ -168,9 +168,13 @@ class Report:
     @cached_property
     def most(self) -> int:
         """The largest number of seeds of any cell."""
-        whole = {name for result in self.results for name in result.cell_scores}
-        by_seed = self.cells[~self.cells.index.isin(whole, level="metric")]
+        by_seed = self.cells[~self.cells.index.isin(self.cell_scores, level="metric")]
         return int(by_seed["n"].max()) if len(by_seed) else 0
+
+    @property
+    def cell_scores(self) -> set[str]:
+        """The scores that belong to all seeds of a cell."""
+        return {name for result in self.results for name in result.cell_scores}
 
     @cached_property
     def counts(self) -> set[str]:

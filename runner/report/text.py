@@ -19,7 +19,8 @@ OFFICIAL, OFFICIAL_MARK = "_official", " †"
 
 # Metrics that have no gap to the reference, and no interval if all seeds agree.
 COSTS = {
-    "gradient_examples", "forward_examples", "seconds", "peak_bytes", "record_bytes", "record_seconds"
+    "gradient_examples", "forward_examples", "seconds", "peak_bytes", "record_bytes", "record_seconds",
+    "compile_seconds",
 }  # fmt: skip
 
 
@@ -107,11 +108,15 @@ def beside(
 ) -> tuple[list[str], list[list[str]]]:
     """Return the heads and the body of a table of our numbers, with the paper's in brackets.
 
-    Its lines are those of the paper's table, followed by our other variants. `title` names a score.
+    Its lines are those of the paper's table, followed by our other variants. A number stands only beside
+    results of its data set and model. `title` names a score.
     """
     ours: dict[str, dict[str, Line]] = {}
     names: dict[str, str] = {}
+    of = {key[0]: printed for key, printed in published.items()}
     for result in results:
+        if result.variant in of and not of[result.variant].is_of(result):
+            continue
         ours.setdefault(result.variant, {}).update(_lines_by_role(result))
         names[result.variant] = choice(result, "method")
     columns = list(dict.fromkeys((role, metric) for _, role, metric in published))
@@ -122,7 +127,7 @@ def beside(
             line = ours.get(each, {}).get(role)
             text = cell(ABSENT if line is None else estimates.get((line, metric), ABSENT))
             theirs = published.get((each, role, metric))
-            texts.append(text if theirs is None else f"{text} ({theirs:g})")
+            texts.append(text if theirs is None else f"{text} ({theirs.value:g})")
         body.append(texts)
     heads = [style.heading(f"{role}_{metric}", f"{role}: {title(metric)}") for role, metric in columns]
     return ["ours (paper's)", *heads], body

@@ -32,8 +32,8 @@ def main(arguments: list[str]) -> None:
     incomplete = [result for result in done if not again.score(result)]
     if TRAIN in arguments:
         for result in incomplete:
-            command = [*result.overrides, *overrides, f"name={name}"]
-            run(Plan.of(*composed(command)), result.overrides)
+            command = list(dict.fromkeys([*result.overrides, *overrides, f"name={name}"]))
+            run(Plan.of(*composed(command)), command)
     else:
         again.report()
     show(cfg, name)

@@ -33,7 +33,7 @@ from methods.training.loop import Conditions, curves, train
 from runner.plan import identities
 from runner.provenance import provenance
 from runner.stages.models import fresh, save, weights, weights_of
-from runner.stages.workspace import COST, PROVENANCE, TOGETHER, Workspace, write
+from runner.stages.workspace import COST, PROVENANCE, TOGETHER, Workspace, content_bytes, write
 from runner.store import Artefact, Making
 
 PRETRAIN = "pretrain"
@@ -63,7 +63,7 @@ def record_cost(ws: Workspace, request: Request, name: str) -> dict[str, float]:
     """Return `record_bytes`, the size of a record on disk, and `record_seconds`, the time that it adds
     to the training."""
     made = _trained(ws, request)[f"recorder.{name}"]
-    return {"record_bytes": made.size(), "record_seconds": made.read(COST)["seconds"]}
+    return {"record_bytes": content_bytes(made), "record_seconds": made.read(COST)["seconds"]}
 
 
 def _trained(ws: Workspace, request: Request) -> dict[str, Artefact]:
@@ -238,12 +238,16 @@ def _require_its_conditions(ws: Workspace, stored: Artefact) -> None:
             "alone, which is recorded, ends in other last digits: set another paths.root"
         )
     here = provenance(ws.plan.device, ws.plan.threads)
-    for option in ("threads", "device"):
-        if made[option] != here[option]:
-            raise UserError(
-                f"the stored original was made with {option}={made[option]}, and its training is "
-                f"recorded with the same: set {option}, here {here[option]}, or another paths.root"
-            )
+    if made["threads"] != here["threads"]:
+        raise UserError(
+            f"the stored original was made with threads={made['threads']}, and its training is recorded "
+            f"with the same: set threads={made['threads']}, or another paths.root"
+        )
+    if made["device"] != here["device"]:
+        raise UserError(
+            f"the stored original was made on {made['device']}, this run is on {here['device']}, and a "
+            "training is recorded where it was made: run there, or set another paths.root"
+        )
 
 
 def _require_its_weights(model: nn.Module, stored: Artefact) -> None:
@@ -251,8 +255,9 @@ def _require_its_weights(model: nn.Module, stored: Artefact) -> None:
     wanted: dict[str, Tensor] = weights(stored.path)
     found = model.state_dict()
     if any(not torch.equal(found[name].cpu(), wanted[name]) for name in wanted):
-        threads = stored.read(PROVENANCE)["threads"]
+        made = stored.read(PROVENANCE)
         raise UserError(
-            "the recorded training did not end in the weights of the stored original, which was "
-            f"made with threads={threads}: use the same, on the same device"
+            "the recorded training did not end in the weights of the stored original, which was made by "
+            f"torch {made['torch']} on {made['machine']}, threads={made['threads']}: record it there, "
+            "or set another paths.root"
         )

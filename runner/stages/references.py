@@ -28,7 +28,10 @@ def wanted_references(plan: Plan) -> list[Wanted]:
     if plan.reference is None:
         return []
     members = _other_members(plan).values()
-    return [("unlearn", identities.unlearn(member, plan.reference, None)) for member in members]
+    return [
+        ("unlearn", identities.unlearn(member.of_reference(), plan.reference, None))
+        for member in members
+    ]
 
 
 def members(plan: Plan) -> Mapping[int, Plan]:

@@ -24,7 +24,7 @@ from runner.stages.models import fresh, load, randomly_initialised, save, weight
 from runner.stages.predict import predictions_now
 from runner.stages.pretrain import ORIGINAL, pretrain, record
 from runner.stages.request import retained
-from runner.stages.workspace import COST, Workspace
+from runner.stages.workspace import COST, Workspace, content_bytes
 from runner.store import Artefact
 from runner.store.making import STATE
 
@@ -45,6 +45,7 @@ def reference(ws: Workspace, request: Request, method: Method) -> Artefact:
 
     A method that starts with a fresh model needs no original, and none is trained for it.
     """
+    ws = ws.of_reference()
     original = None if method.starts_fresh else pretrain(ws, request)
     identity = identities.unlearn(ws.plan, method, None)
     return _unlearned(ws, request, original, Work(REFERENCE, method, None), identity)
@@ -80,7 +81,7 @@ def initial_training(ws: Workspace, request: Request, method: Method) -> Artefac
             with conditions.meter:
                 made = method.initial_training(given)
                 model = returned(method, "initial_training", made, nn.Module, MODEL_MADE)
-            stored = sum(each.size() for each in ws.used[others:] if each.stage == "slice")
+            stored = sum(content_bytes(each) for each in ws.used[others:] if each.stage == "slice")
             conditions.log({"record_bytes": stored})
             save(model, folder)
 
@@ -149,6 +150,8 @@ def _apply(
             model = returned(work.method, "unlearn", made, nn.Module, MODEL_MADE)
         if conditions.meter.cut:
             conditions.log({"cut_by_budget": 1})
+        if conditions.meter.clamped is not None:
+            conditions.log({"clamped_batch": conditions.meter.clamped})
         save(model, folder)
 
 

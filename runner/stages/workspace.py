@@ -66,6 +66,11 @@ class Workspace:
         tracked, and its artefacts count as used by this run."""
         return Workspace(plan, self.store, Tracker(), self.used, owner=self)
 
+    def of_reference(self) -> "Workspace":
+        """Return the workspace that makes the reference, which may start at other weights."""
+        plan = self.plan.of_reference()
+        return self if plan is self.plan else replace(self, plan=plan, owner=self)
+
     def _corrupted(self) -> Dataset:
         scenario = self.plan.scenario
         corrupted = scenario.corrupt(self.clean)
@@ -217,6 +222,12 @@ def write(path: Path, value: Any) -> None:
 def cost_of(artefact: Artefact) -> dict[str, float]:
     """Return the cost of making an artefact, by the field names of `Cost`."""
     return asdict(Cost(**artefact.read(COST)))
+
+
+def content_bytes(artefact: Artefact) -> int:
+    """Return the bytes of an artefact that its inputs decide: without the files that hold its times and
+    the machine, whose numbers have more digits in one run than in another."""
+    return artefact.size(without=(COST, PROVENANCE))
 
 
 def curves_of(artefact: Artefact) -> list[dict[str, float]]:

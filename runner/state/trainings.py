@@ -87,7 +87,7 @@ def _own(plan: Plan) -> Iterator[tuple[str, Wanted]]:
     if repaired is not None:
         yield REPAIRED.label.format(name=method), (REPAIRED.stage, {**repaired, **scoring})
     if plan.reference is not None:
-        yield RETRAINED, ("unlearn", identities.unlearn(plan, plan.reference, None))
+        yield RETRAINED, ("unlearn", identities.unlearn(plan.of_reference(), plan.reference, None))
 
 
 def _label(plan: Plan, option: str, wanted: Wanted) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,10 @@ class Artefact:
         """All inputs that the artefact was made from."""
         return self.read(IDENTITY)
 
-    def size(self) -> int:
-        """Return the bytes of all files together."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+    def size(self, without: Collection[str] = ()) -> int:
+        """Return the bytes of all files together, but those of the names `without`."""
+        files = (file for file in self.path.rglob("*") if file.is_file() and file.name not in without)
+        return sum(file.stat().st_size for file in files)
 
     def checksum(self, name: str) -> str:
         """Return the sha256 that a file of the folder had when it was made."""

@@ -1,0 +1,70 @@
+"""Idle settings: options that were given, and that the values of others leave without effect."""
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
+
+from conf import Until
+from data.component import Component
+from metrics.evidence import Needs
+
+if TYPE_CHECKING:
+    from runner.plan.plan import Plan
+
+
+def idle_settings(plan: "Plan", overrides: Sequence[str]) -> list[str]:
+    """Return a sentence for each override of the command that has no effect on the run.
+
+    Values that a file of the configuration sets are not told: they wait for other choices.
+    """
+    idle = {**_of_components(plan), **_of_evaluation(plan)}
+    given = {text.partition("=")[0].lstrip("+"): text.lstrip("+") for text in overrides}
+    return [f"{text} has no effect: {idle[name]}" for name, text in given.items() if name in idle]
+
+
+def _of_components(plan: "Plan") -> dict[str, str]:
+    """Return the reasons by option, for the fields of components."""
+    parts: dict[str, Component | None] = {
+        "training": plan.recipe,
+        "scenario": plan.scenario,
+        "method": plan.method,
+        "repair": plan.repair,
+        **{f"recorder.{name}": recorder for name, recorder in plan.recorders.items()},
+    }
+    found = {
+        f"{option}.{name}": reason
+        for option, part in parts.items()
+        if part is not None
+        for name, reason in part.idle().items()
+    }
+    for name in plan.recipe.idle():  # the method and its repair may take the value over
+        if any(_uses(part, name, getattr(plan.recipe, name)) for part in (plan.method, plan.repair)):
+            del found[f"training.{name}"]
+    return found
+
+
+def _uses(part: Component | None, name: str, value: object) -> bool:
+    """Return whether a component has a field of this name and value that has an effect."""
+    return part is not None and getattr(part, name, None) == value and name not in part.idle()
+
+
+def _of_evaluation(plan: "Plan") -> dict[str, str]:
+    """Return the reasons by option, for the options of references, shadow models and curves."""
+    needs = reduce(or_, (metric.needs for metric in plan.metrics), Needs.NOTHING)
+    found: dict[str, str] = {}
+    if plan.reference is None:
+        found["evaluation.references"] = "evaluation.reference is null"
+    if plan.reference_from is None:
+        found |= dict.fromkeys(("reference.weights", "reference.sha256"), "no reference is retrained")
+    if plan.until is not Until.shadow:
+        found["shadow"] = "until=shadow is not set"
+        if not needs & Needs.SHADOWS:
+            reason = "no metric of this run needs shadow models"
+            found |= dict.fromkeys(("evaluation.shadows", "evaluation.shadows_with_records"), reason)
+    if not needs & (Needs.RELEARN | Needs.RECOVER):
+        reason = "no metric of this run needs curves"
+        found |= dict.fromkeys(("evaluation.curve_batches", "evaluation.curve_look"), reason)
+    if plan.evaluation.confirm:
+        found["evaluation.seconds"] = "evaluation.confirm=true allows any number"
+    return found
