@@ -43,6 +43,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
 ReturnToService=2
 KillWait=3
+MinJobAge=3600
 NodeName=localhost NodeAddr=127.0.0.1 NodeHostname=localhost CPUs={jobs} State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """

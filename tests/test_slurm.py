@@ -140,7 +140,7 @@ def test_sweeps_on_slurm(slurm: Slurm, tmp_path: Path, subtests: pytest.Subtests
         check_refusals(sweep("refused", *ALONE, "seed=0,1"), tmp_path)
     with subtests.test("a kill, a requeue and a time limit"):
         check_disturbed(slurm, disturbed)
-    assert slurm.queue() == []
+    until(lambda: slurm.queue() == [])
 
 
 def disturb(slurm: Slurm, sweep: Sweep) -> None:
@@ -200,8 +200,9 @@ def check_several(slurm: Slurm, sweep: Sweep) -> None:
     assert done.returncode == 1 and "1 of 4 cells of the sweep failed:" in done.stderr
     assert "method.lr=1000000.0: " in done.stderr and "the loss became" in done.stderr
     assert sweep.job(0) == sweep.job(1) == sweep.job(2) != sweep.job(3)
-    assert "ExitCode=1:0" in slurm.run("scontrol", "show", "job", sweep.job(0))
-    assert "ExitCode=0:0" in slurm.run("scontrol", "show", "job", sweep.job(3))
+    jobs = [("scontrol", "show", "job", sweep.job(number)) for number in (0, 3)]
+    until(lambda: "JobState=FAILED" in slurm.run(*jobs[0]))  # it ends a moment after its last note
+    assert "ExitCode=1:0" in slurm.run(*jobs[0]) and "ExitCode=0:0" in slurm.run(*jobs[1])
     assert digits_of(sweep.root) == digits_of(sweep.local().root)
 
 

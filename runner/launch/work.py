@@ -10,7 +10,8 @@ from omegaconf import DictConfig, open_dict
 
 import conf  # noqa: F401  registers the schema
 from runner.launch.notes import noted
-from runner.launch.task import Task
+from runner.launch.task import Shared, Task
+from runner.signals import ENDING
 
 
 class Work:
@@ -32,27 +33,35 @@ class Work:
         loader = self.hydra_context.config_loader
         config = loader.load_sweep_config(self.config, list(task.overrides))
         with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = task.number
+            config.hydra.job.num = task.number
+            config.hydra.job.id = str(task.number)
             config.hydra.sweep.subdir = str(task.number)
         return config
 
     def __call__(self, task: Task) -> None:
-        """Do a task. Its folder notes how it ends."""
+        """Do a task. Its folder notes how it ends. A signal lets a training keep its state first."""
         config = self.composed(task)
-        if task.shared is None:
-            from runner.sweep import execute
+        with ENDING.handling():
+            if task.shared is None:
+                self._run(config)
+            else:
+                self._make(config, task, task.shared)
 
-            run_job(
-                hydra_context=self.hydra_context,
-                task_function=execute,
-                config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-            )
-            return
+    def _run(self, config: DictConfig) -> None:
+        from runner.sweep import execute
+
+        run_job(
+            hydra_context=self.hydra_context,
+            task_function=execute,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+
+    def _make(self, config: DictConfig, task: Task, shared: Shared) -> None:
         from runner.launch.shared import make
 
         task.folder.mkdir(parents=True, exist_ok=True)
         with noted(task.folder):
             HydraConfig.instance().set_config(config)
-            make(config, task.shared)
+            make(config, shared)
