@@ -88,6 +88,20 @@ class Evaluation:
 
 
 @dataclass
+class Pretrained:
+    """A public checkpoint: a model of another data set, at which the original and its retraining begin.
+
+    `dataset` and `training` are components: its data, null for no checkpoint, and its recipe. `limit` is
+    the number of rows per class, null for all, and `seed` that of its training.
+    """
+
+    dataset: Any = None
+    training: Any = MISSING
+    limit: Annotated[int, COUNT] | None = MISSING
+    seed: Annotated[int, SEED] = MISSING
+
+
+@dataclass
 class Reference:
     """Where a retrained reference starts.
 
@@ -177,6 +191,7 @@ class Run:
     dataset: Any = MISSING
     model: Any = MISSING
     training: Any = MISSING
+    pretrained: Pretrained = field(default_factory=Pretrained)
     recorder: dict[str, Any] = field(default_factory=dict)
     scenario: Any = MISSING
     method: Any = MISSING

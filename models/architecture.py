@@ -62,7 +62,8 @@ class Architecture(Component):
     def fresh(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
         """Return the model at the start of training: randomly initialised, or with the file's weights.
 
-        Raise UserError if the file of weights is unreadable or does not fit the model.
+        The last linear layer stays as initialised if the file's is for other classes, or absent. Raise
+        UserError if the file of weights is unreadable or does not fit the model.
         """
         model = self.randomly_initialised(channels, size, classes, seed)
         if self.weights is not None:
@@ -72,7 +73,7 @@ class Architecture(Component):
             if isinstance(model, Resized):  # stored weights include the prefix of `Resized`
                 inner = model.model
                 found = {name.removeprefix("model."): value for name, value in found.items()}
-            _fill(inner, path, self.renamed(found))
+            _fill(inner, path, _with_head(inner, self.renamed(found)))
         return model
 
     def renamed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -125,6 +126,21 @@ def _weights(path: Path, content: bytes) -> Mapping[str, Tensor]:
             f"model.weights={path} is no safetensors or state dict ({reason}): choose another file"
         ) from error
     return weights
+
+
+def _with_head(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return a file's weights, with the model's own head if theirs is absent or for other classes."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        return weights
+    own = {
+        name: value for name, value in model.state_dict().items() if name.startswith(f"{linear[-1]}.")
+    }
+    theirs = {name: weights[name] for name in own if name in weights}
+    # the weights (K, d) and the bias (K,) of a head for other classes differ in K alone
+    other = all(value.shape[1:] == own[name].shape[1:] for name, value in theirs.items())
+    same = theirs and all(len(value) == len(own[name]) for name, value in theirs.items())
+    return {**weights, **own} if other and not same else weights
 
 
 def _fill(model: nn.Module, path: Path, weights: Mapping[str, Tensor]) -> None:

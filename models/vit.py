@@ -1,5 +1,6 @@
 """Vision transformers of plain linear layers."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -21,7 +22,8 @@ class ViT(Architecture):
     size. `depth` counts the blocks and `heads` the attention heads of each, which must divide `dim`. A
     block's hidden layer has 4·`dim` features. One `nn.Linear` computes queries, keys and values: code
     that walks over the layers finds it, while torchvision's `MultiheadAttention` hides it. Weights may
-    be torchvision's (ViT-B/16, ViT-L/16), which are the same function under other names.
+    be torchvision's (ViT-B/16, ViT-L/16), which are the same function under other names, or Hugging
+    Face's (google/vit-base-patch16-224), whose norms add 1e-12 where the paper's code adds 1e-6.
     """
 
     kind: ClassVar[str] = "models.vit.ViT"
@@ -45,12 +47,13 @@ class ViT(Architecture):
         return VisionTransformer(self, channels, size, classes)
 
     def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {_ours(name): value for name, value in weights.items()}
+        named = {_ours(name): value for name, value in weights.items() if not _PASSED.match(name)}
+        return _joined(named)
 
 
-# Parts of torchvision's parameter names, with the parts that replace them. Its files call the hidden
-# layers mlp.linear_1 and mlp.linear_2; its code calls them mlp.0 and mlp.3.
-_TORCHVISIONS = {
+# Parts of torchvision's and then of Hugging Face's parameter names, with the parts that replace them.
+# torchvision's files call the hidden layers mlp.linear_1 and mlp.linear_2, its code mlp.0 and mlp.3.
+_THEIRS = {
     "conv_proj.": "embed.",
     "encoder.pos_embedding": "positions.table",
     "encoder.layers.encoder_layer_": "blocks.",
@@ -63,16 +66,44 @@ _TORCHVISIONS = {
     "mlp.3.": "mlp.2.",
     "encoder.ln.": "norm.",
     "heads.head.": "head.",
+    "embeddings.patch_embeddings.projection.": "embed.",
+    "embeddings.position_embeddings": "positions.table",
+    "embeddings.cls_token": "class_token.token",
+    "encoder.layer.": "blocks.",
+    "layernorm_before.": "norm1.",
+    "attention.attention.": "",
+    "attention.output.dense.": "out.",
+    "layernorm_after.": "norm2.",
+    "intermediate.dense.": "mlp.0.",
+    "output.dense.": "mlp.2.",
+    "classifier.": "head.",
+    "layernorm.": "norm.",
 }
+
+# Parameters of Hugging Face's files that do not lie before the logits.
+_PASSED = re.compile(r"(vit\.)?pooler\.")
+
+# The three layers that Hugging Face has in the place of one.
+_APART = re.compile(r"\.(query|key|value)\.")
 
 
 def _ours(name: str) -> str:
-    """Return this module's name of a parameter, given torchvision's or this module's."""
+    """Return this module's name of a parameter, given torchvision's, Hugging Face's or this module's."""
     if name == "class_token":
         return "class_token.token"
-    for theirs, ours in _TORCHVISIONS.items():
+    name = name.removeprefix("vit.")
+    for theirs, ours in _THEIRS.items():
         name = name.replace(theirs, ours)
     return name
+
+
+def _joined(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights with queries, keys and values in one layer, where a file has them apart."""
+    found = {name: value for name, value in weights.items() if not _APART.search(name)}
+    for name in [name for name in weights if ".query." in name]:
+        parts = [weights[name.replace("query", part)] for part in ("query", "key", "value")]
+        found[name.replace("query", "qkv")] = torch.cat(parts)
+    return found
 
 
 # The epsilon of the paper's code and of the published weights; torch's default is 1e-5.

@@ -9,6 +9,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 
 from data.errors import UserError
+from runner.scales import scaled
 from runner.wording import suggestion
 
 # The former name of an option group, and its name now.
@@ -68,8 +69,11 @@ def refuse_flags(arguments: Sequence[str], flags: Collection[str]) -> None:
 
 
 def renamed(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments under their present names, and name each replacement on stderr."""
-    return [_renamed(argument) for argument in arguments]
+    """Return the arguments under their present names, with the file of their preset and scale.
+
+    Name each replacement on stderr.
+    """
+    return scaled([_renamed(argument) for argument in arguments])
 
 
 def _renamed(argument: str) -> str:

@@ -13,6 +13,9 @@ from data.errors import UserError
 TITLE = "_title_"
 TITLED = ("dataset", "model", "scenario", "method")
 
+# The scale that shrinks nothing.
+WHOLE = "paper"
+
 # The most bytes of a name. It leaves room for what is added to it: "_tuning", the kind and the suffix of
 # a table or a figure, and the mark of a file that is being written.
 LONGEST = LONGEST_NAME - 75
@@ -21,15 +24,15 @@ LONGEST = LONGEST_NAME - 75
 def choices(hydra: Any) -> dict[str, str]:
     """Return the names of the chosen options by group, from Hydra's own configuration.
 
-    Groups within groups (`hydra/launcher`), groups without a choice and shared parts (`_none`) are left
-    out.
+    Groups within groups (`hydra/launcher`), groups within an option (`training@pretrained.training`) and
+    groups without a choice are left out.
     """
     chosen = OmegaConf.to_container(hydra.runtime.choices)
     assert isinstance(chosen, dict)
     return {
         str(group): str(name)
         for group, name in chosen.items()
-        if "/" not in str(group) and name not in (None, "null", "none") and str(name)[0] != "_"
+        if not {"/", "@"} & set(str(group)) and name not in (None, "null", "none")
     }
 
 
@@ -41,11 +44,12 @@ def titles(cfg: DictConfig) -> dict[str, str]:
 def run_name(asked: str | None, names: Mapping[str, str]) -> str:
     """Return the name of the results folder: `asked`, or else <dataset>_<model>_<scenario>.
 
-    The name of a chosen profile is appended, so that quick results lie apart. Raise UserError as
-    `checked_name`.
+    The name of a scale that shrinks the preset is appended, so that smaller results lie apart. Raise
+    UserError as `checked_name`.
     """
     parts = [asked] if asked else [names[part] for part in ("dataset", "model", "scenario")]
-    return checked_name("_".join([*parts, *(names[part] for part in ("profile",) if part in names)]))
+    scale = names.get("scale", WHOLE)
+    return checked_name("_".join(parts if scale == WHOLE else [*parts, scale]))
 
 
 def checked_name(name: str) -> str:

@@ -79,6 +79,7 @@ def make(ws: Workspace) -> LivePieces | None:
     """
     plan = ws.plan
     request = checked_request(ws)
+    stages.make_public(ws)
     warn_if_references_may_know(plan, say)
     if plan.until is Until.shadow:
         _make_shadows(ws, request)

@@ -44,19 +44,23 @@ def read(name: str) -> Published:
     of `Printed`. After a change of a file, `sha256sum *.csv > SHA256SUMS` in its folder writes the
     checksums anew.
     """
+    return {
+        (line["line"], line["role"], line["metric"]): Printed(
+            float(line["value"]), line["dataset"], line["model"], line["note"]
+        )
+        for line in read_cells(name)
+    }
+
+
+def read_cells(name: str) -> list[dict[str, str]]:
+    """Return the lines of `results/published/<name>.csv` as printed (see `read`)."""
     path = FOLDER / f"{name}.csv"
     if not path.is_file():
         there = sorted(path.stem for path in FOLDER.glob("*.csv"))
         raise UserError(f"table.published={name} is not in {FOLDER}: choose from {there}")
     _check(path)
     with path.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return {
-        (line["line"], line["role"], line["metric"]): Printed(
-            float(line["value"]), line["dataset"], line["model"], line["note"]
-        )
-        for line in lines
-    }
+        return list(csv.DictReader(file))
 
 
 def _check(path: Path) -> None:

@@ -33,7 +33,7 @@ SENTENCES: Table = (
         "repair=none, recorder=[], figure=[], evaluation=quick or tracking=off",
     ),
     (
-        r".*interpolation '\$\{(?:(?:dataset|model|profile)\}_\$\{|method\}')",
+        r".*interpolation '\$\{(?:(?:dataset|model|experiment|scale)\}_\$\{|method\}')",
         "choose one option of every group: a sweep is -m method=a,b",
     ),
     (

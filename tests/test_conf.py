@@ -1,16 +1,15 @@
 """Every option builds, every preset runs, and one meaning has one key."""
 
-from itertools import product
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from data.errors import UserError
+from runner.compose import jobs
 from runner.plan import Plan, identities
-from tests.conftest import CONF, QUICK, needs_record, options, plan_of, result_of
+from tests.conftest import CONF, QUICK, composed_once, needs_record, options, plan_of, result_of
 
 PRESETS = options("experiment")
 
@@ -51,52 +50,78 @@ def test_every_option_builds(group: str, name: str, rows: Path) -> None:
         assert plan.names.get(group, "none") == name
 
 
-def swept(preset: str) -> dict[str, list[str]]:
-    """Return the values that a preset sweeps over, by option."""
-    params = OmegaConf.load(CONF / "experiment" / f"{preset}.yaml").hydra.sweeper.params
-    parsed = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
-    return {
-        each.key_or_group: list(each.sweep_string_iterator())
-        if each.is_sweep_override()
-        else [str(each.get_value_element_as_str())]
-        for each in parsed
-    }
+def cells(preset: str, scale: str) -> list[list[str]]:
+    """Return the options of every cell of a preset at a scale, for the first seed."""
+    found = jobs([f"experiment={preset}", f"scale={scale}"])
+    first = next((option for option in found[0] if option.startswith("seed=")), "seed=0")
+    return [job for job in found if first in job or not any(o.startswith("seed=") for o in job)]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_cell_of_every_preset_builds(preset: str) -> None:
+# The presets and the scales at which they have other settings.
+SCALED = [
+    (preset, scale)
+    for preset in PRESETS
+    for scale in options("scale")
+    if scale in ("paper", "quick") or (CONF / f"scale/experiment/{preset}/{scale}.yaml").exists()
+]
+
+
+@pytest.mark.parametrize(("preset", "scale"), SCALED)
+def test_every_cell_of_every_preset_builds_at_every_scale(preset: str, scale: str) -> None:
     """A cell is one of each swept value, and another result than every other cell."""
-    values = {option: found for option, found in swept(preset).items() if option != "seed"}
-    cells = [
-        plan_of(f"experiment={preset}", *map("=".join, zip(values, cell, strict=True)))
-        for cell in product(*values.values())
-    ]
-    assert len({cell.key for cell in cells}) == len(cells)
+    plans = []
+    for job in cells(preset, scale):
+        cfg, _ = composed_once(*job)
+        missing = ["model.weights=null"] if cfg.model.weights is not None else []
+        plans.append(plan_of(*job, *missing))
+    assert len({plan.key for plan in plans}) == len(plans)
+    for plan in {plan.architecture: plan for plan in plans if not _is_listed(plan)}.values():
+        assert sum(value.numel() for value in plan.outline().parameters())
+
+
+def _is_listed(plan: Plan) -> bool:
+    """Return whether the architecture has a list among its fields, and so cannot be a key."""
+    return any(isinstance(value, list) for value in vars(plan.architecture).values())
 
 
 def test_every_variant_is_a_cell_of_a_preset() -> None:
     """So the test above builds it."""
-    used = {name for preset in PRESETS for name in swept(preset).get("variant", [])}
-    assert set(options("variant")) == used
+    used = {
+        option.removeprefix("variant=")
+        for preset, scale in SCALED
+        for job in cells(preset, scale)
+        for option in job
+    }
+    assert set(options("variant")) <= used
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs_shrunk_to_digits(preset: str, tmp_path: Path) -> None:
-    chosen = {option: values[0] for option, values in swept(preset).items()}
-    first = [f"{option}={value}" for option, value in chosen.items() if option != "model"]
-    smaller = QUICK
-    variant = chosen.get("variant")
-    if variant and "/model:" in (CONF / "variant" / f"{variant}.yaml").read_text():
-        smaller = [option for option in QUICK if not option.startswith("model.")]
-    root = f"paths.root={tmp_path}"
-    result = result_of(plan_of(f"experiment={preset}", *first, "profile=quick", *smaller, root))
+    job = cells(preset, "quick")[0]
+    cfg, _ = composed_once(*job)
+    smaller = [o for o in QUICK if not o.startswith("model.") or o.split(".")[1][:5] in cfg.model]
+    result = result_of(plan_of(*job, *smaller, f"paths.root={tmp_path}"))
     assert result.status == "done" and result.name.endswith("_quick")
+
+
+def test_the_scale_of_the_paper_is_the_preset_as_it_is_written() -> None:
+    preset = ["experiment=paper003_table1", "variant=retrain"]
+    assert plan_of(*preset, "scale=paper") == plan_of(*preset)
+    assert plan_of(*preset).name == "paper003_table1"
+    small = plan_of(*preset, "scale=cpu")
+    assert small.name == "paper003_table1_cpu" and small.recipe.epochs == 40
+
+
+def test_the_command_line_beats_a_scale() -> None:
+    given = ["experiment=paper003_table1", "variant=retrain", "scale=cpu", "training.epochs=7"]
+    assert plan_of(*given, "training.milestones=[3]").recipe.epochs == 7
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("experiment/[!_]*.yaml")), ids=lambda path: path.stem)
 def test_presets_say_how_to_run_them_and_what_to_expect(path: Path) -> None:
     head = path.read_text()
     assert f"python -m runner -m experiment={path.stem}" in head and "# expect:" in head
+    assert "# unknown:" in head or not path.stem.startswith("paper")
     assert "mode:" not in head, "presets choose no Hydra mode"
 
 

@@ -37,7 +37,7 @@ def test_help_names_commands_and_choices_and_no_shared_part(
     for group in ("method", "dataset", "experiment"):
         assert all(name in text for name in options(group))
     words = text.replace(",", " ").split()
-    assert not [word for word in words if word.startswith("_")] and "profile/scenario" not in text
+    assert not [word for word in words if word.startswith("_")] and "scale/scenario" not in text
     assert "--shell-completion" in text and "hydra/launcher=" in text
 
 
@@ -153,7 +153,7 @@ def test_an_option_without_an_effect_or_a_meaning_is_refused_before_training(
         ["+foo=0.1", "method.lr=${foo}"],
         ["+hydra.job.env_set.X=1"],
         ["table.columns=[class_3_accuracy,seconds,moved_no_prediction,stopped_at_step]"],
-        ["experiment=paper003_table1", "variant=finetune_50", "profile=quick", "metric=[accuracy]"],
+        ["experiment=paper003_table1", "variant=finetune_50", "scale=quick", "metric=[accuracy]"],
         ["figure=[curves]", "figure.curves.x=step", "figure.curves.y=[kl]"],
     ],
 )
@@ -247,4 +247,4 @@ def test_a_run_ends_with_its_row_its_table_and_what_to_try(tmp_path: Path) -> No
     assert words[0] == "table:" and words[4:] == ["name='a b'", f"paths.root={tmp_path}"]
     assert following.startswith("next:  python -m runner -m seed=0,1,2") and "seed=3" not in following
     done = run_module("runner.report", *words[4:])
-    assert f"written to {tmp_path / 'tables' / 'a b'}.md, .csv and .tex" in done.stdout
+    assert f"written to {tmp_path / 'tables' / 'a b'}.md, .csv, .tex and _rows.csv" in done.stdout

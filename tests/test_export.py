@@ -75,20 +75,19 @@ def test_keys_choose_among_several_models(quick: Quick, tmp_path: Path) -> None:
         export(tmp_path, second.key, tmp_path / "model.pt")
 
 
-def test_a_table_has_a_csv_with_one_line_per_seed(quick: Quick, tmp_path: Path) -> None:
+def test_a_table_has_a_csv_with_one_line_per_model_and_seed(quick: Quick, tmp_path: Path) -> None:
     from runner.report import Report
 
     for seed in (0, 1):
         result_of(quick(f"seed={seed}"))
     results = results_in(tmp_path)
-    Report(results, ["test_accuracy"]).write(tmp_path / "tables", "mine")
-    with (tmp_path / "tables" / "mine_seeds.csv").open(newline="") as file:
+    Report(results, ["test_accuracy", "gradient_examples"]).write(tmp_path / "tables", "mine")
+    with (tmp_path / "tables" / "mine_rows.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [(line["line"], line["seed"]) for line in lines] == [
-        (label, seed) for label in ("finetune", "original", "retrain") for seed in ("0", "1")
+    assert [(line["seed"], line["role"]) for line in lines] == [
+        (seed, role) for seed in ("0", "1") for role in ("original", "reference", "unlearned")
     ]
-    own, other = (results[1].scores[role]["test_accuracy"] for role in ("unlearned", "reference"))
     (line,) = [line for line in lines if (line["role"], line["seed"]) == ("unlearned", "1")]
-    assert float(line["test_accuracy"]) == own and line["key"] == results[1].key
-    assert float(line["gap_test_accuracy"]) == pytest.approx(own - other)
+    assert float(line["test_accuracy"]) == results[1].scores["unlearned"]["test_accuracy"]
+    assert line["key"] == results[1].key and line["variant"] == "finetune"
     assert float(line["gradient_examples"]) == results[1].costs["unlearned"]["gradient_examples"]

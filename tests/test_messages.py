@@ -42,7 +42,7 @@ def said(
         ("~method", "choose one option of every group"),
         # names of options
         ("methd=finetune", "there is no methd (did you mean method?)"),
-        ("profil=quick", "(did you mean profile?)"),
+        ("scal=quick", "(did you mean scale?)"),
         ("lr=0.1", "did you mean training.lr or method.lr?"),
         ("method.learning_rate=1", "method has batch_size, optimizer"),
         ("method.epoch=1", "there is no method.epoch (did you mean epochs?)"),

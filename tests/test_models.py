@@ -126,11 +126,68 @@ def test_torchvisions_weights_are_the_same_function(tmp_path: Path, names: str) 
         torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-4, atol=1e-4)
 
 
+def test_hugging_faces_weights_are_the_same_function(tmp_path: Path) -> None:
+    """Its file has queries, keys and values apart, under names of its own, and a pooler."""
+    shape = ["model.input_size=32", "model.dim=24", "model.depth=2", "model.heads=4"]
+    ours = architecture("vit_b_16", *shape).fresh(3, 32, 10, 0)
+    theirs = {"vit.pooler.dense.weight": torch.zeros(24, 24)}
+    for name, value in ours.state_dict().items():
+        if ".qkv." in name:
+            before, after = name.removeprefix("model.").split(".qkv.")
+            block = before.replace("blocks.", "vit.encoder.layer.")
+            for part, own in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                theirs[f"{block}.attention.attention.{part}.{after}"] = own.clone()
+        else:
+            theirs[hugging_faces(name.removeprefix("model."))] = value
+    path = tmp_path / "model.safetensors"
+    save_file(theirs, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    given = [f"model.weights={path}", f"model.sha256={digest}"]
+    found = architecture("vit_b_16", *shape, *given).fresh(3, 32, 10, seed=9).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in ours.state_dict().items())
+
+
+def hugging_faces(name: str) -> str:
+    """Return the name of a parameter in google/vit-base-patch16-224, given ours."""
+    whole = {
+        "class_token.token": "vit.embeddings.cls_token",
+        "positions.table": "vit.embeddings.position_embeddings",
+        "norm.weight": "vit.layernorm.weight",
+        "norm.bias": "vit.layernorm.bias",
+    }
+    if name in whole:
+        return whole[name]
+    for own, theirs in {
+        "embed.": "vit.embeddings.patch_embeddings.projection.",
+        "blocks.": "vit.encoder.layer.",
+        ".norm1.": ".layernorm_before.",
+        ".norm2.": ".layernorm_after.",
+        ".out.": ".attention.output.dense.",
+        ".mlp.0.": ".intermediate.dense.",
+        ".mlp.2.": ".output.dense.",
+        "head.": "classifier.",
+    }.items():
+        name = name.replace(own, theirs)
+    return name
+
+
 def test_weights_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    save_file(architecture("small_cnn").fresh(1, 8, 10, 0).state_dict(), path)
-    with pytest.raises(UserError, match=r"8\.bias is \(10,\) in the file and \(20,\) in the model"):
-        with_weights(path).fresh(1, 8, 20, 0)
+    save_file(architecture("small_cnn", "model.hidden=16").fresh(1, 8, 10, 0).state_dict(), path)
+    with pytest.raises(UserError, match=r"6\.bias is \(16,\) in the file and \(128,\) in the model"):
+        with_weights(path).fresh(1, 8, 10, 0)
+
+
+def test_weights_for_other_classes_leave_the_head_as_initialised(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    theirs = architecture("small_cnn").fresh(1, 8, 10, 0).state_dict()
+    random = architecture("small_cnn").fresh(1, 8, 20, 7).state_dict()
+    for kept in (theirs, {name: value for name, value in theirs.items() if not name.startswith("8.")}):
+        save_file(kept, path)
+        found = with_weights(path).fresh(1, 8, 20, seed=7).state_dict()
+        head = {"8.weight", "8.bias"}
+        assert all(torch.equal(found[name], random[name]) for name in head)
+        assert all(torch.equal(found[name], theirs[name]) for name in theirs.keys() - head)
 
 
 def test_the_stored_weights_of_a_resized_model_load_again(tmp_path: Path) -> None:

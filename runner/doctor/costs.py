@@ -13,7 +13,7 @@ from methods.training.loop import train
 from runner.doctor.findings import Finding
 from runner.extra import missing_extras
 from runner.plan import identities
-from runner.stages.models import fresh
+from runner.stages.models import randomly_initialised
 from runner.stages.workspace import Workspace
 
 # Steps of the probe: the first ones compile and allocate.
@@ -24,7 +24,7 @@ def of_costs(ws: Workspace, request: Request) -> Iterator[Finding]:
     """Yield the findings on time and space. Trains a few steps of a new model, and stores nothing."""
     plan, split = ws.plan, ws.dataset.train
     with tempfile.TemporaryDirectory() as folder:
-        model = fresh(ws, ws.streams("doctor"))
+        model = randomly_initialised(ws, ws.streams("doctor"))
         training = RecordedTraining(model, split, plan.recipe, ws.streams("record"), Path(folder))
         for name, recorder in plan.recorders.items():
             yield Finding(recorder.summary(training, f"recorder.{name}", len(request.rows)))

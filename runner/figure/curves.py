@@ -1,7 +1,7 @@
 """Curves: the values logged while a model was trained, a curve for every line of the table."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,18 +24,17 @@ POINT = ["setting", "cell", "seed", "name", "at"]
 class CurvesFigure(Drawing):
     """Logged values against another logged value, such as the epoch: a panel for every name in `y`.
 
-    Curves are means over seeds with 95 % t-intervals. A panel leaves out the lines of the table that
-    did not log its value together with `x`, or that logged several values at one `x`. Lines that no
-    panel shows are named on stderr.
-    Curves are means over seeds with 95 % intervals, those of shares inside [0, 1]. A panel
-    leaves out the lines of the table that did not log its value together with `x`.
+    A name `a - b` is the difference of two logged values. Curves are means over seeds with 95 %
+    intervals, those of shares inside [0, 1]. A panel leaves out the lines of the table that did not log
+    its value together with `x`, or that logged several values at one `x`. Lines that no panel shows are
+    named on stderr.
     """
 
     x: str
     y: list[str]
 
     def shown(self) -> list[str]:
-        return self.y
+        return [part for name in self.y for part in name.split(" - ")]
 
     def draw(self, runs: Runs) -> "Figure":
         """Raise UserError if no run logged a value of `y` with `x`, or if each logged several at one."""
@@ -61,7 +60,7 @@ class CurvesFigure(Drawing):
             for model in models
             for point in model.logged
             if self.x in point
-            for name, value in point.items()
+            for name, value in self._values(point).items()
             if name != self.x
         ]
         frame = pd.DataFrame(points, columns=[*POINT, "value"])
@@ -81,6 +80,16 @@ class CurvesFigure(Drawing):
                 "point: choose another, such as epoch or step"
             )
         return frame
+
+    def _values(self, point: Mapping[str, float]) -> dict[str, float]:
+        """Return the values of a point, and the differences of them that `y` names."""
+        pairs = {name: name.split(" - ") for name in self.y if " - " in name}
+        differences = {
+            name: point[first] - point[then]
+            for name, (first, then) in pairs.items()
+            if {first, then} <= point.keys()
+        }
+        return {**point, **differences}
 
 
 def _lines(points: "pd.DataFrame") -> list[Line]:

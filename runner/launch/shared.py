@@ -103,6 +103,7 @@ def make(config: DictConfig, shared: Shared) -> None:
     process.prepare(plan.device, plan.threads)
     ws = Workspace(plan, Store(plan.root / "store", say), Tracker())
     request = checked_request(ws)
+    stages.make_public(ws)
     original = stages.pretrain(ws, request)
     if shared.reference is None:
         return

@@ -24,7 +24,7 @@ from runner.naming import choices, run_name
 from runner.say import say
 
 # Overrides of a cell that its table is made with.
-KEPT = ("experiment=", "profile=", "paths.", "table.")
+KEPT = ("experiment=", "scale=", "paths.", "table.")
 
 
 @dataclass(frozen=True)

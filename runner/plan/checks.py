@@ -27,6 +27,7 @@ def check(plan: "Plan") -> None:
     check_settings(plan.tracking)
     plan.source.check()
     plan.recipe.check_parameters("training")
+    _check_public(plan)
     for option, method in _methods(plan).items():
         _check_method(plan, option, method)
     _check_recorders(plan)
@@ -55,6 +56,22 @@ def _methods(plan: "Plan") -> dict[str, Method]:
     """Return the methods that this run applies, by option."""
     each = {"method": plan.method, "repair": plan.repair, "evaluation.reference": plan.reference}
     return {option: method for option, method in each.items() if method is not None}
+
+
+def _check_public(plan: "Plan") -> None:
+    """Raise UserError if the checkpoint is of other images than the run's."""
+    public, own = plan.public, plan.source
+    if public is None:
+        return
+    public.source.check()
+    public.recipe.check_parameters("pretrained.training")
+    size = plan.architecture.input_size is None and public.source.size != own.size
+    if size or public.source.channels != own.channels:
+        raise UserError(
+            f"the images of pretrained.dataset have {public.source.channels} channels and "
+            f"{public.source.size} pixels a side, and those of the run {own.channels} and {own.size}: "
+            "choose another pretrained="
+        )
 
 
 def _check_method(plan: "Plan", option: str, method: Method) -> None:

@@ -72,6 +72,7 @@ def pretrain(plan: "Plan") -> Identity:
         "model": identity_of(plan.architecture),
         "training": identity_of(plan.recipe),
         "seed": plan.seed,
+        **({} if plan.public is None else {"public": pretrain(plan.public)}),
     }
 
 

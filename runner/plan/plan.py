@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from conf import Budget, Data, Evaluation, Reference, Run, Table, Tracking, Until
+from conf import Budget, Data, Evaluation, Pretrained, Reference, Run, Table, Tracking, Until
 from data.bounds import check_bounds
 from data.classes import rare_classes
 from data.errors import UserError
@@ -40,7 +40,8 @@ class Plan:
     `rare` maps a class to the number of its training rows that stay. `seed` is None in the plan that all
     seeds of one table cell share. `request_seed` is the seed that draws the request, None for `seed`.
     `share` cuts the training set of a shadow, None for all rows. `reference_architecture` is the
-    architecture with the weights at which a retrained reference starts.
+    architecture with the weights at which a retrained reference starts. `public` is the plan of the
+    checkpoint at which all trainings begin, None if they begin at random weights or at a file of them.
     """
 
     names: Mapping[str, str]
@@ -70,6 +71,7 @@ class Plan:
     tracking: Tracking
     request_seed: int | None = None
     share: Share | None = None
+    public: "Plan | None" = None
 
     @staticmethod
     def of(cfg: DictConfig, names: Mapping[str, str]) -> "Plan":
@@ -109,6 +111,8 @@ class Plan:
             root=folder_of("paths.root", cfg.paths.root),
             tracking=_node(cfg, "tracking", Tracking),
         )
+        if cfg.pretrained.dataset is not None:
+            plan = replace(plan, public=_public(plan, cfg.pretrained))
         check(plan)
         return plan
 
@@ -196,6 +200,23 @@ def _at(architecture: Architecture, start: Reference) -> Architecture:
     """Return the architecture with the weights at which a reference starts."""
     sha256 = None if start.weights is None else start.sha256
     return replace(architecture, weights=start.weights, sha256=sha256)
+
+
+def _public(plan: Plan, node: DictConfig) -> Plan:
+    """Return the plan of the public checkpoint: an original of the run's architecture on other data."""
+    option = "pretrained"
+    limits = Pretrained(limit=node.limit, seed=node.seed)
+    check_bounds(option, limits)
+    return replace(
+        plan,
+        source=build(node.dataset, Source, f"{option}.dataset"),
+        recipe=build(node.training, Recipe, f"{option}.training"),
+        data=replace(plan.data, limit=limits.limit, rare=[]),
+        rare={},
+        scenario=Scenario(),
+        recorders={},
+        seed=limits.seed,
+    )
 
 
 def device_of(name: str | None) -> torch.device:

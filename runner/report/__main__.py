@@ -1,8 +1,10 @@
 """python -m runner.report name=digits_small_cnn_whole_class [table.columns=[test_accuracy]]
+python -m runner.report papers
 python -m runner.report check results/paper004_table1 [name=…] [paths.root=…]
 
-Print the table of the stored results of a name, and write it to <paths.root>/tables; then how far the
-sweeps of the name have come, and the command for what is left.
+Print the table of the stored results of a name, and write it to <paths.root>/tables; of a paper's table,
+also a verdict on each number that it prints; then how far the sweeps of the name have come, and the
+command for what is left. With `papers`, count the verdicts on all papers.
 
 With `check`, hold a published table against the stored results: which numbers agree digit for digit,
 which differ and by how much, which are missing, and the command that makes them. Exit with 1 unless all
@@ -17,25 +19,47 @@ from runner.errors import command
 from runner.naming import run_name
 from runner.report import show
 
-# In the place of a first option: hold a published table against the results.
-CHECK = "check"
+# In the place of a first option: a summary of the verdicts on all printed numbers; hold a published
+# table against the results.
+PAPERS, CHECK = "papers", "check"
 
 
 def main(arguments: list[str]) -> None:
-    """Print and write the table of a name, and print its progress; or check a published table."""
+    """Print and write the table of a name, its verdicts and its progress; or do what a word asks for."""
     if arguments[:1] == [CHECK]:
         _check(arguments[1:])
-        return
+    elif arguments[:1] == [PAPERS]:
+        _papers(arguments[1:])
+    else:
+        _table(arguments)
+
+
+def _table(overrides: list[str]) -> None:
+    """Print and write the table of a name; print the verdicts on its printed table, if there is one, and
+    how far its sweeps have come."""
     from runner.compose import composed
+    from runner.papers.text import of_table
+    from runner.report.text import TERMINAL
     from runner.state.progress import export, progress
 
-    cfg, names = composed(arguments)
+    cfg, names = composed(overrides)
     name, root = run_name(cfg.name, names), Path(cfg.paths.root)
-    done = progress(root, name)
-    if (root / "results" / name).is_dir() or not done.cells:
+    printed, done = of_table(TERMINAL, name, root), progress(root, name)
+    if (root / "results" / name).is_dir() or (printed is None and not done.cells):
         show(cfg, name)
+    if printed is not None:
+        print(f"\n{printed}")
     if done.cells:
         print(f"the commands, the environment and the cells: {export(root, name)}\n\n{done.text()}")
+
+
+def _papers(overrides: list[str]) -> None:
+    from runner.compose import composed
+    from runner.papers.text import summary
+    from runner.report.text import TERMINAL
+
+    cfg, _ = composed(overrides)
+    print(summary(TERMINAL, Path(cfg.paths.root)))
 
 
 def _check(arguments: list[str]) -> None:

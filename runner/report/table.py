@@ -12,6 +12,7 @@ from data.disk import replacing
 from data.errors import UserError
 from data.meanings import meaning
 from runner.naming import folder_of
+from runner.papers import rows
 from runner.published import Published, read
 from runner.report import words
 from runner.report.cells import ABSENT, Estimate, Estimates, counts, gaps, statistics, values
@@ -19,8 +20,7 @@ from runner.report.compare import Comparisons, Values, compared, of_cells, retra
 from runner.report.labels import Description, descriptions, labels, titles
 from runner.report.latex import LATEX, NEEDS
 from runner.report.order import ACCURACIES, closeness, in_order, ranking_columns
-from runner.report.page import Page
-from runner.report.seeds import by_seed
+from runner.report.page import OF_RECORDS, Page
 from runner.report.text import MARKDOWN, TERMINAL
 from runner.results import Line, Result, Results
 from runner.wording import suggestion
@@ -181,13 +181,17 @@ class Report:
         """The scores, costs and logged values that are counts."""
         return counts(self.results)
 
+    def rows(self) -> str:
+        """Return one line for each model of each run, with its columns and the printed scores."""
+        printed = [metric for _, _, metric in self.published]
+        return rows.text(rows.of_results(self.results), [*self.columns, *OF_RECORDS, *printed])
+
     def write(self, folder: Path, name: str) -> None:
-        """Write the files `name`.md, .csv and .tex, and `name`_seeds.csv with one line per seed, to a
-        folder, creating it if absent."""
+        """Write the files `name`.md, .csv and .tex, and `name`_rows.csv with a line per model and
+        seed, to a folder, creating it if absent."""
         folder.mkdir(parents=True, exist_ok=True)
-        seeds = by_seed(self.results, self.labels)
-        texts = {".md": self.markdown(), ".csv": self.csv(), ".tex": self.latex(), "_seeds.csv": seeds}
-        for suffix, text in texts.items():
+        texts = {".md": self.markdown(), ".csv": self.csv(), ".tex": self.latex()}
+        for suffix, text in {**texts, "_rows.csv": self.rows()}.items():
             with replacing(folder / f"{name}{suffix}") as scratch:
                 scratch.write_text(text)
 
@@ -209,4 +213,4 @@ def show(cfg: "DictConfig", name: str) -> None:
         )
     print(f"\n{name}\n\n{report.terminal()}")
     report.write(root / "tables", name)
-    print(f"written to {root / 'tables' / name}.md, .csv and .tex")
+    print(f"written to {root / 'tables' / name}.md, .csv, .tex and _rows.csv")

@@ -11,6 +11,7 @@ from runner.stages.features import features, features_of
 from runner.stages.models import weights_of
 from runner.stages.predict import logits_of, predictions
 from runner.stages.pretrain import pretrain, record, record_cost
+from runner.stages.public import make_public
 from runner.stages.random_model import random_predictions
 from runner.stages.references import other_references
 from runner.stages.request import request
@@ -31,6 +32,7 @@ __all__ = [
     "features_of",
     "initial_training",
     "logits_of",
+    "make_public",
     "other_references",
     "points_of",
     "predictions",

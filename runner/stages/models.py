@@ -11,6 +11,8 @@ from data.errors import UserError
 from data.streams import Streams
 from methods.base import Method
 from methods.training.divergence import require_finite
+from methods.weights.heads import head_of
+from runner.plan import Plan, identities
 from runner.stages.workspace import Workspace
 from runner.store import Artefact
 
@@ -18,11 +20,30 @@ MODEL = "model.safetensors"
 
 
 def fresh(ws: Workspace, streams: Streams) -> nn.Module:
-    """Return a model at the start of training, on the device: from a file of weights if there is one."""
-    source = ws.plan.source
+    """Return a model at the start of training, on the device.
+
+    It begins at random weights, at a file of weights, or at the public checkpoint, but for its head.
+    """
+    plan, source = ws.plan, ws.plan.source
     seed = streams.number("init")
-    model = ws.plan.architecture.fresh(source.channels, source.size, source.classes, seed)
-    return model.to(ws.plan.device)
+    model = plan.architecture.fresh(source.channels, source.size, source.classes, seed)
+    if plan.public is not None:
+        _begin_at(model, source.classes, _checkpoint(ws, plan.public))
+    return model.to(plan.device)
+
+
+def _checkpoint(ws: Workspace, public: Plan) -> Artefact:
+    found = ws.store.find("pretrain", identities.pretrain(public))
+    if found is None:
+        raise UserError("the checkpoint of pretrained= is no longer in the store: run the command again")
+    return found
+
+
+def _begin_at(model: nn.Module, classes: int, checkpoint: Artefact) -> None:
+    """Give a model all weights of a checkpoint but those of the head, whose classes are others."""
+    head, _ = head_of(model, classes)
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(f"{head}.")}
+    model.load_state_dict({**weights(checkpoint.path), **own})
 
 
 def randomly_initialised(ws: Workspace, streams: Streams) -> nn.Module:
@@ -37,11 +58,11 @@ def load(ws: Workspace, made: Artefact, maker: Method | None = None) -> nn.Modul
     """Return the model of an artefact on the device. `maker` is the method that made it, or None if it
     has the original's architecture."""
     state = weights(made.path)
-    model = fresh(ws, ws.streams("load"))
+    model = randomly_initialised(ws, ws.streams("load"))
     if maker is None:
         model.load_state_dict(state)
         return model
-    shell = maker.module(lambda: fresh(ws, ws.streams("load")), state)
+    shell = maker.module(lambda: randomly_initialised(ws, ws.streams("load")), state)
     model = returned(maker, "module", shell, nn.Module, "a torch.nn.Module").to(ws.plan.device)
     try:
         model.load_state_dict(state)

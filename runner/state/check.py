@@ -24,6 +24,11 @@ TABLES = ("_rows.csv", "_seeds.csv", ".csv")
 # Numbers that a clock, or the memory of a machine, gives: no two runs have the same.
 MEASURED = re.compile(r"(gap_)?(\w*seconds|peak_bytes|speed_up)")
 
+# The columns that say what a line is of.
+ABOUT = {
+    "key", "role", "seed", "line", "metric", "variant", "dataset", "model", "commit", "device", "overrides"
+}  # fmt: skip
+
 # What a line of a table belongs to: a key and a role, or a line's label and a metric.
 Place = tuple[str, str]
 
@@ -126,9 +131,8 @@ def _numbers(line: Mapping[str, str], by_key: bool) -> Iterator[tuple[str, float
     """Yield the numbers of a line that can be compared, by the names of their scores or columns."""
     if not by_key and MEASURED.fullmatch(line["metric"]):
         return
-    about = {"key", "role", "seed", "line", "variant", "metric", "overrides", "commit"}
     for name, text in line.items():
-        if name in about or MEASURED.fullmatch(name):
+        if name in ABOUT or MEASURED.fullmatch(name):
             continue
         try:
             value = float(text)

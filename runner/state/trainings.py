@@ -14,7 +14,7 @@ from runner.roles import INITIAL, ORIGINAL, REPAIRED, UNLEARNED
 from runner.stages.request import stored_request
 from runner.store import Artefact, Store, Wanted
 
-RECORD, RETRAINED, SHADOW = "record", "retrained model", "shadow"
+PUBLIC, RECORD, RETRAINED, SHADOW = "public checkpoint", "record", "retrained model", "shadow"
 
 # Stands for a request that is not stored: its rows are not known, so none of its shadows is found.
 UNKNOWN = Request(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
@@ -59,6 +59,8 @@ def _all(plan: Plan, store: Store) -> Iterator[Training]:
         instead = original if label in (RETRAINED, SHADOW) and wanted[0] == "unlearn" else None
         return Training(label, wanted, store.find(*wanted), instead)
 
+    if plan.public is not None:
+        yield one(PUBLIC, ("pretrain", identities.pretrain(plan.public)))
     rows = _request(plan, store)
     if plan.until is Until.shadow:
         numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]

@@ -82,7 +82,7 @@ def _search(cell: Cell) -> Search:
     check_bounds("tune", tune)
     if not tune.seeds:
         raise UserError("tune.seeds names no seed: set one or several, as in tune.seeds=[0]")
-    name = run_name(cfg.name, {group: name for group, name in names.items() if group != "profile"})
+    name = run_name(cfg.name, {group: name for group, name in names.items() if group != "scale"})
     overrides = [*cell.options, UNTUNED, *_validation(tune), f"name={name}_tuning"]
     plan = Plan.of(*composed([*overrides, f"seed={tune.seeds[0]}"]))
     tuned = folder_of("tune.folder", tune.folder)

@@ -1,0 +1,117 @@
+"""Phases: the accuracies of the test rows through training, unlearning and repair."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from data.errors import UserError
+from runner.figure.drawing import Drawing, legend, panels, styles
+from runner.figure.runs import Model, Runs
+from runner.report.cells import ABSENT, values
+from runner.results import Line
+from runner.roles import ORIGINAL, REPAIRED, UNLEARNED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The scores of the two parts, and their strokes.
+PARTS = {"test_retain_accuracy": "-", "test_forget_accuracy": "--"}
+
+# The phases after the training, in order.
+LATER = (UNLEARNED, REPAIRED)
+
+
+class Trained(NamedTuple):
+    """The accuracies after every epoch of a training, from 0, by score."""
+
+    scores: Mapping[str, list[float]]
+
+    @property
+    def epochs(self) -> int:
+        return len(next(iter(self.scores.values()))) - 1
+
+
+@dataclass(frozen=True)
+class PhasesFigure(Drawing):
+    """Accuracies against epochs, and then after unlearning and after repair: a panel for every original.
+
+    Training is that of the first seed, from its record of checkpoints. Unlearned and repaired models are
+    means over seeds. Retained rows have a solid line, forgotten ones a dashed one, and a dotted vertical
+    line marks the request.
+    """
+
+    def draw(self, runs: Runs) -> "Figure":
+        """Raise UserError if a training has no stored checkpoints, or the request no test rows."""
+        originals = [line for line in runs.models if line.cell == ORIGINAL.name]
+        figure, all_axes = panels(len(originals), len(originals), 5.2, 4)
+        for axes, line in zip(all_axes, originals, strict=True):
+            trained = _trained(runs.models[line][0])
+            _panel(axes, runs, line, trained)
+        legend(figure, [all_axes])
+        return figure
+
+
+def _panel(axes: "Axes", runs: Runs, original: Line, trained: Trained) -> None:
+    """Draw the training of an original, and the models that were made from it."""
+    labels, known = runs.report.titles, values(runs.report.cells)
+    look, last = styles(list(runs.models), labels), trained.epochs
+    for part, stroke in PARTS.items():
+        _draw(axes, look[original]["color"], stroke, labels[original], 0, trained.scores[part])
+        for line, after in _made_from(runs, original).items():
+            means = [known.get((each, part), ABSENT).mean for each in after]
+            shown = [trained.scores[part][-1], *means]
+            _draw(axes, look[line]["color"], stroke, labels[line], last, shown)
+    axes.axvline(last + 0.5, color="black", ls=":", lw=1)
+    axes.set_xticks([0, last, *(last + 1 + i for i in range(len(LATER)))])
+    axes.set_xticklabels(["0", str(last), *(role.name for role in LATER)], fontsize="small")
+    axes.set(title=labels[original], xlabel="epochs of training", ylabel="accuracy", ylim=(-0.02, 1.02))
+
+
+def _draw(
+    axes: "Axes", color: Any, stroke: str, label: str, start: int, scores: Sequence[float]
+) -> None:
+    """Draw accuracies from an epoch on. The legend has a line once, with a solid stroke."""
+    named = label if stroke == "-" else f"_{label}"
+    axes.plot(range(start, start + len(scores)), scores, ls=stroke, marker=".", color=color, label=named)
+
+
+def _made_from(runs: Runs, original: Line) -> dict[Line, list[Line]]:
+    """Return, by the line of the unlearned model, the lines of the phases that its runs have."""
+    found: dict[Line, list[Line]] = {}
+    for result in runs.report.results:
+        own = [result.line(role) for role in LATER if role.name in result.cells and role in result.roles]
+        if own and own[0].setting == original.setting and own[0] in runs.models:
+            found[own[0]] = own
+    return found
+
+
+def _trained(model: Model) -> Trained:
+    """Return the accuracies of a training, from the record of its checkpoints."""
+    from methods.recording.checkpoints import Checkpoints, weights_after
+    from metrics.predictions import predict
+    from models.precision import Precision
+    from runner.plan import identities
+    from runner.stages import request
+
+    workspace = model.workspace
+    plan, network = workspace.plan, model.network
+    recorders = [each for each in plan.recorders.values() if isinstance(each, Checkpoints)]
+    found = [workspace.store.find("record", identities.record(plan, each)) for each in recorders]
+    if not found or found[0] is None:
+        raise UserError(
+            "the figure phases needs the weights after every epoch: add recorder=[checkpoints]"
+        )
+    asked, _ = request(workspace)
+    test = workspace.dataset.test
+    if not len(asked.test):
+        raise UserError("the figure phases needs forgotten test rows, which random requests lack")
+    parts = dict(zip(PARTS, (test.without(asked.test), test.only(asked.test)), strict=True))
+    bf16 = plan.recipe.precision is Precision.bf16
+    scores: dict[str, list[float]] = {part: [] for part in parts}
+    for epoch in range(plan.recipe.epochs + 1):
+        network.load_state_dict(weights_after(found[0].path, epoch))
+        for part, split in parts.items():
+            logits = predict(network, split, plan.evaluation.batch_size, bf16)
+            scores[part].append((logits.argmax(1) == split.labels.cpu()).double().mean().item())
+    return Trained(scores)

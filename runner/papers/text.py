@@ -1,0 +1,99 @@
+"""Verdicts as text: one table of printed cells, and the summary of all."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import conf
+from runner.naming import WHOLE
+from runner.papers import rows as of_rows
+from runner.papers.rules import Table, names, table
+from runner.papers.verdicts import NOT_RUN, WORDS, Runs, Verdict, agreements, verdicts
+from runner.report.cells import Estimate, half_width_of
+from runner.report.text import Style, cell
+from runner.results import Results
+
+# The committed results.
+RESULTS = Path(conf.__file__).parent.parent / "results"
+
+# The scales whose runs have a verdict, the largest first.
+SCALES = (WHOLE, "gpu", "cpu")
+
+
+def found_runs(name: str, root: Path) -> list[Runs]:
+    """Return the runs of a table's preset by scale, of the committed results and those below `root`."""
+    found = []
+    for scale in SCALES:
+        full = name if scale == WHOLE else f"{name}_{scale}"
+        rows = []
+        if (path := RESULTS / f"{full}_rows.csv").is_file():
+            rows += of_rows.read(path)
+        if (root / "results" / full).is_dir():
+            rows += of_rows.of_results(Results(root / "results").named(full))
+        found.append(Runs(scale, rows))
+    return found
+
+
+def of_table(style: Style, name: str, root: Path) -> str | None:
+    """Return the verdicts on the printed table whose preset gives results of this name; None if there is
+    no such table. The scale in the name decides the runs, and without one the largest that decides."""
+    for scale in SCALES:
+        own = name if scale == WHOLE else name.removesuffix(f"_{scale}")
+        if own in names() and (scale == WHOLE or own != name):
+            runs = found_runs(own, root)
+            return one_table(
+                style, table(own), runs if own == name else [r for r in runs if r.scale == scale]
+            )
+    return None
+
+
+def one_table(style: Style, printed: Table, runs: Sequence[Runs]) -> str:
+    """Return the verdict on every cell of a printed table, and what its orders agree in."""
+    found = verdicts(printed, runs)
+    heads = ["line", "model", "score", "printed", "ours", "verdict", "scale", "reason"]
+    body = [_line(each) for each in found]
+    caption = f"Every printed cell of {printed.name}, and ours."
+    parts = [style.table(heads, body, caption), f"{printed.name}: {_counts(found)}"]
+    for part in ("commit", "device"):
+        values = sorted({getattr(row, part) for each in runs for row in each.rows})
+        if len(values) > 1:
+            parts.append(f"our rows are of more than one {part}: {', '.join(values)}")
+    for each in agreements(printed, found) if printed.ranks else []:
+        parts.append(
+            f"{each.metric}: rank correlation {each.correlation:.2f} over {each.lines + 1} lines; "
+            f"{each.signs} of {each.lines} gaps to retraining have the printed sign"
+        )
+    return "\n\n".join(parts)
+
+
+def _line(found: Verdict) -> list[str]:
+    printed, values = found.cell, found.values
+    half = half_width_of(values) if len(values) > 1 else float("nan")
+    ours = cell(Estimate(sum(values) / len(values), half, len(values)), expected=0) if values else "—"
+    return [
+        printed.line, printed.role, printed.metric.replace("_", " "), printed.text,
+        ours, found.word, found.scale, found.reason,
+    ]  # fmt: skip
+
+
+def summary(style: Style, root: Path) -> str:
+    """Return the number of cells by table and verdict."""
+    body, total = [], Counter[str]()
+    for name in names():
+        counts = Counter(each.word for each in verdicts(table(name), found_runs(name, root)))
+        body.append([name, str(counts.total()), *(str(counts[word]) for word in WORDS)])
+        total += counts
+    body.append(["all", str(total.total()), *(str(total[word]) for word in WORDS)])
+    caption = "Printed cells by table and verdict."
+    return style.table(["table", "cells", *WORDS], body, caption) + "\n\n" + _how(total)
+
+
+def _how(total: Counter[str]) -> str:
+    if not total[NOT_RUN]:
+        return "every cell has been run"
+    return "a table is run by python -m runner -m experiment=<table> scale=cpu"
+
+
+def _counts(found: Sequence[Verdict]) -> str:
+    counts = Counter(each.word for each in found)
+    return ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])

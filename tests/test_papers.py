@@ -1,0 +1,182 @@
+"""Every number that the papers print has a verdict, by one rule."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scipy.stats import t
+
+from runner.papers import rows
+from runner.papers.rows import Row
+from runner.papers.rules import Cell, Rule, Table, names, rule, table
+from runner.papers.text import RESULTS, SCALES, found_runs, of_table, summary
+from runner.papers.verdicts import (
+    DIFFERS,
+    MATCHES,
+    NOT_COMPARABLE,
+    NOT_RUN,
+    Runs,
+    agreements,
+    judged,
+    verdicts,
+)
+from runner.report.text import MARKDOWN
+from tests.conftest import CONF, composed_once
+
+RULE = Rule(level=0.95, fewest=2)
+
+
+def cell(text: str = "0.50", line: str = "amnesiac", metric: str = "test_forget_accuracy") -> Cell:
+    digits = len(text.partition(".")[2])
+    return Cell(line, "unlearned", metric, text, 0.5 * 10**-digits, "mnist", "small_cnn")
+
+
+def row(value: float, seed: int = 0, line: str = "amnesiac", **changed: str) -> Row:
+    about = {
+        "variant": line, "dataset": "mnist", "model": "small_cnn", "role": "unlearned",
+        "seed": str(seed), "key": "k", "commit": "c", "device": "cpu",
+        "overrides": f"experiment=x variant={line} seed={seed} threads=1 paths.root=o",
+    }  # fmt: skip
+    return Row(**{**about, **changed}, scores={"test_forget_accuracy": value})
+
+
+def word(cells: list[Cell], found: list[Row], scale: str = "paper", **of: object) -> str:
+    (verdict,) = verdicts(Table("x", cells, **of), [Runs(scale, found)])  # type: ignore[arg-type]
+    return verdict.word
+
+
+def test_the_interval_is_that_of_one_more_run() -> None:
+    """Values 0.4, 0.5, 0.6 have mean 0.5 and deviation 0.1: 0.5 ± t₀.₉₇₅,₂ · 0.1 · √(4/3)."""
+    half = t.ppf(0.975, 2) * 0.1 * math.sqrt(4 / 3)
+    values = [0.4, 0.5, 0.6]
+    inside, outside = f"{0.5 + half - 0.001:.4f}", f"{0.5 + half + 0.001:.4f}"
+    assert judged(cell(inside), values, RULE)[0] == MATCHES
+    assert judged(cell(outside), values, RULE)[0] == DIFFERS
+
+
+def test_a_printed_number_stands_for_all_that_round_to_it() -> None:
+    assert judged(cell("0.98"), [0.984, 0.984], RULE)[0] == MATCHES
+    assert judged(cell("0.98"), [0.986, 0.986], RULE)[0] == DIFFERS
+    assert judged(cell("0.980"), [0.984, 0.984], RULE)[0] == DIFFERS
+
+
+def test_one_run_may_match_and_never_differs() -> None:
+    assert judged(cell("0.98"), [0.984], RULE)[0] == MATCHES
+    assert judged(cell("0.98"), [0.5], RULE)[0] == NOT_COMPARABLE
+
+
+def test_runs_of_other_data_models_options_or_scales_are_not_compared() -> None:
+    assert word([cell("0.50")], [row(0.5), row(0.5, 1)]) == MATCHES
+    for changed in (
+        {"dataset": "cifar10"},
+        {"model": "vit"},
+        {"overrides": "experiment=x variant=amnesiac training.epochs=1"},
+        {"overrides": "experiment=x variant=amnesiac method.strength=2"},
+    ):
+        found = [row(0.5, **changed), row(0.5, 1, **changed)]
+        assert word([cell("0.50")], found) == NOT_COMPARABLE, changed
+    apart = {"cpu": "a tenth of the rows"}
+    assert word([cell("0.50")], [row(0.5), row(0.5, 1)], "cpu", apart=apart) == NOT_COMPARABLE
+    assert word([cell("0.50")], [row(0.5), row(0.5, 1)], "paper", apart=apart) == MATCHES
+    assert word([cell("0.50")], [row(0.5, line="other")]) == NOT_RUN
+
+
+def test_a_seed_counts_once_and_as_its_preset_is_written() -> None:
+    odd = row(0.9, 0, overrides="experiment=x training.epochs=1 seed=0")
+    (found,) = verdicts(Table("x", [cell()]), [Runs("paper", [odd, row(0.5), row(0.6, 1), row(0.5)])])
+    assert sorted(found.values) == [0.5, 0.6]
+
+
+def test_the_largest_scale_that_decides_counts() -> None:
+    runs = [Runs("paper", [row(0.1)]), Runs("cpu", [row(0.5), row(0.51, 1), row(0.49, 2)])]
+    (found,) = verdicts(Table("x", [cell()]), runs)
+    assert (found.word, found.scale) == (MATCHES, "cpu")
+
+
+def test_lines_and_scores_may_stand_for_printed_ones() -> None:
+    of = {"instead": {"cpu": {"amnesiac": "small"}}, "metrics": {"cpu": {"x": "test_forget_accuracy"}}}
+    found = [row(0.5, line="small"), row(0.5, 1, line="small")]
+    assert word([cell("0.50", metric="x")], found, "cpu", **of) == MATCHES
+    assert word([cell("0.50", metric="x")], found, "paper", **of) == NOT_RUN
+
+
+def test_the_first_fitting_reason_is_told() -> None:
+    differs = [{"line": "other", "why": "no"}, {"role": "unlearned", "why": "yes"}, {"why": "rest"}]
+    (found,) = verdicts(
+        Table("x", [cell("0.90")], differs=differs), [Runs("paper", [row(0.5), row(0.5, 1)])]
+    )
+    assert found.word == DIFFERS and found.reason == "outside 0.500 to 0.500: yes"
+
+
+def test_orders_and_gaps_are_compared_where_numbers_cannot_be() -> None:
+    """Printed 0.9, 0.5, 0.1 and 0.2; ours have the same order, and one gap of another sign."""
+    printed = {"retrain": "0.90", "a": "0.50", "b": "0.10", "c": "0.20"}
+    ours = {"retrain": 0.4, "a": 0.3, "b": 0.01, "c": 0.2}
+    cells = [cell(text, line) for line, text in printed.items()]
+    of = Table("x", cells, apart={"cpu": "another model"}, ranks="retrain")
+    found = verdicts(of, [Runs("cpu", [row(value, line=line) for line, value in ours.items()])])
+    (same,) = agreements(of, found)
+    assert (same.correlation, same.signs, same.lines) == (pytest.approx(1), 3, 3)
+    ours["a"] = 0.45
+    found = verdicts(of, [Runs("cpu", [row(value, line=line) for line, value in ours.items()])])
+    (other,) = agreements(of, found)
+    assert (other.correlation, other.signs, other.lines) == (pytest.approx(0.8), 2, 3)
+
+
+def test_rows_survive_their_file(tmp_path: Path) -> None:
+    found = [row(0.5), row(0.25, 1, overrides="experiment=x 'scenario.classes=[3, 5]' seed=1")]
+    path = tmp_path / "x_rows.csv"
+    path.write_text(rows.text(found, ["test_forget_accuracy", "absent"]))
+    assert rows.read(path) == found
+    assert found[1].own_options == ["scenario.classes=[3, 5]"]
+
+
+def test_all_255_printed_numbers_have_a_verdict(tmp_path: Path) -> None:
+    counted = {name: len(table(name).cells) for name in names()}
+    assert sum(counted.values()) == 255 and len(counted) == 9
+    last = summary(MARKDOWN, tmp_path).split("\n\n")[0].splitlines()[-1]
+    _, cells, *each = [part.strip() for part in last.strip("|").split("|")]
+    assert int(cells) == sum(map(int, each)) == 255
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_printed_table_has_a_preset_whose_variants_are_its_lines(name: str) -> None:
+    from runner.compose import jobs
+
+    known = table(name)
+    listed = {option for job in jobs([f"experiment={name}"]) for option in job}
+    assert {f"variant={cell.line}" for cell in known.cells} <= listed
+    assert composed_once(f"experiment={name}")[0].table.published == name
+    for each in known.cells:
+        assert known.reason(each) or set(known.apart) >= set(SCALES), "a difference has a reason"
+    for scale, lines in known.instead.items():
+        listed = {option for job in jobs([f"experiment={name}", f"scale={scale}"]) for option in job}
+        assert {f"variant={line}" for line in lines.values()} <= listed
+    assert {*known.apart, *known.instead, *known.metrics} <= set(SCALES)
+
+
+def test_every_scale_with_other_settings_is_told_apart_from_the_paper() -> None:
+    """A preset that a scale shrinks in more than its seeds is not compared at it."""
+    for name in names():
+        for path in (CONF / "scale/experiment" / name).glob("*.yaml"):
+            seeds = "seed: 0" in path.read_text() and "data:" not in path.read_text()
+            assert path.stem == "quick" or path.stem in table(name).apart or seeds, path
+
+
+def test_the_rule_is_data() -> None:
+    assert rule() == RULE
+
+
+def test_a_name_has_the_verdicts_of_its_scale(tmp_path: Path) -> None:
+    assert of_table(MARKDOWN, "digits", tmp_path) is None
+    for name in ("paper003_table1", "paper003_table1_cpu"):
+        assert "paper003_table1: 12" in (of_table(MARKDOWN, name, tmp_path) or "")
+    assert [each.scale for each in found_runs("paper003_table1", tmp_path)] == list(SCALES)
+
+
+def test_the_summary_is_a_command() -> None:
+    command = [sys.executable, "-m", "runner.report", "papers"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=RESULTS.parent)
+    assert "not comparable" in done.stdout and "255" in done.stdout

@@ -1,0 +1,108 @@
+"""A run may begin at a model of another data set; so does its retraining."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.errors import UserError
+from data.medmnist import OrganAMNIST
+from runner.plan import Plan, identities
+from runner.results import Result
+from runner.stages.models import weights
+from runner.store import Store, fingerprint
+from tests.conftest import QUICK, plan_of, result_of
+
+PUBLIC = ["pretrained=digits_parity", "pretrained.training.epochs=2", "pretrained.training.warmup=0"]
+
+
+def run(root: Path, *overrides: str) -> tuple[Plan, Result]:
+    plan = plan_of(*QUICK, *overrides, f"paths.root={root}")
+    return plan, result_of(plan)
+
+
+def state(root: Path, stage: str, key: str) -> dict[str, torch.Tensor]:
+    return weights(root / "store" / stage / key)
+
+
+def test_the_checkpoint_is_the_original_of_its_own_data_set(tmp_path: Path) -> None:
+    """A run of that data set, with the same recipe and seed, would make and find the same artefact."""
+    plan = plan_of(*QUICK, *PUBLIC)
+    assert plan.public is not None
+    own = plan_of(
+        "dataset=digits_parity", "scenario.classes=[1]", *QUICK, "data.limit=null", "training.epochs=2"
+    )
+    assert identities.pretrain(plan.public) == identities.pretrain(own)
+    run(tmp_path, *PUBLIC)
+    assert Store(tmp_path / "store").find("pretrain", identities.pretrain(own)) is not None
+
+
+def test_originals_and_retrained_models_begin_at_the_checkpoint_but_for_the_head(tmp_path: Path) -> None:
+    """With no epoch of their own, they are the checkpoint, with heads of their own."""
+    given = [*PUBLIC, "training.epochs=0", "method=retrain", "evaluation.references=2"]
+    plan, result = run(tmp_path, *given)
+    assert plan.public is not None
+    public = state(tmp_path, "pretrain", fingerprint(identities.pretrain(plan.public)))
+    heads = []
+    for stage, key in {tuple(made) for made in result.artefacts}:
+        if stage not in ("pretrain", "unlearn") or key == fingerprint(identities.pretrain(plan.public)):
+            continue
+        found = state(tmp_path, stage, key)
+        heads.append(found["8.weight"])
+        assert found["8.weight"].shape == (10, 16) and public["8.weight"].shape == (2, 16)
+        body = {name for name in public if not name.startswith("8.")}
+        assert all(torch.equal(found[name], public[name]) for name in body)
+    assert len(heads) == 3 and not torch.equal(heads[0], heads[1])
+
+
+def test_the_checkpoint_is_in_the_keys_of_what_begins_at_it() -> None:
+    plain, begun = plan_of(), plan_of(*PUBLIC)
+    assert begun.key != plain.key
+    assert "public" not in identities.pretrain(plain)
+    keys = {plan_of(*PUBLIC, extra).key for extra in ("pretrained.seed=1", "pretrained.limit=9")}
+    assert len({*keys, begun.key}) == 3
+
+
+def test_seeds_and_methods_share_one_checkpoint() -> None:
+    plans = [plan_of(*PUBLIC, "seed=0"), plan_of(*PUBLIC, "seed=1", "method=random_labels")]
+    one, other = (identities.pretrain(plan.public) for plan in plans if plan.public is not None)
+    assert one == other
+
+
+def test_a_checkpoint_of_other_images_is_refused() -> None:
+    with pytest.raises(
+        UserError, match="have 3 channels and 32 pixels a side, and those of the run 1 and 8"
+    ):
+        plan_of("pretrained=cifar10")
+    assert plan_of("dataset=mnist", "pretrained=digits_parity", "model.input_size=16").public is not None
+
+
+def organs(root: Path, size: int = 28) -> None:
+    """Write a file of MedMNIST's layout with 22 training rows and 11 test rows."""
+    parts = {"train": 22, "val": 11, "test": 11}
+    arrays = {f"{part}_images": np.full((n, size, size), n, np.uint8) for part, n in parts.items()}
+    labels = {f"{part}_labels": np.arange(n, dtype=np.uint8)[:, None] % 11 for part, n in parts.items()}
+    np.savez(root / "organamnist.npz", **arrays, **labels)
+
+
+ORGANS = OrganAMNIST(mean=[0.5], std=[0.5], crop=0, flip=False)
+
+
+def test_medmnists_files_are_read_without_their_validation_rows(tmp_path: Path) -> None:
+    organs(tmp_path)
+    found = ORGANS.load(tmp_path, download=False)
+    assert found.train.images.shape == (22, 1, 28, 28) and int(found.train.images[0, 0, 0, 0]) == 22
+    assert found.train.labels.tolist() == [*range(11), *range(11)]
+    assert found.test.labels.tolist() == list(range(11)) and found.classes == len(ORGANS.names) == 11
+
+
+def test_a_missing_or_other_file_of_medmnist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"organamnist.npz is missing: fetch organamnist.npz"):
+        ORGANS.load(tmp_path, download=False)
+    organs(tmp_path, size=64)
+    with pytest.raises(UserError, match="fetch the file of 28 pixels"):
+        ORGANS.load(tmp_path, download=False)
+    (tmp_path / "organamnist.npz").write_bytes(b"none")
+    with pytest.raises(UserError, match="is no file of MedMNIST"):
+        ORGANS.load(tmp_path, download=False)
