@@ -26,7 +26,8 @@ MEASURED = re.compile(r"(gap_)?(\w*seconds|peak_bytes|speed_up)")
 
 # The columns that say what a line is of.
 ABOUT = {
-    "key", "role", "seed", "line", "metric", "variant", "dataset", "model", "commit", "device", "overrides"
+    "key", "role", "seed", "line", "metric", "variant", "dataset", "model", "commit", "device",
+    "overrides",
 }  # fmt: skip
 
 # What a line of a table belongs to: a key and a role, or a line's label and a metric.
