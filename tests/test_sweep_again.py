@@ -24,7 +24,7 @@ from tests.test_sweep_state import tree
 SWEEP = ["-m", *QUICK, "training.epochs=40", "method=finetune,random_labels", "seed=0,1"]
 
 # Kills of one sweep; the seed of their moments.
-KILLS, MOMENTS = 3, 0
+KILLS, MOMENTS = 2, 0
 
 
 def finished(root: Path) -> dict[Path, int]:

@@ -1,5 +1,6 @@
 """Standings: how each cell stands, from the store, the results and the notes of sweeps."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,9 @@ from runner.state.cells import Cell
 from runner.state.notes import Note, Notes, State
 from runner.state.trainings import Training, trainings
 from runner.store import Store
+
+# Options that may choose metrics and their evidence.
+SCORING = re.compile(r"[+~]*(metric|evaluation|experiment|scale|profile)\b")
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,19 @@ def _state(cell: Cell, plan: Plan, found: Iterable[Training], note: Note | None)
 
 
 def _lacks(cell: Cell, plan: Plan, result: Result) -> str:
-    """Return the scores that a cell's result lacks; nothing if the same overrides have made it."""
-    if sorted(result.overrides) == sorted(cell.overrides):
+    """Return the scores that a cell's result lacks; nothing if the same options of scoring made it.
+
+    A metric that had no evidence has left no trace, so that its absence alone tells nothing.
+    """
+    if _scoring(result.overrides) == _scoring(cell.overrides):
         return ""
     lacking = lacking_scores(plan.metrics, result)
     return f"no score of {', '.join(lacking)}" if lacking else ""
+
+
+def _scoring(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides that may choose metrics and their evidence."""
+    return sorted(text for text in overrides if SCORING.match(text))
 
 
 def lacking_scores(metrics: Iterable[Metric], result: Result) -> list[str]:
