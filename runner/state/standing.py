@@ -14,7 +14,7 @@ from runner.state.trainings import Training, trainings
 from runner.store import Store
 
 # Options that may choose metrics and their evidence.
-SCORING = re.compile(r"[+~]*(metric|evaluation|experiment|scale|profile)\b")
+SCORING = re.compile(r"[+~]*(metric|evaluation|experiment|scale)\b")
 
 
 @dataclass(frozen=True)
