@@ -49,8 +49,8 @@ def test_a_method_that_works_and_moves_nothing_is_named(quick: Quick) -> None:
     [
         ["budget.gradient_examples=1"],  # less than a batch
         ["method.epochs=0"],
-        ["method.lr=0"],
-        ["method=boundary_shrink", "scenario=random", "method.lr=0"],
+        ["method.lr=1e-12"],  # whose steps round to nothing
+        ["method=boundary_shrink", "scenario=random", "method.lr=1e-12"],
         ["method=ssd", "method.alpha=1e6"],  # which selects no weight
     ],
     ids=" ".join,

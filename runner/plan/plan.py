@@ -75,10 +75,7 @@ class Plan:
 
     @staticmethod
     def of(cfg: DictConfig, names: Mapping[str, str]) -> "Plan":
-        """Return the plan of a composed configuration.
-
-        Raise UserError for every fault that can be found without reading data.
-        """
+        """Return the plan of a configuration. Raise UserError for a fault that is found without data."""
         _check_plain(cfg)
         data, evaluation = _node(cfg, "data", Data), _node(cfg, "evaluation", Evaluation)
         source = build(cfg.dataset, Source, "dataset")

@@ -64,7 +64,7 @@ def remarks(
     found += [f"{name} has no score: {reason}" for name, reason in undefined.items()]
     found += _of_models(results, labels)
     found += _of_references(results)
-    found += _of_conditions(results)
+    found += _of_conditions(results, labels)
     if absent:
         found.append(f"no run has these columns: {', '.join(sorted(absent))}")
     return found
@@ -167,9 +167,9 @@ def _of_references(results: list[Result]) -> list[str]:
     return []
 
 
-def _of_conditions(results: list[Result]) -> list[str]:
+def _of_conditions(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
     """Return a remark for every condition in which models or scores differ, with those of each."""
-    made = [each for result in results for each in _made(result)]
+    made = [each for result in results for each in _made(result, labels)]
     found = []
     for condition, words in CONDITIONS.items():
         by_value: dict[str, dict[str, None]] = {}
@@ -183,13 +183,13 @@ def _of_conditions(results: list[Result]) -> list[str]:
     return found
 
 
-def _made(result: Result) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _made(result: Result, labels: Mapping[Line, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the conditions in which the scores, the models and the other references were made."""
     for name, conditions in result.provenance.items():
-        yield ROLE[name].label.format(name=result.variant) if name in ROLE else "scores", conditions
+        yield labels[result.line(ROLE[name])] if name in ROLE else "scores", conditions
     for each in result.references.values():
         if "provenance" in each:
-            yield REFERENCE.label, each["provenance"]
+            yield labels[result.line(REFERENCE)], each["provenance"]
 
 
 def _some(names: list[str]) -> str:
