@@ -177,8 +177,9 @@ class Run:
     whose record the method reads; null for the first that fits. `device` is null for a GPU if there is
     one, else the CPU. `threads` are those of the CPU: results differ in their last bits between thread
     counts, so it is set here and not by the machine. `until` ends the run early. With `until=shadow`,
-    `shadow` is the number of the shadow model to train; null for all of them. `format` is one that a
-    report is written in beside Markdown, CSV and LaTeX; null for none.
+    `shadow` is the number of the shadow model to train; null for all of them. `plan` lists the cells of
+    a command, and what is left to do, instead of running them. `format` is one that a report is written
+    in beside Markdown, CSV and LaTeX; null for none.
     """
 
     name: str | None = MISSING
@@ -187,6 +188,7 @@ class Run:
     device: str | None = MISSING
     threads: Annotated[int, THREADS] = MISSING
     until: Until = MISSING
+    plan: bool = MISSING
     shadow: Annotated[int, NUMBER] | None = None
     format: Format | None = MISSING
     data: Data = field(default_factory=Data)
