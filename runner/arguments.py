@@ -2,7 +2,7 @@
 
 import re
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
@@ -16,6 +16,10 @@ from runner.wording import suggestion
 RENAMED = {"line": "variant"}
 
 HELP = ("-h", "--help")
+
+# The option that asks for a listing instead of a run, and the values by which OmegaConf means true.
+PLAN = re.compile(r"[+]*plan=(.*)")
+TRUE = ("true", "yes", "on", "y", "1")
 
 
 class Parser(ArgumentParser):
@@ -38,9 +42,22 @@ def arranged(arguments: Sequence[str]) -> list[str]:
 
     Raise UserError if a flag is unknown or lacks its value.
     """
-    parser = Parser(parents=[get_args_parser()], add_help=False)
-    options = parser.parse_intermixed_args(list(arguments)).overrides
+    options = parsed(arguments).overrides
     return [each for each in arguments if each not in options] + renamed(options)
+
+
+def parsed(arguments: Sequence[str]) -> Namespace:
+    """Return Hydra's command line: its flags, and `overrides`.
+
+    Raise UserError if a flag is unknown or lacks its value.
+    """
+    return Parser(parents=[get_args_parser()], add_help=False).parse_intermixed_args(list(arguments))
+
+
+def asks_for_a_plan(arguments: Sequence[str]) -> bool:
+    """Return whether the last `plan=…` among the arguments is true."""
+    asked = [found for text in arguments if (found := PLAN.fullmatch(text))]
+    return bool(asked) and asked[-1][1].lower() in TRUE
 
 
 def refuse_flags(arguments: Sequence[str], flags: Collection[str]) -> None:
