@@ -19,6 +19,12 @@ class Until(Enum):
     end = "end"
 
 
+class Format(Enum):
+    """Formats of a report that it is written in if it is asked to."""
+
+    html = "html"
+
+
 class Mode(Enum):
     """Modes of the W&B client."""
 
@@ -171,7 +177,9 @@ class Run:
     whose record the method reads; null for the first that fits. `device` is null for a GPU if there is
     one, else the CPU. `threads` are those of the CPU: results differ in their last bits between thread
     counts, so it is set here and not by the machine. `until` ends the run early. With `until=shadow`,
-    `shadow` is the number of the shadow model to train; null for all of them.
+    `shadow` is the number of the shadow model to train; null for all of them. `plan` lists the cells of
+    a command, and what is left to do, instead of running them. `format` is one that a report is written
+    in beside Markdown, CSV and LaTeX; null for none.
     """
 
     name: str | None = MISSING
@@ -180,7 +188,9 @@ class Run:
     device: str | None = MISSING
     threads: Annotated[int, THREADS] = MISSING
     until: Until = MISSING
+    plan: bool = MISSING
     shadow: Annotated[int, NUMBER] | None = None
+    format: Format | None = MISSING
     data: Data = field(default_factory=Data)
     paths: Paths = field(default_factory=Paths)
     budget: Budget = field(default_factory=Budget)

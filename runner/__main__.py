@@ -10,7 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 import conf  # noqa: F401  registers the schema
-from runner.arguments import HELP, arranged
+from runner.arguments import HELP, arranged, asks_for_a_plan
 from runner.compose import BASE, trusting
 from runner.errors import exit_with_message
 
@@ -32,7 +32,12 @@ def cli() -> None:
             return
         sys.argv[1:] = arranged(sys.argv[1:])
         with trusting(sys.argv[1:]):
-            main()
+            if not asks_for_a_plan(sys.argv[1:]):
+                main()
+                return
+            from runner.state.listing import listing  # imports torch, which --help does without
+
+            print(listing(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
@@ -18,6 +18,10 @@ from runner.wording import suggestion
 RENAMED = {"line": "variant"}
 
 HELP = ("-h", "--help")
+
+# The option that asks for a listing instead of a run, and the values by which OmegaConf means true.
+PLAN = re.compile(r"[+]*plan=(.*)")
+TRUE = ("true", "yes", "on", "y", "1")
 
 
 class Parser(ArgumentParser):
@@ -40,11 +44,24 @@ def arranged(arguments: Sequence[str]) -> list[str]:
 
     Raise UserError if a flag is unknown or lacks its value.
     """
-    parser = Parser(parents=[get_args_parser()], add_help=False)
-    given = parser.parse_intermixed_args(list(arguments))
+    given = parsed(arguments)
     flags = [each for each in arguments if each not in given.overrides]
     options = renamed(given.overrides)
     return flags + (deferred(options) if given.multirun else options)
+
+
+def parsed(arguments: Sequence[str]) -> Namespace:
+    """Return Hydra's command line: its flags, and `overrides`.
+
+    Raise UserError if a flag is unknown or lacks its value.
+    """
+    return Parser(parents=[get_args_parser()], add_help=False).parse_intermixed_args(list(arguments))
+
+
+def asks_for_a_plan(arguments: Sequence[str]) -> bool:
+    """Return whether the last `plan=…` among the arguments is true."""
+    asked = [found for text in arguments if (found := PLAN.fullmatch(text))]
+    return bool(asked) and asked[-1][1].lower() in TRUE
 
 
 def refuse_flags(arguments: Sequence[str], flags: Collection[str]) -> None:
@@ -70,9 +87,9 @@ def deferred(options: Sequence[str]) -> list[str]:
     `method=ssd,scrub method.alpha=1` it would say that the default method has no alpha. A choice among
     one value counts as swept.
     """
-    parsed = OverridesParser.create().parse_overrides(list(options))
-    swept = tuple(f"{each.key_or_group}." for each in parsed if each.is_sweep_override())
-    return [_choice(each) if _waits(each, swept) else str(each.input_line) for each in parsed]
+    found = OverridesParser.create().parse_overrides(list(options))
+    swept = tuple(f"{each.key_or_group}." for each in found if each.is_sweep_override())
+    return [_choice(each) if _waits(each, swept) else str(each.input_line) for each in found]
 
 
 def _waits(override: Override, swept: tuple[str, ...]) -> bool:

@@ -1,6 +1,6 @@
 """Extra training: what references and shadow models cost, refused if it is more than was asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from data.errors import UserError
@@ -14,7 +14,7 @@ from runner.score.evidence import needs_of
 from runner.stages.cell import member_plan, shadow_plan, wanted_trainings
 from runner.stages.references import wanted_references
 from runner.stages.workspace import PROVENANCE, Workspace
-from runner.store import Artefact
+from runner.store import Artefact, Wanted
 
 
 def has_shadows(plan: Plan) -> bool:
@@ -79,13 +79,24 @@ def say_if_made_elsewhere(ws: Workspace, say: Callable[[str], None]) -> None:
 
 def missing_extras(ws: Workspace, request: Request) -> dict[str, int]:
     """Return the number of absent trainings by the option of `evaluation` that asks for them."""
-    plan = ws.plan
+    rows = stages.cell_request(ws, request) if has_shadows(ws.plan) else request
+    wanted = wanted_extras(ws.plan, rows)
+    return {option: sum(not ws.store.has(*each) for each in found) for option, found in wanted.items()}
+
+
+def wanted_extras(plan: Plan, rows: Request) -> dict[str, list[Wanted]]:
+    """Return the trainings by the option of `evaluation` that asks for them; `rows` is the cell's
+    request, which only shadows depend on."""
     wanted = {"references": wanted_references(plan)}
     if Needs.POPULATION in needs_of(plan.metrics):
         members = [member_plan(plan, seed) for seed in range(plan.evaluation.references)]
         wanted["references"] += [each for member in members for each in wanted_trainings(member)]
     if has_shadows(plan):
-        rows = stages.cell_request(ws, request)
-        plans = [shadow_plan(plan, rows, number) for number in range(plan.evaluation.shadows)]
-        wanted["shadows"] = [each for member in plans for each in wanted_trainings(member)]
-    return {option: sum(not ws.store.has(*each) for each in found) for option, found in wanted.items()}
+        wanted["shadows"] = wanted_shadows(plan, rows, range(plan.evaluation.shadows))
+    return wanted
+
+
+def wanted_shadows(plan: Plan, rows: Request, numbers: Iterable[int]) -> list[Wanted]:
+    """Return the trainings of shadows by their numbers, for the cell's request."""
+    plans = [shadow_plan(plan, rows, number) for number in numbers]
+    return [each for member in plans for each in wanted_trainings(member)]

@@ -7,9 +7,11 @@ from runner.compose import options
 
 PAGE = """python -m runner [option=value …]      pretrain, unlearn, retrain references, score: a table
 python -m runner -m option=a,b …       a sweep over several values
+python -m runner … plan=true           its cells, what is missing, and how long it takes
 
 python -m runner --cfg job             every option of a run, with its value
-python -m runner.report name=…         the table of stored runs
+python -m runner.report name=…         the table of stored runs, and what is missing
+python -m runner.report check …        hold a published table against them
 python -m runner.figure name=…         their figures
 python -m runner.score name=…          score stored runs again, with other metrics
 python -m runner.doctor …              what a run costs and what its numbers can tell, before it starts

@@ -3,6 +3,7 @@
 import shlex
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from conf import Until
+from data.errors import UserError
 from runner.compose import planned
 from runner.ending import last_lines
 from runner.errors import exit_with_message, message_of
@@ -28,6 +30,8 @@ def execute(cfg: DictConfig) -> None:
     """
     from runner.pipeline import run  # imports torch, which launching a sweep does without
 
+    if cfg.plan:
+        raise UserError("plan=true belongs on the command line: it lists the cells of a whole command")
     hydra = HydraConfig.get()
     overrides = OmegaConf.to_container(hydra.overrides.task)  # with the ${…} that they have
     assert isinstance(overrides, list)
@@ -85,10 +89,10 @@ def missing(folder: Path) -> list[str]:
     return [f"{len(failed)} of {len(cells)} cells of the sweep failed:", *reasons, again]
 
 
-def command() -> str:
-    """Return the command that this program was started with."""
+def command(arguments: Sequence[str] | None = None) -> str:
+    """Return the command of these arguments, or the one that this program was started with."""
     program = "unlearn" if Path(sys.argv[0]).name == "unlearn" else "python -m runner"
-    return f"{program} {shlex.join(sys.argv[1:])}"
+    return f"{program} {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
 
 
 def _number(cell: Path) -> tuple[int, str]:

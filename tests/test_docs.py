@@ -19,6 +19,9 @@ from tests.forked import ROOT, run_module
 # Pages whose commands are run, in their order; those of the others are composed and planned.
 RUN = {"start.md", "add.md"}
 
+# Options by which a run takes a second instead of ten.
+SMALL = ["threads=1", "data.limit=30", "training.epochs=2", "tracking=off"]
+
 # Programs of others, whose commands are not checked.
 OTHERS = {"pip", "uv", "pytest", "wandb", "eval", "sha256sum", "mkdocs"}
 
@@ -102,7 +105,8 @@ def test_the_commands_of_a_page_run_in_their_order(name: str, tmp_path: Path) ->
     for command in done:
         assert command.module is not None
         paths = {k: str(tmp_path / v) for k, v in command.variables.items()}
-        ended = run_module(command.module, *command.arguments, cwd=tmp_path, **paths)
+        small = SMALL if command.module in ("runner", "runner.doctor") else []
+        ended = run_module(command.module, *command.arguments, *small, cwd=tmp_path, **paths)
         assert ended.returncode == 0, f"{command.text}\n{ended.stderr}"
     assert len(done) >= 5
 

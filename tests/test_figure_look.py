@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
-from runner.figure.confusion import _frame, _gone
+from runner.figure.confusion import _frame, gone
 from runner.figure.drawing import COLOURS, MARKERS, MOST
 from runner.figure.runs import Runs
 from runner.figure.scores import ScoresFigure
@@ -119,7 +119,7 @@ def test_the_forgotten_class_is_the_one_that_no_retrained_model_predicts_and_is_
 
     reference = Line("setting", "reference")
     counts = {reference: np.array([[5, 0, 1], [2, 0, 2], [0, 0, 4]])}
-    assert _gone(counts, "setting") == [1] and _gone({}, "setting") == []
+    assert gone(counts, "setting") == [1] and gone({}, "setting") == []
     axes = Figure().subplots()
     _frame(axes, [1], 3)
     (frame,) = axes.patches

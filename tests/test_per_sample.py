@@ -77,7 +77,7 @@ def test_the_exact_coefficients_account_for_the_whole_training(quick: Quick) -> 
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
-def test_each_layer_takes_the_smaller_form_and_the_estimate_says_what_it_takes(
+def test_a_layer_is_summed_where_that_halves_its_bytes_and_the_estimate_is_what_is_written(
     quick: Quick, dtype: str
 ) -> None:
     chosen = ["recorder.per_sample.classes=[3,4]", f"recorder.per_sample.dtype={dtype}"]
@@ -86,6 +86,8 @@ def test_each_layer_takes_the_smaller_form_and_the_estimate_says_what_it_takes(
     folder = stages.record("per_sample").path
     layers = SampleRecord.open(folder).about["layers"]
     assert not layers["0"]["factored"], "a small filter on a large map"
+    # 2 epochs of 4·6·6 + 8·4·4 numbers are 544, the gradient is 4·8·3·3 + 8 = 296 of them
+    assert layers["2"]["factored"], "a sum has fewer numbers, but more than half as many"
     assert layers["6"]["factored"], "a large matrix"
     watched = training_of(stages, folder)
     written = sum(

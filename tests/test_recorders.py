@@ -1,5 +1,6 @@
 """Recorders: watching changes nothing, and a record serves only the rows that it tracks."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -194,7 +195,13 @@ def test_the_summary_comes_before_the_first_step(quick: Quick) -> None:
     updates, samples = told
     assert "recorder.batch_updates: " in updates and " per tracked row, " in updates
     assert "a request for 20 rows hits 100.0% of the batches" in updates
-    assert samples.endswith("3 of 4 layers as factors, the others as sums")
+    forms, memory, times = samples.split("; ")[2:]
+    assert forms == "3 of 4 layers as factors, the others as sums"
+    assert memory.startswith("2 buffers of ") and memory.endswith(" in memory")
+    assert re.fullmatch(
+        r"a step takes \d+\.\d\d times as long, without the disk \(form=factored: .* KiB, .* times\)",
+        times,
+    )
 
 
 def test_a_result_says_what_its_record_takes(quick: Quick) -> None:

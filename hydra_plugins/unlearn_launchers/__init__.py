@@ -16,14 +16,17 @@ from omegaconf import DictConfig
 
 
 class Sweeper(BasicSweeper):
-    """Hydra's own sweeper, which takes cells that are stored as composed well."""
+    """Hydra's own sweeper, which plans every cell and writes what the sweep is to make."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every cell that is missing, so that a fault ends the sweep before its first cell."""
-        from runner.launch.stored import missing
+        """Compose every cell that is missing, so that a fault ends the sweep before its first cell, and
+        write the manifest of the sweep."""
+        from runner.state.begin import write_manifest
 
-        assert self.config is not None
-        super().validate_batch_is_legal([batch[number] for number in missing(self.config, batch)])
+        assert self.config is not None and self.hydra_context is not None and self.overrides is not None
+        if self.batch_index == 1:  # of the first batch, and Hydra has counted it
+            jobs = [job for each in self.overrides for job in each]
+            write_manifest(self.hydra_context, self.config, jobs)
 
 
 class SerialLauncher(BasicLauncher):

@@ -29,6 +29,9 @@ PENDING = 4
 BLOCK, PAGE = 2**22, 4096
 
 
+Job = Callable[[], None]
+
+
 class Damaged(UserError):
     """A file of a record was altered, or belongs to another record."""
 
@@ -49,7 +52,7 @@ class Writer:
         self.go_on = go_on
         self.lost = False
         self._error: BaseException | None = None
-        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(PENDING)
+        self._jobs: queue.Queue[tuple[Job, Job] | None] = queue.Queue(PENDING)
         self._thread = threading.Thread(target=self._work, name="record", daemon=True)
 
     def __enter__(self) -> "Writer":
@@ -67,10 +70,13 @@ class Writer:
         if kind is None:
             self._raise()
 
-    def do(self, job: Callable[[], None]) -> None:
-        """Queue a job, waiting if the queue is full. Raise the error of an earlier job."""
+    def do(self, job: Job, after: Job = lambda: None) -> None:
+        """Queue a job, waiting if the queue is full. Raise the error of an earlier job.
+
+        `after` follows the job in any case, also if it fails or is left out.
+        """
         self._raise()
-        self._jobs.put(job)
+        self._jobs.put((job, after))
 
     def flush(self) -> None:
         """Wait until all jobs are done. Raise the error of one."""
@@ -86,12 +92,14 @@ class Writer:
         self.lost = state["lost"]
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (jobs := self._jobs.get()) is not None:
+            job, after = jobs
             if self._error is None and not self.lost:
                 self._try(job)
+            after()
             self._jobs.task_done()
 
-    def _try(self, job: Callable[[], None]) -> None:
+    def _try(self, job: Job) -> None:
         try:
             job()
         except BaseException as error:
@@ -121,7 +129,8 @@ class EntryFile:
     """The file `name`.entries of a folder while it is written; `close` writes the entries' checksums.
 
     If the file system allows it, blocks bypass the page cache: a record is often larger than memory, and
-    copying it through the cache takes more processor time than writing it.
+    copying it through the cache takes more processor time than writing it. Entries that begin as far
+    into a page of memory as their place is into a page of the file are written from where they are.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -138,13 +147,29 @@ class EntryFile:
         self._sums.extend(map(xxh3_64_intdigest, block))
         left = block.data.cast("B")
         self._size += len(left)
+        if block.ctypes.data % PAGE == self._filled % PAGE:
+            left = self._write_pages(left)
         while len(left):
-            taken = left[: BLOCK - self._filled]
-            self._block[self._filled : self._filled + len(taken)] = taken
-            self._filled += len(taken)
-            left = left[len(taken) :]
+            left = self._fill(left, BLOCK)
             if self._filled == BLOCK:
                 self._write()
+
+    def _fill(self, left: memoryview, end: int) -> memoryview:
+        """Copy bytes into the block, up to `end` of it; return those that are left."""
+        taken = left[: end - self._filled]
+        self._block[self._filled : self._filled + len(taken)] = taken
+        self._filled += len(taken)
+        return left[len(taken) :]
+
+    def _write_pages(self, left: memoryview) -> memoryview:
+        """Write the block, its last page completed, and then the whole pages of these bytes; return
+        those of the last page."""
+        left = self._fill(left, -(-self._filled // PAGE) * PAGE)
+        whole = len(left) // PAGE * PAGE
+        if whole:
+            self._write_all([memoryview(self._block)[: self._filled], left[:whole]])
+            self._filled = 0
+        return left[whole:]
 
     def state_dict(self) -> State:
         """Return the position in the file, what is not written yet, and the checksums so far."""
@@ -164,10 +189,14 @@ class EntryFile:
 
     def _write(self) -> None:
         """Write the block in whole pages; `close` removes the padding of the last page."""
-        left = memoryview(self._block)[: -(-self._filled // PAGE) * PAGE]
-        while len(left):
-            left = left[self._file.write(left) :]
+        self._write_all([memoryview(self._block)[: -(-self._filled // PAGE) * PAGE]])
         self._filled = 0
+
+    def _write_all(self, parts: list[memoryview]) -> None:
+        """Write parts of whole pages that begin on pages, one after another."""
+        for left in parts:
+            while len(left):
+                left = left[self._file.write(left) :]
 
     def close(self) -> None:
         """Write the rest of the entries, and the checksums beside the file."""

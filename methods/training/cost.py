@@ -138,15 +138,15 @@ class Meter:
 
     def elapsed(self) -> float:
         """Return the seconds since the start of the context, without those of `paused`."""
-        return self.cost.seconds + self._now() - self._started
+        return self.cost.seconds + now(self.device) - self._started
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave the time and memory of the body out of the cost."""
-        started = self._now()
+        started = now(self.device)
         with self._memory.paused():
             yield
-        self.cost.seconds -= self._now() - started
+        self.cost.seconds -= now(self.device) - started
 
     def state_dict(self) -> State:
         """Return the cost so far."""
@@ -160,7 +160,7 @@ class Meter:
         for name, value in cost.items():
             setattr(self.cost, name, value)
         self._memory.load(self.cost.peak_bytes)
-        self._started = self._now()
+        self._started = now(self.device)
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
@@ -172,7 +172,7 @@ class Meter:
 
     def __enter__(self) -> "Meter":
         self._memory = _Memory(self.device)
-        self._started = self._now()
+        self._started = now(self.device)
         return self
 
     def __exit__(
@@ -181,7 +181,7 @@ class Meter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.cost.seconds += self._now() - self._started
+        self.cost.seconds += now(self.device) - self._started
         self.cost.peak_bytes = self._memory.peak()
 
     def _counted(self, batches: Iterator[Batch], times: int) -> Iterator[Batch]:
@@ -191,10 +191,12 @@ class Meter:
             yield batch
             self.progress.advance(len(batch.rows))
 
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # kernels run asynchronously
-        return time.perf_counter()
+
+def now(device: torch.device) -> float:
+    """Return a time in seconds, after all that the device was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # kernels run asynchronously
+    return time.perf_counter()
 
 
 def pass_streams(streams: Streams) -> tuple[torch.Generator, torch.Generator]:

@@ -121,7 +121,7 @@ def _with_bias(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> Gr
 def _group_norm_each(layer: nn.GroupNorm, factors: Factors) -> Gradients:
     # y = γ∘x̂ + β: ∂L/∂γ = Σₗ bₗ∘x̂ₗ and ∂L/∂β = Σₗ bₗ, with x̂ the normalised input
     normal = F.group_norm(factors.a, layer.num_groups, eps=layer.eps)
-    product = (factors.b * normal).flatten(2)
+    product = normal.mul_(factors.b).flatten(2)
     return {"weight": product.sum(2), "bias": factors.b.flatten(2).sum(2)}
 
 
@@ -129,7 +129,7 @@ def _layer_norm_each(layer: nn.LayerNorm, factors: Factors) -> Gradients:
     # as for GroupNorm, with the positions (tokens) before the normalised dimensions
     normal = F.layer_norm(factors.a, layer.normalized_shape, eps=layer.eps)
     shape = (len(factors.a), -1, *layer.normalized_shape)
-    product = (factors.b * normal).reshape(shape)
+    product = normal.mul_(factors.b).reshape(shape)
     return {"weight": product.sum(1), "bias": factors.b.reshape(shape).sum(1)}
 
 

@@ -42,6 +42,9 @@ class ConfusionFigure(Drawing):
 
     matrix: str
 
+    def has(self, model: Model) -> bool:
+        return bool(model.matrix(self.matrix))
+
     def draw(self, runs: Runs) -> "Figure":
         """Raise UserError if a model has no such matrix. Damaged ones are told, and left out."""
         matrices = {line: self._sound(models) for line, models in runs.models.items()}
@@ -59,7 +62,7 @@ class ConfusionFigure(Drawing):
             axes.set_ylabel("true class", fontsize="small")
             if len(shares) <= LEGIBLE:
                 _number(axes, shares)
-            _frame(axes, _gone(found, line.setting), len(shares))
+            _frame(axes, gone(found, line.setting), len(shares))
         figure.colorbar(image, ax=all_axes, label="% of the true class", shrink=0.6)
         return figure
 
@@ -84,7 +87,7 @@ def _number(axes: "Axes", shares: "NDArray[np.float64]") -> None:
             axes.text(predicted, true, text, ha="center", va="center", color=color, fontsize=6)
 
 
-def _gone(counts: "Mapping[Line, NDArray[np.float64]]", setting: str) -> list[int]:
+def gone(counts: "Mapping[Line, NDArray[np.float64]]", setting: str) -> list[int]:
     """Return the classes with test rows that no retrained model of a setting predicts."""
     retrained = counts.get(Line(setting, REFERENCE.name))
     if retrained is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from data.errors import UserError
 from runner.figure.drawing import Drawing, grid, legend, seeded, shared_name, styles
-from runner.figure.runs import Runs
+from runner.figure.runs import Model, Runs
 from runner.report.cells import Estimate, half_width, interval
 from runner.results import Line
 
@@ -32,6 +32,9 @@ class CurvesFigure(Drawing):
 
     x: str
     y: list[str]
+
+    def has(self, model: Model) -> bool:
+        return any(self.x in point for point in model.logged)
 
     def shown(self) -> list[str]:
         return [part for name in self.y for part in name.split(" - ")]

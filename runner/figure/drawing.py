@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from data.component import Component
 from data.errors import UserError
-from runner.figure.runs import Runs
+from runner.figure.runs import Model, Runs
 from runner.results import Line
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class Drawing(Component):
     def draw(self, runs: Runs) -> "Figure":
         """Return the figure of the runs. Raise UserError if they lack what it shows."""
         raise NotImplementedError
+
+    def has(self, model: Model) -> bool:
+        """Return whether a model has what the figure shows. Raise UserError if it is not stored."""
+        return True
 
     def shown(self) -> Sequence[str]:
         """Return the scores, costs and logged values that it draws, which some run must have."""
@@ -132,6 +137,15 @@ def shared_name(runs: Runs, line: Line, names: Mapping[Line, str]) -> str:
     settings."""
     several = len({other.setting for other in runs.models}) > 1
     return line.shared_role.words if several and line.shared_role else names[line]
+
+
+def svg(figure: "Figure") -> bytes:
+    """Return a figure as SVG without a ground, whose text is text and in the reader's own font."""
+    from matplotlib import rc_context
+
+    with BytesIO() as file, rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        return file.getvalue()
 
 
 def seeded(name: str, n: float) -> str:

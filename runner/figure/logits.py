@@ -9,7 +9,7 @@ from data.bounds import SIZE
 from data.classes import ClassNumber
 from data.errors import UserError
 from runner.figure.drawing import Drawing, grid, legend, shared_name, styles
-from runner.figure.runs import Runs
+from runner.figure.runs import Model, Runs
 from runner.results import Line
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ class LogitsFigure(Drawing):
 
     classes: list[ClassNumber]
     bins: Annotated[int, SIZE]
+
+    def has(self, model: Model) -> bool:
+        return len(model.logits) > 0
 
     def draw(self, runs: Runs) -> "Figure":
         """Raise UserError if a model lacks one of the classes, or its predictions are not stored."""

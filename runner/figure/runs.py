@@ -1,6 +1,7 @@
 """The runs of one name: their table, and their models with stored curves, logits and matrices."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -27,23 +28,23 @@ class Model:
     role: Role
     root: Path
 
-    @property
+    @cached_property
     def logged(self) -> list[dict[str, float]]:
         """The points logged while the model was trained. Raises UserError if they are not stored."""
         from runner.stages import curves_of
 
         return curves_of(self._made("curves"))
 
-    @property
+    @cached_property
     def logits(self) -> "Tensor":
         """The (N, K) logits of the test set. Raises UserError if they are not stored."""
         from runner.stages import logits_of
 
-        for made in self._artefacts("predict"):
+        def is_mine(made: "Artefact") -> bool:
             identity = made.identity
-            if (identity["weights"], identity["split"]) == (self._weights, "test"):
-                return logits_of(made)
-        raise self._gone("predictions")
+            return bool((identity["weights"], identity["split"]) == (self._weights, "test"))
+
+        return logits_of(self._artefact("predict", is_mine, "predictions"))
 
     @cached_property
     def workspace(self) -> "Workspace":
@@ -89,17 +90,20 @@ class Model:
         """Return the artefact of the model. Raise UserError, naming `what`, if it is not stored."""
         from runner.stages import weights_of
 
-        for made in self._artefacts(self.role.stage):
-            if weights_of(made) == self._weights:
-                return made
-        raise self._gone(what)
+        return self._artefact(self.role.stage, lambda made: weights_of(made) == self._weights, what)
 
-    def _artefacts(self, stage: str) -> "Iterator[Artefact]":
-        """Yield the artefacts of a stage that the run used and that are still stored and sound."""
+    def _artefact(self, stage: str, is_mine: "Callable[[Artefact], bool]", what: str) -> "Artefact":
+        """Return the artefact of a stage that the run used, that `is_mine` accepts, and that is sound.
+
+        Raise UserError, naming `what`, if none is stored. The others are not checked, which reads all
+        their bytes.
+        """
         for name, key in self.result.artefacts:
             made = _store(self.root).stored(stage, key) if name == stage else None
-            if made is not None and made.damage(thorough=False) is None:
-                yield made
+            with suppress(OSError, ValueError, KeyError):  # damaged
+                if made is not None and is_mine(made) and made.damage(thorough=False) is None:
+                    return made
+        raise self._gone(what)
 
     @property
     def _weights(self) -> str:

@@ -130,7 +130,7 @@ def _needs_of(work: Work, cell: Task) -> Iterator[Need]:
     if plan.until is not Until.end or plan.reference is None:
         return
     for seed, member in members(plan).items():
-        made = store.find("unlearn", identities.unlearn(member, plan.reference, None))
+        made = store.find("unlearn", identities.unlearn(member.of_reference(), plan.reference, None))
         label = f"retrained model, seed={seed}"
         yield Need(label, Shared(seed), frozenset({made}), frozenset({original}))
 

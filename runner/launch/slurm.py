@@ -188,7 +188,7 @@ def _leave(work: Work, found: Sequence[Task], submission: Submission) -> str:
     kept = [text for text in found[0].overrides if text.startswith(KEPT)]
     ids = ",".join(submission.arrays)
     report = shlex.join(["python", "-m", "runner.report", *kept])
-    tables = [f"table, when all have ended: {report} name={name}" for name in names]
+    tables = [f"state and table of its cells: {report} name={name}" for name in names]
     return "\n".join(
         [
             f"submitted {len(found)} cells; their logs and notes are in {submission.folder.parent}",

@@ -19,6 +19,9 @@ RESULTS = Path(conf.__file__).parent.parent / "results"
 # The scales whose runs have a verdict, the largest first.
 SCALES = (WHOLE, "gpu", "cpu")
 
+# The heads of a table of verdicts.
+HEADS = ["line", "model", "score", "printed", "ours", "verdict", "scale", "reason"]
+
 
 def found_runs(name: str, root: Path) -> list[Runs]:
     """Return the runs of a table's preset by scale, of the committed results and those below `root`."""
@@ -35,25 +38,29 @@ def found_runs(name: str, root: Path) -> list[Runs]:
 
 
 def of_table(style: Style, name: str, root: Path) -> str | None:
-    """Return the verdicts on the printed table whose preset gives results of this name; None if there is
+    """Return the verdicts on the printed table whose preset gives results of this name, as text; None if
+    there is no such table."""
+    found = printed_table(name, root)
+    return None if found is None else one_table(style, *found)
+
+
+def printed_table(name: str, root: Path) -> tuple[Table, list[Runs]] | None:
+    """Return the printed table whose preset gives results of this name, and its runs; None if there is
     no such table. The scale in the name decides the runs, and without one the largest that decides."""
     for scale in SCALES:
         own = name if scale == WHOLE else name.removesuffix(f"_{scale}")
         if own in names() and (scale == WHOLE or own != name):
             runs = found_runs(own, root)
-            return one_table(
-                style, table(own), runs if own == name else [r for r in runs if r.scale == scale]
-            )
+            return table(own), runs if own == name else [r for r in runs if r.scale == scale]
     return None
 
 
 def one_table(style: Style, printed: Table, runs: Sequence[Runs]) -> str:
     """Return the verdict on every cell of a printed table, and what its orders agree in."""
     found = verdicts(printed, runs)
-    heads = ["line", "model", "score", "printed", "ours", "verdict", "scale", "reason"]
-    body = [_line(each) for each in found]
+    body = [line(each) for each in found]
     caption = f"Every printed cell of {printed.name}, and ours."
-    parts = [style.table(heads, body, caption), f"{printed.name}: {_counts(found)}"]
+    parts = [style.table(HEADS, body, caption), f"{printed.name}: {_counts(found)}"]
     for part in ("commit", "device"):
         values = sorted({getattr(row, part) for each in runs for row in each.rows})
         if len(values) > 1:
@@ -66,7 +73,8 @@ def one_table(style: Style, printed: Table, runs: Sequence[Runs]) -> str:
     return "\n\n".join(parts)
 
 
-def _line(found: Verdict) -> list[str]:
+def line(found: Verdict) -> list[str]:
+    """Return the texts of a printed cell and its verdict, below `HEADS`."""
     printed, values = found.cell, found.values
     half = half_width_of(values) if len(values) > 1 else float("nan")
     ours = cell(Estimate(sum(values) / len(values), half, len(values)), expected=0) if values else "—"

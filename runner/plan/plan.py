@@ -101,7 +101,7 @@ class Plan:
             budget=cfg.budget.gradient_examples,
             metrics=list(build_chosen(metrics, Metric, "evaluation.metrics").values()),
             evaluation=evaluation,
-            device=_device(cfg.device),
+            device=device_of(cfg.device),
             threads=cfg.threads,
             until=cfg.until,
             shadow=cfg.shadow,
@@ -216,7 +216,9 @@ def _public(plan: Plan, node: DictConfig) -> Plan:
     )
 
 
-def _device(name: str | None) -> torch.device:
+def device_of(name: str | None) -> torch.device:
+    """Return the device of this name, None for a GPU if there is one. Raise UserError if it is not
+    available."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,41 +1,78 @@
 """python -m runner.report name=digits_small_cnn_whole_class [table.columns=[test_accuracy]]
 python -m runner.report papers
+python -m runner.report check results/paper004_table1 [name=…] [paths.root=…]
 
 Print the table of the stored results of a name, and write it to <paths.root>/tables; of a paper's table,
-also a verdict on each number that it prints. With `papers`, count the verdicts on all papers.
+also a verdict on each number that it prints; then how far the sweeps of the name have come, and the
+command for what is left. With `papers`, count the verdicts on all papers.
+
+With `check`, hold a published table against the stored results: which numbers agree digit for digit,
+which differ and by how much, which are missing, and the command that makes them. Exit with 1 unless all
+agree.
 """
 
+import sys
 from pathlib import Path
 
+from data.errors import UserError
 from runner.errors import command
 from runner.naming import run_name
 from runner.report import show
 
-# In the place of a first option: a summary of the verdicts on all printed numbers.
-PAPERS = "papers"
+# In the place of a first option: a summary of the verdicts on all printed numbers; hold a published
+# table against the results.
+PAPERS, CHECK = "papers", "check"
 
 
 def main(arguments: list[str]) -> None:
-    """Compose the configuration, print the table of its name, and write the table's files.
+    """Print and write the table of a name, its verdicts and its progress; or do what a word asks for."""
+    if arguments[:1] == [CHECK]:
+        _check(arguments[1:])
+    elif arguments[:1] == [PAPERS]:
+        _papers(arguments[1:])
+    else:
+        _table(arguments)
 
-    Print the verdicts on the printed table of the name, if there is one.
-    """
+
+def _table(overrides: list[str]) -> None:
+    """Print and write the table of a name; print the verdicts on its printed table, if there is one, and
+    how far its sweeps have come."""
     from runner.compose import composed
-    from runner.papers.text import of_table, summary
+    from runner.papers.text import of_table
     from runner.report.text import TERMINAL
+    from runner.state.progress import export, progress
 
-    asked = arguments[:1] == [PAPERS]
-    cfg, names = composed(arguments[asked:])
-    root = Path(cfg.paths.root)
-    if asked:
-        print(summary(TERMINAL, root))
-        return
-    name = run_name(cfg.name, names)
-    printed = of_table(TERMINAL, name, root)
-    if printed is None or (root / "results" / name).is_dir():
+    cfg, names = composed(overrides)
+    name, root = run_name(cfg.name, names), Path(cfg.paths.root)
+    printed, done = of_table(TERMINAL, name, root), progress(root, name)
+    if (root / "results" / name).is_dir() or (printed is None and not done.cells):
         show(cfg, name)
     if printed is not None:
         print(f"\n{printed}")
+    if done.cells:
+        print(f"the commands, the environment and the cells: {export(root, name)}\n\n{done.text()}")
+
+
+def _papers(overrides: list[str]) -> None:
+    from runner.compose import composed
+    from runner.papers.text import summary
+    from runner.report.text import TERMINAL
+
+    cfg, _ = composed(overrides)
+    print(summary(TERMINAL, Path(cfg.paths.root)))
+
+
+def _check(arguments: list[str]) -> None:
+    if not arguments or "=" in arguments[0]:
+        raise UserError("check takes a published table: python -m runner.report check results/<name>")
+    from runner.compose import composed
+    from runner.state.check import check
+
+    cfg, _ = composed(arguments[1:])
+    checked = check(Path(arguments[0]), Path(cfg.paths.root), cfg.name)
+    print(checked.text())
+    if not checked.holds:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -46,11 +46,7 @@ class Page:
         report, style = self.report, self.style
         lines = report.lines()
         others = [line for line in lines if line.cell != REFERENCE.name]
-        with_gap = (
-            set(report.cells.index.get_level_values("metric")[report.cells["gap"].notna()]) - COSTS
-        )
-        with_gap |= {name for _, name in report.comparisons}
-        compared = [column for column in self._columns if column in with_gap]
+        compared = self._compared
         corner = f"gap to {REFERENCE.title if style.words else REFERENCE.label}"
         shown = self._table("", lines, self._columns, self._cell)
         gap = self._table(corner, others, compared, self._gap)
@@ -61,14 +57,16 @@ class Page:
             heads, body = beside(style, report.results, estimates, published, report.title)
             parts.append(style.table(heads, body, "Our numbers, and the paper's in brackets."))
         told = self._remarks(others, compared, shown.left_out, gap.left_out)
+        kept = [column for column in self._columns if column not in shown.left_out]
+        told += glossary(report.results, self._heads(kept))
         below = style.end.join(style.comment + text for text in told)
         return "\n\n".join([*parts, below] if below else parts) + "\n"
 
     def _remarks(
         self, others: list[Line], compared: list[str], scores: Sequence[str], gaps: Sequence[str]
     ) -> list[str]:
-        """Return the remarks; `others` are the lines without the retrained models, `scores` and `gaps`
-        the columns that were left out of the two tables."""
+        """Return the remarks but the glossary; `others` are the lines without the retrained models,
+        `scores` and `gaps` the columns that were left out of the two tables."""
         report = self.report
         absent = set(report.columns) - self._metrics
         if not (absent and self._metrics and are_chosen(report.columns)):
@@ -78,7 +76,6 @@ class Page:
         kept = [column for column in self._columns if column not in scores]
         told += interval_remarks(report.estimates, set(report.lines()), set(kept) - report.cell_scores)
         told += verdict_remarks(report.comparisons, set(others), compared)
-        told += glossary(report.results, self._heads(kept))
         return told + published_remarks(report.published, comparable(report.published, report.results))
 
     def _on_order(self, others: list[Line]) -> list[str]:
@@ -150,6 +147,14 @@ class Page:
         """The columns that some run has, and those of records if any method reads one."""
         recorded = OF_RECORDS if "record_bytes" in self._metrics else ()
         return [n for n in dict.fromkeys([*self.report.columns, *recorded]) if n in self._metrics]
+
+    @property
+    def _compared(self) -> list[str]:
+        """The columns that have gaps to the retrained models."""
+        cells = self.report.cells
+        with_gap = set(cells.index.get_level_values("metric")[cells["gap"].notna()]) - COSTS
+        with_gap |= {name for _, name in self.report.comparisons}
+        return [column for column in self._columns if column in with_gap]
 
     @property
     def _expected(self) -> int:

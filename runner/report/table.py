@@ -8,6 +8,7 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
+from conf import Format
 from data.disk import replacing
 from data.errors import UserError
 from data.meanings import meaning
@@ -92,15 +93,16 @@ class Report:
 
     def title(self, score: str) -> str:
         """Return a score, a cost or a logged value in people's words."""
-        return words.score(score, self._about)
+        return words.score(score, self.about)
 
     @cached_property
-    def _about(self) -> dict[str, Mapping[str, Any]]:
+    def about(self) -> dict[str, Mapping[str, Any]]:
+        """The meanings of the scores, as results tell them."""
         return {name: said for result in self.results for name, said in result.about.items()}
 
     def is_share(self, score: str) -> bool:
         """Return whether a score is a share, from 0 to 1: if results say so, or by its name."""
-        said = meaning(score, self._about)
+        said = meaning(score, self.about)
         return score in SHARES if said is None else said["unit"] == "share"
 
     def lines(self) -> list[Line]:
@@ -214,3 +216,7 @@ def show(cfg: "DictConfig", name: str) -> None:
     print(f"\n{name}\n\n{report.terminal()}")
     report.write(root / "tables", name)
     print(f"written to {root / 'tables' / name}.md, .csv, .tex and _rows.csv")
+    if cfg.format is Format.html:
+        from runner.report.html import write  # needs torch and figures, which a table does without
+
+        print(f"written to {write(cfg, report, root / 'tables', name)}")

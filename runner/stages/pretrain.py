@@ -170,9 +170,10 @@ def _run(
     }
     watches = {option: Stopwatch() for option in recorders}
     with conditions.meter:
-        for option, recorder in recorders.items():
-            recorder.check(trainings[option], option)
-            ws.store.say(recorder.summary(trainings[option], option, len(request.rows)))
+        with conditions.meter.paused():
+            for option, recorder in recorders.items():
+                recorder.check(trainings[option], option)
+                ws.store.say(recorder.summary(trainings[option], option, len(request.rows)))
         require_space(recorders, trainings, _bytes_of(model) if PRETRAIN in making.folders else 0)
         try:
             goes_on = all(recorder.goes_on for recorder in recorders.values())

@@ -26,13 +26,11 @@ from methods.recording.per_sample import (
     Form,
     PerSample,
     SampleRecord,
-    shapes_of,
 )
 from methods.recording.recorder import RecordedTraining
 from methods.training.cost import Cost, Meter
 from methods.training.descent import Optimizer, Recipe, Schedule, Step
 from methods.training.loop import Conditions, train
-from methods.weights.per_sample_gradients import RULES, layers_of
 from models.architecture import Architecture
 from runner.bench import Figure, seconds
 from runner.compose import composed
@@ -95,7 +93,7 @@ def recorded_step(
         yield Figure(f"{where}: vmap(grad)", mapped, each, "plain step", plain)
         (called,) = seconds(partial(by_call, copy.deepcopy(model), images, labels), repeats=1)
         yield Figure(f"{where}: call_for_per_sample_grads", called, each, "plain step", plain)
-    dense, kept = numbers(model, split.images[:1])
+    dense, kept = numbers(every, RecordedTraining(model, split, recipe, Streams(0, "record"), Path()))
     yield Figure(f"{where}: numbers per row and epoch", kept, "numbers", "dense gradient", dense)
 
 
@@ -248,12 +246,8 @@ def by_call(model: nn.Module, images: Tensor, labels: Tensor) -> None:
         del parameter.grad_sample  # type: ignore[attr-defined]
 
 
-def numbers(model: nn.Module, image: Tensor) -> tuple[int, int]:
-    """Return the numbers per row and epoch of a dense gradient, and of each layer's smaller form."""
-    shapes, layers = shapes_of(model, image), layers_of(model)
-    dense = sum(shape.parameters for shape in shapes.values())
-    kept = sum(
-        min(shape.factors, shape.parameters) if RULES[type(layers[name])].total else shape.parameters
-        for name, shape in shapes.items()
-    )
-    return dense, kept
+def numbers(recorder: PerSample, training: RecordedTraining) -> tuple[int, float]:
+    """Return the numbers of a row's gradient, and those that its record keeps per epoch."""
+    layout = recorder.layout(training)
+    # factors at each of the E epochs, and one sum for all of them
+    return training.parameters, layout.entry_numbers + layout.slot_numbers / EPOCHS

@@ -28,8 +28,8 @@ ALL = ["-m", "runner", "-m", "tracking=off", "threads=1"]
 
 
 def figures() -> Iterator[Figure]:
-    """Yield the seconds of saying a stored sweep again, beside those of each cell alone; and of a
-    sweep on two processes, beside half the seconds of its distinct trainings."""
+    """Yield the seconds of saying a stored sweep again, beside those of each cell alone; of listing it;
+    and of a sweep on two processes, beside half the seconds of its distinct trainings."""
     with tempfile.TemporaryDirectory() as folder:
         root = f"paths.root={folder}"
         python(*ALL, *STORED, root, "hydra/launcher=local")
@@ -44,6 +44,8 @@ def figures() -> Iterator[Figure]:
             "each alone, one timed",
             alone * CELLS,
         )
+        plan = taken(*ALL, *STORED, root, "plan=true")
+        yield Figure("the same listed by plan=true", plan, "s", "said again", again)
         shutil.rmtree(folder)
         parallel = taken(*ALL, *LONG, root, "hydra/launcher=local", "hydra.launcher.workers=2")
         yield Figure(

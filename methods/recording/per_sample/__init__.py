@@ -2,11 +2,12 @@
 
 Idea: keep the factors of every layer's gradient (see `methods.weights.per_sample_gradients`) instead of
 the gradient itself.
-Record: each layer takes the form that needs fewer bytes. *Factored* keeps the inputs and the output
+Record: each layer takes one of two forms. *Factored* keeps the inputs and the output
 gradients of every tracked row at each of its steps: E·(|a| + |b|) numbers per row in `dtype`, for E
 epochs. In int8 each input and each gradient of a row is divided by its own largest number. *Dense* keeps
-one gradient per row, summed over its steps: |W| numbers per row in float32. The sum over any set of rows
-is read back with one weight gradient per layer and chunk.
+one gradient per row, summed over its steps: |W| numbers per row in float32. A sum
+costs its arithmetic, a read and a write at every step, so `auto` takes it only where it at least halves
+a layer's bytes. The sum over any set of rows is read back with one weight gradient per layer and chunk.
 Two more forms are options. *Masked* keeps a random share `keep` of the dense sums, as paper 004 does.
 With `group_by` the record keeps one dense sum per group (`class`, or a file that gives every training
 row a group number): G·M numbers for G groups and M weights, for any number of rows.

@@ -16,6 +16,7 @@ class EntryIndex:
         self._all = len(tracked) == len(split)
         # (T,): groups may have any numbers; slots count from 0 without gaps
         self.slots = None if groups is None else groups.unique(return_inverse=True)[1]
+        self.count = 0  # entries so far
         self._rows: list[Tensor] = []
         self._steps: list[Tensor] = []
         self._scales: list[Tensor] = []
@@ -31,6 +32,7 @@ class EntryIndex:
 
     def add(self, rows: Tensor, step: int) -> Tensor:
         """Note that a step has entries of these tracked rows (n,); return their slots (n,)."""
+        self.count += len(rows)
         self._rows.append(rows.cpu())
         self._steps.append(torch.full((len(rows),), step))
         # `tracked` ascends, so the position of a row in it is found by binary search
@@ -47,6 +49,7 @@ class EntryIndex:
 
     def load_state_dict(self, state: State) -> None:
         self._rows, self._steps = [state["rows"]], [state["steps"]]
+        self.count = len(state["rows"])
         self._scales = [state["scales"]] if "scales" in state else []
 
     def tensors(self) -> dict[str, Tensor]:

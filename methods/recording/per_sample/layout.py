@@ -19,7 +19,8 @@ Key = TypeVar("Key")
 
 
 class Form(Enum):
-    """The form of a layer in a record. `auto` takes the smaller of factored and dense, by layer."""
+    """The form of a layer in a record. `auto` takes factors, and the dense sum of a layer where it needs
+    at most half of their bytes."""
 
     auto = "auto"
     factored = "factored"

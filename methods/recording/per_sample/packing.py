@@ -1,29 +1,17 @@
 """The conversion of one step's factors into the numbers that a record stores."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from methods.recording.per_sample.layout import TYPES, FactorType, Layout
+from methods.recording.per_sample.layout import FactorType, Layout, parameters_in
+from methods.recording.per_sample.ring import Packed
 from methods.recording.per_sample.shares import Attribution, Shares, adam_roots
 from methods.recording.random_mask import RandomMask
 from methods.training.descent import Step
 from methods.weights.per_sample_gradients import RULES, Factors
-
-
-@dataclass(frozen=True)
-class Packed:
-    """The n tracked rows of a step.
-
-    `entries` (n, entry_numbers) has the record's type, and `sums` (n, slot_numbers) is float32.
-    `scales` (n, factors) multiply the entries in int8; otherwise they are None.
-    """
-
-    entries: Tensor
-    sums: Tensor
-    scales: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -43,37 +31,47 @@ class Packer:
         taken: Mapping[str, list[Factors]],
         where: slice | Tensor,
         slots: Tensor,
-    ) -> Packed:
-        """Pack the rows at `where` in the batch, which belong to `slots` (n,)."""
-        entries = torch.empty(len(slots), self.layout.entry_numbers, dtype=TYPES[self.dtype])
-        sums = torch.empty(len(slots), self.layout.slot_numbers)
+        packed: Packed,
+    ) -> Tensor | None:
+        """Pack the rows at `where` in the batch, which belong to `slots` (n,).
+
+        Return the scales (n, factors) that multiply the entries in int8, otherwise None.
+        """
         scales: list[Tensor] = []
         for name, (use,) in taken.items():
             factors = Factors(use.a[where], use.b[where])
             if name in self.layout.sums:
-                sums[:, self.layout.sums[name].numbers] = self._summands(step, name, factors, slots)
+                self._write_summands(packed.sums, step, name, factors, slots)
             else:
-                scales += self._write_factors(entries, name, factors)
-        return Packed(entries, sums, torch.stack(scales, 1) if scales else None)
+                scales += self._write_factors(packed.entries, name, factors)
+        return torch.stack(scales, 1) if scales else None
 
-    def _summands(self, step: Step, name: str, factors: Factors, slots: Tensor) -> Tensor:
-        """Return (n, kept) c_t·g_{i,t}/B of a layer, or the masked part of it."""
+    def _write_summands(
+        self, sums: Tensor, step: Step, name: str, factors: Factors, slots: Tensor
+    ) -> None:
+        """Write (n, kept) c_t·g_{i,t}/B of a layer, or the masked part of it."""
+        place, mask = sums[:, self.layout.sums[name].numbers], self.masks[name]
         layer = self.layers[name]
+        each = place if mask is None else place.new_empty(len(place), parameters_in(layer))
+        start = 0
+        for gradients in self._gradients(layer, factors):
+            part = each[:, start : start + gradients.shape[1]]
+            part.copy_(gradients)  # converts, and moves from the device
+            start += gradients.shape[1]
         # c_t·g_{i,t}/B: the factor 1/B is in `b`, because the loss is a mean over the batch
-        each = self._gradients(layer, factors) * self._coefficient(step, layer)
-        mask = self.masks[name]
-        return each if mask is None else mask.of_each(slots.tolist(), each)
+        each.mul_(self._coefficient(step, layer))
+        if mask is not None:
+            place.copy_(mask.of_each(slots.tolist(), each))
 
-    def _gradients(self, layer: nn.Module, factors: Factors) -> Tensor:
-        """Return (n, parameters) every row's gradient of a layer. Norms are computed in float32 in any
-        case: their gradients are cheap, and sensitive to rounding."""
+    def _gradients(self, layer: nn.Module, factors: Factors) -> Iterator[Tensor]:
+        """Yield (n, size) every row's gradient of each of a layer's parameters. Norms are computed in
+        float32 in any case: their gradients are cheap, and sensitive to rounding."""
         rule = RULES[type(layer)]
         # bfloat16 halves the bytes of the products; the sums over steps stay float32
         exact = rule.total is None or self.dtype is FactorType.fp32
         dtype = torch.float32 if exact else torch.bfloat16
         each = rule.each(layer, Factors(factors.a.to(dtype), factors.b.to(dtype)))
-        names = [name for name, _ in layer.named_parameters(recurse=False)]
-        return torch.cat([each[name].flatten(1) for name in names], 1).float()
+        return (each[name].flatten(1) for name, _ in layer.named_parameters(recurse=False))
 
     def _coefficient(self, step: Step, layer: nn.Module) -> Tensor:
         """Return c_t: one number, or one for each of the layer's parameters if preconditioned."""
@@ -81,7 +79,7 @@ class Packer:
         if self.attribution is not Attribution.preconditioned:
             return torch.tensor(share)
         # c_t = −lr_t/(√v̂_t + ε), (parameters,)
-        return share / adam_roots(step, layer)
+        return (share / adam_roots(step, layer)).cpu()
 
     def _write_factors(self, entries: Tensor, name: str, factors: Factors) -> list[Tensor]:
         """Write both factors of a layer into the entries; return their scales (n,), in int8 only."""

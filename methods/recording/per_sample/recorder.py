@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -15,8 +15,9 @@ from data.errors import UserError
 from data.row_file import content, read_numbers
 from data.split import Split
 from data.streams import Streams
-from methods.recording.estimates import largest_share
-from methods.recording.files import EntryFile, Writer
+from methods.recording.estimates import in_words, largest_count, largest_share
+from methods.recording.files import EntryFile
+from methods.recording.per_sample.gathered import Gathered
 from methods.recording.per_sample.index import EntryIndex
 from methods.recording.per_sample.layout import (
     FACTORS,
@@ -28,12 +29,14 @@ from methods.recording.per_sample.layout import (
     shapes_of,
 )
 from methods.recording.per_sample.packing import Packer
+from methods.recording.per_sample.ring import Ring, buffer_bytes, buffers_that_fit
 from methods.recording.per_sample.shares import Attribution, coefficients
 from methods.recording.per_sample.sums import SumFile
+from methods.recording.per_sample.timing import times_a_plain_step
 from methods.recording.random_mask import Mask, RandomMask
 from methods.recording.recorder import RecordedTraining, Recorder, close_record
-from methods.training.checkpoint import State, Stateful
 from methods.training.descent import Optimizer, Step
+from methods.training.memory import available_memory
 from methods.weights.per_sample_gradients import RULES, Capture, layers_of
 
 # The optimizers that each attribution is for.
@@ -54,7 +57,8 @@ class PerSample(Recorder):
 
     kind: ClassVar[str] = "methods.recorders.per_sample.PerSample"
     goes_on: ClassVar[bool] = True
-    version: ClassVar[int] = 3  # 1 kept a file of sums for every layer, 2 compared numbers, not bytes
+    # 1 kept a file of sums for every layer, 2 compared numbers, 3 took the dense form for any byte less
+    version: ClassVar[int] = 4
 
     dtype: FactorType
     attribution: Attribution
@@ -105,6 +109,19 @@ class PerSample(Recorder):
                 f"{option} cannot see the layers of a compiled model: set training.compile=false"
             )
         super().check(training, option)
+        self._check_memory(training, option)
+
+    def _check_memory(self, training: RecordedTraining, option: str) -> None:
+        """Raise UserError if the numbers of one batch do not fit into memory."""
+        rows, layout = self._most_rows(training), self.layout(training)
+        needed, free = buffer_bytes(layout, self.dtype, rows), available_memory(torch.device("cpu"))
+        if needed > free:
+            fitting = largest_count(lambda n: buffer_bytes(layout, self.dtype, n) <= free, rows - 1)
+            cure = f"training.batch_size={fitting} or less" if fitting else "a smaller model (model=…)"
+            raise UserError(
+                f"{option} would hold {in_words(needed)} in memory for a batch, but {in_words(free)} "
+                f"are free: set {cure}"
+            )
 
     def index(self, split: Split) -> dict[str, Tensor]:
         groups = self._groups(split, self.tracked(split))
@@ -139,9 +156,10 @@ class PerSample(Recorder):
         """Return true if a layer is kept as factors. A layer without an outer product never is."""
         if RULES[type(layer)].total is None or self.group_by is not None:
             return False
-        # E·(|a| + |b|) numbers in `dtype` against |W| numbers of four bytes, per row.
-        smaller = epochs * shape.factors * TYPES[self.dtype].itemsize < shape.parameters * 4
-        return {Form.auto: smaller, Form.factored: True}.get(self.form, False)
+        # E·(|a| + |b|) numbers in `dtype` against |W| numbers of four bytes per row. Factors are written
+        # once. A sum costs its arithmetic, a read and a write at every step, so it must save half.
+        factors, dense = epochs * shape.factors * TYPES[self.dtype].itemsize, shape.parameters * 4
+        return {Form.auto: 2 * dense > factors, Form.factored: True}.get(self.form, False)
 
     def estimated_bytes(self, training: RecordedTraining, tracked: Tensor | None = None) -> int:
         tracked = self.tracked(training.split) if tracked is None else tracked
@@ -155,8 +173,25 @@ class PerSample(Recorder):
     def summary(self, training: RecordedTraining, option: str, asked: int) -> str:
         layout = self.layout(training)
         factored, layers = len(layout.factored), len(layout.factored) + len(layout.sums)
-        forms = f"{factored} of {layers} layers as factors, the others as sums"
-        return f"{super().summary(training, option, asked)}; {forms}"
+        size = buffer_bytes(layout, self.dtype, self._most_rows(training))
+        buffers = buffers_that_fit(size)
+        return (
+            f"{super().summary(training, option, asked)}; {factored} of {layers} layers as factors, the "
+            f"others as sums; {buffers} buffer{'s' if buffers > 1 else ''} of {in_words(size)} in memory"
+            f"{self._beside_factors(training)}"
+        )
+
+    def _beside_factors(self, training: RecordedTraining) -> str:
+        """Return the time of `auto` beside the time and the bytes of factors alone, in words."""
+        if self.form is not Form.auto or self.group_by is not None or not training.steps:
+            return ""
+        factored = replace(self, form=Form.factored)
+        packers = [each._packer(training, each.layout(training)) for each in (self, factored)]
+        own, alone = times_a_plain_step(training, packers)
+        return (
+            f"; a step takes {own:.2f} times as long, without the disk "
+            f"(form=factored: {in_words(factored.estimated_bytes(training))}, {alone:.2f} times)"
+        )
 
     def cures(self, training: RecordedTraining, free: int, option: str) -> Iterator[str]:
         types = list(FactorType)  # from the widest to the narrowest
@@ -178,20 +213,20 @@ class PerSample(Recorder):
         entries = EntryIndex(training.split, self.tracked(training.split), index.get("groups"))
         sums = SumFile(training.folder, entries.slot_count, layout.slot_numbers)
         file = EntryFile(training.folder, FACTORS)
+        ring = Ring(layout, self.dtype, self._most_rows(training))
         with Capture(training.model) as capture, self.writer(training.folder) as writer:
-            training.keep(_Gathered(writer, entries, sums, file))
+            gathered = Gathered(writer, entries, sums, file)
+            training.keep(gathered)
             writer.do(sums.open)
             for step in steps:
                 taken, where = capture.take(), entries.where(step.batch.rows)
                 rows = step.batch.rows[where]
                 if len(rows) and not writer.lost:
+                    packed = ring.take(entries.count, len(rows))
                     slots = entries.add(rows, step.number)
-                    packed = packer.pack(step, taken, where, slots)
-                    entries.add_scales(packed.scales)
-                    if layout.slot_numbers:
-                        writer.do(partial(sums.add, slots, packed.sums))
-                    if layout.entry_numbers:
-                        writer.do(partial(file.append, packed.entries))
+                    entries.add_scales(packer.pack(step, taken, where, slots, packed))
+                    job = partial(gathered.write, packed, slots)
+                    writer.do(job, after=partial(ring.give_back, packed))
                 taken.clear()  # frees this step's activations before the next step makes new ones
                 yield step
             writer.do(sums.close)
@@ -199,6 +234,10 @@ class PerSample(Recorder):
         shares = torch.tensor(packer.shares.each, dtype=torch.float64)
         about = json.dumps(self._about(training, packer))
         close_record(writer, training.folder, about, index | entries.tensors() | {"shares": shares})
+
+    def _most_rows(self, training: RecordedTraining) -> int:
+        """Return the largest number of tracked rows in a batch."""
+        return min(training.recipe.batch_size, len(self.tracked(training.split)))
 
     def _packer(self, training: RecordedTraining, layout: Layout) -> Packer:
         shares = coefficients(training.recipe, len(training.split), self.attribution)
@@ -230,27 +269,3 @@ class PerSample(Recorder):
                 for name, shape in layout.shapes.items()
             },
         }
-
-
-@dataclass(frozen=True)
-class _Gathered:
-    """The record so far, as a part of the training's state."""
-
-    writer: Writer
-    entries: EntryIndex
-    sums: SumFile
-    file: EntryFile
-
-    def state_dict(self) -> State:
-        writer = self.writer.state_dict()
-        if self.writer.lost:
-            return {"writer": writer}
-        parts: dict[str, Stateful] = {"entries": self.entries, "sums": self.sums, "file": self.file}
-        return {"writer": writer, **{name: part.state_dict() for name, part in parts.items()}}
-
-    def load_state_dict(self, state: State) -> None:
-        self.writer.load_state_dict(state["writer"])
-        if not self.writer.lost:
-            self.entries.load_state_dict(state["entries"])
-            self.sums.load_state_dict(state["sums"])
-            self.file.load_state_dict(state["file"])

@@ -22,6 +22,7 @@ class SumFile:
     def __init__(self, folder: Path, slots: int, width: int) -> None:
         self._path, self._size = folder / SUMS, 4 * slots * width
         self._sum = np.empty(width, np.float32)
+        self._empty = np.ones(slots, bool)  # slots that nothing was added to, which need no reading
         self._copies = [f"{SUMS}.a", f"{SUMS}.b"]  # the first is that of the last state
 
     def open(self) -> None:
@@ -43,6 +44,7 @@ class SumFile:
     def load_state_dict(self, state: State) -> None:
         """Go on from a copy. Call it before `open`."""
         shutil.copyfile(self._path.with_name(state["copy"]), self._path)
+        self._empty[:] = False
         self._copies.sort(key=lambda name: name != state["copy"])
 
     def add(self, slots: Tensor, values: Tensor) -> None:
@@ -50,8 +52,12 @@ class SumFile:
         for slot, value in zip(slots.tolist(), values.numpy(), strict=True):
             # Read and write: a mapping of the file would take a page fault for every page of a row.
             place = slot * value.nbytes
-            os.preadv(self._file.fileno(), [self._sum.data], place)
-            self._sum += value
+            if self._empty[slot]:
+                np.add(value, 0, out=self._sum)  # a sum begins at 0, so −0 becomes 0
+                self._empty[slot] = False
+            else:
+                os.preadv(self._file.fileno(), [self._sum.data], place)
+                self._sum += value
             os.pwrite(self._file.fileno(), self._sum.data, place)
 
     def close(self) -> None:

@@ -1,0 +1,126 @@
+"""Trade-off: forgetting, utility and cost of every method, and the methods that no other one beats."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from data.errors import UserError
+from runner.figure.drawing import COLOURS, MARKERS, MOST, Drawing, legend, panels
+from runner.figure.runs import Runs
+from runner.figure.scores import WIDE
+from runner.report import Report
+from runner.report.cells import ABSENT
+from runner.results import Line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+# Distances below this are drawn on a linear scale, which has a place for 0; above, the scale is
+# logarithmic, since the best methods lie close together.
+LINEAR = 0.01
+
+
+class Point(NamedTuple):
+    """A method's distances from the retrained models in what it forgot and in what it kept, and its
+    cost. All are better if they are smaller."""
+
+    forgetting: float
+    utility: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class ParetoFigure(Drawing):
+    """Distances from retraining in two scores, and a cost: two panels for every setting.
+
+    `forgetting` is a score of the forgotten rows, and `utility` one of the retained rows. A distance is
+    the absolute gap of a method's mean to the retrained models' one. A method is on the front if no
+    other one of its setting is as good in both distances and in `cost`, and better in one of them. The
+    first of the front in the table's order have colours; the others are black, and methods behind the
+    front are grey.
+    """
+
+    forgetting: str
+    utility: str
+    cost: str
+
+    def shown(self) -> Sequence[str]:
+        return self.forgetting, self.utility, self.cost
+
+    def draw(self, runs: Runs) -> "Figure":
+        """Raise UserError if no method has the gaps and the cost."""
+        settings: dict[str, dict[Line, Point]] = {}
+        for line in runs.report.lines():
+            point = self._point(runs.report, line)
+            if line.shared_role is None and all(map(math.isfinite, point)):
+                settings.setdefault(line.setting, {})[line] = point
+        if not settings:
+            raise UserError(
+                f"no method has gaps in {self.forgetting} and {self.utility}, and {self.cost}: choose "
+                "others with figure.pareto.forgetting=…, .utility=… and .cost=…"
+            )
+        figure, axes = panels(2 * len(settings), 2, 4.6, 3.8)
+        rows = [axes[start : start + 2] for start in range(0, len(axes), 2)]
+        for across, points in zip(rows, settings.values(), strict=True):
+            self._row(across, points, runs.report)
+        legend(figure, rows)
+        return figure
+
+    def _point(self, report: Report, line: Line) -> Point:
+        return Point(
+            abs(report.gap(line, self.forgetting).mean),
+            abs(report.gap(line, self.utility).mean),
+            report.estimates.get((line, self.cost), ABSENT).mean,
+        )
+
+    def _row(self, across: "Sequence[Axes]", points: Mapping[Line, Point], report: Report) -> None:
+        """Draw the methods of a setting: utility and cost, each against forgetting."""
+        costs = [point.cost for point in points.values()]
+        wide = min(costs) > 0 and max(costs) > WIDE * min(costs)
+        if wide:
+            across[1].set_yscale("log")
+        looks = _looks(points, report.titles)
+        for line in sorted(points, key=lambda line: -looks[line]["zorder"]):
+            point = points[line]
+            for axes, value in zip(across, (point.utility, point.cost), strict=True):
+                axes.plot([point.forgetting], [value], ls="", **looks[line])
+        distance = "distance from retraining (log scale, linear at 0):\n"
+        across[0].set_yscale("symlog", linthresh=LINEAR)
+        for axes in across:
+            axes.set_xscale("symlog", linthresh=LINEAR)
+            axes.set_xlabel(distance + report.title(self.forgetting), fontsize="small")
+        across[0].set_ylabel(distance + report.title(self.utility), fontsize="small")
+        across[1].set_ylabel(
+            report.title(self.cost) + (" (log scale)" if wide else ""), fontsize="small"
+        )
+
+
+def front(points: Mapping[Line, Point]) -> list[Line]:
+    """Return the lines that no other one dominates: is as small in every coordinate, and smaller in
+    one."""
+    return [
+        line
+        for line, own in points.items()
+        if not any(
+            other != own and all(theirs <= mine for theirs, mine in zip(other, own, strict=True))
+            for other in points.values()
+        )
+    ]
+
+
+def _looks(points: Mapping[Line, Point], titles: Mapping[Line, str]) -> dict[Line, dict[str, Any]]:
+    """Return matplotlib's style of every point. The front lies above the others."""
+    best = front(points)
+    found: dict[Line, dict[str, Any]] = {}
+    for line in points:
+        if line not in best:
+            found[line] = {"color": "grey", "marker": ".", "label": "behind the front", "zorder": 2}
+        elif (number := best.index(line)) < MOST - 1:
+            look = {"color": COLOURS[number], "marker": MARKERS[number], "label": titles[line]}
+            found[line] = {**look, "zorder": 3 - number / 100, "markersize": 8}
+        else:
+            found[line] = {"color": "black", "marker": "x", "label": "others on the front", "zorder": 3}
+    return found

@@ -1,0 +1,104 @@
+"""Pictures of a report: figures as SVG, and confusion matrices as tables."""
+
+import base64
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from data.errors import UserError
+from runner.figure.confusion import LEGIBLE, gone
+from runner.figure.drawing import Drawing, svg
+from runner.figure.runs import Model, Runs
+from runner.results import Line
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# The most methods that a picture shows, those nearest to retraining: four rows of panels.
+FEW = 28
+
+
+class Picture(NamedTuple):
+    """A picture: an address that holds it, its width in pixels, and a remark, which may stand alone."""
+
+    source: str
+    width: int
+    remark: str
+
+
+class Matrix(NamedTuple):
+    """A confusion matrix: the percentages of each true class, and the forgotten classes."""
+
+    title: str
+    percent: list[list[int]]
+    forgotten: list[int]
+
+
+@dataclass(frozen=True)
+class Present(Runs):
+    """Of `every` run, those of at most `FEW` methods whose models have what `drawing` shows."""
+
+    drawing: Drawing
+    every: Runs
+
+    @cached_property
+    def models(self) -> dict[Line, list[Model]]:
+        """The models that are drawn, by line, in the order of the table."""
+        own = [line for line in self.every.models if line.shared_role is None]
+        return {
+            line: kept
+            for line, models in self.every.models.items()
+            if line not in own[FEW:] and (kept := [each for each in models if self._has(each)])
+        }
+
+    @property
+    def remark(self) -> str:
+        """A sentence on the lines that are not drawn; empty if all are."""
+        titles = [self.report.titles[line] for line in self.every.models if line not in self.models]
+        if not titles:
+            return ""
+        return (
+            f"Not drawn, since they have nothing stored or come after the first {FEW} methods: "
+            f"{', '.join(titles)}."
+        )
+
+    def _has(self, model: Model) -> bool:
+        try:
+            return self.drawing.has(model)
+        except UserError:
+            return False
+
+
+def picture(runs: Present) -> Picture:
+    """Return the figure of the runs; only a remark if they have nothing to draw."""
+    if not runs.models:
+        return Picture("", 0, "The store holds nothing of what this figure shows.")
+    try:
+        figure = runs.drawing.draw(runs)
+    except UserError as error:
+        return Picture("", 0, f"Not drawn: {error}.")
+    return Picture(address(svg(figure), "svg+xml"), round(96 * figure.get_figwidth()), runs.remark)
+
+
+def address(image: bytes, kind: str) -> str:
+    """Return an address that holds an image."""
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+
+
+def matrices(runs: Present, name: str) -> list[Matrix]:
+    """Return the confusion matrix of every line, summed over seeds; none if it has too many classes to
+    be read."""
+    counts: dict[Line, NDArray[np.float64]] = {
+        line: np.sum([model.matrix(name) for model in models], axis=0)
+        for line, models in runs.models.items()
+    }
+    found = []
+    for line, own in counts.items():
+        # a class without rows has no shares: divide by 1, which leaves its zeros
+        percent = 100 * own / np.maximum(own.sum(axis=1, keepdims=True), 1)
+        if len(own) <= LEGIBLE:
+            rounded = percent.round().astype(int).tolist()
+            found.append(Matrix(runs.report.titles[line], rounded, gone(counts, line.setting)))
+    return found

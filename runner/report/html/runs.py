@@ -1,0 +1,76 @@
+"""The runs behind a report: the command that makes each, and those that are missing."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from typing import Any, NamedTuple
+
+from runner.report import Report
+from runner.results import Line, Result, models
+from runner.roles import UNLEARNED, Role
+
+
+class Made(NamedTuple):
+    """A model behind a line: its seed, the command of its run, its result's file, and what made it."""
+
+    seed: int | None
+    command: str
+    file: str
+    provenance: dict[str, Any]
+
+
+class Missing(NamedTuple):
+    """A run that a line lacks: its seed, the reason, and the command that makes it."""
+
+    title: str
+    seed: int
+    reason: str
+    command: str
+
+
+def made(report: Report) -> dict[Line, list[Made]]:
+    """Return the models of every line, one for each seed."""
+    found: dict[Line, dict[int | None, Made]] = {line: {} for line in report.lines()}
+    for line, result, role in models(report.results):
+        found[line].setdefault(result.seed, _made(result, role))
+    return {line: list(by_seed.values()) for line, by_seed in found.items()}
+
+
+def missing(report: Report) -> list[Missing]:
+    """Return the runs that diverged, and the seeds that a method lacks.
+
+    Each method should have the seeds that any method has, and as many more as the report asks for.
+    """
+    titles, found = report.titles, []
+    seeds = _expected(report)
+    by_line: dict[Line, dict[int | None, Result]] = {}
+    for result in report.results:
+        by_line.setdefault(result.line(UNLEARNED), {})[result.seed] = result
+    for line, results in by_line.items():
+        for result in results.values():
+            if result.status != "done" and result.seed is not None:
+                reason = f"{result.status}: {result.error}"
+                found.append(Missing(titles[line], result.seed, reason, command(result.overrides)))
+        like = next(iter(results.values()))
+        for seed in seeds:
+            if seed not in results and None not in results:
+                again = [each for each in like.overrides if not each.startswith("seed=")]
+                found.append(Missing(titles[line], seed, "not run", command([*again, f"seed={seed}"])))
+    return found
+
+
+def command(overrides: Sequence[str]) -> str:
+    """Return the command of a run with these overrides, as one types it in a shell."""
+    return shlex.join(["python", "-m", "runner", *overrides])
+
+
+def _made(result: Result, role: Role) -> Made:
+    provenance = {**result.provenance.get("row", {}), **result.provenance.get(role.name, {})}
+    return Made(result.seed, command(result.overrides), f"{result.name}/{result.key}.json", provenance)
+
+
+def _expected(report: Report) -> list[int]:
+    """Return the seeds that any run has, and the smallest other ones if the report asks for more."""
+    known = {result.seed for result in report.results if result.seed is not None}
+    others: Iterator[int] = (seed for seed in count() if seed not in known)
+    return sorted({*known, *islice(others, max((report.seeds or 0) - len(known), 0))})

@@ -1,0 +1,4 @@
+"""The state of cells: what the store, the results and the notes of sweeps say of them, without any work.
+
+A cell is one run of a sweep, or a run alone. Nothing here trains, writes or waits.
+"""

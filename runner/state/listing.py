@@ -1,0 +1,106 @@
+"""The listing of a command: its cells, how each one stands, and what is left to do; by `plan=true`."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from methods.recording.estimates import in_words
+from runner.arguments import PLAN, parsed
+from runner.compose import jobs
+from runner.launch.lines import duration
+from runner.launch.task import labels
+from runner.state.cells import cells_of
+from runner.state.costs import Ledger, Left
+from runner.state.locks import maker
+from runner.state.manifest import manifests
+from runner.state.notes import State, notes_of
+from runner.state.standing import Standing, standings
+from runner.state.trainings import Training
+from runner.store import Store
+from runner.sweep import command
+
+
+def listing(arguments: Sequence[str]) -> str:
+    """Return the listing of a command, by its arguments: of one run, or of every cell of a sweep.
+
+    Nothing is trained or written. Raise Hydra's errors for overrides that do not compose.
+    """
+    given = [text for text in arguments if not PLAN.fullmatch(text)]
+    asked = parsed(given)
+    found = jobs(asked.overrides) if asked.multirun else [asked.overrides]
+    cells = cells_of(found)
+    roots = sorted({cell.plan.root for cell in cells if cell.plan is not None})
+    notes = notes_of(sweep for root in roots for sweep in manifests(root))
+    each = standings(cells, notes)
+    texts = [_table(each, labels(found))]
+    for root in roots:
+        own = [one for one in each if one.cell.plan is not None and one.cell.plan.root == root]
+        texts += _left(own, Ledger(Store(root / "store")))
+    if any(one.state is not State.hit for one in each):
+        texts.append(f"make it: {command(given)}")
+    return "\n\n".join(texts)
+
+
+def _table(found: Sequence[Standing], names: Sequence[str]) -> str:
+    """Return a line for each cell, below the number of cells in each state."""
+    lines = [
+        (one.state.value, name, "; ".join(filter(None, [one.why, _trainings(one.missing)])))
+        for one, name in zip(found, names, strict=True)
+    ]
+    table = tabulate(lines, headers=["state", "cell", "missing"], disable_numparse=True)
+    return f"{counts(found)}\n\n{table}"
+
+
+def counts(found: Sequence[Standing]) -> str:
+    """Return the number of cells in each state that there is."""
+    number = Counter(one.state for one in found)
+    states = ", ".join(f"{number[state]} {state.value}" for state in State if number[state])
+    return f"{len(found)} cells: {states}"
+
+
+def _trainings(missing: Sequence[Training]) -> str:
+    """Return the kinds of trainings with their numbers."""
+    kinds = Counter(each.label for each in missing)
+    return ", ".join(kind if number == 1 else f"{number} × {kind}" for kind, number in kinds.items())
+
+
+def _left(found: Sequence[Standing], ledger: Ledger) -> list[str]:
+    """Return a table of the trainings by kind, each counted once, and what is left in all."""
+    distinct = {each.artefact: each for one in found for each in one.trainings}
+    kinds: dict[str, list[Training]] = {}
+    for each in distinct.values():
+        kinds.setdefault(each.label, []).append(each)
+    lines = [_kind(label, each, ledger.left(each)) for label, each in kinds.items()]
+    heads = ["trainings", "stored", "missing", "time left", "space left"]
+    table = tabulate(lines, headers=heads, disable_numparse=True)
+    return [table, _in_all(ledger.left(distinct.values()), kinds)]
+
+
+def _kind(label: str, found: Sequence[Training], left: Left) -> tuple[str, ...]:
+    missing = sum(not each.stored for each in found)
+    known = left.unknown < missing
+    time, space = (duration(left.cost.seconds), in_words(left.cost.bytes)) if known else ("?", "?")
+    if not missing:
+        time = space = ""
+    more = f" and {left.unknown} unknown" if known and left.unknown else ""
+    working = sorted({host for each in found if (host := maker(each.artefact)) is not None})
+    name = f"{label} (at work on {', '.join(working)})" if working else label
+    return name, str(len(found) - missing), str(missing), time + more, space + more
+
+
+def _in_all(left: Left, kinds: dict[str, list[Training]]) -> str:
+    missing = sum(not each.stored for found in kinds.values() for each in found)
+    if not missing:
+        return "every training is stored; what is left is to score the models"
+    unknown = (
+        f"what {left.unknown} of {missing} trainings cost is not known, as the store has none of their "
+        "kinds: python -m runner.doctor times a step of them"
+    )
+    if left.unknown == missing:
+        return unknown
+    says = (
+        f"left: about {duration(left.cost.seconds)} of training in one process and "
+        f"{in_words(left.cost.bytes)}, as trainings of the same kinds have taken; scores come on top"
+    )
+    return f"{says}\n{unknown}" if left.unknown else says

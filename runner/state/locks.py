@@ -1,0 +1,34 @@
+"""Locks: the machines on which artefacts are being made. To look keeps no process waiting."""
+
+import fcntl
+import os
+import re
+from contextlib import suppress
+
+from runner.store import Artefact
+
+
+def maker(artefact: Artefact) -> str | None:
+    """Return the machine on which a process makes an artefact, as far as its locks reach; else None."""
+    try:
+        descriptor = os.open(artefact.path.with_name(f".{artefact.key}.lock"), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _machine(artefact)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _machine(artefact: Artefact) -> str:
+    """Return the machine that the newest scratch folder beside an artefact names."""
+    ages = {}
+    for scratch in artefact.path.parent.glob(f".{artefact.key}-*/"):
+        with suppress(FileNotFoundError):
+            ages[scratch] = scratch.stat().st_mtime
+    newest = max(ages, key=lambda scratch: ages[scratch], default=None)
+    found = None if newest is None else re.fullmatch(r"\.\w+?-(.*)-\w+", newest.name)
+    return "another machine" if found is None else found[1]

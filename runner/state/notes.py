@@ -1,0 +1,82 @@
+"""What the notes of sweeps say of their cells: that one runs, or why it failed."""
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from runner.launch.notes import BEGUN, outcome
+from runner.state.manifest import Manifest
+
+
+class State(Enum):
+    """How a cell stands.
+
+    A hit would be made of what is stored alone. A diverged cell would diverge again with the same code.
+    """
+
+    hit = "hit"
+    running = "running"
+    missing = "missing"
+    failed = "failed"
+    diverged = "diverged"
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the notes of sweeps say last of a cell: that it runs, or why it failed."""
+
+    state: State
+    why: str
+
+
+# Cells by the name and the key of their results.
+Notes = Mapping[tuple[str, str], Note]
+
+
+def notes_of(sweeps: Iterable[Manifest]) -> dict[tuple[str, str], Note]:
+    """Return what the last sweep that began a cell says of it, if it has not ended well."""
+    found: dict[tuple[str, str], Note] = {}
+    for sweep in sweeps:  # the oldest first
+        for cell in sweep.cells:
+            if cell.name is None or cell.key is None:
+                continue
+            folder = sweep.folder / str(cell.number)
+            note = _note(folder)
+            if note is not None:
+                found[cell.name, cell.key] = note
+            elif outcome(folder) is not None:
+                found.pop((cell.name, cell.key), None)
+    return found
+
+
+def _note(folder: Path) -> Note | None:
+    """Return what the folder of a cell says, or None if it has not begun or has ended well."""
+    with suppress(FileNotFoundError):
+        ended = outcome(folder)
+        if ended is not None:
+            return None if ended.failure is None else Note(State.failed, ended.failure.strip())
+        begun = folder / BEGUN
+        host, process = begun.read_text().split()
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(begun.stat().st_mtime))
+        who = f"process {process} on {host}, since {since}"
+        if host != socket.gethostname():
+            return Note(State.running, f"{who}, as far as can be seen from here")
+        if _lives(int(process)):
+            return Note(State.running, who)
+        return Note(State.failed, f"{who}, has gone without a word, as after SIGKILL")
+    return None
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

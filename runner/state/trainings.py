@@ -1,0 +1,113 @@
+"""Trainings: all that a cell trains, whether it is stored or not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from conf import Until
+from data.requests import Request
+from methods.base import Method
+from runner.extra import has_shadows, wanted_extras, wanted_shadows
+from runner.plan import Plan, identities
+from runner.roles import INITIAL, ORIGINAL, REPAIRED, UNLEARNED
+from runner.stages.request import stored_request
+from runner.store import Artefact, Store, Wanted
+
+PUBLIC, RECORD, RETRAINED, SHADOW = "public checkpoint", "record", "retrained model", "shadow"
+
+# Stands for a request that is not stored: its rows are not known, so none of its shadows is found.
+UNKNOWN = Request(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """The training of one artefact.
+
+    `label` names its kind. Where the store knows no cost of its own kind, it takes as long as `instead`.
+    A record that is made later takes the training of its `original` once more.
+    """
+
+    label: str
+    wanted: Wanted
+    artefact: Artefact
+    instead: Wanted | None = None
+    original: "Training | None" = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether the store has the artefact. The run that needs it verifies its files."""
+        return self.artefact.path.is_dir()
+
+
+def trainings(plan: Plan, store: Store) -> list[Training]:
+    """Return the trainings of a run in their order, each once.
+
+    Trainings that begin at a scored model (`relearn`, `recover`) are not among them: they are identified
+    by the weights of models that may be missing.
+    """
+    found: dict[Artefact, Training] = {}
+    for each in _all(plan, store):
+        found.setdefault(each.artefact, each)
+    return list(found.values())
+
+
+def _all(plan: Plan, store: Store) -> Iterator[Training]:
+    original: Wanted = ("pretrain", identities.pretrain(plan))
+
+    def one(label: str, wanted: Wanted) -> Training:
+        instead = original if label in (RETRAINED, SHADOW) and wanted[0] == "unlearn" else None
+        return Training(label, wanted, store.find(*wanted), instead)
+
+    if plan.public is not None:
+        yield one(PUBLIC, ("pretrain", identities.pretrain(plan.public)))
+    rows = _request(plan, store)
+    if plan.until is Until.shadow:
+        numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
+        yield from (one(SHADOW, wanted) for wanted in wanted_shadows(plan, rows, numbers))
+        return
+    trained = one(ORIGINAL.label, original)
+    yield trained
+    for name, recorder in plan.recorders.items():
+        yield replace(
+            one(f"{RECORD} {name}", (RECORD, identities.record(plan, recorder))), original=trained
+        )
+    if plan.until is Until.end:
+        yield from (one(*each) for each in _own(plan))
+        for option, found in wanted_extras(plan, rows).items():
+            yield from (one(_label(plan, option, wanted), wanted) for wanted in found)
+
+
+def _own(plan: Plan) -> Iterator[tuple[str, Wanted]]:
+    """Yield the trainings of the run's own models, but of the original, with their labels."""
+    method, scoring = plan.names["method"], identities.scoring(plan)
+    if type(plan.method).initial_training is not Method.initial_training:
+        initial = identities.initial_training(plan, plan.method)
+        yield INITIAL.label.format(name=method), (INITIAL.stage, initial)
+    yield method, (UNLEARNED.stage, {**identities.own(plan), **scoring})
+    repaired = identities.repair(plan)
+    if repaired is not None:
+        yield REPAIRED.label.format(name=method), (REPAIRED.stage, {**repaired, **scoring})
+    if plan.reference is not None:
+        yield RETRAINED, ("unlearn", identities.unlearn(plan.of_reference(), plan.reference, None))
+
+
+def _label(plan: Plan, option: str, wanted: Wanted) -> str:
+    """Return the kind of a training that an option of `evaluation` asks for."""
+    stage, identity = wanted
+    if option == "shadows":
+        return SHADOW
+    if stage == "pretrain":
+        return ORIGINAL.label
+    reference = plan.reference
+    retrained = reference is not None and identity["method"]["class"] == reference.kind
+    return RETRAINED if retrained else plan.names["method"]
+
+
+def _request(plan: Plan, store: Store) -> Request:
+    """Return the request of the plan's cell, whose halves shadows forget, as far as it is stored."""
+    if not (plan.until is Until.shadow or has_shadows(plan)):
+        return UNKNOWN
+    of_cell = replace(plan, seed=0, request_seed=None) if plan.scenario.drawn else plan
+    made = store.find("request", identities.request(of_cell))
+    return stored_request(made) if made.path.is_dir() else UNKNOWN

@@ -1,0 +1,193 @@
+"""The HTML report: what it holds, and how a browser shows it."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.compose import composed
+from runner.figure.pareto import Point, front
+from runner.pipeline import run
+from runner.report import Report, show
+from runner.report.html.runs import command, made, missing
+from runner.results import Line
+from tests.conftest import QUICK, plan_of
+from tests.test_report import result
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium: apt-get install chromium")
+
+# Two methods, one with a second seed, and an attack that names the rows that leak.
+OPTIONS = ["scenario=random", "scenario.count=40", "name=paged", *QUICK, "evaluation.references=4"]
+RUNS = [
+    ["method=random_labels", "seed=0"],
+    ["method=random_labels", "seed=1"],
+    ["method=finetune", "seed=0", "metric=[accuracy,confusion,ulira]", "evaluation.shadows=6"],
+]
+
+# A reader's actions, and what the page shows after each.
+ACTIONS = """
+<script>
+const shown = () => first.filter((row) => !row.hidden && row.isConnected).length;
+const order = () => [...body.rows].map((row) => row.cells[0].textContent.trim());
+const told = {};
+heads[1].firstChild.click(); told.up = [order(), heads[1].ariaSort];
+heads[1].firstChild.click(); told.down = [order(), heads[1].ariaSort];
+words.value = "LABELS"; words.dispatchEvent(new Event("input")); told.filtered = [shown(), count.value];
+words.value = ""; verdict.value = verdict.options[1].value; verdict.dispatchEvent(new Event("input"));
+told.judged = [shown(), body.querySelectorAll("tr:not([hidden])").length];
+location.hash = "#made-1";
+told.width = innerWidth;
+told.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+told.ground = getComputedStyle(document.body).backgroundColor;
+told.fetched = performance.getEntriesByType("resource").map((each) => each.name)
+  .filter((name) => !name.startsWith("data:"));
+parent.postMessage(told, "*");
+</script>
+"""
+
+# A frame of a given width, since a window has at least 500 pixels. What the page tells, it leaves in an
+# attribute of its body.
+FRAME = """<meta name="color-scheme" content="light dark">
+<body><script>onmessage = (each) => document.body.dataset.told = JSON.stringify(each.data)</script>
+<iframe src="acted.html" width="{width}" height="900" style="border:0"></iframe>
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of three real runs."""
+    root = tmp_path_factory.mktemp("paged")
+    for own in RUNS:
+        overrides = [*OPTIONS, *own, f"paths.root={root}"]
+        run(plan_of(*overrides), overrides)
+    show(composed(["name=paged", f"paths.root={root}", "format=html"])[0], "paged")
+    return root / "tables" / "paged.html"
+
+
+def seen(page: Path, width: int, dark: bool) -> tuple[dict[str, Any], str]:
+    """Return what the page told after a reader's actions, and the messages of its console."""
+    acted = page.with_name("acted.html")
+    acted.write_text(page.read_text().replace("</body>", f"{ACTIONS}</body>"))
+    frame = page.with_name("frame.html")
+    frame.write_text(FRAME.format(width=width))
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--enable-logging=stderr",
+        "--window-size=1400,1000",
+        "--virtual-time-budget=3000",
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+        "--dump-dom",
+    ]
+    done = subprocess.run(
+        [BROWSER, *options, frame.as_uri()], capture_output=True, text=True, check=True, timeout=170
+    )
+    told = re.search(r'data-told="([^"]*)"', done.stdout)
+    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    assert told is not None, console
+    return json.loads(html.unescape(told[1])), console
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
+def test_a_browser_shows_sorts_and_filters_it(page: Path, width: int, dark: bool) -> None:
+    told, console = seen(page, width, dark)
+    assert console == ""
+    assert told["fetched"] == [], "it needs no network"
+    (up, rising), (down, falling) = told["up"], told["down"]
+    assert (rising, falling) == ("ascending", "descending")
+    assert sorted(up) == ["fine-tuning", "original", "random labels", "retrained"]
+    scores = dict(
+        re.findall(r'<a href="#made-\d">([^<]*)</a></th>\s*<td data-value="([^"]*)"', page.read_text())
+    )
+    assert [float(scores[name]) for name in up] == sorted(map(float, scores.values()))
+    assert [float(scores[name]) for name in down] == sorted(map(float, scores.values()), reverse=True)
+    assert told["filtered"] == [1, "1 of 4 rows"]
+    assert 1 <= told["judged"][0] <= 3, "the retrained models have no verdict"
+    assert told["width"] == width
+    assert told["overflow"] == 0, "wide parts scroll for themselves"
+    assert (told["ground"] == "rgb(255, 255, 255)") != dark
+
+
+def test_it_holds_every_part_in_one_file(page: Path) -> None:
+    text = page.read_text()
+    assert not re.search(r"(src|href)=\"(?!data:|#)|@import|url\(", text), "nothing lies elsewhere"
+    for title in ("Scores", "Metrics", "Curves", "Confusion matrices", "Outputs", "Rows that leak"):
+        assert f"<h2>{title}</h2>" in text
+    assert text.count("data:image/svg+xml;base64,") == 3
+    assert text.count('<table class="matrix">') == 4
+    assert text.count("data:image/png;base64,") == 20, "an image of each row that leaks"
+    assert "accuracy on forgotten training rows ≈" in text and "random_labels" not in re.sub(
+        r"<code>.*?</code>", "", text
+    ), "words for people, identifiers only in commands"
+
+
+def test_every_line_tells_the_command_of_each_of_its_runs(page: Path) -> None:
+    commands = [
+        html.unescape(each)
+        for each in re.findall(r"<code>(python -m runner .*?)</code>", page.read_text())
+    ]
+    for own in RUNS:
+        assert any(all(option in each for option in own) for each in commands)
+    (missing_seed,) = [each for each in commands if each.endswith("seed=1") and "finetune" in each]
+    assert "seed=0" not in missing_seed, "the run of finetune that is missing"
+
+
+def test_without_the_store_a_sentence_stands_for_a_figure(page: Path, tmp_path: Path) -> None:
+    root = tmp_path / "moved"
+    shutil.copytree(page.parent.parent / "results", root / "results")
+    show(composed(["name=paged", f"paths.root={root}", "format=html"])[0], "paged")
+    text = (root / "tables" / "paged.html").read_text()
+    assert text.count("The store holds nothing of what this figure shows.") == 2, "curves and outputs"
+    assert text.count('<table class="matrix">') == 4, "matrices lie beside results"
+
+
+def test_a_table_without_format_writes_no_html(tmp_path: Path) -> None:
+    Report([result("finetune", 0, 0.6)], ["test_accuracy"]).write(tmp_path, "plain")
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_missing_are_the_seeds_that_another_method_has_and_runs_that_diverged() -> None:
+    overrides = ["method=b", "seed=0", "training.epochs=[1,2]"]
+    results = [
+        result("a", 0, 0.6),
+        result("a", 1, 0.6),
+        replace(result("b", 0, 0.7), overrides=overrides),
+        result("c", 0, None),
+        result("c", 1, 0.2),
+    ]
+    found = {(each.title, each.seed): each for each in missing(Report(results, ["test_accuracy"]))}
+    assert set(found) == {("b", 1), ("c", 0)}
+    assert found["b", 1].command == "python -m runner method=b 'training.epochs=[1,2]' seed=1"
+    assert found["c", 0].reason == "diverged: the loss became nan"
+    more = missing(Report(results, ["test_accuracy"], seeds=3))
+    assert {(each.title, each.seed) for each in more} == {*found, ("a", 2), ("b", 2), ("c", 2)}
+
+
+def test_a_shared_model_has_one_command_for_each_seed() -> None:
+    results = [result(method, seed, 0.6) for method in "ab" for seed in (0, 1)]
+    found = made(Report(results, ["test_accuracy"]))
+    assert [each.seed for each in found[Line("setting", "original")]] == [0, 1]
+
+
+def test_a_command_can_be_pasted_into_a_shell() -> None:
+    assert command(["a=[1,2]", "b=it's"]) == """python -m runner 'a=[1,2]' 'b=it'"'"'s'"""
+
+
+def test_the_front_holds_what_no_other_method_dominates() -> None:
+    points = {
+        Line("s", "exact"): Point(0.0, 0.0, 9.0),
+        Line("s", "cheap"): Point(0.5, 0.1, 1.0),
+        Line("s", "same"): Point(0.5, 0.1, 1.0),
+        Line("s", "worse"): Point(0.5, 0.2, 1.0),
+    }
+    assert [line.cell for line in front(points)] == ["exact", "cheap", "same"]

@@ -1,0 +1,127 @@
+"""A sweep said again: it makes what is missing, and nothing twice."""
+
+import json
+import os
+import random
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from methods.training.divergence import Diverged
+from runner import provenance
+from runner.launch.notes import FAILURE
+from runner.launch.stored import missing, without_stored
+from runner.launch.task import cells
+from runner.state.manifest import MANIFEST
+from runner.store import Store
+from tests.conftest import QUICK, digits_of, plan_of, result_of
+from tests.forked import run_module, start_module
+from tests.test_sweep_state import tree
+
+SWEEP = ["-m", *QUICK, "training.epochs=40", "method=finetune,random_labels", "seed=0,1"]
+
+# Kills of one sweep; the seed of their moments.
+KILLS, MOMENTS = 2, 0
+
+
+def finished(root: Path) -> dict[Path, int]:
+    """Return the time at which each finished artefact was made."""
+    made = Store(root / "store").artefacts()
+    return {each.path: (each.path / "checksums.json").stat().st_mtime_ns for each in made}
+
+
+def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_digits(tmp_path: Path) -> None:
+    """SIGKILL of all of its processes at random moments. No finished stage is made a second time."""
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    killed.mkdir()
+    start = time.monotonic()
+    assert run_module("runner", *SWEEP, f"paths.root={undisturbed}").returncode == 0
+    whole = time.monotonic() - start
+    moments = random.Random(MOMENTS)
+    before: dict[Path, int] = {}
+    for number in range(KILLS):
+        process = start_module(
+            "runner", *SWEEP, f"paths.root={killed}", out=killed / "out", err=killed / "err"
+        )
+        process.join(moments.uniform(0.2, 0.9) * whole / (number + 1))
+        if process.is_alive():
+            assert process.pid is not None
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+        after = finished(killed)
+        assert before.items() <= after.items()
+        before = after
+    assert run_module("runner", *SWEEP, f"paths.root={killed}").returncode == 0
+    assert before.items() <= finished(killed).items()
+    assert digits_of(killed) == digits_of(undisturbed)
+    assert {path.name for path in finished(killed)} == {path.name for path in finished(undisturbed)}
+
+
+def test_plan_true_lists_the_cells_and_writes_nothing(tmp_path: Path) -> None:
+    options = [*QUICK, f"paths.root={tmp_path / 'root'}"]
+    swept = ["-m", *options, "method=finetune,amnesiac", "seed=0,1"]
+    assert run_module("runner", *options, "seed=0").returncode == 0
+    before = tree(tmp_path)
+    done = run_module("runner", *swept, "plan=true")
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path) == before
+    lines = done.stdout.splitlines()
+    assert lines[0] == "4 cells: 1 hit, 1 missing, 2 failed"
+    assert "hit      method=finetune seed=0" in done.stdout
+    assert "missing  method=finetune seed=1  no result; original, finetune" in done.stdout
+    assert done.stdout.count("reads a record of the training: add recorder=[batch_updates]") == 2
+    (table,) = [line.split() for line in lines if line.startswith("original ")]
+    assert table[:3] == ["original", "1", "1"]
+    assert re.search(
+        r"^left: about \d+ \w+.* of training in one process and ", done.stdout, re.MULTILINE
+    )
+    assert lines[-1].startswith("make it: python -m runner -m ") and "plan" not in lines[-1]
+    alone = run_module("runner", *options, "seed=0", "plan=true")
+    assert alone.stdout.startswith("1 cells: 1 hit") and "make it" not in alone.stdout
+
+
+def test_a_sweep_writes_its_manifest_and_a_report_reads_it(tmp_path: Path) -> None:
+    """The cell that is refused is listed with the reason; the report names the command for the rest."""
+    options = [*QUICK, "evaluation=quick", f"paths.root={tmp_path}", "name=mine"]
+    swept = ["-m", *options, "method=finetune,amnesiac"]
+    assert run_module("runner", *swept).returncode == 1
+    (path,) = tmp_path.glob(f"sweeps/*/*/{MANIFEST}")
+    found = json.loads(path.read_text())
+    assert [cell["overrides"][-1] for cell in found["cells"]] == ["method=finetune", "method=amnesiac"]
+    assert [cell["name"] for cell in found["cells"]] == ["mine", None]
+    assert "add recorder=[batch_updates]" in found["cells"][1]["refused"]
+    assert {"commit", "torch", "python", "threads", "device"} <= found["environment"].keys()
+    assert found["command"].startswith("python -m runner -m")
+    (key,) = [file.stem for file in (tmp_path / "results" / "mine").glob("*.json")]
+    assert found["cells"][0]["key"] == key
+    told = run_module("runner.report", f"paths.root={tmp_path}", "name=mine")
+    assert told.returncode == 0 and told.stdout.endswith("1 cells of its sweeps: 1 done\n")
+    assert (tmp_path / "tables" / "mine_manifest.json").is_file()
+
+
+def test_a_diverged_cell_is_left_alone_until_its_code_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would diverge again; the sweep names it among those that failed."""
+    here = {"commit": "0" * 40, "dirty": False}
+    monkeypatch.setattr(provenance, "code", lambda: here)
+    command = [*QUICK, "evaluation=quick", f"paths.root={tmp_path}", "training.lr=1e6"]
+    command += ["training.optimizer=sgd", "training.clip=null"]
+    with pytest.raises(Diverged):
+        result_of(plan_of(*command), *command)
+    with initialize_config_module("conf", version_base="1.3"):
+        config = compose("config", command, return_hydra_config=True)
+        config.hydra.sweep.dir = str(tmp_path / "sweep")
+    assert missing(config, [command]) == []
+    (task,) = cells(config, [command], 0)
+    assert without_stored(config, [task]) == []
+    assert "the loss became nan" in (task.folder / FAILURE).read_text()
+    config.device = "meta"
+    assert missing(config, [command]) == [0], "another device may not diverge"
+    config.device = None
+    here["commit"] = "1" * 40
+    assert missing(config, [command]) == [0]

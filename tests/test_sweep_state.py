@@ -1,0 +1,289 @@
+"""The state of cells and sweeps, told from the store, the results and the notes alone."""
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from conf import Until
+from data.errors import UserError
+from methods.training.divergence import Diverged
+from runner.arguments import asks_for_a_plan
+from runner.compose import composed
+from runner.launch.notes import BEGUN, DONE, FAILURE, note
+from runner.results import Results
+from runner.state.cells import Cell, cells_of
+from runner.state.check import check
+from runner.state.costs import Ledger
+from runner.state.locks import maker
+from runner.state.manifest import Listed, Manifest, manifests
+from runner.state.notes import State
+from runner.state.progress import export, progress
+from runner.state.standing import standings
+from runner.state.trainings import trainings
+from runner.store import Store
+from tests.conftest import QUICK, plan_of, result_of
+
+NAME = "digits_small_cnn_whole_class"
+
+
+def cell(root: Path, *overrides: str) -> Cell:
+    given = (*QUICK, f"paths.root={root}", *overrides)
+    return Cell(given, plan_of(*given))
+
+
+def tree(root: Path) -> dict[str, tuple[int, int]]:
+    """Return the size and the time of every file."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+# Cells
+
+
+def test_jobs_that_differ_in_their_seeds_are_composed_once() -> None:
+    asked: list[list[str]] = []
+
+    def compose(overrides: list[str]) -> tuple[DictConfig, Mapping[str, str]]:
+        asked.append(overrides)
+        return composed(overrides)
+
+    jobs = [[f"method={method}", f"seed={seed}"] for method in ("ssd", "finetune") for seed in range(9)]
+    cells = cells_of(jobs, compose)
+    assert [job[0] for job in asked] == ["method=ssd", "method=finetune"]
+    assert [each.plan.key for each in cells if each.plan] == [plan_of(*job).key for job in jobs]
+    asked.clear()
+    named = cells_of([["name=run_${seed}", f"seed={seed}"] for seed in (3, 4)], compose)
+    assert [each.plan and each.plan.name for each in named] == ["run_3", "run_4"], "the seed is read"
+    (refused,) = cells_of([["recorder=[]", "method=amnesiac"]])
+    assert refused.plan is None and "add recorder=[batch_updates]" in refused.refused
+
+
+# Trainings and costs
+
+
+def test_the_trainings_of_a_run_are_those_that_it_makes(tmp_path: Path) -> None:
+    """Every model that a run stores was listed, and nothing else; afterwards all are stored."""
+    plan = plan_of(
+        *QUICK,
+        f"paths.root={tmp_path}",
+        "evaluation.references=2",
+        "recorder=[batch_updates]",
+        "method=amnesiac",
+        "repair=epochs",
+    )
+    store = Store(tmp_path / "store")
+    listed = trainings(plan, store)
+    labels = ["original", "record batch_updates", "amnesiac", "amnesiac, repaired", "retrained model"]
+    assert [each.label for each in listed] == [*labels, "retrained model"]
+    assert not any(each.stored for each in listed) and not store.root.exists()
+    result_of(plan)
+    made = {a.path for a in store.artefacts() if a.stage not in ("request", "predict")}
+    assert {each.artefact.path for each in listed} == made
+    assert all(each.stored for each in trainings(plan, store))
+
+
+def test_shadows_are_found_once_their_request_is_stored(tmp_path: Path) -> None:
+    plan = plan_of(*QUICK, f"paths.root={tmp_path}", "evaluation=privacy", "until=shadow", "shadow=0")
+    store = Store(tmp_path / "store")
+    assert not any(each.stored for each in trainings(plan, store))
+    from runner.pipeline import run
+
+    run(plan)
+    found = trainings(plan, store)
+    assert [each.label for each in found] == ["shadow", "shadow"] and all(e.stored for e in found)
+    others = trainings(replace(plan, shadow=1), store)
+    assert len(others) == 2 and not any(each.stored for each in others)
+
+
+def test_what_is_left_costs_what_trainings_of_the_same_kind_took(tmp_path: Path) -> None:
+    """Three originals took 2, 4 and 30 seconds: the next takes 4, and so does a retrained model."""
+    root = tmp_path / "store"
+    store, options = Store(root), [*QUICK, f"paths.root={tmp_path}", "method=ssd"]
+
+    def fill(training: Any, seconds: float) -> None:
+        def produce(folder: Path) -> None:
+            (folder / "cost.json").write_text(json.dumps({"seconds": seconds}))
+
+        stage, identity = training.wanted
+        store.get(stage, identity, produce)
+
+    for seed, seconds in ((0, 2), (1, 4), (2, 30)):
+        fill(trainings(plan_of(*options, f"seed={seed}"), store)[0], seconds)
+    new = trainings(plan_of(*options, "seed=3"), store)
+    size = store.artefacts()[0].size()
+    ledger = Ledger(store)
+    costs = {each.label: ledger.cost(each) for each in new}
+    original = costs["original"]
+    assert original is not None and original.seconds == 4 and abs(original.bytes - size) <= 2
+    assert costs["retrained model"] == costs["original"] and costs["ssd"] is None
+    left = ledger.left([*new, *new])  # twice the same: counted once
+    assert left.cost.seconds == 4 * sum(each.label != "ssd" for each in new) and left.unknown == 1
+    recorded = [*options, "recorder=[batch_updates]", "seed=0"]
+    fill(trainings(plan_of(*recorded[:-1], "seed=1"), store)[1], 0.5)
+    (record,) = [e for e in trainings(plan_of(*recorded), store) if e.label == "record batch_updates"]
+    found = Ledger(store).cost(record)
+    assert found is not None and found.seconds == 4.5, "the stored original is trained once more"
+
+
+# States
+
+
+def test_cells_are_hit_missing_diverged_or_refused(tmp_path: Path) -> None:
+    done, other = cell(tmp_path, "seed=0"), cell(tmp_path, "seed=1")
+    assert done.plan is not None
+    result_of(done.plan, *done.overrides)
+    diverging = cell(tmp_path, "training.lr=1e6", "training.optimizer=sgd", "training.clip=null")
+    assert diverging.plan is not None
+    with pytest.raises(Diverged):
+        result_of(diverging.plan, *diverging.overrides)
+    more = cell(tmp_path, "seed=0", "metric=[accuracy,ece]")
+    before = tree(tmp_path)
+    found = standings([done, other, diverging, more, Cell((), None, "no such method")], {})
+    assert [each.state.value for each in found] == ["hit", "missing", "diverged", "missing", "failed"]
+    assert [each.label for each in found[1].missing] == ["original", "finetune", "retrained model"]
+    assert "the loss became" in found[2].why and "no score of" in found[3].why and not found[3].missing
+    assert found[4].why == "no such method"
+    assert tree(tmp_path) == before, "a look writes nothing"
+
+
+def sweep_of(
+    root: Path, *cells: Listed, time: str = "12-00", command: str = "python -m runner -m a"
+) -> Path:
+    folder = root / "sweeps" / "2026-01-01" / time
+    Manifest(command, {"commit": "0" * 40}, cells, folder).write()
+    for each in cells:
+        (folder / str(each.number)).mkdir()
+    return folder
+
+
+def listed(number: int, key: str, until: Until = Until.end) -> Listed:
+    return Listed(number, ("method=ssd", f"seed={number}"), NAME, key, until.value)
+
+
+def gone() -> int:
+    """Return the number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_a_sweep_says_how_its_cells_stand(tmp_path: Path) -> None:
+    plan = plan_of(*QUICK, f"paths.root={tmp_path}")
+    result_of(plan)
+    cells = [listed(0, plan.key), *(listed(number, f"key{number}") for number in range(1, 6))]
+    folder = sweep_of(tmp_path, *cells)
+    note(folder / "0", DONE, "1")
+    note(folder / "1", BEGUN, f"{socket.gethostname()} {os.getpid()}")
+    note(folder / "2", BEGUN, f"{socket.gethostname()} {gone()}")
+    note(folder / "3", FAILURE, "the GPU's memory is too small")
+    note(folder / "4", BEGUN, "another 1")
+    found = progress(tmp_path, NAME)
+    states = {seen.cell.number: seen.state for seen in found.cells}
+    wanted = [State.hit, State.running, State.failed, State.failed, State.running, State.missing]
+    assert states == dict(enumerate(wanted))
+    text = found.text()
+    assert text.startswith("6 cells of its sweeps: 1 done, 2 failed, 1 missing, 2 running")
+    assert f"process {os.getpid()} on {socket.gethostname()}, since 20" in text
+    assert "has gone without a word" in text and "the GPU's memory is too small" in text
+    assert text.endswith("say again for what is left:\n  python -m runner -m a")
+    assert found.left[-1].command == "python -m runner method=ssd seed=5"
+    assert progress(tmp_path, "another").text() == ""
+
+
+def test_the_last_sweep_that_began_a_cell_counts(tmp_path: Path) -> None:
+    """A failure of noon is forgotten when the cell ends well at one, and the latest command is told."""
+    first = sweep_of(tmp_path, listed(0, "key0"), listed(1, "key1"))
+    note(first / "0", FAILURE, "the disk is full")
+    note(first / "1", FAILURE, "the disk is full")
+    second = sweep_of(tmp_path, listed(0, "key0"), time="13-00", command="python -m runner -m b")
+    note(second / "0", DONE, "1")
+    found = {seen.cell.key: seen for seen in progress(tmp_path, NAME).cells}
+    assert found["key0"].state is State.missing and found["key1"].why == "the disk is full"
+    assert progress(tmp_path, NAME).commands == ["python -m runner -m b", "python -m runner -m a"]
+    (second / "manifest.json").write_text("{")
+    assert [sweep.folder for sweep in manifests(tmp_path)] == [first], "a damaged one is left out"
+
+
+def test_an_artefact_at_work_is_seen_by_its_lock(tmp_path: Path) -> None:
+    store, seen = Store(tmp_path), []
+    wanted = store.find("pretrain", {"seed": 0})
+    assert maker(wanted) is None
+    store.get("pretrain", {"seed": 0}, lambda folder: seen.append(maker(wanted)))
+    assert seen == [socket.gethostname()] and maker(wanted) is None
+
+
+# Published results
+
+
+def published(root: Path, text: str, ending: str = "_rows.csv") -> Path:
+    folder = root / "published"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{NAME}{ending}").write_text(text)
+    return folder / NAME
+
+
+def test_a_published_row_is_held_against_the_stored_one(tmp_path: Path) -> None:
+    plan = plan_of(*QUICK, f"paths.root={tmp_path}")
+    result = result_of(plan, "method=finetune")
+    accuracy = result.scores["unlearned"]["test_accuracy"]
+    head = "variant,role,seed,key,commit,overrides,test_accuracy,seconds\n"
+    row = f"finetune,unlearned,0,{plan.key},abc,method=finetune,{accuracy!r},99\n"
+    table = published(tmp_path, head + row)
+    found = check(table, tmp_path, NAME)
+    assert found.holds and found.agree == 1, "seconds are no number to compare"
+    published(tmp_path, head + row.replace(repr(accuracy), repr(accuracy + 2**-30)))
+    (differing,) = check(table.with_name(f"{NAME}_rows.csv"), tmp_path).differing
+    assert (differing.published, differing.now) == (accuracy + 2**-30, accuracy)
+    gone = row.replace(plan.key, "0" * 16).replace("method=finetune", "'method=x y' seed=7")
+    text = check(published(tmp_path, head + row + gone), tmp_path).text()
+    assert "of 2 numbers 1 agree digit for digit, 0 differ, 1 are missing" in text
+    assert text.endswith("made by:\n  python -m runner 'method=x y' seed=7")
+
+
+def test_a_table_of_means_is_held_against_the_table_of_today(tmp_path: Path) -> None:
+    """Its commands are those of the text beside it."""
+    result_of(plan_of(*QUICK, f"paths.root={tmp_path}"))
+    head = "line,metric,value,half_width,n\n"
+    accuracy = Results(tmp_path / "results").named(NAME)[0].scores["original"]["test_accuracy"]
+    lines = f"original,test_accuracy,{accuracy!r},,1\nssd,test_accuracy,0.5,,1\noriginal,seconds,1,,1\n"
+    table = published(tmp_path, head + lines, ".csv")
+    table.with_name(f"{NAME}.md").write_text("```\npython -m runner \\\n  -m method=ssd\n```\n")
+    found = check(table, tmp_path)
+    assert found.agree == 2 and len(found.missing) == 2 and not found.differing
+    assert found.commands == ["python -m runner -m method=ssd"]
+    with pytest.raises(UserError, match=f"has no table: choose from {NAME}"):
+        check(table.with_name("other"), tmp_path)
+
+
+def test_a_manifest_tells_the_command_of_a_published_row(tmp_path: Path) -> None:
+    sweep_of(tmp_path, listed(3, "key3"), replace(listed(4, "key4"), name="another"))
+    path = export(tmp_path, NAME)
+    assert path is not None and export(tmp_path, "absent") is None
+    (sweep,) = json.loads(path.read_text())["sweeps"]
+    assert sweep["environment"] == {"commit": "0" * 40} and len(sweep["cells"]) == 1
+    table = published(
+        tmp_path, "line,role,seed,key,test_accuracy\nssd,unlearned,3,key3,0.5\n", "_seeds.csv"
+    )
+    path.rename(table.with_name(path.name))
+    assert check(table, tmp_path).commands == ["python -m runner method=ssd seed=3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["plan=true"], True),
+        (["-m", "plan=True"], True),
+        (["plan=true", "plan=false"], False),
+        ([], False),
+    ],
+)
+def test_plan_true_asks_for_a_listing(arguments: list[str], wanted: bool) -> None:
+    assert asks_for_a_plan(arguments) is wanted
