@@ -44,9 +44,12 @@ class Command:
         return self.words[1 if self.words[0] == "unlearn" else 3 :]
 
 
-def files(page: Path) -> dict[str, str]:
-    """Return the files that a page shows, by their titles."""
-    return {title: text for _, title, text in FENCE.findall(page.read_text()) if title}
+def write_files(name: str, folder: Path) -> None:
+    """Write the files that a page of docs/ shows below a folder, under their titles."""
+    for _, title, text in FENCE.findall((ROOT / "docs" / name).read_text()):
+        if title:
+            (folder / title).parent.mkdir(parents=True, exist_ok=True)
+            (folder / title).write_text(text)
 
 
 def lines(page: Path) -> Iterator[str]:

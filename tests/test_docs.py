@@ -11,7 +11,7 @@ import pytest
 from runner.arguments import arranged
 from runner.compose import composed, jobs, planned
 from runner.store.__main__ import _parser as of_store
-from tests.commands import PAGES, Command, all_commands, blocks, files
+from tests.commands import PAGES, Command, all_commands, blocks, write_files
 from tests.counts import COMMAND, written
 from tests.counts import PAGES as COUNTED
 from tests.forked import ROOT, run_module
@@ -20,7 +20,7 @@ from tests.forked import ROOT, run_module
 RUN = {"start.md", "add.md"}
 
 # Options by which a run takes a second instead of ten.
-SMALL = ["threads=1", "data.limit=30", "training.epochs=2", "tracking=off"]
+SMALL = ["threads=1", "data.limit=50", "training.epochs=2", "tracking=off"]
 
 # Programs of others, whose commands are not checked.
 OTHERS = {"pip", "uv", "pytest", "wandb", "eval", "sha256sum", "mkdocs"}
@@ -97,11 +97,8 @@ def test_a_command_can_be_carried_out(command: Command) -> None:
 @pytest.mark.parametrize("name", sorted(RUN))
 def test_the_commands_of_a_page_run_in_their_order(name: str, tmp_path: Path) -> None:
     """The files that the page shows lie beside them."""
-    page = ROOT / "docs" / name
-    for title, text in files(page).items():
-        (tmp_path / title).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / title).write_text(text)
-    done = [command for command in blocks(page) if command.module is not None]
+    write_files(name, tmp_path)
+    done = [each for each in blocks(ROOT / "docs" / name) if each.module is not None]
     for command in done:
         assert command.module is not None
         paths = {k: str(tmp_path / v) for k, v in command.variables.items()}
