@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import hydra.utils
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
@@ -24,6 +25,9 @@ from runner.wording import FOLDER
 
 if TYPE_CHECKING:  # a plan imports torch
     from runner.plan import Plan
+
+# Hydra's own groups, and those that follow from the chosen method, data set and model.
+CHOSEN_BY_OTHERS = {"hydra", "search", "tuned"}
 
 # Hydra 1.3 warns without `version_base`, and later versions warn with it.
 BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -69,8 +73,11 @@ def options(overrides: list[str]) -> dict[str, list[str]]:
     """
     with _initialized():
         loader = GlobalHydra.instance().config_loader()
-        groups = [*loader.list_groups(""), "hydra/launcher"]
-        found = {group: loader.get_group_options(group, None, "config", overrides) for group in groups}
+        groups = [*(set(loader.list_groups("")) - CHOSEN_BY_OTHERS), "hydra/launcher"]
+        found = {
+            group: loader.get_group_options(group, ObjectType.CONFIG, "config", overrides)
+            for group in groups
+        }
     listed = {group: [name for name in names if name[0] != "_"] for group, names in found.items()}
     return {group: names for group, names in listed.items() if names}
 

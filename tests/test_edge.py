@@ -39,6 +39,7 @@ def test_help_names_commands_and_choices_and_no_shared_part(
     words = text.replace(",", " ").split()
     assert not [word for word in words if word.startswith("_")] and "scale/scenario" not in text
     assert "--shell-completion" in text and "hydra/launcher=" in text
+    assert "scale= cpu, gpu, paper, quick" in " ".join(text.split()) and "search=" not in text
 
 
 def test_help_lists_a_folder_of_ones_own(

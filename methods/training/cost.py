@@ -165,10 +165,10 @@ class Meter:
     @contextmanager
     def compiling(self) -> Iterator[None]:
         """Count the time of the body as compilation, and leave its memory out of the cost."""
-        started = self._now()
+        started = now(self.device)
         with self.paused():
             yield
-        self.cost.compile_seconds += self._now() - started
+        self.cost.compile_seconds += now(self.device) - started
 
     def __enter__(self) -> "Meter":
         self._memory = _Memory(self.device)

@@ -56,7 +56,7 @@ def counts(found: Sequence[Standing]) -> str:
     """Return the number of cells in each state that there is."""
     number = Counter(one.state for one in found)
     states = ", ".join(f"{number[state]} {state.value}" for state in State if number[state])
-    return f"{len(found)} cells: {states}"
+    return f"{len(found)} {'cell' if len(found) == 1 else 'cells'}: {states}"
 
 
 def _trainings(missing: Sequence[Training]) -> str:
