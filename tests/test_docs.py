@@ -27,7 +27,7 @@ OTHERS = {"pip", "uv", "pytest", "wandb", "eval", "sha256sum", "mkdocs"}
 
 
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
-    if find_spec("mkdocs") is None:
+    if not all(map(find_spec, ("material", "mkdocstrings"))):
         pytest.skip("needs mkdocs-material and mkdocstrings: uv run has them")
     build = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     done = subprocess.run([sys.executable, "-m", *build], cwd=ROOT, capture_output=True, text=True)
