@@ -43,7 +43,7 @@ def unfinished(root: Path, name: str) -> list[Missing]:
     from runner.state.progress import progress
 
     left = progress(root, name).left
-    texts = labels([seen.cell.overrides for seen in left])
+    texts = labels([seen.cell.overrides for seen in left]) if left else []
     return [
         Missing(text, "", f"{seen.state.value} {seen.why}".strip(), seen.command)
         for text, seen in zip(texts, left, strict=True)
