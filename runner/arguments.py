@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 
 from data.errors import UserError
 from runner.scales import scaled
@@ -42,8 +44,10 @@ def arranged(arguments: Sequence[str]) -> list[str]:
 
     Raise UserError if a flag is unknown or lacks its value.
     """
-    options = parsed(arguments).overrides
-    return [each for each in arguments if each not in options] + renamed(options)
+    given = parsed(arguments)
+    flags = [each for each in arguments if each not in given.overrides]
+    options = renamed(given.overrides)
+    return flags + (deferred(options) if given.multirun else options)
 
 
 def parsed(arguments: Sequence[str]) -> Namespace:
@@ -74,6 +78,28 @@ def renamed(arguments: Sequence[str]) -> list[str]:
     Name each replacement on stderr.
     """
     return scaled([_renamed(argument) for argument in arguments])
+
+
+def deferred(options: Sequence[str]) -> list[str]:
+    """Return the overrides of a sweep; those below a group that it sweeps over wait for its cells.
+
+    Hydra first composes what is not swept, with the default of every group that is: of
+    `method=ssd,scrub method.alpha=1` it would say that the default method has no alpha. A choice among
+    one value counts as swept.
+    """
+    found = OverridesParser.create().parse_overrides(list(options))
+    swept = tuple(f"{each.key_or_group}." for each in found if each.is_sweep_override())
+    return [_choice(each) if _waits(each, swept) else str(each.input_line) for each in found]
+
+
+def _waits(override: Override, swept: tuple[str, ...]) -> bool:
+    below = override.key_or_group.startswith(swept)
+    return below and not override.is_sweep_override() and not override.is_delete()
+
+
+def _choice(override: Override) -> str:
+    option, _, value = str(override.input_line).partition("=")
+    return f"{option}=choice({value})"
 
 
 def _renamed(argument: str) -> str:

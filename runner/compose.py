@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import conf  # noqa: F401  registers the schema
 from data.errors import UserError
-from runner.arguments import renamed
+from runner.arguments import deferred, renamed
 from runner.naming import choices
 from runner.targets import of_hydra
 from runner.unread import refuse_unread
@@ -87,7 +87,7 @@ def jobs(overrides: list[str]) -> list[list[str]]:
 
     An override counts if it is the last of its option. Those of a preset come before the given ones.
     """
-    given = _parsed(renamed(overrides))
+    given = _parsed(deferred(renamed(overrides)))
     single = [str(each.input_line) for each in given if not each.is_sweep_override()]
     with _initialized():
         preset = compose("config", single, return_hydra_config=True).hydra.sweeper.params or {}

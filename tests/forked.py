@@ -33,32 +33,37 @@ class Done:
     stderr: str
 
 
-def run_module(module: str, *arguments: str, **environment: str) -> Done:
-    """Run `python -m module arguments` to its end."""
+def run_module(module: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> Done:
+    """Run `python -m module arguments` in a folder to its end."""
     with TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        process = start_module(module, *arguments, out=out, err=err, environment=environment)
+        process = start_module(module, *arguments, out=out, err=err, environment=environment, cwd=cwd)
         process.join()
         assert process.exitcode is not None
         return Done(process.exitcode, out.read_text(), err.read_text())
 
 
 def start_module(
-    module: str, *arguments: str, out: Path, err: Path, environment: Mapping[str, str] | None = None
+    module: str,
+    *arguments: str,
+    out: Path,
+    err: Path,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
 ) -> ForkServerProcess:
     """Start `python -m module arguments` as the leader of a process group, and return the process."""
     whole = {**os.environ, **(environment or {})}
-    process = CONTEXT.Process(target=_work, args=(module, list(arguments), whole, out, err))
+    process = CONTEXT.Process(target=_work, args=(module, list(arguments), whole, out, err, cwd))
     process.start()
     return process
 
 
 def _work(
-    module: str, arguments: list[str], environment: Mapping[str, str], out: Path, err: Path
+    module: str, arguments: list[str], environment: Mapping[str, str], out: Path, err: Path, cwd: Path
 ) -> None:
     """Become `python -m module arguments`."""
     os.setsid()
-    os.chdir(ROOT)
+    os.chdir(cwd)
     for descriptor, path in ((1, out), (2, err)):
         with path.open("wb") as file:
             os.dup2(file.fileno(), descriptor)

@@ -87,9 +87,14 @@ def cells(said: Score, part: str) -> tuple[str, ...]:
 
 def written(page: str) -> str:
     """Return the page with the table of today in place of the one that it holds."""
-    before, rest = page.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n{table()}{END}{after}"
+    return between(page, START, END, table())
+
+
+def between(page: str, start: str, end: str, text: str) -> str:
+    """Return a page with this text between two lines of it, in place of what stands there."""
+    before, rest = page.split(start)
+    _, after = rest.split(end)
+    return f"{before}{start}\n{text}{end}{after}"
 
 
 if __name__ == "__main__":

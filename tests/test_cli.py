@@ -8,6 +8,7 @@ import pytest
 
 from runner.__main__ import cli
 from runner.store import Store
+from tests.commands import write_files
 from tests.conftest import QUICK, digits_of, results_in
 from tests.forked import ROOT, Done, run_module
 
@@ -94,35 +95,19 @@ def test_the_report_renders_what_is_stored(tmp_path: Path) -> None:
 
 
 def test_a_method_is_two_files(tmp_path: Path) -> None:
-    """A method dropped into a folder outside the project."""
-    (tmp_path / "conf" / "method").mkdir(parents=True)
-    (tmp_path / "conf" / "method" / "halve_head.yaml").write_text(
-        "_target_: halve_head.HalveHead\n_title_: halved head\nfactor: 0.5\n"
-    )
-    (tmp_path / "halve_head.py").write_text(
-        "from dataclasses import dataclass\n"
-        "from typing import ClassVar\n"
-        "import torch\n"
-        "from methods.base import Access, Method, Problem\n\n"
-        "@dataclass(frozen=True)\n"
-        "class HalveHead(Method):\n"
-        "    access: ClassVar[Access] = Access.NOTHING\n"
-        "    factor: float\n\n"
-        "    @torch.no_grad()\n"
-        "    def unlearn(self, problem: Problem) -> torch.nn.Module:\n"
-        "        list(problem.model.parameters())[-2].mul_(self.factor)\n"
-        "        return problem.model\n"
-    )
-    search = f"hydra.searchpath=[file://{tmp_path}/conf]"
+    """A method dropped into a folder outside the project: the one of docs/add.md."""
+    write_files("add.md", tmp_path)
+    mine = str(tmp_path / "mine")
+    search = f"hydra.searchpath=[file://{mine}/conf]"
     out = f"paths.root={tmp_path / 'out'}"
-    done = runner(search, "method=halve_head", "method.factor=0", out, PYTHONPATH=str(tmp_path))
+    done = runner(search, "method=halve_head", "method.factor=0", out, PYTHONPATH=mine)
     assert done.returncode == 0, done.stderr
     assert "halve_head" in done.stdout
     (result,) = results_in(tmp_path / "out")
     assert result.names["method"] == "halve_head"
     assert result.titles["method"] == "halved head"
     assert result.scores["unlearned"] != result.scores["original"]
-    wrong = runner(search, "method=halve_head", "method.factor=x", out, PYTHONPATH=str(tmp_path))
+    wrong = runner(search, "method=halve_head", "method.factor=x", out, PYTHONPATH=mine)
     assert wrong.returncode == 1 and "method.factor" in wrong.stderr
 
 

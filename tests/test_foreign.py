@@ -12,6 +12,7 @@ from metrics.evidence import Evidence
 from metrics.metric import Metric, Scores
 from runner.errors import message_of
 from runner.foreign import blamed
+from tests.commands import write_files
 from tests.conftest import QUICK
 from tests.test_cli import runner, told
 
@@ -223,24 +224,11 @@ def test_a_library_of_an_environment_below_this_one_is_not_the_users_code(tmp_pa
 
 
 def test_a_metric_of_ones_own_is_two_files_anywhere(tmp_path: Path) -> None:
-    (tmp_path / "conf" / "metric").mkdir(parents=True)
-    package = "# @package evaluation.metrics.own\n"
-    (tmp_path / "conf" / "metric" / "own.yaml").write_text(f"{package}_target_: own.Own\n")
-    (tmp_path / "own.py").write_text(
-        "from dataclasses import dataclass\n"
-        "from metrics.metric import Better, Metric, Score\n\n"
-        "@dataclass(frozen=True)\n"
-        "class Own(Metric):\n"
-        "    def about(self):\n"
-        "        return {'wrong': Score('Share of the test rows that are wrong.', Better.lower)}\n\n"
-        "    def __call__(self, evidence):\n"
-        "        found = evidence.predictions\n"
-        "        right = found.logits['test'].argmax(1) == found.labels['test']\n"
-        "        return {'wrong': 1 - right.double().mean().item()}\n"
-    )
-    options = [f"hydra.searchpath=[file://{tmp_path}/conf]", "metric=[accuracy,own]"]
+    """The one of docs/add.md."""
+    write_files("add.md", tmp_path)
+    options = [f"hydra.searchpath=[file://{tmp_path}/mine/conf]", "metric=[accuracy,wrong]"]
     columns = "table.columns=[test_accuracy,wrong]"
-    done = runner(*options, columns, f"paths.root={tmp_path}/out", PYTHONPATH=str(tmp_path))
+    done = runner(*options, columns, f"paths.root={tmp_path}/out", PYTHONPATH=f"{tmp_path}/mine")
     assert done.returncode == 0, done.stderr
     assert "wrong: Share of the test rows that are wrong. (share; lower is better)" in done.stdout
 

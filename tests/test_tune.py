@@ -274,6 +274,9 @@ def test_the_jobs_of_a_command_are_those_of_its_sweep() -> None:
     assert jobs(["method=a,b", "seed=0,1", "threads=1"]) == [
         [f"method={method}", f"seed={seed}", "threads=1"] for method in "ab" for seed in (0, 1)
     ]
+    assert jobs(["method=ssd,scrub", "method.alpha=1"]) == [
+        [f"method={method}", "method.alpha=1"] for method in ("ssd", "scrub")
+    ], "the default method has no alpha"
     preset = cells_of(["experiment=mnist_five_methods", "seed=0,1"])
     assert len(preset) > 1 and all(len(cell.reported) == 2 for cell in preset)
 

@@ -1,0 +1,113 @@
+"""README.md and docs/: the site builds, every command is checked, and every example runs."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from runner.arguments import arranged
+from runner.compose import composed, jobs, planned
+from runner.store.__main__ import _parser as of_store
+from tests.commands import PAGES, Command, all_commands, blocks, write_files
+from tests.counts import COMMAND, written
+from tests.counts import PAGES as COUNTED
+from tests.forked import ROOT, run_module
+
+# Pages whose commands are run, in their order; those of the others are composed and planned.
+RUN = {"start.md", "add.md"}
+
+# Options by which a run takes a second instead of ten.
+SMALL = ["threads=1", "data.limit=50", "training.epochs=2", "tracking=off"]
+
+# Programs of others, whose commands are not checked.
+OTHERS = {"pip", "uv", "pytest", "wandb", "eval", "sha256sum", "mkdocs"}
+
+
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    if not all(map(find_spec, ("material", "mkdocstrings"))):
+        pytest.skip("needs mkdocs-material and mkdocstrings: uv run has them")
+    build = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", *build], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Return the unlearned model on the device" in (tmp_path / "api.html").read_text()
+    assert "an experiment runner for" in (tmp_path / "index.html").read_text().lower()
+
+
+@pytest.mark.parametrize("page", COUNTED, ids=lambda page: page.name)
+def test_the_pages_hold_the_counts_of_verdicts(page: Path) -> None:
+    assert written(page) == page.read_text(), f"{page.name} is out of date: run {COMMAND}"
+
+
+def plan_jobs(arguments: list[str]) -> None:
+    """Plan a run, or each job of a sweep; jobs that differ in their seed alone are planned once."""
+    given = arranged(arguments)
+    options = [text for text in given if text[:1] != "-"]
+    if "--cfg" in given or "--help" in given:
+        return
+    several = jobs(options) if "-m" in given else [options]
+    for job in {tuple(text for text in each if not text.startswith("seed=")) for each in several}:
+        cfg, names = composed(list(job))
+        planned(cfg, names, list(job))
+
+
+def compose_options(arguments: list[str]) -> None:
+    """Compose the options of a command on stored results."""
+    composed([text for text in arguments if "=" in text])
+
+
+def find_groups(arguments: list[str]) -> None:
+    """Find the groups of benchmarks."""
+    for group in arguments:
+        assert find_spec(f"tests.bench.{group}") is not None, group
+
+
+# What is done with the arguments of a command, by its module.
+CHECKS: dict[str, Callable[[list[str]], object]] = {
+    "runner": plan_jobs,
+    "runner.bench": find_groups,
+    "runner.store": of_store().parse_args,
+    "runner.doctor": compose_options,
+    "runner.figure": compose_options,
+    "runner.score": compose_options,
+    "runner.report": compose_options,
+    "runner.report.agreement": compose_options,
+    "runner.tracking": compose_options,
+    "runner.dashboard": compose_options,
+    "runner.tune": jobs,
+}
+
+
+@pytest.mark.parametrize(
+    "command",
+    {each.text: each for each in all_commands() if each.page not in RUN}.values(),
+    ids=lambda command: f"{command.page}: {command.text}",
+)
+def test_a_command_can_be_carried_out(command: Command) -> None:
+    if command.module is None:
+        assert command.words[0] in OTHERS, f"{command.words[0]} is no program that a reader has"
+    elif command.module in CHECKS:
+        CHECKS[command.module](command.arguments)
+    else:
+        assert find_spec(command.module) is not None and not command.arguments
+
+
+@pytest.mark.parametrize("name", sorted(RUN))
+def test_the_commands_of_a_page_run_in_their_order(name: str, tmp_path: Path) -> None:
+    """The files that the page shows lie beside them."""
+    write_files(name, tmp_path)
+    done = [each for each in blocks(ROOT / "docs" / name) if each.module is not None]
+    for command in done:
+        assert command.module is not None
+        paths = {k: str(tmp_path / v) for k, v in command.variables.items()}
+        small = SMALL if command.module in ("runner", "runner.doctor") else []
+        ended = run_module(command.module, *command.arguments, *small, cwd=tmp_path, **paths)
+        assert ended.returncode == 0, f"{command.text}\n{ended.stderr}"
+    assert len(done) >= 5
+
+
+def test_pages_exist_and_show_commands() -> None:
+    assert {page.name for page in PAGES} >= {"README.md", "start.md", "add.md", "cluster.md"}
+    assert len(all_commands()) > 50
