@@ -10,6 +10,7 @@ import torch
 
 from data.errors import UserError
 from runner.exported import load
+from runner.pipeline import run
 from runner.plan import Plan
 from runner.store.export import export
 from tests.conftest import QUICK, Stages, result_of, results_in, stages_of
@@ -79,7 +80,7 @@ def test_a_table_has_a_csv_with_one_line_per_model_and_seed(quick: Quick, tmp_pa
     from runner.report import Report
 
     for seed in (0, 1):
-        result_of(quick(f"seed={seed}"))
+        run(quick(f"seed={seed}"), [f"seed={seed}", f"paths.root={tmp_path}"])
     results = results_in(tmp_path)
     Report(results, ["test_accuracy", "gradient_examples"]).write(tmp_path / "tables", "mine")
     with (tmp_path / "tables" / "mine_rows.csv").open(newline="") as file:
@@ -90,4 +91,7 @@ def test_a_table_has_a_csv_with_one_line_per_model_and_seed(quick: Quick, tmp_pa
     (line,) = [line for line in lines if (line["role"], line["seed"]) == ("unlearned", "1")]
     assert float(line["test_accuracy"]) == results[1].scores["unlearned"]["test_accuracy"]
     assert line["key"] == results[1].key and line["variant"] == "finetune"
+    assert "seed=1" in line["overrides"] and str(tmp_path) not in line["overrides"], (
+        "no place of a machine"
+    )
     assert float(line["gradient_examples"]) == results[1].costs["unlearned"]["gradient_examples"]

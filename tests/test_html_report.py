@@ -166,11 +166,11 @@ def test_missing_are_the_seeds_that_another_method_has_and_runs_that_diverged() 
         result("c", 1, 0.2),
     ]
     found = {(each.title, each.seed): each for each in missing(Report(results, ["test_accuracy"]))}
-    assert set(found) == {("b", 1), ("c", 0)}
-    assert found["b", 1].command == "python -m runner method=b 'training.epochs=[1,2]' seed=1"
-    assert found["c", 0].reason == "diverged: the loss became nan"
+    assert set(found) == {("b", "1"), ("c", "0")}
+    assert found["b", "1"].command == "python -m runner method=b 'training.epochs=[1,2]' seed=1"
+    assert found["c", "0"].reason == "diverged: the loss became nan"
     more = missing(Report(results, ["test_accuracy"], seeds=3))
-    assert {(each.title, each.seed) for each in more} == {*found, ("a", 2), ("b", 2), ("c", 2)}
+    assert {(each.title, each.seed) for each in more} == {*found, ("a", "2"), ("b", "2"), ("c", "2")}
 
 
 def test_a_shared_model_has_one_command_for_each_seed() -> None:

@@ -21,6 +21,9 @@ FREE = {
 }  # fmt: skip
 FREE_GROUPS = ("scale/", "paths.", "evaluation", "table.", "figure", "tracking", "hydra")
 
+# Options that name places of one machine, which a file of rows leaves out.
+PLACES = ("paths.", "data.root=")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -61,7 +64,7 @@ def of_results(results: Iterable[Result]) -> Iterator[Row]:
                 result.key,
                 str(result.provenance["row"]["commit"])[:9],
                 str(result.provenance["row"]["device"]),
-                shlex.join(result.overrides),
+                shlex.join(each for each in result.overrides if not each.startswith(PLACES)),
                 {**result.scores[role.name], **result.costs.get(role.name, {})},
             )
 

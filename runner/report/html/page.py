@@ -20,7 +20,7 @@ from runner.published import comparable
 from runner.report.cells import ABSENT, interval, values
 from runner.report.html.leaks import leaks
 from runner.report.html.pictures import Present, matrices, picture
-from runner.report.html.runs import made, missing
+from runner.report.html.runs import Missing, made, missing, unfinished
 from runner.report.page import Page
 from runner.report.table import Report
 from runner.report.text import COSTS, MARKDOWN, beside, cell
@@ -105,7 +105,7 @@ class HtmlPage(Page):
             "leaks": leaks(report, self.root),
             "runs": made(report),
             "titles": report.titles,
-            "missing": missing(report),
+            "missing": self._missing(),
         }
 
     def _facts(self) -> dict[str, str]:
@@ -149,6 +149,13 @@ class HtmlPage(Page):
                 head = self.style.heading(column, self.report.title(column))
                 found.append({**said, "head": head, "column": column, "sign": SIGNS[said["better"]]})
         return found
+
+    def _missing(self) -> list[Missing]:
+        """Return what sweeps have left, and what else methods lack."""
+        left = unfinished(self.root, self.report.results[0].name)
+        told = {frozenset(each.command.split()) for each in left}
+        own = missing(self.report)
+        return left + [each for each in own if frozenset(each.command.split()) not in told]
 
     def _published(self) -> tuple[Sequence[str], list[list[str]]] | None:
         """Return the heads and the body of a table of a paper's numbers and ours, if there are some.

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from runner.report import Report
@@ -20,10 +21,10 @@ class Made(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """A run that a line lacks: its seed, the reason, and the command that makes it."""
+    """A run without scores: its line and seed, or its options; the reason; the command that makes it."""
 
     title: str
-    seed: int
+    seed: str
     reason: str
     command: str
 
@@ -34,6 +35,19 @@ def made(report: Report) -> dict[Line, list[Made]]:
     for line, result, role in models(report.results):
         found[line].setdefault(result.seed, _made(result, role))
     return {line: list(by_seed.values()) for line, by_seed in found.items()}
+
+
+def unfinished(root: Path, name: str) -> list[Missing]:
+    """Return the cells of the name's sweeps below `paths.root` that have no result."""
+    from runner.launch.task import labels
+    from runner.state.progress import progress
+
+    left = progress(root, name).left
+    texts = labels([seen.cell.overrides for seen in left]) if left else []
+    return [
+        Missing(text, "", f"{seen.state.value} {seen.why}".strip(), seen.command)
+        for text, seen in zip(texts, left, strict=True)
+    ]
 
 
 def missing(report: Report) -> list[Missing]:
@@ -50,12 +64,14 @@ def missing(report: Report) -> list[Missing]:
         for result in results.values():
             if result.status != "done" and result.seed is not None:
                 reason = f"{result.status}: {result.error}"
-                found.append(Missing(titles[line], result.seed, reason, command(result.overrides)))
+                found.append(Missing(titles[line], str(result.seed), reason, command(result.overrides)))
         like = next(iter(results.values()))
         for seed in seeds:
             if seed not in results and None not in results:
                 again = [each for each in like.overrides if not each.startswith("seed=")]
-                found.append(Missing(titles[line], seed, "not run", command([*again, f"seed={seed}"])))
+                found.append(
+                    Missing(titles[line], str(seed), "not run", command([*again, f"seed={seed}"]))
+                )
     return found
 
 
