@@ -7,6 +7,7 @@ output, its exit code, and an end by a signal.
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import warnings
 from collections.abc import Mapping
@@ -63,6 +64,7 @@ def _work(
 ) -> None:
     """Become `python -m module arguments`."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
     os.chdir(cwd)
     for descriptor, path in ((1, out), (2, err)):
         with path.open("wb") as file:
