@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from data.component import Component, plain
 from data.contracts import named, returned_scores
-from data.errors import UserError
+from data.errors import ComponentError, UserError
 from data.meanings import key_of, meaning, on_rows
 from metrics.evidence import OF_A_CELL, Evidence, Needs
 from metrics.predictions import PARTS, Predictions
@@ -64,7 +64,7 @@ class Metric(Component):
 
     def about(self) -> Mapping[str, Score]:
         """Return the meaning of every score that it may return, by name. `<k>` stands for a number."""
-        raise NotImplementedError
+        raise ComponentError("it says of no score what it means: define about(self)")
 
     def __call__(self, evidence: Evidence) -> Scores:
         """Return scores by name. A score that is not defined is left out."""

@@ -172,7 +172,6 @@ def told(
         (["dataset=mnist", "data.root=nowhere"], "data.download=true"),
         (["model.weights=nowhere.pt"], "does not exist"),
         (["training.batch_size=5000"], "set training.batch_size=1438 or less"),
-        (["method=negative_gradient", "method.batch_size=132"], "set method.batch_size=131 or less"),
         (["training.lr=1e6", "data.limit=20"], "lower the learning rate"),
         (["paths.root=/dev/null/x"], "paths.root"),
         (["device=cuda:99"], "use device="),

@@ -17,6 +17,7 @@ from runner.figure.confusion import ConfusionFigure
 from runner.figure.curves import CurvesFigure
 from runner.figure.drawing import Drawing
 from runner.figure.logits import LogitsFigure
+from runner.figure.phases import PhasesFigure
 from runner.figure.runs import Runs
 from runner.figure.scores import ScoresFigure
 from runner.pipeline import run
@@ -182,11 +183,11 @@ def test_what_was_pruned_is_named_with_the_command_that_makes_it_again(
         drawing.draw(pruned)
         shutil.rmtree(tmp_path / "store" / stage)
         with pytest.raises(UserError, match="no longer in the store: run `python -m runner method="):
-            drawing.draw(pruned)
+            drawing.draw(replace(runs, root=tmp_path))
 
 
 def test_the_command_writes_every_picture(runs: Runs) -> None:
-    kinds = options("figure")
+    kinds = [kind for kind in options("figure") if kind != "phases"]  # it needs records of checkpoints
     figures = ["figure.scores.y=[test_accuracy]", f"figure=[{','.join(kinds)}]"]
     main([*QUICK, f"paths.root={runs.root}", "name=drawn", *figures])
     for kind in kinds:
@@ -195,10 +196,21 @@ def test_the_command_writes_every_picture(runs: Runs) -> None:
         assert picture.with_suffix(".svg").exists()
 
 
+def test_phases_go_from_the_first_epoch_to_the_repair(tmp_path: Path) -> None:
+    own = [*QUICK, "name=phases", "recorder=[checkpoints]", "repair=epochs"]
+    run(plan_of(f"paths.root={tmp_path}", *own), own)
+    phases = Runs(Report(Results(tmp_path / "results").named("phases"), ["test_accuracy"]), tmp_path)
+    (axes,) = PhasesFigure().draw(phases).axes
+    # an epoch of training, the unlearned and the repaired model, for retained and for forgotten rows
+    lengths = sorted(len(line.get_xdata()) for line in axes.get_lines() if line.get_marker() == ".")
+    assert lengths == [2, 2, 3, 3]
+
+
 @pytest.mark.parametrize("preset", options("experiment"))
 def test_the_figures_of_every_preset_build(preset: str) -> None:
     cfg, _ = composed([f"experiment={preset}"])
-    assert cfg.figure and all(build(cfg.figure[kind], Drawing, "figure") for kind in cfg.figure)
+    assert all(build(cfg.figure[kind], Drawing, "figure") for kind in cfg.figure)
+    assert cfg.figure or preset.startswith("paper"), "papers have presets of tables and of figures"
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("paper*.csv")), ids=lambda path: path.stem)
@@ -207,7 +219,9 @@ def test_published_lines_are_lines_of_ours(path: Path) -> None:
         lines = list(csv.DictReader(file))
     assert lines and {line["line"] for line in lines} <= set(options("variant"))
     assert {line["role"] for line in lines} <= {"original", "unlearned", "repaired"}
-    assert {line["dataset"] for line in lines} <= set(options("dataset"))
+    assert {line["dataset"] for line in lines} <= {*options("dataset"), "unnamed"}, (
+        "paper 002 names none"
+    )
     assert {line["model"] for line in lines} <= set(options("model"))
     assert all(0 <= printed.value <= 1 for printed in read(path.stem).values())
 

@@ -167,6 +167,8 @@ def test_a_metric_that_returns_no_numbers(said: Said) -> None:
     code = (
         "@dataclass(frozen=True)\n"
         "class Own(Metric):\n"
+        "    def about(self):\n"
+        "        return {}\n"
         "    def __call__(self, evidence):\n"
         "        return {'mine': torch.ones(1)}\n"
     )

@@ -127,11 +127,9 @@ def test_a_random_model_is_random_beside_a_file_of_weights(
     stages.plan.method.unlearn(problem)
 
 
-def test_a_batch_larger_than_a_part_is_refused_before_pretraining(quick: Quick) -> None:
+def test_a_recipe_s_batch_larger_than_its_rows_is_refused_before_pretraining(quick: Quick) -> None:
+    """A method's batch is clamped, and remarked; that of the recipe decides what the original is."""
     for overrides, words in (
-        (["method=finetune", "method.batch_size=181"], "the retained part, which has 180 rows"),
-        (["method=negative_gradient", "method.batch_size=21"], "the part to forget, which has 20"),
-        (["method=random_labels", "method.batch_size=201"], "the training set, which has 200 rows"),
         (["training.batch_size=201"], "the training set, which has 200 rows"),
         (["training.batch_size=190", "method=original"], "the retained part, which has 180 rows"),
         (

@@ -122,13 +122,16 @@ def test_a_changed_number_of_a_paper_is_refused_until_its_checksum_is_written_an
     file.write_bytes(flips(whole, 1)[0])
     with pytest.raises(UserError, match=r"sha256sum \*\.csv > SHA256SUMS"):
         published.read(file.stem)
-    file.write_bytes(whole + b"mine,unlearned,test_accuracy,0.5\n")
+    file.write_bytes(whole + b"mine,mnist,small_cnn,unlearned,test_accuracy,0.5,\n")
     listed = [
         f"{hashlib.sha256(each.read_bytes()).hexdigest()}  {each.name}\n"
         for each in tmp_path.glob("*.csv")
     ]
     sums.write_text("".join(listed))
-    assert published.read(file.stem) == {**before, ("mine", "unlearned", "test_accuracy"): 0.5}
+    assert published.read(file.stem) == {
+        **before,
+        ("mine", "unlearned", "test_accuracy"): published.Printed(0.5, "mnist", "small_cnn"),
+    }
 
 
 def test_every_published_file_has_its_checksum() -> None:

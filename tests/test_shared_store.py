@@ -51,7 +51,9 @@ def run_as(user: int, umask: int, work: Callable[[], None]) -> None:
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[Path]:
     """A folder of the group, whose files belong to the group too (setgid)."""
-    for parent in tmp_path.parents[:2]:  # pytest's own folders are closed to others
+    for parent in tmp_path.parents:  # pytest's own folders are closed to others
+        if parent.stat().st_mode & stat.S_IXOTH:
+            break
         parent.chmod(parent.stat().st_mode | stat.S_IXOTH)
     tmp_path.chmod(0o755)
     folder = tmp_path / "shared"

@@ -14,7 +14,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 import runner.tracking
 from data.errors import UserError
-from methods.training.loop import Diverged
+from methods.training.divergence import Diverged
 from runner.compose import composed
 from runner.pipeline import run
 from runner.plan import Plan

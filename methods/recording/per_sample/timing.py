@@ -18,6 +18,9 @@ from models.precision import Precision, autocast, widened
 # Rows that are measured, and repetitions, of which the fastest counts.
 ROWS, TIMES = 32, 3
 
+# Seconds that a coarse clock may show as none.
+RESOLUTION = 1e-6
+
 
 def times_a_plain_step(training: RecordedTraining, packers: list[Packer]) -> list[float]:
     """Return the time of a step with each packer's arithmetic, relative to a step without.
@@ -26,6 +29,7 @@ def times_a_plain_step(training: RecordedTraining, packers: list[Packer]) -> lis
     evaluation mode, so that no weight and no random stream changes.
     """
     step, taken, plain = _step_of(training)
+    plain = max(plain, RESOLUTION)
     return [1 + _seconds(packer, step, taken) / plain for packer in packers]
 
 
