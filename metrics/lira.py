@@ -21,8 +21,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from metrics.attacks.report import audit_meanings
 from metrics.evidence import Evidence, Needs
-from metrics.metric import Better, Metric, Score, Scores
+from metrics.metric import Metric, Score, Scores
 from metrics.statistics.likelihood_ratio import attack_scores, likelihood_ratios
 from metrics.statistics.populations import margins_of
 
@@ -38,25 +39,7 @@ class Lira(Metric):
     def about(self) -> Mapping[str, Score]:
         auc = "Chance that an attack unaware of the unlearning ranks forgotten rows above unseen ones."
         rate = "Share of the forgotten rows that such an attack finds at {} % of false alarms."
-        return {
-            "lira_auc": Score(
-                auc, Better.reference, remembers=1, margin=0.03, null=0.5, title="LiRA attack (AUC)"
-            ),
-            "lira_tpr_1": Score(
-                rate.format(1),
-                Better.reference,
-                remembers=1,
-                null=0.01,
-                title="found by LiRA at 1 % false alarms",
-            ),
-            "lira_tpr_01": Score(
-                rate.format(0.1),
-                Better.reference,
-                remembers=1,
-                null=0.001,
-                title="found by LiRA at 0.1 % false alarms",
-            ),
-        }
+        return audit_meanings("lira", "LiRA", auc, rate)
 
     def __call__(self, evidence: Evidence) -> Scores:
         shadows = evidence.shadows

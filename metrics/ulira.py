@@ -29,6 +29,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from metrics.attacks.report import audit_meanings
 from metrics.evidence import Evidence, Needs, Shadows
 from metrics.metric import Better, Matrix, Metric, Score, Scores
 from metrics.statistics.likelihood_ratio import (
@@ -58,23 +59,7 @@ class ULira(Metric):
         rate = "Share of the forgotten rows that the attack finds at {} % of false alarms."
         rows = "The rows that the attack finds most surely: row number, label, mean score in nats."
         return {
-            "ulira_auc": Score(
-                auc, Better.reference, remembers=1, margin=0.03, null=0.5, title="U-LiRA attack (AUC)"
-            ),
-            "ulira_tpr_1": Score(
-                rate.format(1),
-                Better.reference,
-                remembers=1,
-                null=0.01,
-                title="found by U-LiRA at 1 % false alarms",
-            ),
-            "ulira_tpr_01": Score(
-                rate.format(0.1),
-                Better.reference,
-                remembers=1,
-                null=0.001,
-                title="found by U-LiRA at 0.1 % false alarms",
-            ),
+            **audit_meanings("ulira", "U-LiRA", auc, rate),
             "leaking_rows": Score(
                 rows, Better.reference, "nats", remembers=1, title="rows that leak most"
             ),

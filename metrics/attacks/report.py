@@ -51,6 +51,29 @@ def meanings(attack: str, words: str) -> dict[str, Score]:
     }
 
 
+def audit_meanings(attack: str, name: str, auc: str, rate: str) -> dict[str, Score]:
+    """Return the meanings of the scores of `likelihood_ratio.attack_scores`, beside their nulls.
+
+    `name` is the attack's in titles, `auc` is the sentence of its area, and `rate` the one of its true
+    positive rates, with {} for the false positives in percent.
+    """
+    found = {
+        f"{attack}_auc": Score(
+            auc, Better.reference, remembers=1, margin=0.03, null=0.5, title=f"{name} attack (AUC)"
+        )
+    }
+    for key, one_in in RATES.items():
+        percent = f"{100 / one_in:g}"
+        found[f"{attack}_{key}"] = Score(
+            rate.format(percent),
+            Better.reference,
+            remembers=1,
+            null=1 / one_in,
+            title=f"found by {name} at {percent} % false alarms",
+        )
+    return found
+
+
 def rate_meanings(attack: str, words: str) -> dict[str, Score]:
     """Return the meanings of an attack's true positive rates.
 
