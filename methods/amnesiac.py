@@ -27,6 +27,7 @@ from methods.recording.recorder import Recorder
 class Amnesiac(Subtraction):
     kind: ClassVar[str] = "methods.amnesiac.Amnesiac"
     records: ClassVar[type[Recorder] | None] = BatchUpdates
+    logs: ClassVar[tuple[str, ...]] = (*Subtraction.logs, "batches_hit")
     unpacker: ClassVar[Unpacker] = Whole
 
     @torch.no_grad()

@@ -55,6 +55,7 @@ class Against(Enum):
 class ASSD(Method):
     kind: ClassVar[str] = "methods.assd.ASSD"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = ("alpha", "selected")
     dampening: Annotated[float, STRENGTH]
     fisher: Squared
     against: Against

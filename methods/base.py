@@ -17,7 +17,7 @@ from data.streams import Streams
 from methods.recording.recorder import Recorder
 from methods.training.cost import Cost
 from methods.training.descent import Recipe
-from methods.training.loop import Conditions
+from methods.training.loop import CURVES, Conditions, Log
 from models.precision import autocast
 
 # Rows of a forward batch when a method measures accuracy.
@@ -33,7 +33,7 @@ class Access(Flag):
 
 
 class Undeclared(ComponentError):
-    """A method read something that it does not declare."""
+    """A method read or logged something that it does not declare."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,14 @@ class Problem:
 class Method(Component):
     """An unlearning method: a frozen dataclass whose fields are its hyperparameters.
 
-    `access` declares the data that it sees, and `records` the recorder whose record it reads.
+    `access` declares the data that it sees, and `records` the recorder whose record it reads. `logs`
+    names the values that it logs, but those of the curves that every training logs (`CURVES`).
     `starts_fresh` is true if it uses no weight of the original: its `problem.model` is a new model.
     """
 
     access: ClassVar[Access]
     records: ClassVar[type[Recorder] | None] = None
+    logs: ClassVar[tuple[str, ...]] = ()
     starts_fresh: ClassVar[bool] = False
 
     def sees(self) -> Access:
@@ -189,6 +191,19 @@ def accuracy(model: nn.Module, split: Split, conditions: Conditions) -> float:
             # 1[argmax_k f(x)_k = y], summed over the batch; the logits are (B, K)
             right += int((model(batch.images).argmax(1) == batch.labels).sum())
     return right / len(split)
+
+
+def declared(method: Method, log: Log) -> Log:
+    """Return a log that takes what the method declares. It raises Undeclared for any other value."""
+    known = {*CURVES, *method.logs}
+
+    def log_declared(values: Mapping[str, float]) -> None:
+        for name in values:
+            if name not in known:
+                raise Undeclared(f"it logs {name}, and does not declare it: add {name!r} to its `logs`")
+        log(values)
+
+    return log_declared
 
 
 def _undeclared(part: str, flag: str) -> str:

@@ -28,7 +28,7 @@ from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.selective_finetune import Criterion, classes_of, masks_of, require_relabelling
 from methods.training.descent import Descent, Step
-from methods.training.loop import Conditions, curves, named, train
+from methods.training.loop import Conditions, curves, named, of_phase, train
 from methods.weights.masks import only
 from models.small_cnn import SmallCNN
 
@@ -47,6 +47,7 @@ class DistillationGuided(Descent, Method):
 
     kind: ClassVar[str] = "methods.distillation_guided.DistillationGuided"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = of_phase("teacher")
     importance: Criterion
     share: Annotated[float, POSITIVE_SHARE]
     direction: Direction

@@ -74,6 +74,7 @@ class DiStruction(Method):
     access: ClassVar[Access] = Access.FORGET
     version: ClassVar[int] = 2  # 1 began the random teacher at a file of weights, if there was one
     records: ClassVar[type[Recorder] | None] = Bayesian
+    logs: ClassVar[tuple[str, ...]] = ("step", "kl", "objective")
     objective: Unlearning
     step: StepRule
     epochs: Annotated[int, EPOCHS]

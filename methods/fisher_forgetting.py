@@ -31,6 +31,7 @@ class FisherForgetting(Method):
     kind: ClassVar[str] = "methods.fisher_forgetting.FisherForgetting"
     access: ClassVar[Access] = Access.RETAIN
     version: ClassVar[int] = 2  # 1 drowned every weight if the budget ended before the measurement
+    logs: ClassVar[tuple[str, ...]] = ("noise",)
     alpha: Annotated[float, STRENGTH]
     cap: Annotated[float, STRENGTH]
     head_cap: Annotated[float, STRENGTH]

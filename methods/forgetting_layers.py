@@ -43,6 +43,7 @@ class Rates(Enum):
 class ForgettingLayers(Descent, Method):
     kind: ClassVar[str] = "methods.forgetting_layers.ForgettingLayers"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = ("round",)
     rounds: Annotated[int, ROUNDS]
     rates: Rates
     tau: Annotated[float, POSITIVE]

@@ -37,6 +37,7 @@ from models.precision import autocast
 class Influence(Method):
     kind: ClassVar[str] = "methods.influence.Influence"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = ("residual",)
     strength: Annotated[float, STRENGTH]
     damping: Annotated[float, POSITIVE]
     samples: Annotated[int, COUNT]

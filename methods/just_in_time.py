@@ -29,6 +29,7 @@ from methods.training.loop import train
 class JustInTime(Descent, Method):
     kind: ClassVar[str] = "methods.just_in_time.JustInTime"
     access: ClassVar[Access] = Access.FORGET
+    logs: ClassVar[tuple[str, ...]] = ("step", "steepness")
     noise: Annotated[float, POSITIVE]
     samples: Annotated[int, ROUNDS]
 

@@ -25,6 +25,7 @@ from methods.weights.importance import sensitivity
 class LFSSD(Method):
     kind: ClassVar[str] = "methods.lfssd.LFSSD"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = ("selected",)
     alpha: Annotated[float, STRENGTH]
     dampening: Annotated[float, STRENGTH]
     batch_size: Annotated[int, COUNT]

@@ -44,6 +44,7 @@ class LoTUS(Descent, Method):
 
     kind: ClassVar[str] = "methods.lotus.LoTUS"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = ("accuracy_difference",)
     alpha: Annotated[float, SMOOTHING]
     retain_fraction: Annotated[float, SHARE]
     validation_accuracy: Annotated[float, SHARE] | None

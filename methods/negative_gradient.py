@@ -35,6 +35,7 @@ class NegativeGradient(Descent, Method):
     kind: ClassVar[str] = "methods.negative_gradient.NegativeGradient"
     access: ClassVar[Access] = Access.FORGET
     version: ClassVar[int] = 2  # 1 stopped at the loss of a single batch
+    logs: ClassVar[tuple[str, ...]] = ("stopped_at_step", "forget_loss")
     stop_loss: Annotated[float, LOSS] | None
 
     def unlearn(self, problem: Problem) -> nn.Module:

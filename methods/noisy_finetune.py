@@ -46,8 +46,8 @@ from data.bounds import EPOCHS, INSIDE_SHARE, POSITIVE, RATE
 from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.training.descent import Descent, Optimizer, Schedule, Step
-from methods.training.loop import Phase, curves
-from methods.weights.certificate import add_noise, certify
+from methods.training.loop import Phase, curves, of_phase
+from methods.weights.certificate import CERTIFICATE, add_noise, certify
 from methods.weights.layers import refuse_batch_norm
 
 
@@ -58,6 +58,7 @@ class NoisyFinetune(Descent, Method):
 
     kind: ClassVar[str] = "methods.noisy_finetune.NoisyFinetune"
     access: ClassVar[Access] = Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = (*CERTIFICATE, *of_phase("plain"))
     noisy_epochs: Annotated[int, EPOCHS]
     noisy_lr: Annotated[float, POSITIVE]
     noisy_weight_decay: Annotated[float, RATE]

@@ -30,6 +30,7 @@ class Repair(Descent, Method):
     kind: ClassVar[str] = "methods.repair.Repair"
     access: ClassVar[Access] = Access.RETAIN
     version: ClassVar[int] = 2  # 1 compared augmented batches in training mode with clean rows
+    logs: ClassVar[tuple[str, ...]] = ("recovered_at_step", "goal")
     recovered: Annotated[float, SHARE] | None
 
     def unlearn(self, problem: Problem) -> nn.Module:

@@ -22,7 +22,7 @@ from data.split import Batch
 from methods.base import Access, Method, Problem
 from methods.families.distillation import Teacher, divergence
 from methods.training.descent import Descent
-from methods.training.loop import Phase, alternate
+from methods.training.loop import Phase, alternate, of_phase
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class ReverseKL(Descent, Method):
 
     kind: ClassVar[str] = "methods.reverse_kl.ReverseKL"
     access: ClassVar[Access] = Access.FORGET
+    logs: ClassVar[tuple[str, ...]] = of_phase("strengthen")
     strengthen_epochs: Annotated[int, EPOCHS]
     strength: Annotated[float, STRENGTH]
     temperature: Annotated[float, POSITIVE]

@@ -22,7 +22,7 @@ from data.errors import UserError
 from methods.base import Access, Facts, Method, Problem
 from methods.random_labels import wrong_labels
 from methods.training.descent import Descent
-from methods.training.loop import Phase
+from methods.training.loop import Phase, of_phase
 from methods.weights.gradients import summed_gradients
 from methods.weights.masks import largest, only
 
@@ -34,6 +34,7 @@ class SalUn(Descent, Method):
     kind: ClassVar[str] = "methods.salun.SalUn"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     version: ClassVar[int] = 2  # 1 took the saliency of augmented images
+    logs: ClassVar[tuple[str, ...]] = (*of_phase("forget"), *of_phase("retain"))
     share: Annotated[float, POSITIVE_SHARE]
 
     def check(self, facts: Facts) -> None:

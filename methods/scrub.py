@@ -29,7 +29,7 @@ from data.split import Batch
 from methods.base import Access, Method, Problem, accuracy
 from methods.families.distillation import Teacher, divergence
 from methods.training.descent import Descent
-from methods.training.loop import Phase, cross_entropy
+from methods.training.loop import Phase, cross_entropy, of_phase
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Scrub(Descent, Method):
 
     kind: ClassVar[str] = "methods.scrub.Scrub"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = ("forget_error", *of_phase("forget"), *of_phase("retain"))
     forget_batch_size: Annotated[int, COUNT]
     ascent_epochs: Annotated[int, EPOCHS]
     kl_weight: Annotated[float, STRENGTH]

@@ -50,6 +50,7 @@ class SFRon(Descent, Method):
 
     kind: ClassVar[str] = "methods.sfron.SFRon"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = ("selected",)
     forget_every: Annotated[int, COUNT]
     forget_weight: Annotated[float, STRENGTH]
     forget_clip: Annotated[float, POSITIVE]

@@ -84,6 +84,7 @@ class Sisa(Method):
     kind: ClassVar[str] = "methods.sisa.Sisa"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     version: ClassVar[int] = 2  # 1 gave every slice the same epochs, rounded
+    logs: ClassVar[tuple[str, ...]] = ("shards_hit", "slices_retrained")
     shards: Annotated[int, COUNT]
     slices: Annotated[int, COUNT]
     aggregate: Aggregate

@@ -55,6 +55,7 @@ class Order(Enum):
 class SSD(Method):
     kind: ClassVar[str] = "methods.ssd.SSD"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = ("selected",)
     alpha: Annotated[float, STRENGTH]
     dampening: Annotated[float, STRENGTH]
     fisher: Fisher

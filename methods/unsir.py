@@ -29,7 +29,7 @@ from data.errors import UserError
 from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
 from methods.training.descent import Descent
-from methods.training.loop import Phase, alternate
+from methods.training.loop import Phase, alternate, of_phase
 from models.precision import autocast
 
 
@@ -43,6 +43,7 @@ class Unsir(Descent, Method):
 
     kind: ClassVar[str] = "methods.unsir.Unsir"
     access: ClassVar[Access] = Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = ("noise_loss", *of_phase("impair"), *of_phase("repair"))
     noise_batch_size: Annotated[int, SIZE]
     noise_steps: Annotated[int, EPOCHS]
     noise_lr: Annotated[float, POSITIVE]

@@ -1,8 +1,7 @@
 """Columns of tables and figures, checked before the first training: can a run have them?"""
 
-import inspect
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -10,13 +9,15 @@ from omegaconf import OmegaConf
 import conf
 from data.errors import UserError
 from data.meanings import key_of
+from methods.base import Method
+from methods.training.loop import CURVES
 from metrics.metric import Metric
 from runner.figure.drawing import Drawing
-from runner.plan import Plan, build
+from runner.plan import Plan, build, class_of, identities
+from runner.report.remarks import FLAGS
 from runner.report.text import COSTS
+from runner.stages.unlearn import CLAMPED, CUT, PASS
 from runner.wording import suggestion
-
-ROOT = Path(__file__).parent.parent
 
 
 def check_columns(
@@ -24,20 +25,22 @@ def check_columns(
 ) -> None:
     """Raise UserError for a column of the table, or of a figure, that no run has.
 
-    A run has the scores of its metrics, its costs, and the values that its method logs, whose names
-    stand in the method's code. If the columns of the table were `asked` for, a metric that gives them
-    must be chosen; those of a preset may name scores of metrics that are not.
+    A table has the scores of the run's metrics, its costs, the remarks on it, and the values that a
+    method logs; figures also have the curves. If the columns of the table were `asked` for, a metric
+    that gives them must be chosen; those of a preset may name scores of metrics that are not.
     """
-    given = {*COSTS, *_scores(plan.metrics)}
-    shown = {f"figure.{name}.y": drawing.shown() for name, drawing in drawings.items()}
-    for option, names in {"table.columns": columns, **shown}.items():
+    given = {*COSTS, *FLAGS, CUT, CLAMPED, *_scores(plan.metrics), *_logged(plan)}
+    drawn = {*given, *CURVES, *_after_passes(plan)}
+    shown = [("table.columns", columns, given)]
+    shown += [(f"figure.{name}.y", each.shown(), drawn) for name, each in drawings.items()]
+    for option, names, known in shown:
         for name in names:
             score = name.removesuffix("_null")
-            if key_of(score, dict.fromkeys(given)) is not None or _is_logged(name, plan):
+            if key_of(score, dict.fromkeys(known)) is not None or _method_of(name) is not None:
                 continue
             by = _metric_of(score)
             if by is None:
-                near, listed = suggestion(name, given), ", ".join(sorted(given))
+                near, listed = suggestion(name, known), ", ".join(sorted(known))
                 raise UserError(f"{option} names {name}, which no run has{near}: choose from {listed}")
             if asked and option == "table.columns":
                 raise UserError(
@@ -46,22 +49,42 @@ def check_columns(
 
 
 def _scores(metrics: Iterable[Metric]) -> Iterator[str]:
-    for metric in metrics:
-        yield from metric.about()
+    return chain.from_iterable(metric.about() for metric in metrics)
+
+
+def _logged(plan: Plan) -> Sequence[str]:
+    """Return the values that the run's method and repair declare to log."""
+    return (*plan.method.logs, *(() if plan.repair is None else plan.repair.logs))
+
+
+def _after_passes(plan: Plan) -> Sequence[str]:
+    """Return the values that are logged after passes of unlearning, if `evaluation.every` asks for
+    them."""
+    return (PASS, *_scores(identities.LOOKS)) if identities.scoring(plan) else ()
+
+
+def _method_of(value: str) -> str | None:
+    """Return a method of conf/method that logs a value, or None: another cell of the sweep may choose
+    it."""
+
+    def logs(path: Path) -> bool:
+        method = class_of(OmegaConf.load(path), Method, f"method.{path.stem}")
+        return value in method.logs
+
+    return _first("method", logs)
 
 
 def _metric_of(score: str) -> str | None:
     """Return the metric of conf/metric that gives a score, or None."""
-    for path in sorted(Path(conf.__file__).parent.glob("metric/*.yaml")):
-        about = build(OmegaConf.load(path), Metric, f"metric.{path.stem}").about()
-        if key_of(score, about) is not None:
-            return path.stem
-    return None
+
+    def gives(path: Path) -> bool:
+        metric = build(OmegaConf.load(path), Metric, f"metric.{path.stem}")
+        return key_of(score, metric.about()) is not None
+
+    return _first("metric", gives)
 
 
-def _is_logged(name: str, plan: Plan) -> bool:
-    """Return whether a name is spelled as a string in code that logs values, ours or the components'."""
-    ours = {path for part in ("methods", "runner") for path in (ROOT / part).rglob("*.py")}
-    modules = {base.__module__ for each in (plan.method, plan.repair) for base in type(each).__mro__}
-    theirs = {Path(inspect.getfile(sys.modules[module])) for module in modules - {"builtins"}}
-    return any(f'"{name}"' in path.read_text() for path in ours | theirs)
+def _first(group: str, wanted: Callable[[Path], bool]) -> str | None:
+    """Return the name of the first option of a group whose file is wanted, or None."""
+    paths = sorted(Path(conf.__file__).parent.glob(f"{group}/[!_]*.yaml"))
+    return next((path.stem for path in paths if wanted(path)), None)

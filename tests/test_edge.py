@@ -141,6 +141,7 @@ def refused_by(*overrides: str) -> str:
         ("table.columns=[acuracy]", "acuracy, which no run has (did you mean test_accuracy?)"),
         ("figure.scores.y=[acuracy]", "figure.scores.y names acuracy"),
         ("table.columns=[test_accuracy,ece]", "names ece"),
+        ("table.columns=[lr]", "table.columns names lr, which no run has"),
     ],
 )
 def test_an_option_without_an_effect_or_a_meaning_is_refused_before_training(

@@ -35,6 +35,16 @@ class Own(Method):
         BODY
 """
 
+METRIC = """
+@dataclass(frozen=True)
+class Own(Metric):
+    def about(self):
+        return {}
+
+    def __call__(self, evidence):
+        BODY
+"""
+
 Said = Callable[..., str]
 
 
@@ -57,6 +67,11 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def method(body: str) -> str:
     return METHOD.replace("BODY", body)
+
+
+def said_of_metric(said: Said, body: str) -> str:
+    chosen = "+evaluation.metrics.own._target_=own.Own"
+    return said("evaluation", METRIC.replace("BODY", body), "evaluation=standard", chosen)
 
 
 def line_of(text: str) -> int:
@@ -86,6 +101,17 @@ def test_a_method_that_reads_what_it_did_not_declare(said: Said, tmp_path: Path,
     read = "retain" if part == "rest" else part
     place = f"method Own, in Own.unlearn ({tmp_path}/own.py, line {line_of('BODY')})"
     assert f"{place}: it reads problem.{read}" in text
+
+
+def test_a_method_that_logs_what_it_did_not_declare(said: Said, tmp_path: Path) -> None:
+    text = said("method", method("problem.conditions.log({'depth': 3})"))
+    place = f"method Own, in Own.unlearn ({tmp_path}/own.py, line {line_of('BODY')})"
+    assert f"{place}: it logs depth, and does not declare it: add 'depth' to its `logs`" in text
+
+
+def test_a_value_that_a_method_declares_may_be_a_column(said: Said) -> None:
+    code = method("return None").replace("access:", "logs = ('depth',)\n    access:")
+    assert "must return" in said("method", code, "table.columns=[depth]"), "it runs"
 
 
 @pytest.mark.parametrize(
@@ -164,15 +190,7 @@ def test_a_model_that_raises_inside_a_shipped_method(said: Said) -> None:
 
 
 def test_a_metric_that_returns_no_numbers(said: Said) -> None:
-    code = (
-        "@dataclass(frozen=True)\n"
-        "class Own(Metric):\n"
-        "    def about(self):\n"
-        "        return {}\n"
-        "    def __call__(self, evidence):\n"
-        "        return {'mine': torch.ones(1)}\n"
-    )
-    text = said("evaluation", code, "evaluation=standard", "+evaluation.metrics.own._target_=own.Own")
+    text = said_of_metric(said, "return {'mine': torch.ones(1)}")
     assert "__call__ of metric Own (" in text and "returned 'mine': Tensor" in text
 
 
@@ -236,14 +254,6 @@ def test_a_metric_of_ones_own_is_two_files_anywhere(tmp_path: Path) -> None:
 
 
 def test_evidence_that_a_metric_does_not_declare_is_withheld_with_its_name(said: Said) -> None:
-    code = (
-        "@dataclass(frozen=True)\n"
-        "class Own(Metric):\n"
-        "    def about(self):\n"
-        "        return {}\n"
-        "    def __call__(self, evidence):\n"
-        "        return {'x': evidence.reference}\n"
-    )
-    text = said("evaluation", code, "evaluation=standard", "+evaluation.metrics.own._target_=own.Own")
+    text = said_of_metric(said, "return {'x': evidence.reference}")
     assert "metric Own" in text and "own.py" in text
     assert "it reads evidence.reference, and does not declare it: add Needs.REFERENCE" in text

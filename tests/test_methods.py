@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 
 from data.errors import UserError
 from methods.base import Access, Undeclared
+from methods.training.loop import CURVES
 from runner.plan import Plan
+from runner.stages.unlearn import CLAMPED, CUT
 from tests.conftest import (
     METHODS,
     checksum_of,
@@ -62,6 +64,17 @@ def test_the_original_stays_as_it_was_and_the_result_is_finite(
     weights = unlearned_of(stages)
     assert original.damage() is None
     assert all(value.isfinite().all() for value in weights.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_logs_what_it_declares_and_nothing_else(quick_method: QuickMethod, method: str) -> None:
+    stages = stages_of(quick_method(method))
+    made = stages.unlearn(stages.pretrain())
+    logged = {name for point in made.read("curves.json") for name in point}
+    assert logged <= {*CURVES, *stages.plan.method.logs, CUT, CLAMPED}
+    log = problem_of(stages).conditions.log
+    with pytest.raises(Undeclared, match="it logs other, and does not declare it: add 'other' to its"):
+        log({"epoch": 1, "other": 2})
 
 
 @pytest.mark.parametrize("method", METHODS)

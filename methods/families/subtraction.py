@@ -30,6 +30,7 @@ class Subtraction(Method):
     """`strength` is a number or "auto"; `target` is the accuracy, below 1, at which "auto" stops."""
 
     access: ClassVar[Access] = Access.NOTHING
+    logs: ClassVar[tuple[str, ...]] = ("strength", "evaluations")
     strength: Annotated[int, STRENGTH] | Annotated[float, STRENGTH] | str
     target: Annotated[float, BELOW_ONE]
 

@@ -13,7 +13,7 @@ from data.bounds import STRENGTH
 from data.split import Batch
 from methods.base import Access, Method, Problem
 from methods.training.descent import Descent
-from methods.training.loop import Phase, alternate, cross_entropy
+from methods.training.loop import Phase, alternate, cross_entropy, of_phase
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class TwoPhases(Descent, Method):
     own."""
 
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
+    logs: ClassVar[tuple[str, ...]] = (*of_phase("forget"), *of_phase("retain"))
     factor: Annotated[float, STRENGTH]
     shared_momentum: bool
 

@@ -28,6 +28,10 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B
 BatchLoss = Callable[[Tensor, Batch], Tensor]  # logits (B, K) and their batch to a scalar
 
 
+# The values of a point of the curves.
+CURVES = ("epoch", "loss", "accuracy", "lr")
+
+
 @dataclass(frozen=True)
 class Conditions:
     """The surroundings of a training.
@@ -251,6 +255,11 @@ def named(log: Log, name: str) -> Log:
         log({key if key == "epoch" else prefix + key: value for key, value in values.items()})
 
     return log_prefixed
+
+
+def of_phase(name: str) -> tuple[str, ...]:
+    """Return the values that a phase of this name logs beside `epoch`."""
+    return tuple(f"{name}_{value}" for value in CURVES if value != "epoch")
 
 
 def fit(

@@ -23,6 +23,9 @@ from torch import nn
 
 from methods.training.loop import Log
 
+# The values that `certify` logs.
+CERTIFICATE = ("epsilon", "delta", "noise")
+
 # The ends of the search for μ = Δ/σ. At the lower one the noise is a million times the distance.
 LEAST, MOST = 1e-6, 1e6
 
@@ -55,7 +58,7 @@ def certify(epsilon: float, delta: float, deviation: float, claim: str, log: Log
 
     `claim` continues the sentence after the numbers.
     """
-    log({"epsilon": epsilon, "delta": delta, "noise": deviation})
+    log(dict(zip(CERTIFICATE, (epsilon, delta, deviation), strict=True)))
     logging.getLogger(__name__).warning(
         "certificate: (ε=%.4g, δ=%.4g)-unlearning by noise of σ=%.4g, %s",
         epsilon,

@@ -1,6 +1,6 @@
 """Plans: a composed configuration as checked, typed parts, and the identity of every stage."""
 
-from runner.plan.build import build, build_chosen
+from runner.plan.build import build, build_chosen, class_of
 from runner.plan.plan import Plan
 
-__all__ = ["Plan", "build", "build_chosen"]
+__all__ = ["Plan", "build", "build_chosen", "class_of"]

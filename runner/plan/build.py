@@ -28,16 +28,11 @@ def build(node: Any, kind: type[Part], option: str, source: Source | None = None
     Raise UserError, naming the option, if the target is not a component of this kind, or if a field is
     unknown, missing, of the wrong type or out of its bounds.
     """
-    if not isinstance(node, DictConfig) or "_target_" not in node:
-        raise UserError(
-            f"{option} has no _target_: choose an option that exists, or name a class with "
-            f"{option}._target_=module.Class"
-        )
-    cls = _class_of(str(node["_target_"]), kind, option)
+    cls = class_of(node, kind, option)
     container = OmegaConf.to_container(node, resolve=True)
     assert isinstance(container, dict)
     given = {str(name): value for name, value in container.items() if name not in ("_target_", TITLE)}
-    known = {field.name for field in fields(cls)}
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     for name in given:
         if name not in known:
             listed = ", ".join(sorted(known))
@@ -73,7 +68,17 @@ def build_chosen(
     }
 
 
-def _class_of(target: str, kind: type[Part], option: str) -> Any:
+def class_of(node: Any, kind: type[Part], option: str) -> type[Part]:
+    """Return the class that a configuration node names by `_target_`.
+
+    Raise UserError, naming the option, if that is not a component of this kind.
+    """
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise UserError(
+            f"{option} has no _target_: choose an option that exists, or name a class with "
+            f"{option}._target_=module.Class"
+        )
+    target = str(node["_target_"])
     require_allowed(option, target)
     try:
         cls = get_class(target)
@@ -82,7 +87,8 @@ def _class_of(target: str, kind: type[Part], option: str) -> Any:
         raise UserError(f"{option}: cannot import {target} ({reason})") from error
     if not (issubclass(cls, kind) and is_dataclass(cls)):
         raise UserError(f"{option}: {target} is no {kind.__name__.lower()}")
-    return cls
+    found: type[Part] = cls
+    return found
 
 
 def _check_conversions(option: str, given: Mapping[str, Any], part: Component) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from data.contracts import returned
 from data.errors import UserError
 from data.requests import Request
-from methods.base import Access, CachedTraining, Method, Problem
+from methods.base import Access, CachedTraining, Method, Problem, declared
 from methods.recording.files import Damaged
 from methods.training.checkpoint import Values
 from methods.training.cost import Cost, Meter
@@ -27,6 +27,10 @@ from runner.stages.request import retained
 from runner.stages.workspace import COST, Workspace, content_bytes
 from runner.store import Artefact
 from runner.store.making import STATE
+
+# The values that a stage logs, not the method: that the budget ended its work, the rows of a clamped
+# batch, and the number of a scored pass.
+CUT, CLAMPED, PASS = "cut_by_budget", "clamped_batch", "pass"
 
 MODEL_MADE = "the model that it made, a torch.nn.Module"
 
@@ -144,14 +148,14 @@ def _apply(
         given = problem(ws, request, work.method, start, conditions, work.maker, recording)
         if work.scored_passes:
             passed = _scoring(ws, request, given.model, conditions)
-            given.conditions = replace(conditions, passed=passed)
+            given.conditions = replace(given.conditions, passed=passed)
         with conditions.meter:
             made = work.method.unlearn(given)
             model = returned(work.method, "unlearn", made, nn.Module, MODEL_MADE)
         if conditions.meter.cut:
-            conditions.log({"cut_by_budget": 1})
+            conditions.log({CUT: 1})
         if conditions.meter.clamped is not None:
-            conditions.log({"clamped_batch": conditions.meter.clamped})
+            conditions.log({CLAMPED: conditions.meter.clamped})
         save(model, folder)
 
 
@@ -164,7 +168,7 @@ def problem(
     maker: Method | None = None,
     recording: Artefact | None = None,
 ) -> Problem:
-    """Return the problem for a method, with the data that it declares and no other.
+    """Return the problem for a method, with the data and the log that it declares and no other.
 
     `start` is the artefact of the model that it works on, None for a fresh model.
     """
@@ -175,7 +179,7 @@ def problem(
         fresh=lambda streams: fresh(ws, streams),
         randomly_initialised=lambda streams: randomly_initialised(ws, streams),
         classes=ws.dataset.classes,
-        conditions=conditions,
+        conditions=replace(conditions, log=declared(method, conditions.log)),
         cached_training=_cached_training(ws, conditions.meter),
         forget_rows=request.rows,
         declared_forget=train.only(request.rows) if Access.FORGET in sees else None,
@@ -208,7 +212,7 @@ def _scoring(
                 found = predictions_now(ws, request, model)
                 evidence = Evidence({Needs.PREDICTIONS: found})
                 scores = numbers(scored(identities.LOOKS, evidence))
-            conditions.log({"pass": so_far["passes"], **scores})
+            conditions.log({PASS: so_far["passes"], **scores})
 
     return passed
 
