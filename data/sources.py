@@ -167,12 +167,7 @@ class CIFAR10(Source):
     def load(self, root: Path, download: bool) -> Dataset:
         from torchvision.datasets import CIFAR10 as Reader
 
-        train, test = _read(Reader, _cifar_files(Reader), root, download)
-        return Dataset(
-            self.split(train.data.transpose(0, 3, 1, 2), train.targets),
-            self.split(test.data.transpose(0, 3, 1, 2), test.targets),
-            self.classes,
-        )
+        return _cifar(self, Reader, root, download)
 
 
 class CIFAR100(Source):
@@ -186,12 +181,7 @@ class CIFAR100(Source):
     def load(self, root: Path, download: bool) -> Dataset:
         from torchvision.datasets import CIFAR100 as Reader
 
-        train, test = _read(Reader, _cifar_files(Reader), root, download)
-        return Dataset(
-            self.split(train.data.transpose(0, 3, 1, 2), train.targets),
-            self.split(test.data.transpose(0, 3, 1, 2), test.targets),
-            self.classes,
-        )
+        return _cifar(self, Reader, root, download)
 
 
 class CIFAR20(CIFAR100):
@@ -214,6 +204,15 @@ def _grouped(dataset: Dataset, coarse: torch.Tensor, classes: int) -> Dataset:
         return replace(split, labels=coarse[split.labels], fine=split.labels)
 
     return Dataset(grouped(dataset.train), grouped(dataset.test), classes)
+
+
+def _cifar(source: Source, reader: Any, root: Path, download: bool) -> Dataset:
+    """Return one of the CIFAR data sets, whose images torchvision keeps as (N, H, W, C)."""
+    train, test = (
+        source.split(part.data.transpose(0, 3, 1, 2), part.targets)
+        for part in _read(reader, _cifar_files(reader), root, download)
+    )
+    return Dataset(train, test, source.classes)
 
 
 def _cifar_files(reader: Any) -> dict[str, str]:

@@ -53,6 +53,9 @@ QUICK = [
 # An original that has learned the digits of such a run.
 LEARNED = ["training.epochs=30", "training.lr=0.05"]
 
+# Most requests of such a run: 20 of its 200 rows are forgotten, 180 retained.
+FORGET, RETAIN = 20, 180
+
 
 # Configurations
 

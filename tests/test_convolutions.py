@@ -17,6 +17,8 @@ from methods.training.cost import pass_streams
 from methods.training.loop import fit
 from runner.plan import Plan
 from tests.conftest import (
+    FORGET,
+    RETAIN,
     cost_of,
     only_batch,
     original_of,
@@ -28,9 +30,6 @@ from tests.conftest import (
 )
 
 Quick = Callable[..., Plan]
-
-# 20 of 200 rows are forgotten in these runs, 180 retained.
-FORGET, RETAIN = 20, 180
 
 KERNELS = ("0.weight", "2.weight")  # of small_cnn
 SMALL = ["method.batch_size=20"]

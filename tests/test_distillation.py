@@ -13,7 +13,9 @@ from methods.base import accuracy
 from methods.families.distillation import Teacher, divergence
 from runner.plan import Plan
 from tests.conftest import (
+    FORGET,
     LEARNED,
+    RETAIN,
     Stages,
     cost_of,
     only_batch,
@@ -27,10 +29,6 @@ from tests.conftest import (
 
 Quick = Callable[..., Plan]
 PLAIN = ["method.momentum=0", "method.weight_decay=0", "method.optimizer=sgd"]
-
-
-# 20 of 200 rows are forgotten in most of these runs, 180 retained.
-FORGET, RETAIN = 20, 180
 
 
 def test_the_divergence_is_zero_for_equal_outputs_alone() -> None:

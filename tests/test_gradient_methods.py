@@ -14,7 +14,9 @@ from methods.training.loop import Phase, cross_entropy, fit
 from methods.uniform_labels import uniform
 from runner.plan import Plan
 from tests.conftest import (
+    FORGET,
     LEARNED,
+    RETAIN,
     Weights,
     cost_of,
     only_batch,
@@ -27,10 +29,6 @@ from tests.conftest import (
 )
 
 Quick = Callable[..., Plan]
-
-
-# 20 of 200 rows are forgotten in most of these runs, 180 retained.
-FORGET, RETAIN = 20, 180
 
 
 PLAIN = ["method.momentum=0", "method.weight_decay=0", "method.optimizer=sgd"]

@@ -17,6 +17,8 @@ from methods.weights.layers import last_layers
 from methods.weights.masks import largest, only
 from runner.plan import Plan
 from tests.conftest import (
+    FORGET,
+    RETAIN,
     cost_of,
     only_batch,
     original_of,
@@ -29,10 +31,6 @@ from tests.conftest import (
 )
 
 Quick = Callable[..., Plan]
-
-
-# 20 of 200 rows are forgotten in most of these runs, 180 retained.
-FORGET, RETAIN = 20, 180
 
 
 AUGMENTED = ["dataset.crop=1", "dataset.flip=true"]

@@ -16,7 +16,9 @@ from methods.families.distillation import divergence
 from methods.lotus import LoTUS, Target
 from runner.plan import Plan
 from tests.conftest import (
+    FORGET,
     LEARNED,
+    RETAIN,
     cost_of,
     only_batch,
     original_of,
@@ -28,9 +30,6 @@ from tests.conftest import (
 )
 
 Quick = Callable[..., Plan]
-
-# 20 of 200 rows are forgotten in most of these runs, 180 retained.
-FORGET, RETAIN = 20, 180
 SMALL = ["method.batch_size=20"]
 
 
