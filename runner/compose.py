@@ -1,7 +1,9 @@
 """Compose configurations without the command line: for reports, figures, benchmarks and tests."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from itertools import product
 from typing import TYPE_CHECKING, cast
 
@@ -12,7 +14,8 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.types import HydraContext
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 import conf  # noqa: F401  registers the schema
@@ -33,6 +36,12 @@ CHOSEN_BY_OTHERS = {"hydra", "search", "tuned"}
 BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
+SEED = re.compile(r"seed=(\d+)")
+
+# An interpolation that may refer to the seed.
+READS_SEED = re.compile(r"\$\{[^}]*\b(seed|override_dirname)\b")
+
+
 def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
     """Return the configuration that the overrides give, and the names of the chosen options by group.
 
@@ -42,11 +51,57 @@ def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
     _parsed(present)
     with _initialized():
         cfg = compose("config", present, return_hydra_config=True)
-    names = choices(cfg.hydra)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    refuse_unread(cfg, overrides)
-    return cfg, names
+    own, names = without_hydra(cfg)
+    refuse_unread(own, overrides)
+    return own, names
+
+
+def without_hydra(config: DictConfig) -> tuple[DictConfig, dict[str, str]]:
+    """Return a configuration without Hydra's own part, and the names of the chosen options by group."""
+    names, own = choices(config.hydra), config.copy()
+    with open_dict(own):
+        del own["hydra"]
+    return own, names
+
+
+class Composer:
+    """Composes the cells of a sweep, with Hydra's part; `config` is that of the sweep.
+
+    Cells that differ in their seeds alone are composed once: it takes longer than the rest of a cell
+    whose stages are stored.
+    """
+
+    def __init__(self, context: HydraContext, config: DictConfig) -> None:
+        self.loader = context.config_loader
+        self.config = config
+        self._known: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+        """Return the configuration of a cell. Raise Hydra's errors if it does not compose."""
+        rest, seed = without_seed(overrides)
+        if seed is None or rest not in self._known:
+            config = self.loader.load_sweep_config(self.config, list(overrides))
+            if seed is None or reads_seed(config):
+                return config
+            self._known[rest] = config
+        found = deepcopy(self._known[rest])
+        with open_dict(found):
+            found.seed = seed
+            found.hydra.overrides.task = list(overrides)
+            found.hydra.job.override_dirname = MISSING  # nothing reads it
+        return found
+
+
+def without_seed(overrides: Sequence[str]) -> tuple[tuple[str, ...], int | None]:
+    """Return the overrides without those of the seed, and the seed; None if they give none."""
+    seeds = [found for text in overrides if (found := SEED.fullmatch(text))]
+    rest = tuple(text for text in overrides if not SEED.fullmatch(text))
+    return rest, int(seeds[-1][1]) if seeds else None
+
+
+def reads_seed(config: DictConfig) -> bool:
+    """Return whether another value of a configuration may follow from the seed."""
+    return bool(READS_SEED.search(OmegaConf.to_yaml(config)))
 
 
 def planned(cfg: DictConfig, names: Mapping[str, str], overrides: Sequence[str]) -> "Plan":

@@ -7,7 +7,7 @@ from data.errors import UserError
 from data.requests import Request
 from metrics.evidence import Needs
 from runner import stages
-from runner.plan import Plan, identities
+from runner.plan import Plan
 from runner.plan.checks import check_request
 from runner.provenance import provenance
 from runner.score.evidence import needs_of
@@ -59,9 +59,7 @@ def say_if_made_elsewhere(ws: Workspace, say: Callable[[str], None]) -> None:
     """Tell the user of stored models that were made on another device, or with other threads."""
     plan = ws.plan
     here = provenance(plan.device, plan.threads)
-    wanted = [*wanted_trainings(plan), *wanted_references(plan)]
-    if plan.reference is not None:
-        wanted.append(("unlearn", identities.unlearn(plan.of_reference(), plan.reference, None)))
+    wanted = [*wanted_trainings(plan), *wanted_references(plan).values()]
     for option in ("device", "threads"):
         others = {
             str(made.read(PROVENANCE)[option])
@@ -87,7 +85,8 @@ def missing_extras(ws: Workspace, request: Request) -> dict[str, int]:
 def wanted_extras(plan: Plan, rows: Request) -> dict[str, list[Wanted]]:
     """Return the trainings by the option of `evaluation` that asks for them; `rows` is the cell's
     request, which only shadows depend on."""
-    wanted = {"references": wanted_references(plan)}
+    references = wanted_references(plan)
+    wanted = {"references": [references[seed] for seed in references if seed != plan.seed]}
     if Needs.POPULATION in needs_of(plan.metrics):
         members = [member_plan(plan, seed) for seed in range(plan.evaluation.references)]
         wanted["references"] += [each for member in members for each in wanted_trainings(member)]

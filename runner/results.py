@@ -1,7 +1,7 @@
 """Results: one JSON file per run, and the data frame of many runs."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -163,6 +163,12 @@ class Results:
             raise UserError(f"all {len(files)} results that are named {name} are damaged, as told above")
         return sorted(found, key=lambda result: (result.seed or 0, result.key))
 
+    def made_by(self, commands: Collection[tuple[str, ...]]) -> list[Result]:
+        """Return the results, of any name, that one of these commands made, each given by its overrides.
+        Of the others, no more than the overrides is read."""
+        files = [path for path in sorted(self.root.glob("*/*.json")) if _command(path) in commands]
+        return [result for path in files if (result := _sound(path)) is not None]
+
     def find(self, name: str, key: str) -> Result | None:
         """Return the result of a name and a key, or None if there is none. A damaged one is told, and is
         as good as none."""
@@ -253,6 +259,14 @@ def read(path: Path) -> Result:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise sealed.damaged(path, path, error) from error
     return result
+
+
+def _command(path: Path) -> tuple[str, ...] | None:
+    """Return the overrides of the result in a file, or None if they cannot be read."""
+    try:
+        return tuple(sealed.overrides_in(path))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _sound(path: Path) -> Result | None:

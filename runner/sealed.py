@@ -44,10 +44,16 @@ def damaged(path: Path, row: Path, reason: object) -> DamagedResult:
     return DamagedResult(f"{path} is damaged ({reason}); {_made_again(row)}")
 
 
+def overrides_in(path: Path) -> list[str]:
+    """Return the overrides of the result in a file, of which only these are read: it may be damaged
+    elsewhere. Raise OSError or ValueError if they cannot be read."""
+    _, _, rest = path.read_text(errors="replace").partition('"overrides": ')
+    found, _ = json.JSONDecoder().raw_decode(rest)
+    return list(map(str, found))
+
+
 def _made_again(row: Path) -> str:
     try:
-        _, _, rest = row.read_text(errors="replace").partition('"overrides": ')
-        overrides, _ = json.JSONDecoder().raw_decode(rest)
-        return f"make it again with {shlex.join(['python', '-m', 'runner', *overrides])}"
+        return f"make it again with {shlex.join(['python', '-m', 'runner', *overrides_in(row)])}"
     except (OSError, ValueError, TypeError):
         return "make it again with the command that made it: the stages that it needs are stored"

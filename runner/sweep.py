@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from conf import Until
 from data.errors import UserError
 from runner.compose import planned
-from runner.ending import last_lines
 from runner.errors import exit_with_message, message_of
-from runner.launch.notes import BEGUN, FAILURE, LABEL, NAME, note, noted
+from runner.last_lines import last_lines
+from runner.launch.notes import NAME, cells_in, label_of, name_of, note, noted, outcome
 from runner.naming import choices, folder_of
 from runner.report import Report, show
 
@@ -64,7 +64,7 @@ class TableAfterSweep(Callback):
         if not config.hydra.launcher.get("wait", True):
             return
         folder = Path(config.hydra.sweep.dir)
-        names = sorted({path.read_text() for path in folder.glob(f"*/{NAME}")})
+        names = sorted({name for cell in cells_in(folder) if (name := name_of(cell)) is not None})
         wrong = missing(folder)
         for name in names if config.until is Until.end else []:
             if not any((Path(config.paths.root) / "results" / name).glob("*.json")):
@@ -80,25 +80,16 @@ class TableAfterSweep(Callback):
 
 def missing(folder: Path) -> list[str]:
     """Return lines that name the cells of a sweep that failed, and why, and the command for them."""
-    cells = {path.parent for name in (BEGUN, LABEL) for path in folder.glob(f"*/{name}")}
-    failed = sorted((cell for cell in cells if (cell / FAILURE).exists()), key=_number)
-    if not failed:
+    cells = cells_in(folder)
+    ends = [(label_of(cell), end.failure) for cell in cells if (end := outcome(cell)) is not None]
+    reasons = [f"  {label}: {failure.strip()}" for label, failure in ends if failure is not None]
+    if not reasons:
         return []
-    reasons = [f"  {_label(cell)}: {(cell / FAILURE).read_text().strip()}" for cell in failed]
     again = f"the same command makes what is missing: {command()}"
-    return [f"{len(failed)} of {len(cells)} cells of the sweep failed:", *reasons, again]
+    return [f"{len(reasons)} of {len(cells)} cells of the sweep failed:", *reasons, again]
 
 
 def command(arguments: Sequence[str] | None = None) -> str:
     """Return the command of these arguments, or the one that this program was started with."""
     program = "unlearn" if Path(sys.argv[0]).name == "unlearn" else "python -m runner"
     return f"{program} {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
-
-
-def _number(cell: Path) -> tuple[int, str]:
-    return len(cell.name), cell.name
-
-
-def _label(cell: Path) -> str:
-    path = cell / LABEL
-    return path.read_text() if path.exists() else f"cell {cell.name}"

@@ -17,8 +17,8 @@ from runner.launch.lines import Lines, duration
 from runner.launch.notes import BEGUN, DONE, LABEL, LOG, fail, note, noted, outcome
 from runner.launch.queue import FORGOTTEN, State, states, why
 from runner.launch.slurm import waves
-from runner.launch.stored import missing
-from runner.launch.task import Shared, Task, labels
+from runner.launch.stored import note_stored, stored
+from runner.launch.task import Shared, Task, cells, labels, left
 from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
 from tests.forked import run_module, start_module
 
@@ -250,9 +250,10 @@ def test_a_sweep_pretrains_once_and_no_process_waits_for_another(tmp_path: Path)
 
 
 def test_cells_of_the_same_command_and_commit_are_not_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A result stands for its cell if nothing could change it, and what it came from is stored."""
+    """A result stands for its cell if nothing could change it, and what it came from is stored. Of the
+    results of other commands no more than the command is read."""
     here = {"commit": "0" * 40, "dirty": False}
     monkeypatch.setattr(provenance, "code", lambda: here)
     command = [*QUICK, "evaluation=quick", f"paths.root={tmp_path}"]
@@ -260,18 +261,34 @@ def test_cells_of_the_same_command_and_commit_are_not_run_again(
         result_of(plan_of(*command, f"seed={seed}"), *command, f"seed={seed}")
     with initialize_config_module("conf", version_base="1.3"):
         config = compose("config", command, return_hydra_config=True)
+        config.hydra.sweep.dir = str(tmp_path / "sweep")
     jobs = [[*command, f"seed={seed}"] for seed in (0, 1, 2)]
-    assert missing(config, jobs) == [2]
-    assert missing(config, [[*command, "seed=0", "evaluation=standard"]]) == [0], "another command"
+
+    def missing(jobs: list[list[str]] = jobs) -> list[int]:
+        return [number for number, job in enumerate(jobs) if tuple(job) not in stored(config, jobs)]
+
+    capsys.readouterr()
+    assert missing() == [2]
+    assert missing([[*command, "seed=0", "evaluation=standard"]]) == [0], "another command"
+    (row,) = [path for path in (tmp_path / "results").glob("*/*.json") if '"seed=1"' in path.read_text()]
+    sound = row.read_text()
+    row.write_text(sound.replace('"status": "done"', '"status": "dome"'))
+    assert missing(jobs[:1]) == [] and capsys.readouterr().err == "", "it is no cell of this sweep"
+    assert missing() == [1, 2] and "left out" in capsys.readouterr().err
+    row.write_text(sound)
+    note_stored(config, jobs)
+    assert [task.number for task in left(cells(config, jobs, 0))] == [2]
     here["commit"] = "1" * 40
-    assert missing(config, jobs) == [0, 1, 2]
+    assert missing() == [0, 1, 2]
+    note_stored(config, jobs)
+    assert len(left(cells(config, jobs, 0))) == 3, "earlier notes of this folder are removed"
     here |= {"commit": "0" * 40, "dirty": True}
-    assert missing(config, jobs) == [0, 1, 2]
+    assert missing() == [0, 1, 2]
     here["dirty"] = False
     (result,) = [each for each in results_in(tmp_path) if each.seed == 0]
     stage, key = result.artefacts[0]
     shutil.rmtree(tmp_path / "store" / stage / key)
-    assert missing(config, jobs) == [0, 2]
+    assert missing() == [0, 2]
 
 
 def test_a_sweep_in_one_process_counts_its_cells(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from hydra import compose, initialize_config_module
 
 from methods.training.divergence import Diverged
 from runner import provenance
-from runner.launch.notes import FAILURE
-from runner.launch.stored import missing, without_stored
-from runner.launch.task import cells
+from runner.launch.notes import outcome
+from runner.launch.stored import note_stored, stored
+from runner.launch.task import cells, left
 from runner.state.manifest import MANIFEST
 from runner.store import Store
 from tests.conftest import QUICK, digits_of, plan_of, result_of
@@ -116,12 +116,14 @@ def test_a_diverged_cell_is_left_alone_until_its_code_changes(
     with initialize_config_module("conf", version_base="1.3"):
         config = compose("config", command, return_hydra_config=True)
         config.hydra.sweep.dir = str(tmp_path / "sweep")
-    assert missing(config, [command]) == []
+    note_stored(config, [command])
     (task,) = cells(config, [command], 0)
-    assert without_stored(config, [task]) == []
-    assert "the loss became nan" in (task.folder / FAILURE).read_text()
+    end = outcome(task.folder)
+    assert left([task]) == [] and end is not None
+    assert end.failure is not None and "the loss became nan" in end.failure
     config.device = "meta"
-    assert missing(config, [command]) == [0], "another device may not diverge"
+    assert not stored(config, [command]), "another device may not diverge"
     config.device = None
+    assert stored(config, [command])
     here["commit"] = "1" * 40
-    assert missing(config, [command]) == [0]
+    assert not stored(config, [command])

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+from hydra import compose, initialize_config_module
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from conf import Until
 from data.errors import UserError
 from methods.training.divergence import Diverged
 from runner.arguments import asks_for_a_plan
-from runner.compose import composed
+from runner.compose import Composer, composed
 from runner.launch.notes import BEGUN, DONE, FAILURE, note
 from runner.results import Results
 from runner.state.cells import Cell, cells_of
@@ -24,9 +28,9 @@ from runner.state.check import check
 from runner.state.costs import Ledger
 from runner.state.locks import maker
 from runner.state.manifest import Listed, Manifest, manifests
-from runner.state.notes import State
 from runner.state.progress import export, progress
 from runner.state.standing import standings
+from runner.state.states import State
 from runner.state.trainings import trainings
 from runner.store import Store
 from tests.conftest import QUICK, plan_of, result_of
@@ -64,6 +68,24 @@ def test_jobs_that_differ_in_their_seeds_are_composed_once() -> None:
     assert [each.plan and each.plan.name for each in named] == ["run_3", "run_4"], "the seed is read"
     (refused,) = cells_of([["recorder=[]", "method=amnesiac"]])
     assert refused.plan is None and "add recorder=[batch_updates]" in refused.refused
+
+
+def test_a_cell_of_another_seed_is_as_if_it_were_composed() -> None:
+    overrides = [["method=ssd", "seed=0"], ["method=ssd", "seed=3"], ["seed=1", "name=run_${seed}"]]
+    with initialize_config_module("conf", version_base="1.3"):
+        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
+        config = compose("config", QUICK, return_hydra_config=True)
+        composer = Composer(context, config)
+        for given in (*overrides, ["seed=2", "name=run_${seed}"]):
+            fresh = context.config_loader.load_sweep_config(config, given)
+            found = composer(given)
+            if given[0] == "method=ssd":
+                fresh.hydra.job.override_dirname = MISSING
+            assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(fresh)
+        context.config_loader.load_sweep_config = None  # type: ignore[assignment,method-assign]
+        assert composer(["method=ssd", "seed=9"]).seed == 9, "without composing it"
+        with pytest.raises(TypeError):
+            composer(["seed=9", "name=run_${seed}"])
 
 
 # Trainings and costs

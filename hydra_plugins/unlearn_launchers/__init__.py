@@ -16,17 +16,17 @@ from omegaconf import DictConfig
 
 
 class Sweeper(BasicSweeper):
-    """Hydra's own sweeper, which plans every cell and writes what the sweep is to make."""
+    """Hydra's own sweeper, which plans every cell, and writes and notes what the sweep is to make."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every cell that is missing, so that a fault ends the sweep before its first cell, and
-        write the manifest of the sweep."""
-        from runner.state.begin import write_manifest
+        """Compose every missing cell, so that a fault ends the sweep before its first cell. Write the
+        manifest of the sweep, and note the cells that are stored."""
+        from runner.state.begin import begin
 
         assert self.config is not None and self.hydra_context is not None and self.overrides is not None
         if self.batch_index == 1:  # of the first batch, and Hydra has counted it
             jobs = [job for each in self.overrides for job in each]
-            write_manifest(self.hydra_context, self.config, jobs)
+            begin(self.hydra_context, self.config, jobs)
 
 
 class SerialLauncher(BasicLauncher):
@@ -34,16 +34,14 @@ class SerialLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run every cell, between a line that it begins and a line that it has ended."""
-        from runner.launch.ending import returns
         from runner.launch.lines import Lines
-        from runner.launch.stored import without_stored
-        from runner.launch.task import cells
+        from runner.launch.task import cells, left, returns
 
         assert self.config is not None
         tasks = cells(self.config, job_overrides, initial_job_idx)
-        left = without_stored(self.config, tasks)
-        lines = Lines(left)
-        for task in left:
+        missing = left(tasks)
+        lines = Lines(missing)
+        for task in missing:
             lines.begun(task)
             super().launch([list(task.overrides)], task.number)
             lines.ended(task)

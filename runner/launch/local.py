@@ -18,12 +18,11 @@ from typing import Annotated, Any
 from hydra.core.utils import JobReturn
 
 from data.bounds import THREADS
-from runner.launch.ending import interruptible, returns
+from runner.launch.interrupt import interruptible
 from runner.launch.lines import Lines
 from runner.launch.notes import LOG, fail
 from runner.launch.options import checked
-from runner.launch.stored import without_stored
-from runner.launch.task import Task, cells
+from runner.launch.task import Task, cells, left, returns
 from runner.launch.work import Work
 from runner.say import say
 
@@ -65,15 +64,20 @@ class Worker:
 
 
 class Pool:
-    """The processes of a sweep, and its tasks that have not begun."""
+    """The processes of a sweep, of which `number` start at once, and its tasks that have not begun."""
 
-    def __init__(self, work: Work, tasks: Sequence[Task], lines: Lines) -> None:
+    def __init__(self, work: Work, number: int) -> None:
         self.work = work
-        self.waiting = list(tasks)
-        self.lines = lines
-        self.open = {task.place for task in tasks}
+        self.workers = [Worker(work) for _ in range(number)]
+        self.waiting: list[Task] = []
+        self.open: set[str] = set()
         self.again: list[Task] = []
-        self.workers: list[Worker] = []
+
+    def take(self, tasks: Sequence[Task]) -> None:
+        """Take the tasks of the sweep, all together, and tell of them by their lines."""
+        self.waiting = list(tasks)
+        self.open = {task.place for task in tasks}
+        self.lines = Lines(tasks)
 
     def run(self, number: int) -> None:
         """Do all tasks that wait with so many processes at once."""
@@ -152,15 +156,16 @@ def run(
 
     options = checked(Options, given)
     found = cells(work.config, jobs, first)
-    tasks = with_shared(work, without_stored(work.config, found))
-    pool = Pool(work, tasks, Lines(tasks))
+    missing = left(found)
+    pool = Pool(work, min(options.workers, len(missing)))  # they import while this process plans
 
     def end() -> str:
         number = len(pool.waiting) + len(pool.busy())
         pool.end()
-        return f"{number} of {len(tasks)} had not ended"
+        return f"{number} of {pool.lines.total} had not ended"
 
     try:
+        pool.take(with_shared(work, missing))
         with interruptible(end):
             pool.run(options.workers)
             pool.waiting = list(pool.again)
@@ -173,6 +178,8 @@ def run(
 def _serve(pipe: Connection, work: Work) -> None:
     """Do the tasks that come through a pipe, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all, and the launcher ends them
+    import runner.pipeline  # noqa: F401  what the first task would import
+
     while True:
         try:
             task: Task = pipe.recv()

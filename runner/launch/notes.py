@@ -1,4 +1,7 @@
-"""Notes: files in the folder of a cell, by which any process on any machine can tell how it stands."""
+"""Notes: files in the folder of a cell, by which any process on any machine can tell how it stands.
+
+This module alone writes and reads them.
+"""
 
 import os
 import socket
@@ -28,11 +31,19 @@ class Outcome:
     failure: str | None = None
 
 
+@dataclass(frozen=True)
+class Begin:
+    """The begin of a cell: the process, its machine, and the time in seconds since the epoch."""
+
+    host: str
+    process: int
+    time: float
+
+
 @contextmanager
 def noted(folder: Path) -> Iterator[None]:
     """Note the begin and the end of the body. An exception is printed and noted, and goes no further."""
-    for earlier in (DONE, FAILURE):
-        (folder / earlier).unlink(missing_ok=True)
+    forget_end(folder)
     note(folder, BEGUN, f"{socket.gethostname()} {os.getpid()}")
     start = time.monotonic()
     try:
@@ -45,6 +56,12 @@ def noted(folder: Path) -> Iterator[None]:
         note(folder, DONE, f"{time.monotonic() - start:.3f}")
 
 
+def forget_end(folder: Path) -> None:
+    """Remove the notes of an earlier end of the cell."""
+    for earlier in (DONE, FAILURE):
+        (folder / earlier).unlink(missing_ok=True)
+
+
 def fail(folder: Path, reason: str) -> None:
     """Note the reason of a failure, and the log where there is one."""
     log = folder / LOG
@@ -52,10 +69,35 @@ def fail(folder: Path, reason: str) -> None:
 
 
 def note(folder: Path, name: str, text: str) -> None:
-    """Write a note, which appears whole or not at all."""
+    """Write a note, which appears whole or not at all, and the folder if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".{name}-{os.getpid()}"
     scratch.write_text(text)
     scratch.replace(folder / name)
+
+
+def cells_in(sweep: Path) -> list[Path]:
+    """Return the folders of a sweep's cells, by their numbers."""
+    found = {path.parent for name in (BEGUN, LABEL) for path in sweep.glob(f"*/{name}")}
+    return sorted(found, key=lambda cell: (len(cell.name), cell.name))
+
+
+def label_of(folder: Path) -> str:
+    """Return what the cell is called."""
+    return _read(folder, LABEL) or f"cell {folder.name}"
+
+
+def name_of(folder: Path) -> str | None:
+    """Return the name of the cell's results; None if that is not known yet."""
+    return _read(folder, NAME)
+
+
+def begin_of(folder: Path) -> Begin | None:
+    """Return the begin of a cell; None if no process has begun it."""
+    if (text := _read(folder, BEGUN)) is None:
+        return None
+    host, process = text.split()
+    return Begin(host, int(process), (folder / BEGUN).stat().st_mtime)
 
 
 def has_begun(folder: Path) -> bool:
@@ -74,6 +116,11 @@ def outcome(folder: Path) -> Outcome | None:
     if FAILURE in names:
         return Outcome(0, (folder / FAILURE).read_text())
     return Outcome(float((folder / DONE).read_text())) if DONE in names else None
+
+
+def _read(folder: Path, name: str) -> str | None:
+    path = folder / name
+    return path.read_text() if path.exists() else None
 
 
 def _names(folder: Path) -> set[str]:

@@ -7,19 +7,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from conf import Until
 from runner import process, stages
+from runner.compose import without_hydra
 from runner.extra import require_time
 from runner.launch.task import Shared, Task
 from runner.launch.work import Work
-from runner.naming import choices
 from runner.pipeline import checked_request
-from runner.plan import Plan, identities
+from runner.plan import Plan
 from runner.say import say
-from runner.stages.references import members
+from runner.stages.references import members, wanted_references
 from runner.stages.workspace import Workspace
+from runner.state.cells import Planner, of_sweep
+from runner.state.trainings import of_original
 from runner.store import Artefact, Store
 from runner.tracking import Tracker
 
@@ -38,7 +40,8 @@ def with_shared(work: Work, cells: Sequence[Task]) -> list[Task]:
     """Return the missing trainings that several cells need, and then the cells, which wait for them."""
     if len(cells) < 2:
         return list(cells)
-    needs = {cell: list(_needs_of(work, cell)) for cell in cells}
+    planner = Planner(of_sweep(work.hydra_context, work.config))
+    needs = {cell: list(_needs_of(planner, cell)) for cell in cells}
     chosen = _chosen(needs)
     ahead = _tasks(chosen)
     places = {
@@ -99,7 +102,7 @@ def make(config: DictConfig, shared: Shared) -> None:
 
     Raise UserError, as the cell does, if it cannot be served or the references take too long.
     """
-    plan = _plan(config)
+    plan = Plan.of(*without_hydra(config))
     process.prepare(plan.device, plan.threads)
     ws = Workspace(plan, Store(plan.root / "store", say), Tracker())
     request = checked_request(ws)
@@ -113,36 +116,25 @@ def make(config: DictConfig, shared: Shared) -> None:
     stages.reference(ws if member is plan else ws.member(member), request, plan.reference)
 
 
-def _needs_of(work: Work, cell: Task) -> Iterator[Need]:
+def _needs_of(planner: Planner, cell: Task) -> Iterator[Need]:
     """Yield the trainings that a cell may share with another one; none if it cannot be planned, which
     the cell itself will say."""
     try:
-        plan = _plan(work.composed(cell))
+        plan = planner.cell(cell.overrides).plan
     except Exception:
         return
+    if plan is None or plan.until is Until.shadow:
+        return
     store = Store(plan.root / "store")
-    if plan.until is Until.shadow:
-        return
-    records = [("record", identities.record(plan, each)) for each in plan.recorders.values()]
-    original = store.find("pretrain", identities.pretrain(plan))
-    makes = frozenset({original, *(store.find(*each) for each in records)})
+    original, records = of_original(plan, store)
+    makes = frozenset(each.artefact for each in (original, *records))
     yield Need(f"original, seed={plan.seed}", Shared(None), makes)
-    if plan.until is not Until.end or plan.reference is None:
+    if plan.until is not Until.end:
         return
-    for seed, member in members(plan).items():
-        made = store.find("unlearn", identities.unlearn(member.of_reference(), plan.reference, None))
-        label = f"retrained model, seed={seed}"
-        yield Need(label, Shared(seed), frozenset({made}), frozenset({original}))
+    for seed, wanted in wanted_references(plan).items():
+        made = frozenset({store.find(*wanted)})
+        yield Need(f"retrained model, seed={seed}", Shared(seed), made, frozenset({original.artefact}))
 
 
 def _is_stored(made: Artefact) -> bool:
     return made.path.is_dir() and made.damage(thorough=False) is None
-
-
-def _plan(config: DictConfig) -> Plan:
-    """Return the plan of a cell, from its configuration with Hydra's own part."""
-    names = choices(config.hydra)
-    own = config.copy()
-    with open_dict(own):
-        del own["hydra"]
-    return Plan.of(own, names)

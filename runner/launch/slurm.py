@@ -12,12 +12,11 @@ from hydra.core.utils import JobReturn
 from data.bounds import COUNT, NUMBER
 from data.errors import UserError
 from runner.launch import queue
-from runner.launch.ending import interruptible, returns
+from runner.launch.interrupt import interruptible
 from runner.launch.lines import Lines
 from runner.launch.notes import FAILURE, LOG, outcome
 from runner.launch.options import checked
-from runner.launch.stored import without_stored
-from runner.launch.task import Task, cells
+from runner.launch.task import Task, cells, left, returns
 from runner.launch.watch import Job, Watch
 from runner.launch.work import Work
 from runner.naming import choices, run_name
@@ -84,7 +83,7 @@ def run(
     from runner.launch.shared import with_shared  # imports torch: what is refused is refused before
 
     found = cells(work.config, jobs, first)
-    tasks = with_shared(work, without_stored(work.config, found))
+    tasks = with_shared(work, left(found))
     if not tasks:
         return returns(found)
     with interruptible(submission.cancel):

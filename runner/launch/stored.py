@@ -6,8 +6,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from conf import Until
-from runner.launch.notes import DONE, FAILURE, NAME, note
-from runner.launch.task import Task
+from runner.launch.notes import DONE, FAILURE, NAME, forget_end, note
+from runner.launch.task import folder_of_cell
 from runner.results import Result, Results
 from runner.say import say
 
@@ -15,35 +15,32 @@ from runner.say import say
 Stored = Mapping[tuple[str, ...], Result]
 
 
-def missing(config: DictConfig, jobs: Sequence[Sequence[str]]) -> list[int]:
-    """Return the numbers of the jobs that are not stored (see `stored`)."""
-    found = stored(config)
-    return [number for number, job in enumerate(jobs) if tuple(job) not in found]
-
-
-def without_stored(config: DictConfig, cells: Sequence[Task]) -> list[Task]:
-    """Return the cells that are missing. The others are noted as done, or as diverged, and are told."""
-    results = stored(config)
-    found = [cell for cell in cells if cell.overrides not in results]
-    diverged = 0
-    for cell in cells:
-        if (result := results.get(cell.overrides)) is None:
-            continue
-        note(cell.folder, NAME, result.name)
-        if result.status == "done":
-            note(cell.folder, DONE, "0")
-        else:
-            diverged += 1
-            note(cell.folder, FAILURE, f"{result.error} (found before, and the same again by this code)")
-    if len(found) < len(cells):
-        number = len(cells) - len(found)
+def note_stored(config: DictConfig, jobs: Sequence[Sequence[str]]) -> Stored:
+    """Note the cells of a sweep whose results are stored as ended: done, or diverged. Say how many they
+    are, and return the results (see `stored`)."""
+    results = stored(config, jobs)
+    for number, job in enumerate(jobs):
+        folder = folder_of_cell(config, number)
+        forget_end(folder)
+        if (result := results.get(tuple(job))) is not None:
+            _note(folder, result)
+    if results:
+        diverged = sum(result.status != "done" for result in results.values())
         again = f", {diverged} of them diverged" if diverged else ""
-        say(f"{number} of {len(cells)} cells are stored, by this command and this commit{again}")
-    return found
+        say(f"{len(results)} of {len(jobs)} cells are stored, by this command and this commit{again}")
+    return results
 
 
-def stored(config: DictConfig) -> Stored:
-    """Return the results that say all that their cells would say again.
+def _note(folder: Path, result: Result) -> None:
+    note(folder, NAME, result.name)
+    if result.status == "done":
+        note(folder, DONE, "0")
+    else:
+        note(folder, FAILURE, f"{result.error} (found before, and the same again by this code)")
+
+
+def stored(config: DictConfig, jobs: Sequence[Sequence[str]]) -> Stored:
+    """Return the results of jobs that say all that their cells would say again.
 
     Such a result is of the same overrides and the same commit, without changed files then and now, and
     its artefacts are stored. A diverged one is also of the same device and version of torch, by which it
@@ -53,14 +50,11 @@ def stored(config: DictConfig) -> Stored:
 
     root, here = Path(config.paths.root), code()
     own = config.hydra.searchpath or config.until is not Until.end
-    if own or here["commit"] is None or here["dirty"] or not (root / "results").is_dir():
+    if own or here["commit"] is None or here["dirty"]:
         return {}
-    results = Results(root / "results")
     return {
         tuple(result.overrides): result
-        for folder in (root / "results").iterdir()
-        if any(folder.glob("*.json"))
-        for result in results.named(folder.name)
+        for result in Results(root / "results").made_by({tuple(job) for job in jobs})
         if _stands(config, result)
         and all((root / "store" / stage / key).is_dir() for stage, key in result.artefacts)
     }

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from runner.launch.notes import LABEL, note
+from runner.launch.notes import LABEL, note, outcome
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,37 @@ class Task:
 
 
 def cells(config: DictConfig, jobs: Sequence[Sequence[str]], first: int) -> list[Task]:
-    """Return the cells of a sweep, and make their folders."""
-    sweep = Path(config.hydra.sweep.dir).absolute()
+    """Return the cells of a sweep, and note what they are called."""
     found = [
-        Task(f"{place}/{len(jobs)}", label, number, tuple(overrides), sweep / str(number))
+        Task(f"{place}/{len(jobs)}", label, number, tuple(overrides), folder_of_cell(config, number))
         for place, (number, overrides, label) in enumerate(
             zip(range(first, first + len(jobs)), jobs, labels(jobs), strict=True), start=1
         )
     ]
     for task in found:
-        task.folder.mkdir(parents=True, exist_ok=True)
         note(task.folder, LABEL, task.label)
     return found
+
+
+def left(cells: Sequence[Task]) -> list[Task]:
+    """Return the cells that have not ended: the others were stored when the sweep began."""
+    return [cell for cell in cells if outcome(cell.folder) is None]
+
+
+def folder_of_cell(config: DictConfig, number: int) -> Path:
+    """Return the folder of a sweep's cell by its number."""
+    return Path(config.hydra.sweep.dir).absolute() / str(number)
 
 
 def labels(jobs: Sequence[Sequence[str]]) -> list[str]:
     """Return the overrides that distinguish each job from the others."""
     common = set(jobs[0]).intersection(*jobs)
     return [" ".join(text for text in job if text not in common) or "the run" for job in jobs]
+
+
+def returns(cells: Sequence[Task]) -> list[JobReturn]:
+    """Return what Hydra expects of cells that have ended elsewhere.
+
+    A failure is noted in the cell's folder. Hydra would end the sweep at it, before the table.
+    """
+    return [JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED) for cell in cells]

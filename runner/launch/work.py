@@ -1,7 +1,5 @@
 """Work: all that another process needs to do a task of a sweep."""
 
-from typing import Any
-
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, run_job, setup_globals
@@ -9,6 +7,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 import conf  # noqa: F401  registers the schema
+from runner.compose import Composer
 from runner.launch.notes import noted
 from runner.launch.task import Shared, Task
 from runner.signals import ENDING
@@ -20,18 +19,21 @@ class Work:
     def __init__(self, hydra_context: HydraContext, config: DictConfig) -> None:
         self.hydra_context = hydra_context
         self.config = config
+        self.compose = Composer(hydra_context, config)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __getstate__(self) -> tuple[HydraContext, DictConfig]:
+        return self.hydra_context, self.config
+
+    def __setstate__(self, state: tuple[HydraContext, DictConfig]) -> None:
         """Arrive in another process: register what Hydra composes from there."""
-        self.__dict__.update(state)
+        Work.__init__(self, *state)
         setup_globals()
         Plugins.instance()
         JobRuntime.instance().set("name", self.config.hydra.job.name)
 
     def composed(self, task: Task) -> DictConfig:
         """Return the configuration of a cell, or of the cell that a shared training belongs to."""
-        loader = self.hydra_context.config_loader
-        config = loader.load_sweep_config(self.config, list(task.overrides))
+        config = self.compose(task.overrides)
         with open_dict(config):
             config.hydra.job.num = task.number
             config.hydra.job.id = str(task.number)

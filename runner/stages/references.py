@@ -23,15 +23,15 @@ def other_references(ws: Workspace, request: Request) -> dict[int, Artefact]:
     }
 
 
-def wanted_references(plan: Plan) -> list[Wanted]:
-    """Return the other references of a plan, as the store finds them."""
+def wanted_references(plan: Plan) -> dict[int, Wanted]:
+    """Return the references of a plan by seed, as the store finds them: the run's own, and the
+    others."""
     if plan.reference is None:
-        return []
-    members = _other_members(plan).values()
-    return [
-        ("unlearn", identities.unlearn(member.of_reference(), plan.reference, None))
-        for member in members
-    ]
+        return {}
+    return {
+        seed: ("unlearn", identities.unlearn(member.of_reference(), plan.reference, None))
+        for seed, member in members(plan).items()
+    }
 
 
 def members(plan: Plan) -> Mapping[int, Plan]:

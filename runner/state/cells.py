@@ -1,21 +1,16 @@
 """Cells: the runs that a command means, each with its plan."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import HydraContext
+from omegaconf import DictConfig
 
 from conf import Run
 from data.bounds import check_bounds
 from data.errors import UserError
-from runner.compose import composed, planned
+from runner.compose import Composer, composed, planned, reads_seed, without_hydra, without_seed
 from runner.plan import Plan
-
-SEED = re.compile(r"seed=(\d+)")
-
-# An interpolation that may refer to the seed.
-READS_SEED = re.compile(r"\$\{[^}]*\bseed\b")
 
 # The configuration of overrides, and the names of the chosen options by group.
 Compose = Callable[[list[str]], tuple[DictConfig, Mapping[str, str]]]
@@ -36,6 +31,13 @@ def cells_of(jobs: Iterable[Sequence[str]], compose: Compose = composed) -> list
     return [planner.cell(tuple(job)) for job in jobs]
 
 
+def of_sweep(context: HydraContext, config: DictConfig) -> Compose:
+    """Return the composition of a sweep's cells; `config` is that of the sweep."""
+
+    composer = Composer(context, config)
+    return lambda overrides: without_hydra(composer(overrides))
+
+
 class Planner:
     """Plans jobs. Those that differ in their seeds alone are composed once, which takes most of the
     time."""
@@ -52,14 +54,13 @@ class Planner:
             return Cell(job, None, str(error))
 
     def _plan(self, job: tuple[str, ...]) -> Plan:
-        seeds = [found for text in job if (found := SEED.fullmatch(text))]
-        rest = tuple(text for text in job if not SEED.fullmatch(text))
-        if seeds and rest in self._known:
-            plan, seed = self._known[rest], int(seeds[-1][1])
+        rest, seed = without_seed(job)
+        if seed is not None and rest in self._known:
+            plan = self._known[rest]
             check_bounds("", Run(seed=seed, threads=plan.threads, shadow=plan.shadow))
             return replace(plan, seed=seed)
         cfg, names = self.compose(list(job))
         plan = planned(cfg, names, job)
-        if not READS_SEED.search(OmegaConf.to_yaml(cfg)):
+        if not reads_seed(cfg):
             self._known[rest] = plan
         return plan

@@ -14,8 +14,8 @@ from runner.state.cells import cells_of
 from runner.state.costs import Ledger, Left
 from runner.state.locks import maker
 from runner.state.manifest import manifests
-from runner.state.notes import State, notes_of
 from runner.state.standing import Standing, standings
+from runner.state.states import State, notes_of
 from runner.state.trainings import Training
 from runner.store import Store
 from runner.sweep import command

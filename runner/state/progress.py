@@ -17,7 +17,7 @@ from data.disk import replacing
 from runner.launch.task import labels
 from runner.results import Results
 from runner.state.manifest import Listed, Manifest, manifests
-from runner.state.notes import Note, State, notes_of
+from runner.state.states import Note, State, notes_of
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from metrics.metric import Metric
 from runner.plan import Plan
 from runner.results import Result, Results
 from runner.state.cells import Cell
-from runner.state.notes import Note, Notes, State
+from runner.state.states import Note, Notes, State
 from runner.state.trainings import Training, trainings
 from runner.store import Store
 

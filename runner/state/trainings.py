@@ -11,6 +11,7 @@ from methods.base import Method
 from runner.extra import has_shadows, wanted_extras, wanted_shadows
 from runner.plan import Plan, identities
 from runner.roles import INITIAL, ORIGINAL, REPAIRED, UNLEARNED
+from runner.stages.references import wanted_references
 from runner.stages.request import stored_request
 from runner.store import Artefact, Store, Wanted
 
@@ -52,26 +53,35 @@ def trainings(plan: Plan, store: Store) -> list[Training]:
     return list(found.values())
 
 
-def _all(plan: Plan, store: Store) -> Iterator[Training]:
-    original: Wanted = ("pretrain", identities.pretrain(plan))
+def of_original(plan: Plan, store: Store) -> tuple[Training, list[Training]]:
+    """Return the training of a run's original, and those of its records."""
+    wanted = _original(plan)
+    original = Training(ORIGINAL.label, wanted, store.find(*wanted))
+    records: list[Training] = []
+    for name, recorder in plan.recorders.items():
+        own: Wanted = (RECORD, identities.record(plan, recorder))
+        records.append(Training(f"{RECORD} {name}", own, store.find(*own), original=original))
+    return original, records
 
+
+def _original(plan: Plan) -> Wanted:
+    return "pretrain", identities.pretrain(plan)
+
+
+def _all(plan: Plan, store: Store) -> Iterator[Training]:
     def one(label: str, wanted: Wanted) -> Training:
-        instead = original if label in (RETRAINED, SHADOW) and wanted[0] == "unlearn" else None
-        return Training(label, wanted, store.find(*wanted), instead)
+        retrained = label in (RETRAINED, SHADOW) and wanted[0] == "unlearn"
+        return Training(label, wanted, store.find(*wanted), _original(plan) if retrained else None)
 
     if plan.public is not None:
-        yield one(PUBLIC, ("pretrain", identities.pretrain(plan.public)))
+        yield one(PUBLIC, _original(plan.public))
     rows = _request(plan, store)
     if plan.until is Until.shadow:
         numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
         yield from (one(SHADOW, wanted) for wanted in wanted_shadows(plan, rows, numbers))
         return
-    trained = one(ORIGINAL.label, original)
-    yield trained
-    for name, recorder in plan.recorders.items():
-        yield replace(
-            one(f"{RECORD} {name}", (RECORD, identities.record(plan, recorder))), original=trained
-        )
+    original, records = of_original(plan, store)
+    yield from (original, *records)
     if plan.until is Until.end:
         yield from (one(*each) for each in _own(plan))
         for option, found in wanted_extras(plan, rows).items():
@@ -88,8 +98,7 @@ def _own(plan: Plan) -> Iterator[tuple[str, Wanted]]:
     repaired = identities.repair(plan)
     if repaired is not None:
         yield REPAIRED.label.format(name=method), (REPAIRED.stage, {**repaired, **scoring})
-    if plan.reference is not None:
-        yield RETRAINED, ("unlearn", identities.unlearn(plan.of_reference(), plan.reference, None))
+    yield from ((RETRAINED, own) for seed, own in wanted_references(plan).items() if seed == plan.seed)
 
 
 def _label(plan: Plan, option: str, wanted: Wanted) -> str:

@@ -1,4 +1,4 @@
-"""What the notes of sweeps say of their cells: that one runs, or why it failed."""
+"""States: how cells stand, as the notes of their sweeps tell it."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from runner.launch.notes import BEGUN, outcome
+from runner.launch.notes import begin_of, outcome
 from runner.state.manifest import Manifest
 
 
@@ -60,13 +60,14 @@ def _note(folder: Path) -> Note | None:
         ended = outcome(folder)
         if ended is not None:
             return None if ended.failure is None else Note(State.failed, ended.failure.strip())
-        begun = folder / BEGUN
-        host, process = begun.read_text().split()
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(begun.stat().st_mtime))
-        who = f"process {process} on {host}, since {since}"
-        if host != socket.gethostname():
+        begin = begin_of(folder)
+        if begin is None:
+            return None
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(begin.time))
+        who = f"process {begin.process} on {begin.host}, since {since}"
+        if begin.host != socket.gethostname():
             return Note(State.running, f"{who}, as far as can be seen from here")
-        if _lives(int(process)):
+        if _lives(begin.process):
             return Note(State.running, who)
         return Note(State.failed, f"{who}, has gone without a word, as after SIGKILL")
     return None

@@ -12,14 +12,19 @@ DEFAULT_ROOT = "outputs"
 
 def last_lines(result: Result, root: str, overrides: Sequence[str]) -> str:
     """Return where the row of a run is, and the commands for its table and for more seeds."""
-    elsewhere = [] if root == DEFAULT_ROOT else [_option("paths.root", root)]
-    table = shlex.join([_option("name", result.name), *elsewhere])
+    table = shlex.join(of_results(result.name, root))
     again = shlex.join(["seed=0,1,2", *(each for each in overrides if not each.startswith("seed="))])
     return (
         f"row:   {Path(root) / 'results' / result.name / result.key}.json\n"
         f"table: python -m runner.report {table}\n"
         f"next:  python -m runner -m {again}   # three seeds give intervals; add method=a,b to compare"
     )
+
+
+def of_results(name: str, root: str) -> list[str]:
+    """Return the options by which reports and figures find the results of a name."""
+    elsewhere = [] if root == DEFAULT_ROOT else [_option("paths.root", root)]
+    return [_option("name", name), *elsewhere]
 
 
 def _option(name: str, value: str) -> str:

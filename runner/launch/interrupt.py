@@ -1,14 +1,11 @@
-"""The end of a sweep before its time: by Ctrl-C, or by the SIGTERM of a container or a scheduler."""
+"""The interrupt of a sweep: by Ctrl-C, or by the SIGTERM of a container or a scheduler."""
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from hydra.core.utils import JobReturn, JobStatus
-
-from runner.launch.task import Task
 from runner.say import say
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -36,11 +33,3 @@ def interruptible(end: Callable[[], str]) -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def returns(cells: Sequence[Task]) -> list[JobReturn]:
-    """Return what Hydra expects of cells that have ended elsewhere.
-
-    A failure is noted in the cell's folder. Hydra would end the sweep at it, before the table.
-    """
-    return [JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED) for cell in cells]
