@@ -1,7 +1,7 @@
 """Trade-off: forgetting, utility and cost of every method, and the methods that no other one beats."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,11 +82,10 @@ class ParetoFigure(Drawing):
         wide = min(costs) > 0 and max(costs) > WIDE * min(costs)
         if wide:
             across[1].set_yscale("log")
-        looks = _looks(points, report.titles)
-        for line in sorted(points, key=lambda line: -looks[line]["zorder"]):
-            point = points[line]
-            for axes, value in zip(across, (point.utility, point.cost), strict=True):
-                axes.plot([point.forgetting], [value], ls="", **looks[line])
+        for look, alike in _looks(points, report.titles):
+            at = [point.forgetting for point in alike]
+            across[0].plot(at, [point.utility for point in alike], ls="", **look)
+            across[1].plot(at, [point.cost for point in alike], ls="", **look)
         distance = "distance from retraining (log scale, linear at 0):\n"
         across[0].set_yscale("symlog", linthresh=LINEAR)
         for axes in across:
@@ -111,16 +110,17 @@ def front(points: Mapping[Line, Point]) -> list[Line]:
     ]
 
 
-def _looks(points: Mapping[Line, Point], titles: Mapping[Line, str]) -> dict[Line, dict[str, Any]]:
-    """Return matplotlib's style of every point. The front lies above the others."""
+def _looks(
+    points: Mapping[Line, Point], titles: Mapping[Line, str]
+) -> Iterator[tuple[dict[str, Any], list[Point]]]:
+    """Yield matplotlib's styles, each with its points. The front lies above the others."""
     best = front(points)
-    found: dict[Line, dict[str, Any]] = {}
-    for line in points:
-        if line not in best:
-            found[line] = {"color": "grey", "marker": ".", "label": "behind the front", "zorder": 2}
-        elif (number := best.index(line)) < MOST - 1:
-            look = {"color": COLOURS[number], "marker": MARKERS[number], "label": titles[line]}
-            found[line] = {**look, "zorder": 3 - number / 100, "markersize": 8}
-        else:
-            found[line] = {"color": "black", "marker": "x", "label": "others on the front", "zorder": 3}
-    return found
+    named, others = best[: MOST - 1], best[MOST - 1 :]
+    for number, line in enumerate(named):
+        look = {"color": COLOURS[number], "marker": MARKERS[number], "label": titles[line]}
+        yield {**look, "zorder": 3 - number / 100, "markersize": 8}, [points[line]]
+    if others:
+        look = {"color": "black", "marker": "x", "label": "others on the front"}
+        yield {**look, "zorder": 3}, [points[line] for line in others]
+    if behind := [point for line, point in points.items() if line not in best]:
+        yield {"color": "grey", "marker": ".", "label": "behind the front", "zorder": 2}, behind

@@ -38,17 +38,19 @@ def counts(results: list[Result]) -> set[str]:
     measure no time.
     """
     about = {name: said for result in results for name, said in result.about.items()}
-    found: set[str] = set()
-    broken: set[str] = set()
+    whole: dict[str, bool] = {}
     for result in results:
         for numbers in (*result.scores.values(), *result.costs.values()):
             for name, value in numbers.items():
-                said = meaning(name, about)
-                whole = float(value).is_integer() if said is None else said["unit"] in COUNTED
-                share = name.startswith(tuple(f"{part}_" for part in ROWS))
-                counted = whole and not share and not name.endswith("seconds")
-                (found if counted else broken).add(name)
-    return found - broken
+                whole[name] = whole.get(name, True) and float(value).is_integer()
+    return {name for name in whole if _counts(name, meaning(name, about), whole[name])}
+
+
+def _counts(name: str, said: Mapping[str, Any] | None, whole: bool) -> bool:
+    """Return whether a number counts, by what is said of it, or by its values, which may be `whole`."""
+    if name.startswith(tuple(f"{part}_" for part in ROWS)) or name.endswith("seconds"):
+        return False
+    return whole if said is None else said["unit"] in COUNTED
 
 
 def statistics(results: list[Result]) -> "pd.DataFrame":

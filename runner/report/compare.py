@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 
 from data.meanings import meaning
 from runner.report.cells import Estimate, half_width_of
-from runner.report.verdicts import FEWEST, Difference, from_pairs, from_shared, verdict, would_decide
+from runner.report.verdicts import (
+    FEWEST,
+    Difference,
+    from_pairs,
+    from_shared,
+    remembered,
+    verdict,
+    would_decide,
+)
 from runner.results import Line, Result, cell_values, models
 from runner.roles import REFERENCE
 
@@ -113,7 +121,7 @@ def of_cells(results: list[Result]) -> tuple[dict[Key, Compared], dict[Key, Esti
         known = about["null"]
         if null is None and known is None:
             continue
-        estimate = Estimate(known, math.nan, 1) if null is None else _spread(null)
+        estimate = Estimate(known, math.nan, 1) if null is None else _spread(tuple(null))
         nulls[Line(line.setting, REFERENCE.name), name] = estimate
         if known is not None and len(values) > 1:
             difference = from_pairs([value - known for value in values], len(values))
@@ -175,9 +183,10 @@ def _retrained_for(result: Result, name: str, paired: bool) -> dict[str, float]:
 
 
 def _estimate(values: list[float]) -> Estimate | None:
-    return _spread(values) if len(values) > 1 else None
+    return _spread(tuple(values)) if len(values) > 1 else None
 
 
-def _spread(values: list[float]) -> Estimate:
+@remembered
+def _spread(values: tuple[float, ...]) -> Estimate:
     width = half_width_of(values) if len(values) > 1 else math.nan
     return Estimate(sum(values) / len(values), width, len(values))

@@ -107,6 +107,10 @@ class Report:
 
     def lines(self) -> list[Line]:
         """Return the lines that have cells, in the order of the table (see `in_order`)."""
+        return list(self._in_order)
+
+    @cached_property
+    def _in_order(self) -> list[Line]:
         found = list(dict.fromkeys(Line(*index) for index in self.cells.droplevel("metric").index))
         gaps = closeness(found, self.ranking, lambda line, column: self.gap(line, column).mean)
         return in_order(found, self._descriptions, self.labels, gaps)

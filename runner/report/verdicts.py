@@ -8,6 +8,7 @@ interval leaves out 0, it differs. Anything else is unclear.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import mean, variance
 
 # Fewer retrained models than this give no verdict.
@@ -15,6 +16,24 @@ FEWEST = 4
 
 # The most models of each kind that "would decide" names.
 MOST = 200
+
+
+# Many lines of a table are compared with the same retrained models, at few numbers of seeds.
+remembered = lru_cache(maxsize=4096)
+
+
+@remembered
+def quantile(share: float, freedom: float) -> float:
+    """Return the quantile of Student's distribution with so many degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, share))
+
+
+@remembered
+def moments(values: tuple[float, ...]) -> tuple[float, float]:
+    """Return the mean and the variance of at least two values."""
+    return mean(values), variance(values)
 
 
 @dataclass(frozen=True)
@@ -34,10 +53,8 @@ class Difference:
         """Return half the width of the Student interval of this level, such as 0.95."""
         if self.error == 0:
             return 0.0
-        from scipy.special import stdtrit
-
         # t_{(1 + level)/2, df} · SE
-        return float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
+        return quantile((1 + level) / 2, self.freedom) * self.error
 
 
 def from_shared(values: Sequence[float], references: Sequence[float]) -> Difference:
@@ -46,12 +63,13 @@ def from_shared(values: Sequence[float], references: Sequence[float]) -> Differe
     With one value, it is taken as one more draw of the retrained models.
     """
     n, r = len(values), len(references)
-    difference = mean(values) - mean(references)
+    centre, spread = moments(tuple(references))
+    difference = mean(values) - centre
     if n == 1:
         # SE = s_R · √(1 + 1/R), df = R − 1
-        return Difference(difference, math.sqrt(variance(references) * (1 + 1 / r)), r - 1, n, r)
+        return Difference(difference, math.sqrt(spread * (1 + 1 / r)), r - 1, n, r)
     # Welch: SE² = s_u²/n + s_R²/R
-    own, others = variance(values) / n, variance(references) / r
+    own, others = variance(values) / n, spread / r
     total = own + others
     # df = SE⁴ / (s_u⁴/(n²(n − 1)) + s_R⁴/(R²(R − 1)))
     freedom = total**2 / (own**2 / (n - 1) + others**2 / (r - 1)) if total else math.inf
