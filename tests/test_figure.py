@@ -145,23 +145,26 @@ def test_what_no_run_has_is_refused(drawing: Drawing, words: str, runs: Runs) ->
         drawing.draw(runs)
 
 
-def test_curves_are_drawn_of_lines_that_have_them_and_the_others_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_curves_are_drawn_of_lines_that_have_them_and_the_others_are_named(tmp_path: Path) -> None:
     """Forgetting layers train for several rounds, each with its own epochs; SSD has none."""
     for method in ("random_labels", "forgetting_layers", "ssd"):
         own = [f"method={method}", "name=mixed", *QUICK]
         run(plan_of(f"paths.root={tmp_path}", *own), own)
     mixed = Runs(Report(Results(tmp_path / "results").named("mixed"), ["test_accuracy"]), tmp_path)
-    capsys.readouterr()
-    (axes,) = CurvesFigure("epoch", ["loss"]).draw(mixed).axes
-    drawn = [str(line.get_label()) for line in axes.get_lines()]
-    # the legend has words, and the message names what one types
-    assert "random labels (hollow: one seed)" in drawn
-    assert not [label for label in drawn if "forgetting" in label or "SSD" in label]
-    missing = capsys.readouterr().err
-    assert missing.startswith("no curve of ") and "forgetting_layers" in missing and "ssd" in missing
-    assert "random_labels" not in missing
+
+    def drawn(x: str) -> tuple[set[str], str]:
+        figure = CurvesFigure(x, ["loss"]).draw(mixed)
+        (axes,) = figure.axes
+        names = {str(line.get_label()).removesuffix(" (hollow: one seed)") for line in axes.get_lines()}
+        return names, " ".join(figure.get_supxlabel().split())
+
+    names, told = drawn("epoch")
+    assert names == {"original", "retrained", "random labels"}
+    assert told.startswith("No curve of ") and told.endswith(": not one value at each epoch.")
+    assert "forgetting layers (figure.curves.x=round draws it)" in told
+    assert "selective dampening (SSD)" in told
+    names, told = drawn("round")
+    assert names == {"forgetting layers"} and "random labels (figure.curves.x=epoch draws it)" in told
 
 
 @pytest.mark.parametrize("option", ["bins=0", "bins=99999999999999999999", "classes=[-1]"])

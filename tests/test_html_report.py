@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 
 from runner.compose import composed
+from runner.figure.logits import LogitsFigure
 from runner.figure.pareto import Point, front
+from runner.figure.runs import Runs
+from runner.figure.scores import ScoresFigure
 from runner.pipeline import run
 from runner.report import Report, show
+from runner.report.html.pictures import Present
 from runner.report.html.runs import command, made, missing
 from runner.results import Line
 from tests.conftest import QUICK, plan_of
@@ -181,6 +185,24 @@ def test_a_shared_model_has_one_command_for_each_seed() -> None:
 
 def test_a_command_can_be_pasted_into_a_shell() -> None:
     assert command(["a=[1,2]", "b=it's"]) == """python -m runner 'a=[1,2]' 'b=it'"'"'s'"""
+
+
+def test_a_picture_of_many_methods_shows_the_first_and_the_command_for_all(tmp_path: Path) -> None:
+    results = [result(f"m{number:02}", 0, number / 100) for number in range(30)]
+    report = Report(results, ["test_accuracy"])
+    drawing = ScoresFigure("gradient_examples", ["test_accuracy"], joined=False)
+    every = Runs(report, tmp_path)
+    own = [line for line in report.lines() if line.shared_role is None]
+    drawn = Present(report, tmp_path, "scores", drawing, every, 28)
+    assert [line for line in drawn.models if line.shared_role is None] == own[:28]
+    assert drawn.remark == "These are the first 28 of 30 methods; this draws all:"
+    assert drawn.command == (
+        f"python -m runner.figure name=made_up paths.root={tmp_path} 'figure=[scores]'"
+    )
+    whole = Present(report, tmp_path, "scores", drawing, every, None)
+    assert whole.models == every.models and (whole.remark, whole.command) == ("", "")
+    lacking = Present(report, tmp_path, "logits", LogitsFigure([], 20), every, 1)
+    assert not lacking.models and "Not drawn, since nothing of it is stored" in lacking.remark
 
 
 def test_the_front_holds_what_no_other_method_dominates() -> None:

@@ -1,12 +1,12 @@
 """Curves: the values logged while a model was trained, a curve for every line of the table."""
 
-import sys
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
-from runner.figure.drawing import Drawing, grid, legend, seeded, shared_name, styles
+from runner.figure.drawing import Drawing, grid, legend, note, seeded, shared_name, styles
 from runner.figure.runs import Model, Runs
 from runner.report.cells import Estimate, half_width, interval
 from runner.results import Line
@@ -27,7 +27,7 @@ class CurvesFigure(Drawing):
     A name `a - b` is the difference of two logged values. Curves are means over seeds with 95 %
     intervals, those of shares inside [0, 1]. A panel leaves out the lines of the table that did not log
     its value together with `x`, or that logged several values at one `x`. Lines that no panel shows are
-    named on stderr.
+    named below the panels.
     """
 
     x: str
@@ -42,7 +42,6 @@ class CurvesFigure(Drawing):
     def draw(self, runs: Runs) -> "Figure":
         """Raise UserError if no run logged a value of `y` with `x`, or if each logged several at one."""
         points = self._points(runs)
-        _name_missing(runs, points, self.x)
         figure, rows = grid(runs, runs.report.titles, len(self.y))
         for lines, across in rows:
             for axes, name in zip(across, self.y, strict=True):
@@ -51,7 +50,26 @@ class CurvesFigure(Drawing):
                 axes.set_xlabel(runs.report.title(self.x))
                 axes.set_ylabel(runs.report.title(name))
         legend(figure, [across for _, across in rows])
+        note(figure, self._missing(runs, points))
         return figure
+
+    def _missing(self, runs: Runs, points: "pd.DataFrame") -> str:
+        """Return a sentence that names the lines without a curve, and the axes that have one."""
+        drawn, said = set(_lines(points)), []
+        for line, models in runs.models.items():
+            if line not in drawn:
+                axes = " or ".join(self._axes(models[0]))
+                cure = f" (figure.curves.x={axes} draws it)" if axes else ""
+                said.append(runs.report.titles[line] + cure)
+        return f"No curve of {', '.join(said)}: not one value at each {self.x}." if said else ""
+
+    def _axes(self, model: Model) -> Iterator[str]:
+        """Yield the whole numbers that a model logged beside `y` and that rise from point to point."""
+        points = [point for point in model.logged if any(name in point for name in self.y)]
+        for name in dict.fromkeys(name for point in points for name in point):
+            at = [point.get(name, math.nan) for point in points]
+            if all(float(each).is_integer() for each in at) and sorted(set(at)) == at:
+                yield name
 
     def _points(self, runs: Runs) -> "pd.DataFrame":
         """Return a frame with one entry per model and logged value: the columns of POINT and `value`."""
@@ -98,14 +116,6 @@ class CurvesFigure(Drawing):
 def _lines(points: "pd.DataFrame") -> list[Line]:
     """Return the line of every point."""
     return [Line(*pair) for pair in zip(points["setting"], points["cell"], strict=True)]
-
-
-def _name_missing(runs: Runs, points: "pd.DataFrame", x: str) -> None:
-    """Say which lines of the table have no curve."""
-    drawn = set(_lines(points))
-    missing = [runs.report.labels[line] for line in runs.models if line not in drawn]
-    if missing:
-        print(f"no curve of {', '.join(missing)}: not one value at each {x}", file=sys.stderr)
 
 
 def _panel(axes: "Axes", runs: Runs, lines: Sequence[Line], points: "pd.DataFrame", name: str) -> None:

@@ -25,8 +25,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # The most names in one panel.
 MOST = len(COLOURS)
 
-# The most letters in a line of a legend.
-LETTERS = 36
+# The most letters in a line of a legend, and in an inch of a line below the panels.
+LETTERS, PER_INCH = 36, 14
 
 
 class Drawing(Component):
@@ -113,6 +113,13 @@ def legend(figure: "Figure", rows: Sequence[Sequence["Axes"]]) -> None:
         )
         widest = max(widest, beside.get_window_extent().width / figure.dpi)
     figure.set_figwidth(figure.get_figwidth() + widest)
+
+
+def note(figure: "Figure", text: str) -> None:
+    """Write a sentence below the panels, if there is one."""
+    if text:
+        lines = wrap(text, round(PER_INCH * figure.get_figwidth()))
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize="small")
 
 
 def styles(lines: Sequence[Line], names: Mapping[Line, str]) -> dict[Line, dict[str, Any]]:

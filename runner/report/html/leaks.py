@@ -29,8 +29,15 @@ class Leak(NamedTuple):
     image: str
 
 
-def leaks(report: Report, root: Path) -> dict[str, list[Leak]]:
-    """Return the rows that leak by the title of the line, of at most `FEW` lines that have them."""
+class Leaks(NamedTuple):
+    """The rows that leak by the title of their line, and the number of lines that are left out."""
+
+    rows: dict[str, list[Leak]]
+    left_out: int
+
+
+def leaks(report: Report, root: Path) -> Leaks:
+    """Return the rows that leak, of at most `FEW` lines that have them."""
     found: dict[Line, tuple[Result, list[list[float]]]] = {}
     for result in report.results:
         rows = Results(root / "results").matrices(result).get(CELL, {}).get(ROWS)
@@ -42,13 +49,14 @@ def leaks(report: Report, root: Path) -> dict[str, list[Leak]]:
         own = [found[line] for line in shown if line.setting == setting]
         numbers = {int(row) for _, rows in own for row, _, _ in rows}
         images[setting] = _images(own[0][0], root, numbers)
-    return {
+    by_line = {
         report.titles[line]: [
             Leak(int(row), int(label), score, images[line.setting].get(int(row), ""))
             for row, label, score in found[line][1]
         ]
         for line in shown
     }
+    return Leaks(by_line, len(found) - len(shown))
 
 
 def _images(result: Result, root: Path, rows: Iterable[int]) -> Mapping[int, str]:

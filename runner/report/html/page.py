@@ -19,7 +19,7 @@ from runner.papers.verdicts import verdicts
 from runner.published import comparable
 from runner.report.cells import ABSENT, interval, values
 from runner.report.html.leaks import leaks
-from runner.report.html.pictures import Present, matrices, picture
+from runner.report.html.pictures import FEW, Present, matrices, picture
 from runner.report.html.runs import Missing, made, missing, unfinished
 from runner.report.page import Page
 from runner.report.table import Report
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 # The folder of the template, its styles and its script.
 HERE = Path(__file__).parent
 
-# The figures of a page, and the one that is written as tables.
-FIGURES, TABLES = ("pareto", "curves", "logits"), "confusion"
+# The figures of a page: the one that shows all methods, those with a curve for each, and the one that is
+# written as tables.
+WHOLE, CURVES, TABLES = "pareto", ("curves", "logits"), "confusion"
 
 # The signs of the directions of scores.
 SIGNS = {"higher": "↑", "lower": "↓", "reference": "≈"}
@@ -85,7 +86,10 @@ class HtmlPage(Page):
         confusion = self.drawings[TABLES]
         assert isinstance(confusion, ConfusionFigure)
         every = Runs(report, self.root)
-        drawn = Present(report, self.root, confusion, every)
+        drawn = {
+            kind: Present(report, self.root, kind, each, every, None if kind == WHOLE else FEW)
+            for kind, each in self.drawings.items()
+        }
         return {
             "title": spaced(report.results[0].name),
             "facts": self._facts(),
@@ -97,11 +101,9 @@ class HtmlPage(Page):
             "remarks": self._remarks(others, self._compared, [], []),
             "glossary": self._glossary(),
             "published": self._published(),
-            "figures": {
-                kind: picture(Present(report, self.root, self.drawings[kind], every)) for kind in FIGURES
-            },
-            "matrices": matrices(drawn, confusion.matrix),
-            "confusion": drawn.remark,
+            "figures": {kind: picture(drawn[kind]) for kind in (WHOLE, *CURVES)},
+            "matrices": matrices(drawn[TABLES], confusion.matrix),
+            "confusion": drawn[TABLES],
             "leaks": leaks(report, self.root),
             "runs": made(report),
             "titles": report.titles,
@@ -185,7 +187,7 @@ def _drawings(cfg: "DictConfig") -> dict[str, Drawing]:
     """Return the figures of a page; those that `cfg` chooses have its options."""
     from runner.plan import build, build_chosen
 
-    kinds = (TABLES, *FIGURES)
+    kinds = (TABLES, WHOLE, *CURVES)
     nodes = {kind: OmegaConf.load(FOLDER / "figure" / f"{kind}.yaml") for kind in kinds}
     chosen = {kind: node for kind, node in cfg.figure.items() if kind in kinds and "_target_" in node}
     source = build(cfg.dataset, Source, "dataset")
