@@ -77,7 +77,7 @@ def _linear_matrices(layer: nn.Linear, factors: Factors) -> tuple[Tensor, Tensor
 
 def _conv_total(layer: nn.Conv2d, factors: Factors) -> Gradients:
     # ∂L/∂W = Σᵢ Gᵢ, the ordinary weight gradient, and ∂L/∂c = Σᵢₗ bᵢₗ
-    small = factors.b[0, 0].numel() <= math.prod(layer.kernel_size)
+    small = math.prod(factors.b.shape[2:]) <= math.prod(layer.kernel_size)
     if small and layer.groups == 1:
         weight = _weight_by_taps(layer, factors)
     else:
