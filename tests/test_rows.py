@@ -28,7 +28,6 @@ from tests.conftest import (
     METHODS,
     QUICK,
     batch_sizes,
-    composed_once,
     conditions_of,
     needs_scenario,
     plan_of,
