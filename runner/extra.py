@@ -64,14 +64,14 @@ def say_if_made_elsewhere(ws: Workspace, say: Callable[[str], None]) -> None:
     if plan.reference is not None:
         wanted.append(("unlearn", identities.unlearn(plan.of_reference(), plan.reference, None)))
     found = [conditions_of(ws.store.find(*each)) for each in wanted if ws.store.has(*each)]
-    cures = {"device": "set device", "threads": "set threads", "processes": "start as many processes"}
+    cures = {"device": "set device", "threads": "set threads", "processes": "start as many"}
     for option, cure in cures.items():
         others = {str(made[option]) for made in found if made[option] != here[option]}
         if others:
             say(
                 f"stored models were made with {option}={' and '.join(sorted(others))}, and this run "
                 f"has {option}={here[option]}: their scores may differ by more than by seed; "
-                f"{cure}, or set another paths.root to make them again"
+                f"{cure}, or another paths.root to make them again"
             )
 
 

@@ -48,7 +48,7 @@ class Team:
         """
         if self._count == 1:
             return
-        _check(device, compiled)
+        require_means(device, compiled)
         handed_out((device.type, threads))
         self.processes = Leader(Link(device))
 
@@ -91,7 +91,7 @@ def _help() -> None:
     Follower(Link(device), device).follow()
 
 
-def _check(device: torch.device, compiled: bool) -> None:
+def require_means(device: torch.device, compiled: bool) -> None:
     """Raise UserError if several processes cannot train on a device, or not a compiled model."""
     if compiled:
         raise UserError(

@@ -113,9 +113,9 @@ class Leader(Processes):
         now = (shared, self.captures, modes, buffers)
         if now == self._held:
             return
-        _refuse_other_hooks(model, self.captures)
+        refuse_other_hooks(model, self.captures)
         twin = without_hooks(model)
-        _refuse_coupled_rows(twin, images[:1], shared.bf16)
+        refuse_coupled_rows(twin, images[:1], shared.bf16)
         with self.asking(Task.hold):
             handed_out((twin.cpu(), shared.bf16, images.shape[1:], self.captures > 0))
         self._held = now
@@ -239,7 +239,7 @@ class Follower:
                 self._link.send(use.b)
 
 
-def _refuse_other_hooks(model: nn.Module, captures: int) -> None:
+def refuse_other_hooks(model: nn.Module, captures: int) -> None:
     """Raise UserError if a hook watches a layer besides those of so many captures."""
     for name, module in model.named_modules():
         others = len(module._forward_hooks) - captures, len(module._forward_pre_hooks)
@@ -250,7 +250,7 @@ def _refuse_other_hooks(model: nn.Module, captures: int) -> None:
             )
 
 
-def _refuse_coupled_rows(model: nn.Module, image: Tensor, bf16: bool) -> None:
+def refuse_coupled_rows(model: nn.Module, image: Tensor, bf16: bool) -> None:
     """Raise UserError if the logits of a row depend on other rows, or on random numbers.
 
     `image` (1, C, H, W) is a row on the model's device. The model may be changed.
