@@ -32,22 +32,44 @@ from tests.shared_trainings import SHARED
 from tests.test_resume import bits
 
 # The longest that any of these commands takes on a busy machine, in seconds.
-LIMIT = 240
+LIMIT = 600
 
 
-def torchrun(count: int, *command: str) -> "subprocess.CompletedProcess[str]":
-    """Run `torchrun --standalone --nproc-per-node count -m command` to its end."""
-    program = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    program += ["--nproc-per-node", str(count), "-m", *command]
-    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+def started(folder: Path, count: int, module: str, *arguments: str) -> list[ForkServerProcess]:
+    """Start the processes of `python -m module arguments` as torchrun does.
+
+    They are forked from one that has imported torch, and without torchrun none ends another.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    about = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_RUN_ID": "test"}
+    about |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        start_module(
+            module,
+            *arguments,
+            out=folder / f"out{rank}",
+            err=folder / f"err{rank}",
+            environment={**about, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(count)
+    ]
+
+
+def codes(processes: list[ForkServerProcess]) -> list[int | None]:
+    """Wait for the ends of processes, and return their exit codes; None for one that does not end."""
+    for each in processes:
+        each.join(LIMIT)
+    return [each.exitcode for each in processes]
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the runs of `tests.shared_trainings`, over three processes."""
     folder = tmp_path_factory.mktemp("shared")
-    done = torchrun(3, "tests.shared_trainings", str(folder))
-    assert done.returncode == 0, done.stderr
+    ended = codes(started(folder, 3, "tests.shared_trainings", str(folder)))
+    assert ended == [0, 0, 0], (folder / "err0").read_text()
     return folder
 
 
@@ -149,11 +171,12 @@ def test_a_record_by_another_number_of_processes_is_refused_before_training(shar
 
 
 def test_a_sweep_is_refused(tmp_path: Path) -> None:
-    done = torchrun(2, "runner", "-m", "seed=0,1", "hydra/launcher=slurm", f"paths.root={tmp_path}")
-    assert done.returncode == 1
-    assert done.stderr.count("error: torchrun shares the trainings of one run") == 1
-    assert "start the sweep with python -m runner" in done.stderr
-    assert not list(tmp_path.rglob("*.safetensors"))
+    sweep = ["-m", "seed=0,1", "hydra/launcher=slurm", f"paths.root={tmp_path / 'root'}"]
+    assert codes(started(tmp_path, 2, "runner", *sweep)) == [1, 0]
+    told = (tmp_path / "err0").read_text()
+    assert told.startswith("error: torchrun shares the trainings of one run")
+    assert "start the sweep with python -m runner" in told and len(told.splitlines()) == 1
+    assert not (tmp_path / "root").exists()
 
 
 def test_more_processes_than_rows_of_a_batch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +198,7 @@ def test_a_compiled_model_and_a_device_without_a_backend_are_refused(
     monkeypatch.setattr(torch.distributed, "is_backend_available", lambda name: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    with pytest.raises(UserError, match="4 processes .* 2 GPUs.*--nproc-per-node=2"):
+    with pytest.raises(UserError, match=r"4 processes .* 2 GPUs.*--nproc-per-node=2"):
         require_means(torch.device("cuda"), compiled=False)
 
 
@@ -183,7 +206,7 @@ def test_dropout_is_refused_where_it_is_active() -> None:
     model, image = AlexNet(None, None, 63).build(1, 63, 10), torch.zeros(1, 1, 63, 63)
     refuse_coupled_rows(model.eval(), image, bf16=False)
     state = torch.get_rng_state()
-    with pytest.raises(UserError, match="as dropout does.* start without torchrun"):
+    with pytest.raises(UserError, match=r"as dropout does.* start without torchrun"):
         refuse_coupled_rows(model.train(), image, bf16=False)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -191,7 +214,7 @@ def test_dropout_is_refused_where_it_is_active() -> None:
 def test_batch_norm_is_refused_where_it_couples_rows() -> None:
     model, image = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)), torch.zeros(1, 1, 2, 2)
     refuse_coupled_rows(model.eval(), image, bf16=False)
-    with pytest.raises(UserError, match="1 is a BatchNorm.* use GroupNorm"):
+    with pytest.raises(UserError, match=r"1 is a BatchNorm.* use GroupNorm"):
         refuse_coupled_rows(model.train(), image, bf16=False)
 
 
@@ -207,43 +230,26 @@ def test_a_hook_that_would_see_a_part_of_the_rows_is_refused() -> None:
 # Ends
 
 
-def started(folder: Path, *options: str) -> list[ForkServerProcess]:
-    """Start two processes of one run as torchrun does, without torchrun, which would end the other one
-    when one ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    about = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
-    about |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        start_module(
-            "runner",
-            *options,
-            f"paths.root={folder / 'root'}",
-            out=folder / f"out{rank}",
-            err=folder / f"err{rank}",
-            environment={**about, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-
-
-def codes(processes: list[ForkServerProcess]) -> list[int | None]:
-    """Wait for the ends of processes, and return their exit codes; None for one that does not end."""
-    for each in processes:
-        each.join(LIMIT)
-    return [each.exitcode for each in processes]
+def test_torchrun_starts_and_ends_a_run(tmp_path: Path) -> None:
+    """The command of the documentation."""
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    program += ["-m", "runner", *QUICK, "until=pretrain", f"paths.root={tmp_path}"]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    (made,) = made_in(tmp_path, "pretrain").values()
+    assert made.read("provenance.json")["processes"] == 2
 
 
 def test_the_others_end_without_a_word_when_the_first_has_nothing_to_train(tmp_path: Path) -> None:
-    assert codes(started(tmp_path, "--help")) == [0, 0]
+    assert codes(started(tmp_path, 2, "runner", "--help")) == [0, 0]
     assert (tmp_path / "out0").read_text() and not (tmp_path / "out1").read_text()
     assert not (tmp_path / "err1").read_text()
 
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_process_ends_with_a_sentence_when_the_other_is_killed(tmp_path: Path, killed: int) -> None:
-    processes = started(tmp_path, *QUICK, "training.epochs=100000")
+    options = [*QUICK, "training.epochs=100000", f"paths.root={tmp_path / 'root'}"]
+    processes = started(tmp_path, 2, "runner", *options)
     deadline = time.monotonic() + LIMIT
     while not list((tmp_path / "root" / "store" / "pretrain").glob(".*/**/state")):
         assert time.monotonic() < deadline and all(each.is_alive() for each in processes)
