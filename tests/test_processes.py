@@ -105,11 +105,11 @@ def test_models_and_predictions_are_those_of_one_process(shared: Path, alone: Pa
     images = test.pixels.normalise(test.images)
     for many, one in pairs(shared, alone, stage):
         assert all(
-            close(found, load_file(one.path / MODEL)[name], rel=1e-6)
-            for name, found in load_file(many.path / MODEL).items()
+            close(value, load_file(one.path / MODEL)[name], rel=1e-6)
+            for name, value in load_file(many.path / MODEL).items()
         )
-        logits = [model_of(stages, made)(images) for made in (many, one)]
-        assert torch.allclose(*logits, rtol=0, atol=1e-5)
+        found, wanted = (model_of(stages, made)(images) for made in (many, one))
+        assert torch.allclose(found, wanted, rtol=0, atol=1e-5)
         costs = [made.read("cost.json")["gradient_examples"] for made in (many, one)]
         assert costs[0] == costs[1]
 
@@ -121,7 +121,7 @@ def test_curves_are_those_of_one_process(shared: Path, alone: Path) -> None:
 
 
 def test_records_hold_the_rows_steps_and_shares_of_one_process(shared: Path, alone: Path) -> None:
-    recorded = set()
+    recorded: set[str] = set()
     for many, one in pairs(shared, alone, "record"):
         found, wanted = (load_file(made.path / "rows.safetensors") for made in (many, one))
         assert found.keys() == wanted.keys()
@@ -138,7 +138,7 @@ def test_the_share_of_any_rows_is_that_of_one_process(shared: Path, alone: Path)
     for many, one in pairs(shared, alone, "record"):
         if (one.path / "updates.entries").exists():
             found, wanted = (UpdateRecord.open(made.path) for made in (many, one))
-            assert close(*(each.total(each.hit(rows)) for each in (found, wanted)))
+            assert close(found.total(found.hit(rows)), wanted.total(wanted.hit(rows)))
         else:
             sums, of_one = (SampleRecord.open(made.path).share(model, rows) for made in (many, one))
             assert all(close(sums[name], of_one[name]) for name in of_one)

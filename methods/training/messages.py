@@ -53,7 +53,9 @@ class Link:
     def __init__(self, device: torch.device) -> None:
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         with reaching():
-            self._group = dist.new_group(backend=BACKENDS[device.type], timeout=WITHIN)
+            group = dist.new_group(backend=BACKENDS[device.type], timeout=WITHIN)
+        assert isinstance(group, dist.ProcessGroup)  # every process is a member
+        self._group = group
 
     def tell(self, task: Task, rows: int = 0) -> None:
         """Give all others a task about a batch of so many rows."""

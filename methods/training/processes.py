@@ -56,8 +56,9 @@ class Part:
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, K) of the rows, and keep their graph."""
         with torch.enable_grad(), autocast(self.bf16, images.device):
-            self._logits: Tensor = self.model(images)
-        return self._logits.detach()
+            self._logits = self.model(images)
+        logits: Tensor = self._logits.detach()
+        return logits
 
     def backward(self, gradient: Tensor) -> Sequence[Tensor | None]:
         """Return Σ_i ∂L/∂z_i · ∂z_i/∂θ over the rows, given ∂L/∂z (B, K); None for an unused weight."""
@@ -130,7 +131,7 @@ class _Shared:
     def __call__(self, images: Tensor) -> Tensor:
         self.leader.hold(self, images)
         self._part = Part(self.model, self.bf16)
-        logits: Tensor = _Passes.apply(self, images, *self._part.weights)  # type: ignore[no-untyped-call]
+        logits: Tensor = _Passes.apply(self, images, *self._part.weights)
         return logits
 
     def logits(self, images: Tensor) -> Tensor:

@@ -173,10 +173,10 @@ def _run(
 
     The time spent on recording counts as the record's cost, not as the original's.
     """
-    plan, split, processes = ws.plan, ws.dataset.train, conditions.processes
+    recipe, split, team = ws.plan.recipe, ws.dataset.train, conditions.processes
     kept = conditions.checkpoint if all(each.goes_on for each in recorders.values()) else NO_CHECKPOINT
     trainings = {
-        option: RecordedTraining(model, split, plan.recipe, ws.streams("record"), making.folders[option])
+        option: RecordedTraining(model, split, recipe, ws.streams("record"), making.folders[option])
         for option in recorders
     }
     watches = {option: Stopwatch() for option in recorders}
@@ -188,12 +188,10 @@ def _run(
         require_space(recorders, trainings, _bytes_of(model) if PRETRAIN in making.folders else 0)
         try:
             with kept.training(conditions.meter) as checkpoint:
-                steps = train(
-                    model, split, plan.recipe, conditions, checkpoint=checkpoint, processes=processes
-                )
+                steps = train(model, split, recipe, conditions, checkpoint=checkpoint, processes=team)
                 steps = _then(curves(steps, conditions.log, checkpoint), end)
                 for option in _in_order(recorders):
-                    training = replace(trainings[option], checkpoint=checkpoint, processes=processes)
+                    training = replace(trainings[option], checkpoint=checkpoint, processes=team)
                     steps = _watched(steps, recorders[option], training, watches[option])
                 for _ in steps:
                     pass
