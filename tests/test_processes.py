@@ -246,18 +246,37 @@ def test_the_others_end_without_a_word_when_the_first_has_nothing_to_train(tmp_p
     assert not (tmp_path / "err1").read_text()
 
 
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_process_ends_with_a_sentence_when_the_other_is_killed(tmp_path: Path, killed: int) -> None:
-    options = [*QUICK, "training.epochs=100000", f"paths.root={tmp_path / 'root'}"]
-    processes = started(tmp_path, 2, "runner", *options)
+def in_training(folder: Path) -> list[ForkServerProcess]:
+    """Start a long training over two processes, and return them when its steps have begun."""
+    options = [*QUICK, "training.epochs=100000", f"paths.root={folder / 'root'}"]
+    processes = started(folder, 2, "runner", *options)
     deadline = time.monotonic() + LIMIT
-    while not list((tmp_path / "root" / "store" / "pretrain").glob(".*/**/state")):
+    while not list((folder / "root" / "store" / "pretrain").glob(".*/state")):
         assert time.monotonic() < deadline and all(each.is_alive() for each in processes)
         time.sleep(0.05)
     time.sleep(0.5)
-    pid = processes[killed].pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    return processes
+
+
+def send(number: signal.Signals, process: ForkServerProcess) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, number)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_ends_with_a_sentence_when_the_other_is_killed(tmp_path: Path, killed: int) -> None:
+    processes = in_training(tmp_path)
+    send(signal.SIGKILL, processes[killed])
     assert codes(processes)[1 - killed] == 1
     told = (tmp_path / f"err{1 - killed}").read_text()
     assert "error: another process of the training has ended" in told and "Traceback" not in told
+
+
+def test_a_signal_to_all_processes_keeps_the_state(tmp_path: Path) -> None:
+    """As torchrun sends it, and Ctrl-C."""
+    processes = in_training(tmp_path)
+    for each in processes[::-1]:
+        send(signal.SIGTERM, each)
+    assert codes(processes) == [128 + signal.SIGTERM, 0]
+    assert "the state of a training are kept" in (tmp_path / "err0").read_text()
+    assert list((tmp_path / "root" / "store" / "pretrain").glob(".*/state/state.json"))
