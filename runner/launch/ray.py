@@ -56,9 +56,7 @@ class Options:
 class Pool:
     """The tasks of a sweep: those that wait for others, and those that Ray has been given."""
 
-    def __init__(self, work: Work, tasks: Sequence[Task], options: Options) -> None:
-        import ray
-
+    def __init__(self, ray: Any, work: Work, tasks: Sequence[Task], options: Options) -> None:
         self.ray = ray
         self.lines = Lines(tasks)
         self.waiting = list(tasks)
@@ -126,19 +124,30 @@ def run(
     Raise UserError without Ray, or if no machine of it has room for a cell.
     """
     options = checked(Options, given)
+    ray = module()
     from runner.launch.shared import with_shared  # imports torch: what is refused is refused before
 
     found = cells(work.config, jobs, first)
     tasks = with_shared(work, without_stored(work.config, found))
     if tasks:
-        ray = _connected(options)
+        _connect(ray, options)
         try:
-            pool = Pool(work, tasks, options)
+            _require_room(ray, options)
+            pool = Pool(ray, work, tasks, options)
             with interruptible(pool.cancel):
                 pool.run()
         finally:
             ray.shutdown()
     return returns(found)
+
+
+def module() -> Any:
+    """Return the module of Ray. Raise UserError if it is not installed."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError('hydra/launcher=ray needs Ray: pip install -e ".[ray]"') from error
+    return ray
 
 
 def _do(work: Work, task: Task, folder: Path) -> None:
@@ -149,35 +158,29 @@ def _do(work: Work, task: Task, folder: Path) -> None:
     work.logged(task)
 
 
-def _connected(options: Options) -> Any:
-    """Return the module of Ray, connected. Raise UserError if a cell cannot run there."""
+def _connect(ray: Any, options: Options) -> None:
+    """Start or find a Ray. Raise UserError if there is none."""
+    own = options.address == "local"
+    more = {"object_store_memory": OBJECTS, "include_dashboard": False} if own else {}
     try:
-        import ray
-    except ImportError as error:
-        raise UserError('hydra/launcher=ray needs Ray: pip install -e ".[ray]"') from error
-    local = {"object_store_memory": OBJECTS, "include_dashboard": False}
-    try:
-        ray.init(
-            options.address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **(local if options.address == "local" else {}),
-        )
+        ray.init(options.address, log_to_driver=False, logging_level=logging.ERROR, **more)
     except Exception as error:  # Ray raises Exception itself if a busy machine takes too long
         reason = str(error).strip().partition("\n")[0]
-        cure = START if options.address == "local" else JOIN
         raise UserError(
-            f"hydra.launcher.address={options.address}: Ray does not answer ({reason}): {cure}"
+            f"hydra.launcher.address={options.address}: Ray does not answer ({reason}): "
+            f"{START if own else JOIN}"
         ) from error
+
+
+def _require_room(ray: Any, options: Options) -> None:
+    """Raise UserError if no machine has what a cell reserves: Ray would wait for one that has."""
     wanted = {"CPU": options.num_cpus, "GPU": options.num_gpus}
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(all(has.get(kind, 0) >= number for kind, number in wanted.items()) for has in machines):
-        ray.shutdown()
         raise UserError(
             f"no machine of this Ray has hydra.launcher.num_cpus={options.num_cpus} and "
             f"num_gpus={options.num_gpus:g}: set them to what one has (num_cpus is `threads` at first)"
         )
-    return ray
 
 
 def _reason(error: Exception) -> str:
