@@ -36,10 +36,20 @@ def test_a_killed_process_takes_its_cell_alone_which_begins_again(tmp_path: Path
     assert said.count(f"{DIED}; it begins again") == 1 and "Traceback" not in said
     ends = re.findall(r"^\[(\d)/4\] .*done in", said, re.MULTILINE)
     assert sorted(ends) == ["1", "2", "3", "4"]
-    assert said.count(": begun\n") == 5, "the retrained model that all share, and four cells"
+    assert said.count(": begun\n") == 4
     serial = tmp_path / "serial"
     assert run_module("runner", *SLOW, f"paths.root={serial}").returncode == 0
     assert digits_of(root) == digits_of(serial)
+
+
+def test_cells_wait_for_the_training_that_they_share(tmp_path: Path) -> None:
+    command = ["-m", *QUICK, "evaluation=quick", "method=finetune,random_labels", RAY]
+    done = run_module("runner", *command, f"paths.root={tmp_path}", **PRIORITY)
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"^\[(.*?)\] .*: (begun|done)", done.stderr, re.MULTILINE)
+    assert told[:2] == [("shared 1/1", "begun"), ("shared 1/1", "done")]
+    assert {place for place, word in told[2:] if word == "done"} == {"1/2", "2/2"}
+    assert len(list((tmp_path / "store" / "pretrain").glob("[!.]*"))) == 1
 
 
 def test_a_cell_whose_process_dies_too_often_fails_with_its_reason_and_log(tmp_path: Path) -> None:
