@@ -22,8 +22,6 @@ RAY = "hydra/launcher=ray"
 # Ray gives cells the lowest priority but four, at which they would wait for the other tests.
 PRIORITY = {"RAY_worker_niceness": "0"}
 
-DIED = "[2/4] training.epochs=400: its process died"
-
 
 def test_a_killed_process_takes_its_cell_alone_which_begins_again(tmp_path: Path) -> None:
     root, err = tmp_path / "ray", tmp_path / "err"
@@ -33,7 +31,10 @@ def test_a_killed_process_takes_its_cell_alone_which_begins_again(tmp_path: Path
     process.join()
     said = err.read_text()
     assert process.exitcode == 0, said
-    assert said.count(f"{DIED}; it begins again") == 1 and "Traceback" not in said
+    assert (
+        said.count("[2/4] training.epochs=400: its process died; it begins again") == 1
+        and "Traceback" not in said
+    )
     ends = re.findall(r"^\[(\d)/4\] .*done in", said, re.MULTILINE)
     assert sorted(ends) == ["1", "2", "3", "4"]
     assert said.count(": begun\n") == 4
@@ -62,7 +63,8 @@ def test_a_cell_whose_process_dies_too_often_fails_with_its_reason_and_log(tmp_p
     assert "epochs=3" in out.read_text(), "the table of the others"
     (log,) = tmp_path.glob(f"sweeps/*/*/1/{LOG}")
     said = err.read_text()
-    assert f"{DIED} (log: {log})" in said.partition("1 of 4 cells of the sweep failed:")[2]
+    told = said.partition("1 of 4 cells of the sweep failed:")[2]
+    assert f"training.epochs=400: its process died (log: {log})" in told
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
