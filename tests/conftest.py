@@ -1,7 +1,5 @@
 """Small real runs: everything here works on scikit-learn's digits, with a small network."""
 
-import copy
-import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
@@ -11,10 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -28,7 +24,6 @@ from methods.training.loop import Conditions
 from metrics.evidence import Point
 from metrics.predictions import Predictions
 from runner import stages
-from runner.compose import composed
 from runner.pipeline import run
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
@@ -39,6 +34,7 @@ from runner.stages.unlearn import problem
 from runner.stages.workspace import Workspace
 from runner.store import Artefact, Store, fingerprint
 from runner.tracking import Tracker
+from tests.composing import composed_once
 
 CONF = Path(conf.__file__).parent
 
@@ -64,41 +60,6 @@ LEARNED = ["training.epochs=30", "training.lr=0.05"]
 def options(group: str) -> list[str]:
     """Return the choices of a configuration group; a leading underscore marks a shared part."""
     return sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
-
-
-def composed_once(*overrides: str) -> tuple[DictConfig, Mapping[str, str]]:
-    """Return the configuration that overrides give, and the names of the chosen options by group.
-
-    Hydra takes a tenth of a second for each, and a suite asks for thousands, which differ in values
-    more often than in groups: a process composes each choice of groups once and sets the values in a
-    copy, as Hydra does itself at the end. The result is read-only, as tests share it.
-    """
-    groups, values = [], []
-    for override in overrides:
-        (values if VALUE.match(override) else groups).append(override)
-    if not values:
-        return _composed(overrides)
-    cfg, names = _composed(tuple(groups))
-    cfg = copy.deepcopy(cfg)
-    OmegaConf.set_readonly(cfg, False)
-    try:
-        for each in OverridesParser.create().parse_overrides(values):
-            OmegaConf.update(cfg, each.key_or_group, each.value())
-    except OmegaConfBaseException:
-        return _composed(overrides)  # the sentence of the command line
-    OmegaConf.set_readonly(cfg, True)
-    return cfg, names
-
-
-# An override of a value below a node; one without a dot may choose a group.
-VALUE = re.compile(r"\w+(\.\w+)+=|seed=")
-
-
-@cache
-def _composed(overrides: tuple[str, ...]) -> tuple[DictConfig, Mapping[str, str]]:
-    cfg, names = composed(list(overrides))
-    OmegaConf.set_readonly(cfg, True)
-    return cfg, names
 
 
 def plan_of(*overrides: str) -> Plan:

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from data.errors import UserError
 from runner.compose import jobs
 from runner.plan import Plan, identities
-from tests.conftest import CONF, QUICK, composed_once, needs_record, options, plan_of, result_of
+from tests.composing import composed_once
+from tests.conftest import CONF, QUICK, needs_record, options, plan_of, result_of
 
 PRESETS = options("experiment")
 
