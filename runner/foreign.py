@@ -14,7 +14,10 @@ from data.component import Component
 from data.contracts import kind_of
 
 ROOT = Path(__file__).parent.parent
-OURS = [ROOT / package for package in ("conf", "data", "methods", "metrics", "models", "runner")]
+OURS = [
+    ROOT / package
+    for package in ("conf", "data", "hydra_plugins", "methods", "metrics", "models", "runner")
+]
 STANDARD = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
 
 # Folders of installed packages, of this environment and of those that it is layered on.

@@ -134,7 +134,7 @@ REASONS: Table = (
 LISTED = {"recorder": "recorder=[{}]", "figure": "figure=[{}]"}
 
 # Groups of which no option with settings is chosen at first → how to choose one.
-UNCHOSEN = {"repair": "repair=epochs", "hydra.launcher": "hydra/launcher=local or slurm"}
+UNCHOSEN = {"repair": "repair=epochs", "hydra.launcher": "hydra/launcher=local, slurm or ray"}
 
 # Words that people write to choose nothing → how each group is switched off.
 NOTHING = {"", "none", "null", "off", "no", "false"}

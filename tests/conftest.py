@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import get_class
+from hypothesis import settings
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -35,6 +36,10 @@ from runner.stages.workspace import Workspace
 from runner.store import Artefact, Store, fingerprint
 from runner.tracking import Tracker
 from tests.composing import composed_once
+
+# A loaded machine is slow and not wrong.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 CONF = Path(conf.__file__).parent
 

@@ -8,6 +8,7 @@ import pytest
 
 from data.contracts import returned, returned_scores
 from data.errors import UserError
+from hydra_plugins.unlearn_launchers import SerialLauncher
 from metrics.evidence import Evidence
 from metrics.metric import Metric, Scores
 from runner.errors import message_of
@@ -257,3 +258,11 @@ def test_evidence_that_a_metric_does_not_declare_is_withheld_with_its_name(said:
     text = said_of_metric(said, "return {'x': evidence.reference}")
     assert "metric Own" in text and "own.py" in text
     assert "it reads evidence.reference, and does not declare it: add Needs.REFERENCE" in text
+
+
+def test_a_fault_of_the_programs_own_plugins_is_nobody_elses() -> None:
+    with pytest.raises(AssertionError) as caught:
+        SerialLauncher().launch([], 0)
+    error = caught.value
+    assert error.__traceback__ is not None
+    assert blamed(error.with_traceback(error.__traceback__.tb_next)) is None

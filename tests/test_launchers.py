@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
+from data.errors import UserError
 from runner import provenance
-from runner.launch import queue
+from runner.launch import queue, ray
 from runner.launch.lines import Lines, duration
 from runner.launch.notes import BEGUN, DONE, LABEL, LOG, fail, note, noted, outcome
 from runner.launch.queue import FORGOTTEN, State, states, why
@@ -296,6 +298,12 @@ def test_a_sweep_in_one_process_counts_its_cells(tmp_path: Path) -> None:
     assert re.search(r"^\[1/2\] seed=0: begun$", done.stderr, re.MULTILINE)
     assert re.search(r"^\[1/2\] seed=0: done in \d+ s; 1 of 2 ended, about", done.stderr, re.MULTILINE)
     assert re.search(r"^\[2/2\] seed=1: done in \d+ s; all 2 ended, in", done.stderr, re.MULTILINE)
+
+
+def test_a_launcher_names_the_extra_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r'needs Ray: pip install -e "\.\[ray\]"'):
+        ray.module()
 
 
 @pytest.mark.parametrize(

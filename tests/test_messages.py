@@ -48,7 +48,7 @@ def said(
         ("method.epoch=1", "there is no method.epoch (did you mean epochs?)"),
         ("recorder.per_sample.keep=1", "choose it first: recorder=[per_sample]"),
         ("repair.epochs=1", "choose one first: repair=epochs"),
-        ("hydra.launcher.workers=2", "choose one first: hydra/launcher=local or slurm"),
+        ("hydra.launcher.workers=2", "choose one first: hydra/launcher=local, slurm or ray"),
         ("data=mnist", "data holds several options: set data.root or data.download"),
         ("seed.x=1", "seed.x=1: it must be a single number, not {}"),
         ("evaluation.metrics=[a]", "evaluation.metrics holds several options"),

@@ -77,3 +77,13 @@ class SlurmLauncher(LocalLauncher):
         from runner.launch.slurm import run
 
         return run(self.work, job_overrides, initial_job_idx, self.options)
+
+
+class RayLauncher(LocalLauncher):
+    """Gives the cells of a sweep to Ray as tasks."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Run every cell to its end, on the machines of a Ray."""
+        from runner.launch.ray import run
+
+        return run(self.work, job_overrides, initial_job_idx, self.options)

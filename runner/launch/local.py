@@ -4,15 +4,11 @@ A process that dies takes its cell with it and no other one. That cell is tried 
 all others have ended.
 """
 
-import os
 import signal
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Annotated, Any
 
 from hydra.core.utils import JobReturn
@@ -20,7 +16,7 @@ from hydra.core.utils import JobReturn
 from data.bounds import THREADS
 from runner.launch.interrupt import interruptible
 from runner.launch.lines import Lines
-from runner.launch.notes import LOG, fail
+from runner.launch.notes import fail
 from runner.launch.options import checked
 from runner.launch.task import Task, cells, left, returns
 from runner.launch.work import Work
@@ -185,27 +181,8 @@ def _serve(pipe: Connection, work: Work) -> None:
             task: Task = pipe.recv()
         except EOFError:
             return
-        task.folder.mkdir(parents=True, exist_ok=True)
-        with _logged(task.folder / LOG):
-            work(task)
+        work.logged(task)
         pipe.send(None)
-
-
-@contextmanager
-def _logged(log: Path) -> Iterator[None]:
-    """Append all output of this process to a file, also that of libraries in C."""
-    kept = [os.dup(descriptor) for descriptor in (1, 2)]
-    try:
-        with log.open("ab", buffering=0) as file:
-            for descriptor in (1, 2):
-                os.dup2(file.fileno(), descriptor)
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for descriptor, copy in zip((1, 2), kept, strict=True):
-            os.dup2(copy, descriptor)
-            os.close(copy)
 
 
 def _how(code: int | None) -> str:

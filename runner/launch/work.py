@@ -1,5 +1,11 @@
 """Work: all that another process needs to do a task of a sweep."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, run_job, setup_globals
@@ -8,7 +14,7 @@ from omegaconf import DictConfig, open_dict
 
 import conf  # noqa: F401  registers the schema
 from runner.compose import Composer
-from runner.launch.notes import noted
+from runner.launch.notes import LOG, noted
 from runner.launch.task import Shared, Task
 from runner.signals import ENDING
 
@@ -49,6 +55,12 @@ class Work:
             else:
                 self._make(config, task, task.shared)
 
+    def logged(self, task: Task) -> None:
+        """Do a task, and append all output of this process to the task's log."""
+        task.folder.mkdir(parents=True, exist_ok=True)
+        with _appended(task.folder / LOG):
+            self(task)
+
     def _run(self, config: DictConfig) -> None:
         from runner.sweep import execute
 
@@ -67,3 +79,20 @@ class Work:
         with noted(task.folder):
             HydraConfig.instance().set_config(config)
             make(config, shared)
+
+
+@contextmanager
+def _appended(log: Path) -> Iterator[None]:
+    """Append all output of this process to a file, also that of libraries in C."""
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    try:
+        with log.open("ab", buffering=0) as file:
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)

@@ -24,7 +24,7 @@ from runner.tune.search import Search, direction_of
 from runner.tune.space import ends, space_of
 
 # A search starts at the method's own options, not at those that an earlier search has found.
-UNTUNED = "~tuned"
+UNTUNED = "tuned=none"
 
 
 @dataclass(frozen=True)
