@@ -160,7 +160,11 @@ def test_curves_are_drawn_of_lines_that_have_them_and_the_others_are_named(
     assert "random labels (hollow: one seed)" in drawn
     assert not [label for label in drawn if "forgetting" in label or "SSD" in label]
     missing = capsys.readouterr().err
-    assert missing.startswith("no curve of ") and "forgetting_layers" in missing and "ssd" in missing
+    assert (
+        missing.startswith("no curve is drawn of ")
+        and "forgetting_layers" in missing
+        and "ssd" in missing
+    )
     assert "random_labels" not in missing
 
 

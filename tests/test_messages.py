@@ -39,7 +39,7 @@ def said(
         ("method=null", "leave the option out, or switch things off with repair=none"),
         ("method=[finetune,ssd]", "a sweep is -m method=a,b"),
         ("method=finetune,ssd", "write -m method=finetune,ssd for a sweep"),
-        ("~method", "choose one option of every group"),
+        ("~method", "need one option each: leave out ~"),
         # names of options
         ("methd=finetune", "there is no methd (did you mean method?)"),
         ("scal=quick", "(did you mean scale?)"),

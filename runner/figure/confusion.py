@@ -11,9 +11,8 @@ import numpy as np
 from data.errors import UserError
 from runner.figure.drawing import LETTERS, Drawing, panels
 from runner.figure.runs import Model, Runs
-from runner.results import Line
+from runner.results import Line, leave_out
 from runner.roles import REFERENCE
-from runner.say import say
 from runner.sealed import DamagedResult
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class ConfusionFigure(Drawing):
             try:
                 found.append(model.matrix(self.matrix))
             except DamagedResult as error:
-                say(f"left out: {error}")
+                leave_out(str(error))
         return found
 
 

@@ -105,7 +105,10 @@ def _name_missing(runs: Runs, points: "pd.DataFrame", x: str) -> None:
     drawn = set(_lines(points))
     missing = [runs.report.labels[line] for line in runs.models if line not in drawn]
     if missing:
-        print(f"no curve of {', '.join(missing)}: not one value at each {x}", file=sys.stderr)
+        print(
+            f"no curve is drawn of {'; '.join(missing)}: no value is logged, or several at one {x}",
+            file=sys.stderr,
+        )
 
 
 def _panel(axes: "Axes", runs: Runs, lines: Sequence[Line], points: "pd.DataFrame", name: str) -> None:

@@ -181,7 +181,10 @@ def _serve(pipe: Connection, work: Work) -> None:
         task.folder.mkdir(parents=True, exist_ok=True)
         with _logged(task.folder / LOG):
             work(task)
-        pipe.send(None)
+        try:
+            pipe.send(None)
+        except BrokenPipeError:  # an interrupted launcher does not wait for the answer
+            return
 
 
 @contextmanager
