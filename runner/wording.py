@@ -34,7 +34,7 @@ SENTENCES: Table = (
     ),
     (
         r".*interpolation '\$\{(?:(?:dataset|model|experiment|scale)\}_\$\{|method\}')",
-        "dataset=, model= and method= need one option each: leave out ~ and null; several are a sweep, "
+        "dataset=, model= and method= need one option each: leave out ~ and null; a sweep is "
         "-m method=a,b",
     ),
     (
