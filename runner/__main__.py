@@ -13,6 +13,7 @@ import conf  # noqa: F401  registers the schema
 from runner.arguments import HELP, arranged, asks_for_a_plan
 from runner.compose import BASE, trusting
 from runner.errors import exit_with_message
+from runner.torchrun import several
 
 
 @hydra.main(**BASE, config_path="pkg://conf", config_name="config")
@@ -25,19 +26,31 @@ def main(cfg: DictConfig) -> None:
 def cli() -> None:
     """Run the console script `unlearn`."""
     with exit_with_message():
-        if set(HELP) & set(sys.argv):
-            from runner.help import page
-
-            print(page([argument for argument in sys.argv[1:] if argument[:1] != "-"]))
+        if not several():
+            _answer()
             return
-        sys.argv[1:] = arranged(sys.argv[1:])
-        with trusting(sys.argv[1:]):
-            if not asks_for_a_plan(sys.argv[1:]):
-                main()
-                return
-            from runner.state.listing import listing  # imports torch, which --help does without
+        from runner.processes import TEAM  # imports torch, which --help does without
 
-            print(listing(sys.argv[1:]))
+        with TEAM.gathered() as leads:
+            if leads:
+                _answer()
+
+
+def _answer() -> None:
+    """Print the help or the listing that the arguments ask for, or run what they say."""
+    if set(HELP) & set(sys.argv):
+        from runner.help import page
+
+        print(page([argument for argument in sys.argv[1:] if argument[:1] != "-"]))
+        return
+    sys.argv[1:] = arranged(sys.argv[1:])
+    with trusting(sys.argv[1:]):
+        if not asks_for_a_plan(sys.argv[1:]):
+            main()
+            return
+        from runner.state.listing import listing  # imports torch, which --help does without
+
+        print(listing(sys.argv[1:]))
 
 
 if __name__ == "__main__":

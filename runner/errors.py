@@ -78,6 +78,8 @@ def message_of(error: Exception) -> str | None:
         return "the GPU's memory is too small: set a smaller batch size, or device=cpu"
     if (text := blamed(error)) is not None:
         return text
+    if isinstance(error, ConnectionError):
+        return str(error)
     if isinstance(error, OSError):
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{place}; if results go there, set another paths.root=…"

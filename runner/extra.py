@@ -13,7 +13,7 @@ from runner.provenance import provenance
 from runner.score.evidence import needs_of
 from runner.stages.cell import member_plan, shadow_plan, wanted_trainings
 from runner.stages.references import wanted_references
-from runner.stages.workspace import PROVENANCE, Workspace
+from runner.stages.workspace import Workspace, conditions_of
 from runner.store import Artefact, Wanted
 
 
@@ -56,24 +56,22 @@ def require_time(ws: Workspace, request: Request, original: Artefact) -> None:
 
 
 def say_if_made_elsewhere(ws: Workspace, say: Callable[[str], None]) -> None:
-    """Tell the user of stored models that were made on another device, or with other threads."""
+    """Tell the user of stored models that were made on another device, or with other numbers of threads
+    or processes."""
     plan = ws.plan
     here = provenance(plan.device, plan.threads)
     wanted = [*wanted_trainings(plan), *wanted_references(plan)]
     if plan.reference is not None:
         wanted.append(("unlearn", identities.unlearn(plan.of_reference(), plan.reference, None)))
-    for option in ("device", "threads"):
-        others = {
-            str(made.read(PROVENANCE)[option])
-            for stage, identity in wanted
-            if ws.store.has(stage, identity)
-            and (made := ws.store.find(stage, identity)).read(PROVENANCE)[option] != here[option]
-        }
+    found = [conditions_of(ws.store.find(*each)) for each in wanted if ws.store.has(*each)]
+    cures = {"device": "set device", "threads": "set threads", "processes": "start as many"}
+    for option, cure in cures.items():
+        others = {str(made[option]) for made in found if made[option] != here[option]}
         if others:
             say(
                 f"stored models were made with {option}={' and '.join(sorted(others))}, and this run "
-                f"has {option}={here[option]}: their scores may differ by more than by seed; set "
-                f"{option}, or another paths.root to make them again"
+                f"has {option}={here[option]}: their scores may differ by more than by seed; "
+                f"{cure}, or another paths.root to make them again"
             )
 
 

@@ -12,6 +12,7 @@ from runner.extra import check_shadows, has_shadows, require_time, say_if_made_e
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.plan.idle import idle_settings
+from runner.processes import TEAM
 from runner.provenance import provenance
 from runner.remarks import (
     remarks,
@@ -45,6 +46,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     for sentence in idle_settings(plan, overrides):
         say(sentence)
     process.prepare(plan.device, plan.threads)
+    TEAM.begin(plan.device, plan.threads, plan.recipe.compile)
     results = Results(plan.root / "results")
     results.require_writable()
     with ENDING.handling(), track(plan, overrides, say) as tracker:

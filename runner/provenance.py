@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 
+from runner.processes import TEAM
+
 
 def provenance(device: torch.device, threads: int) -> dict[str, Any]:
-    """Return the commit, the versions, the device, the number of threads and the time (UTC)."""
+    """Return the commit, the versions, the device, the numbers of threads and processes, and the time
+    (UTC)."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         **code(),
@@ -21,6 +24,7 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
         "machine": platform.machine(),
         "device": gpu or str(device),
         "threads": threads,
+        "processes": TEAM.processes.count,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -30,7 +34,7 @@ def maker(device: torch.device, threads: int) -> dict[str, Any]:
     found = provenance(device, threads)
     return {
         "code": _sources(),
-        **{name: found[name] for name in ("torch", "machine", "device", "threads")},
+        **{name: found[name] for name in ("torch", "machine", "device", "threads", "processes")},
     }
 
 

@@ -20,6 +20,7 @@ from runner.errors import exit_with_message, message_of
 from runner.launch.notes import BEGUN, FAILURE, LABEL, NAME, note, noted
 from runner.naming import choices, folder_of
 from runner.report import Report, show
+from runner.torchrun import refuse_sweeps
 
 
 def execute(cfg: DictConfig) -> None:
@@ -54,8 +55,9 @@ class TableAfterSweep(Callback):
     """Prints the tables of a sweep when its last cell has ended, on the machine that launched it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse an empty root, below which Hydra would make the folders of the sweep."""
+        """Refuse a sweep under torchrun, and an empty root, below which Hydra would make its folders."""
         with exit_with_message():  # Hydra turns an exception of a callback into a warning
+            refuse_sweeps()
             folder_of("paths.root", config.paths.root)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

@@ -73,7 +73,8 @@ def blocks(page: Path) -> Iterator[Command]:
 
 
 def commands(page: Path, line: str) -> Iterator[Command]:
-    """Yield the commands of a line that && joins, without their remarks and without `uv run`."""
+    """Yield the commands of a line that && joins, without their remarks and without `uv run`. One that
+    torchrun starts is that of `python -m`."""
     for part in line.split(" && "):
         words = shlex.split(part, comments=True)
         variables = {}
@@ -81,6 +82,7 @@ def commands(page: Path, line: str) -> Iterator[Command]:
             name, _, value = words.pop(0).partition("=")
             variables[name] = value
         words = words[2:] if words[:2] == ["uv", "run"] else words
+        words = ["python", *words[words.index("-m") :]] if words[:1] == ["torchrun"] else words
         kept = [word for word in words if not OWN.search(word)]
         if kept:
             kept[0] = Path(kept[0]).name  # of an environment's bin

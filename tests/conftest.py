@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,7 +24,6 @@ from methods.training.loop import Conditions
 from metrics.evidence import Point
 from metrics.predictions import Predictions
 from runner import stages
-from runner.compose import composed
 from runner.pipeline import run
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
@@ -35,6 +34,7 @@ from runner.stages.unlearn import problem
 from runner.stages.workspace import Workspace
 from runner.store import Artefact, Store, fingerprint
 from runner.tracking import Tracker
+from tests.composing import composed_once
 
 CONF = Path(conf.__file__).parent
 
@@ -60,22 +60,6 @@ LEARNED = ["training.epochs=30", "training.lr=0.05"]
 def options(group: str) -> list[str]:
     """Return the choices of a configuration group; a leading underscore marks a shared part."""
     return sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
-
-
-def composed_once(*overrides: str) -> tuple[DictConfig, Mapping[str, str]]:
-    """Compose a configuration, at most once per process for the same overrides.
-
-    Hydra takes a tenth of a second each time, and a suite composes thousands of times. The
-    configuration is read-only, so that no test changes another one's.
-    """
-    return _composed(overrides)
-
-
-@cache
-def _composed(overrides: tuple[str, ...]) -> tuple[DictConfig, Mapping[str, str]]:
-    cfg, names = composed(list(overrides))
-    OmegaConf.set_readonly(cfg, True)
-    return cfg, names
 
 
 def plan_of(*overrides: str) -> Plan:

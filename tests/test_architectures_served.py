@@ -78,13 +78,19 @@ def test_a_method_works_on_a_model_in_a_precision(
 ) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "pretrain").symlink_to(originals)
-    plan = plan_of(
-        f"method={method}", f"model={model}", *SMALLER.get(model, []), f"training.precision={precision}",
-        "data.limit=4", "training.epochs=1", "training.batch_size=20", f"paths.root={tmp_path}",
-        "training.warmup=0", "threads=1", *needs_record(method), *needs_scenario(method),
-        *tracking_only(method, "3"),
+    quick = ["data.limit=4", "training.epochs=1", "training.batch_size=20", "training.warmup=0"]
+    served = plan_of(
+        f"method={method}", *quick, "threads=1", *needs_record(method), *needs_scenario(method),
+        *tracking_only(method, "3"), f"paths.root={tmp_path}",
     )  # fmt: skip
-    plan = replace(plan, method=shortened(plan.method))
+    built = plan_of(f"model={model}", *SMALLER.get(model, []), *quick, f"training.precision={precision}")
+    plan = replace(
+        served,
+        method=shortened(served.method),
+        architecture=built.architecture,
+        reference_architecture=built.reference_architecture,
+        recipe=built.recipe,
+    )
     assert all(value.isfinite().all() for value in unlearned_of(stages_of(plan)).values())
 
 

@@ -23,7 +23,8 @@ from runner.papers.verdicts import (
     verdicts,
 )
 from runner.report.text import MARKDOWN
-from tests.conftest import CONF, composed_once
+from tests.composing import composed_once
+from tests.conftest import CONF
 
 RULE = Rule(level=0.95, fewest=2)
 

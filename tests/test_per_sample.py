@@ -1,5 +1,6 @@
 """Records of per-sample gradients: their sums are those of vmap(grad), in every form."""
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 
 from data.errors import UserError
-from methods.recording.per_sample import PerSample, SampleRecord, coefficients
+from methods.recording.files import Entries
+from methods.recording.per_sample import PerSample, SampleRecord, coefficients, record
 from methods.training.cost import Meter
 from methods.training.descent import Step
 from methods.training.loop import Conditions, train
@@ -48,6 +50,32 @@ def test_shares_are_the_sums_of_per_sample_gradients(quick: Quick, form: str, at
     found, wanted = shares_of(stages, rows), shares_by_vmap(stages, rows)
     for name, value in wanted.items():
         assert (found[name] - value).norm() <= 1e-5 * value.norm(), name
+
+
+def test_a_request_is_served_with_one_chunk_in_memory(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = stages_of(quick(*SAMPLES, "recorder.per_sample.form=factored"))
+    rows = stages.request.rows
+    whole, chunks, read = shares_of(stages, rows), list[weakref.ref[torch.Tensor]](), Entries.read
+
+    def counted(entries: Entries, numbers: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        assert not any(chunk() is not None for chunk in chunks)
+        found = read(entries, numbers, dtype)
+        chunks.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(record, "CHUNK", 3)
+    monkeypatch.setattr(Entries, "read", counted)
+    found = shares_of(stages, rows)
+    assert len(chunks) == -(-2 * len(rows) // 3)  # an entry for each row and epoch
+    for name, value in whole.items():
+        assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-7), name
+
+
+def test_no_rows_have_a_share_of_zero(quick: Quick) -> None:
+    shares = shares_of(stages_of(quick(*SAMPLES)), torch.empty(0, dtype=torch.int64))
+    assert shares and not any(value.any() for value in shares.values())
 
 
 @pytest.mark.parametrize(("dtype", "lost"), [("bf16", 5e-3), ("int8", 2e-2)])

@@ -22,12 +22,12 @@ from runner.plan.idle import idle_settings
 from runner.report import Report
 from runner.results import Results
 from runner.store import fingerprint
+from tests.composing import composed_once
 from tests.conftest import (
     LEARNED,
     METHODS,
     QUICK,
     batch_sizes,
-    composed_once,
     conditions_of,
     needs_scenario,
     plan_of,

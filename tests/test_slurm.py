@@ -113,7 +113,7 @@ def test_sweeps_on_slurm(slurm: Slurm, tmp_path: Path, subtests: pytest.Subtests
 
     # in one array: an undisturbed cell, one killed, one queued again, and one that outlasts its limit
     disturbed = sweep("disturbed", *ALONE, "training.epochs=1,401,402,100000").start(
-        "hydra.launcher.timeout_min=3",
+        "hydra.launcher.timeout_min=2",
         "hydra.launcher.signal_delay_s=10",
         "hydra.launcher.max_num_timeout=0",
     )

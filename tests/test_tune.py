@@ -26,7 +26,8 @@ from runner.tune.__main__ import main
 from runner.tune.cells import cells_of, searches
 from runner.tune.search import direction_of
 from runner.tune.space import ends, overrides_of, rounded, space_of
-from tests.conftest import CONF, LEARNED, QUICK, class_of, composed_once, needs_record, options, plan_of
+from tests.composing import composed_once
+from tests.conftest import CONF, LEARNED, QUICK, class_of, needs_record, options, plan_of
 
 
 @dataclass(frozen=True)

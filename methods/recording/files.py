@@ -238,14 +238,15 @@ class Entries:
         Raise Damaged if the checksum of one differs.
         """
         which = numbers.numpy()
-        block = np.empty((len(which), self.width), np.uint8)
+        found = torch.empty(len(which), self.width, dtype=torch.uint8)
+        block = found.numpy()
         with self.path.open("rb", buffering=0) as file:
             for entry, number in zip(block, which.tolist(), strict=True):
                 os.preadv(file.fileno(), [entry.data], number * self.width)
-        found = np.fromiter((xxh3_64_intdigest(entry.data) for entry in block), np.uint64, len(block))
-        if not np.array_equal(found, self.sums[which]):
+        sums = np.fromiter((xxh3_64_intdigest(entry.data) for entry in block), np.uint64, len(block))
+        if not np.array_equal(sums, self.sums[which]):
             raise Damaged(f"{self.path} differs from what was written")
-        return torch.from_numpy(block).view(dtype)
+        return found.view(dtype)
 
 
 def intact(path: Path) -> bool:

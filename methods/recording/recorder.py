@@ -28,6 +28,7 @@ from methods.recording.estimates import in_words, largest_count, share_of_batche
 from methods.recording.files import Writer
 from methods.training.checkpoint import NO_CHECKPOINT, Checkpoint, State, Stateful
 from methods.training.descent import Recipe, Step
+from methods.training.processes import ALONE, Processes
 from methods.weights.layers import refuse_batch_norm
 
 # A recorder that gave up on a full disk leaves this file in its folder.
@@ -47,7 +48,8 @@ class OnFull(Enum):
 @dataclass(frozen=True)
 class RecordedTraining:
     """A training that is about to begin: the model on its device, the training rows, the recipe, the
-    recorder's random streams, the folder of the record, and the checkpoint that keeps its state."""
+    recorder's random streams, the folder of the record, the checkpoint that keeps its state, and the
+    processes that share its batches."""
 
     model: nn.Module
     split: Split
@@ -55,6 +57,7 @@ class RecordedTraining:
     streams: Streams
     folder: Path
     checkpoint: Checkpoint = NO_CHECKPOINT
+    processes: Processes = ALONE
 
     def keep(self, part: Stateful) -> None:
         """Make what a recorder has gathered so far a part of the training's state."""

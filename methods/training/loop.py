@@ -21,6 +21,7 @@ from methods.training.checkpoint import NO_CHECKPOINT, Checkpoint, Place, Statef
 from methods.training.cost import Meter, pass_streams
 from methods.training.descent import Descent, Recipe, Step
 from methods.training.divergence import Losses
+from methods.training.processes import ALONE, Forward, Processes
 from models.precision import Precision, autocast, widened
 
 Log = Callable[[Mapping[str, float]], None]
@@ -34,7 +35,7 @@ class Conditions:
 
     `streams` give its random numbers, `meter` its batches, and `log` receives its curves. `recipe`
     decides precision and compilation. `passed` is called with the model after every complete pass over
-    a split. `checkpoint` keeps the state of `fit`.
+    a split. `checkpoint` keeps the state of `fit`, and `processes` share its batches.
     """
 
     streams: Streams
@@ -43,6 +44,7 @@ class Conditions:
     recipe: Recipe
     passed: Callable[[nn.Module], None] = lambda model: None
     checkpoint: Checkpoint = NO_CHECKPOINT
+    processes: Processes = ALONE
 
     @property
     def bf16(self) -> bool:
@@ -64,7 +66,8 @@ class Phase:
     phase. A phase with a `name` has random streams of that name, and prefixes its curves with the name.
     `before` is called with the number of each step, ahead of its forward pass; it may move the weights.
     Its steps, and so its learning rates, are those of a training that has completed `completed` passes.
-    With a `checkpoint` of a training, the phase is a part of its state.
+    With a `checkpoint` of a training, the phase is a part of its state. Several `processes` can share
+    its batches if the model gives each row logits of its own.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Phase:
         before: Callable[[int], None] = lambda number: None,
         completed: int = 0,
         checkpoint: Checkpoint = NO_CHECKPOINT,
+        processes: Processes = ALONE,
     ) -> None:
         self.model = model
         self.split = split
@@ -90,7 +94,7 @@ class Phase:
         self.factor = factor
         self.name = name
         self.before = before
-        self._forward: Callable[[Tensor], Tensor] = model
+        self._forward: Forward = processes.forward(model, conditions.bf16)
         self._warm: set[torch.Size] = set()
         self._passes = pass_streams(conditions.streams.part(name) if name else conditions.streams)
         self.place = Place(self._passes, completed * math.ceil(len(split) / descent.batch_size))
@@ -185,6 +189,7 @@ def train(
     conditions: Conditions,
     loss_function: LossFunction = F.cross_entropy,
     checkpoint: Checkpoint = NO_CHECKPOINT,
+    processes: Processes = ALONE,
 ) -> Iterator[Step]:
     """Train `model` in place for `descent.epochs` passes, yielding every step before its update.
 
@@ -192,13 +197,14 @@ def train(
     and epochs count from 0 over the whole training. Nothing runs until the first step is requested. A
     consumer that stops early stops the training, without the update of its last step; `fit` runs a
     training to its end. A consumer that has a state of its own adds it to the `checkpoint`, if it gives
-    one. Raise Diverged, naming epoch and step, if a loss is NaN or infinite.
+    one. The `processes` share the passes over every batch (see `methods.training.processes`). Raise
+    Diverged, naming epoch and step, if a loss is NaN or infinite.
     """
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return loss_function(logits, batch.labels)
 
-    phase = Phase(model, split, descent, conditions, loss, checkpoint=checkpoint)
+    phase = Phase(model, split, descent, conditions, loss, checkpoint=checkpoint, processes=processes)
     progress = conditions.meter.progress
     progress.expect(descent.epochs * len(split))
     progress.advance(phase.place.number * descent.batch_size)
@@ -264,7 +270,9 @@ def fit(
     The training goes on from the state that the conditions' checkpoint has of it.
     """
     with conditions.checkpoint.training(conditions.meter) as checkpoint:
-        steps = train(model, split, descent, conditions, checkpoint=checkpoint)
+        steps = train(
+            model, split, descent, conditions, checkpoint=checkpoint, processes=conditions.processes
+        )
         for _ in curves(steps, conditions.log, checkpoint):
             pass
     return model

@@ -9,10 +9,13 @@ factors aᵢ and bᵢ in place of Gᵢ loses nothing. It takes much less memory 
 feature map is small. If the loss is a mean over the batch, `b` contains the factor 1/B.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
@@ -74,16 +77,47 @@ def _linear_matrices(layer: nn.Linear, factors: Factors) -> tuple[Tensor, Tensor
 
 def _conv_total(layer: nn.Conv2d, factors: Factors) -> Gradients:
     # ∂L/∂W = Σᵢ Gᵢ, the ordinary weight gradient, and ∂L/∂c = Σᵢₗ bᵢₗ
-    weight = conv2d_weight(
-        factors.a,
-        layer.weight.shape,
-        factors.b,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        layer.groups,
-    )
+    small = math.prod(factors.b.shape[2:]) <= math.prod(layer.kernel_size)
+    if small and layer.groups == 1:
+        weight = _weight_by_taps(layer, factors)
+    else:
+        weight = conv2d_weight(
+            factors.a,
+            layer.weight.shape,
+            factors.b,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+        )
     return _with_bias(layer, weight, factors.b.sum((0, 2, 3)))
+
+
+def _weight_by_taps(layer: nn.Conv2d, factors: Factors) -> Tensor:
+    """Return the weight gradient (O, I, kh, kw) of a convolution, by one product for each tap.
+
+    Outputs that a tap takes from the padding add nothing and are left out. On maps no larger than the
+    kernel these are most, and torch's own gradient takes 3 to 50 times as long on a CPU.
+    """
+    # (H, W, n, I) and (P, Q, n, O): the positions first
+    a, b = (value.permute(2, 3, 0, 1).contiguous() for value in (factors.a, factors.b))
+    padding = cast(tuple[int, ...], layer.padding)  # layers_of refuses "same" and "valid"
+    weight = a.new_zeros(*layer.kernel_size, b.shape[3], a.shape[3])
+    for u, v in itertools.product(*map(range, layer.kernel_size)):
+        shifts = (u * layer.dilation[0] - padding[0], v * layer.dilation[1] - padding[1])
+        ys, xs = map(_reached, shifts, layer.stride, a.shape[:2], b.shape[:2])
+        # ∂L/∂W[:, :, u, v] = Σ_{n, p, q} b[p, q, n] ⊗ a[p·s + u·d − pad, q·s + v·d − pad, n]
+        inputs, outputs = a[ys[0], xs[0]].flatten(0, 2), b[ys[1], xs[1]].flatten(0, 2)
+        torch.mm(outputs.T, inputs, out=weight[u, v])
+    return weight.permute(2, 3, 0, 1)
+
+
+def _reached(shift: int, stride: int, inputs: int, outputs: int) -> tuple[slice, slice]:
+    """Return the inputs p·stride + shift that lie in 0 to `inputs` − 1, and the outputs p of them."""
+    first = max(0, -(shift // stride))
+    last = max(first, min(outputs, (inputs - 1 - shift) // stride + 1))
+    start = first * stride + shift
+    return slice(start, start + (last - first) * stride, stride), slice(first, last)
 
 
 def _conv_each(layer: nn.Conv2d, factors: Factors) -> Gradients:

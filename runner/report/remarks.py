@@ -21,6 +21,7 @@ CONDITIONS = {
     "commit": "commits",
     "device": "devices",
     "threads": "numbers of threads",
+    "processes": "numbers of processes",
     "torch": "versions of torch",
 }
 
@@ -187,7 +188,8 @@ def _of_conditions(results: list[Result], labels: Mapping[Line, str]) -> list[st
     for condition, words in CONDITIONS.items():
         by_value: dict[str, dict[str, None]] = {}
         for name, conditions in made:
-            by_value.setdefault(str(conditions[condition])[:20], {})[name] = None
+            # a provenance that counts no processes is of a single one
+            by_value.setdefault(str(conditions.get(condition, 1))[:20], {})[name] = None
         if len(by_value) > 1:
             each = [f"{value} ({_some(list(by_value[value]))})" for value in sorted(by_value)]
             found.append(f"made with different {words}: {'; '.join(each)}")

@@ -31,9 +31,18 @@ from methods.training.checkpoint import NO_CHECKPOINT
 from methods.training.descent import Step
 from methods.training.loop import Conditions, curves, train
 from runner.plan import identities
+from runner.processes import require_rows
 from runner.provenance import provenance
 from runner.stages.models import fresh, save, weights, weights_of
-from runner.stages.workspace import COST, PROVENANCE, TOGETHER, Workspace, content_bytes, write
+from runner.stages.workspace import (
+    COST,
+    PROVENANCE,
+    TOGETHER,
+    Workspace,
+    conditions_of,
+    content_bytes,
+    write,
+)
 from runner.store import Artefact, Making
 
 PRETRAIN = "pretrain"
@@ -96,6 +105,7 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
     if stored is not None:
         _require_its_conditions(ws, stored)
     _require_that_the_method_is_served(ws, request, recorders)
+    require_rows(min(ws.plan.recipe.batch_size, len(ws.dataset.train)))
     model = fresh(ws, ws.streams(PRETRAIN))
     end = Ending(model, folder)
     streams = ws.streams(PRETRAIN)
@@ -163,9 +173,10 @@ def _run(
 
     The time spent on recording counts as the record's cost, not as the original's.
     """
-    plan, split = ws.plan, ws.dataset.train
+    recipe, split, team = ws.plan.recipe, ws.dataset.train, conditions.processes
+    kept = conditions.checkpoint if all(each.goes_on for each in recorders.values()) else NO_CHECKPOINT
     trainings = {
-        option: RecordedTraining(model, split, plan.recipe, ws.streams("record"), making.folders[option])
+        option: RecordedTraining(model, split, recipe, ws.streams("record"), making.folders[option])
         for option in recorders
     }
     watches = {option: Stopwatch() for option in recorders}
@@ -176,13 +187,11 @@ def _run(
                 ws.store.say(recorder.summary(trainings[option], option, len(request.rows)))
         require_space(recorders, trainings, _bytes_of(model) if PRETRAIN in making.folders else 0)
         try:
-            goes_on = all(recorder.goes_on for recorder in recorders.values())
-            kept = conditions.checkpoint if goes_on else NO_CHECKPOINT
             with kept.training(conditions.meter) as checkpoint:
-                steps = train(model, split, plan.recipe, conditions, checkpoint=checkpoint)
+                steps = train(model, split, recipe, conditions, checkpoint=checkpoint, processes=team)
                 steps = _then(curves(steps, conditions.log, checkpoint), end)
                 for option in _in_order(recorders):
-                    training = replace(trainings[option], checkpoint=checkpoint)
+                    training = replace(trainings[option], checkpoint=checkpoint, processes=team)
                     steps = _watched(steps, recorders[option], training, watches[option])
                 for _ in steps:
                     pass
@@ -230,9 +239,9 @@ def _require_that_the_method_is_served(
 
 
 def _require_its_conditions(ws: Workspace, stored: Artefact) -> None:
-    """Raise UserError if the stored original was made with other threads, on another device, or together
-    with others."""
-    made = stored.read(PROVENANCE)
+    """Raise UserError if the stored original was made with other numbers of threads or processes, on
+    another device, or together with others."""
+    made = conditions_of(stored)
     if TOGETHER in made:
         raise UserError(
             f"the stored original trained together with others, {made[TOGETHER]} in all, and a training "
@@ -243,6 +252,11 @@ def _require_its_conditions(ws: Workspace, stored: Artefact) -> None:
         raise UserError(
             f"the stored original was made with threads={made['threads']}, and its training is recorded "
             f"with the same: set threads={made['threads']}, or another paths.root"
+        )
+    if made["processes"] != here["processes"]:
+        raise UserError(
+            f"the stored original was trained by {made['processes']} processes, and its training is "
+            "recorded by as many: start them with torchrun's --nproc-per-node, or set another paths.root"
         )
     if made["device"] != here["device"]:
         raise UserError(

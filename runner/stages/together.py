@@ -10,6 +10,7 @@ from methods.training.cost import Meter
 from methods.training.loop import Conditions
 from methods.training.together import Training, fit_together, stackable
 from runner.plan import Plan, identities
+from runner.processes import TEAM
 from runner.stages.models import fresh, save
 from runner.stages.pretrain import PRETRAIN
 from runner.stages.workspace import COST, CURVES, TOGETHER, Points, Workspace, write
@@ -17,11 +18,12 @@ from runner.store import Making
 
 
 def trains_together(device: torch.device) -> bool:
-    """Return whether shadow originals train together on a device: on a GPU they do.
+    """Return whether shadow originals train together on a device: on a GPU they do, unless several
+    processes share each training.
 
     A CPU is busy with one model, and takes longer for stacked convolutions than for one after another.
     """
-    return device.type == "cuda"
+    return device.type == "cuda" and TEAM.processes.count == 1
 
 
 def pretrain_together(ws: Workspace, plans: Sequence[Plan]) -> None:

@@ -18,6 +18,7 @@ from methods.training.cost import Cost, Meter
 from methods.training.divergence import Diverged
 from methods.training.loop import Conditions
 from runner.plan import Plan
+from runner.processes import TEAM
 from runner.progress import Bar
 from runner.provenance import maker, provenance
 from runner.stages.checkpoint import StoredCheckpoint
@@ -179,7 +180,14 @@ class Workspace:
         with Bar(curves) as bar:
             meter = Meter(self.plan.device, budget, bar)
             try:
-                yield Conditions(streams, meter, points.log, self.plan.recipe, checkpoint=checkpoint)
+                yield Conditions(
+                    streams,
+                    meter,
+                    points.log,
+                    self.plan.recipe,
+                    checkpoint=checkpoint,
+                    processes=TEAM.processes,
+                )
             except Diverged as error:
                 raise Diverged(f"{curves}: {error}") from error
             finally:
@@ -222,6 +230,11 @@ def write(path: Path, value: Any) -> None:
 def cost_of(artefact: Artefact) -> dict[str, float]:
     """Return the cost of making an artefact, by the field names of `Cost`."""
     return asdict(Cost(**artefact.read(COST)))
+
+
+def conditions_of(artefact: Artefact) -> dict[str, Any]:
+    """Return the provenance of an artefact. One that counts no processes is of a single one."""
+    return {"processes": 1, **artefact.read(PROVENANCE)}
 
 
 def content_bytes(artefact: Artefact) -> int:

@@ -27,8 +27,8 @@ from methods.recording.random_mask import Mask, RandomMask
 from methods.recording.recorder import ABOUT, ROWS
 from methods.weights.per_sample_gradients import RULES, Factors, Gradients, layers_of
 
-# Rows whose factors are in memory at once while a request is served.
-CHUNK = 256
+# Entries that are in memory at once while a request is served.
+CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -79,31 +79,32 @@ class SampleRecord:
         return total | self._summed(layers, layout, slots)
 
     def _factored(self, layers: Mapping[str, nn.Module], layout: Layout, entries: Tensor) -> Gradients:
-        total = {
-            f"{name}.{own}": torch.zeros_like(value)
-            for name in layout.factored
-            for own, value in layers[name].named_parameters(recurse=False)
-        }
-        for chunk in self._chunks(layout, entries):
-            for name in layout.factored:
-                device = next(layers[name].parameters()).device
-                a, b = (chunk.factor(layout, name, factor, device) for factor in ("a", "b"))
-                # c_t of each entry, (n,) to the number of dimensions of `b`
-                share = chunk.shares.float().view(-1, *[1] * (b.dim() - 1)).to(device)
-                rule = RULES[type(layers[name])].total
-                assert rule is not None  # a layer without one is never factored
-                # Σ_i c_i·(b_i ⊗ a_i) = Σ_i (c_i·b_i) ⊗ a_i: one ordinary weight gradient.
-                for own, value in rule(layers[name], Factors(a, b * share)).items():
-                    total[f"{name}.{own}"] += value.detach()
-        return total
-
-    def _chunks(self, layout: Layout, entries: Tensor) -> "Iterator[_Chunk]":
+        total: Gradients = {}
         dtype = TYPES[FactorType[self.about["dtype"]]]
         stored = Entries.open(self.folder, FACTORS, layout.entry_numbers * dtype.itemsize)
-        for numbers in entries.split(CHUNK) if len(entries) else ():
-            scales = [None] * len(layout.factors) if self.scales is None else self.scales[numbers].T
-            by_factor = dict(zip(layout.factors, scales, strict=True))
-            yield _Chunk(stored.read(numbers, dtype), self.shares[numbers], by_factor)
+        for numbers in entries.split(CHUNK):
+            # one chunk at a time: it ends with this loop, before the next is read
+            for name, value in self._totals(layers, layout, numbers, stored.read(numbers, dtype)):
+                total[name] = total[name].add_(value) if name in total else value
+        return total
+
+    def _totals(
+        self, layers: Mapping[str, nn.Module], layout: Layout, numbers: Tensor, values: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield Σ_i c_i·g_i over the entries of these numbers (n,), whose `values` are (n, …), for each
+        parameter of the factored layers, by name."""
+        scales = [None] * len(layout.factors) if self.scales is None else self.scales[numbers].T
+        chunk = _Chunk(values, dict(zip(layout.factors, scales, strict=True)))
+        for name in layout.factored:
+            device = next(layers[name].parameters()).device
+            a, b = (chunk.factor(layout, name, factor, device) for factor in ("a", "b"))
+            # c_t of each entry, (n,) to the number of dimensions of `b`
+            b *= self.shares[numbers].float().view(-1, *[1] * (b.dim() - 1)).to(device)
+            rule = RULES[type(layers[name])].total
+            assert rule is not None  # a layer without one is never factored
+            # Σ_i c_i·(b_i ⊗ a_i) = Σ_i (c_i·b_i) ⊗ a_i: one ordinary weight gradient.
+            for own, value in rule(layers[name], Factors(a, b)).items():
+                yield f"{name}.{own}", value.detach()
 
     def _summed(self, layers: Mapping[str, nn.Module], layout: Layout, slots: Tensor) -> Gradients:
         masks = {name: self._mask(name, layers[name]) for name in layout.sums}
@@ -147,11 +148,9 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some entries (n, entry_numbers) as stored, the coefficients (n,) of their steps, and the scales
-    (n,) of each factor in int8."""
+    """Some entries (n, entry_numbers) as stored, and the scales (n,) of each factor in int8."""
 
     entries: Tensor
-    shares: Tensor
     scales: Mapping[tuple[str, str], Tensor | None]
 
     def factor(self, layout: Layout, name: str, factor: str, device: torch.device) -> Tensor:

@@ -37,7 +37,7 @@ from methods.recording.random_mask import Mask, RandomMask
 from methods.recording.recorder import RecordedTraining, Recorder, close_record
 from methods.training.descent import Optimizer, Step
 from methods.training.memory import available_memory
-from methods.weights.per_sample_gradients import RULES, Capture, layers_of
+from methods.weights.per_sample_gradients import RULES, layers_of
 
 # The optimizers that each attribution is for.
 OPTIMIZERS = {
@@ -214,7 +214,8 @@ class PerSample(Recorder):
         sums = SumFile(training.folder, entries.slot_count, layout.slot_numbers)
         file = EntryFile(training.folder, FACTORS)
         ring = Ring(layout, self.dtype, self._most_rows(training))
-        with Capture(training.model) as capture, self.writer(training.folder) as writer:
+        capturing = training.processes.capture(training.model)
+        with capturing as capture, self.writer(training.folder) as writer:
             gathered = Gathered(writer, entries, sums, file)
             training.keep(gathered)
             writer.do(sums.open)
