@@ -154,7 +154,8 @@ def test_lines_are_the_original_the_retrained_and_the_methods_by_closeness_in_ev
         places = [re.search(rf"^[| ]*{re.escape(name)} ", table, re.MULTILINE) for name in names]
         found = [place.start() for place in places if place]
         assert len(found) == len(names) and found == sorted(found)
-    assert "methods stand by their mean absolute gap to retraining in test_accuracy" in report.terminal()
+    said = "methods stand by their mean absolute gap to retraining, the closest first, in test_accuracy"
+    assert said in report.terminal()
 
 
 def test_closeness_is_the_mean_over_the_accuracies_of_the_table() -> None:

@@ -87,7 +87,7 @@ class Page:
         if len(methods) < 2 or not any(map(isfinite, gaps)):
             return []
         names = ", ".join(self._heads(ranking).values())
-        return [f"methods stand by their mean absolute gap to retraining in {names}"]
+        return [f"methods stand by their mean absolute gap to retraining, the closest first, in {names}"]
 
     def _on_width(self, scores: Sequence[str], gaps: Sequence[str]) -> list[str]:
         """Return the remark on columns that were left out."""
