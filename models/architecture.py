@@ -100,9 +100,10 @@ class Architecture(Component):
         content = path.read_bytes()
         found = hashlib.sha256(content).hexdigest()
         if self.sha256 != found:
+            wrong = "is not set" if self.sha256 is None else f"is {self.sha256}"
             raise UserError(
-                f"model.weights={path} has sha256 {found}, but model.sha256 is {self.sha256}; "
-                "set model.sha256 to it if this is the file you mean"
+                f"model.weights={path} has sha256 {found}, but model.sha256 {wrong}: set model.sha256 "
+                "to it if this is the file you mean"
             )
         return content
 

@@ -32,10 +32,13 @@ class Parser(ArgumentParser):
 
 
 def told(message: str, parser: ArgumentParser) -> str:
-    """Return argparse's message as a sentence; of an unknown flag, name the nearest."""
+    """Return argparse's message as a sentence; of an unknown flag or choice, name the nearest."""
     flags = [*HELP, *re.findall(r"(?<![\w-])--[a-z][\w-]*", parser.format_usage())]
     if found := re.fullmatch(r"unrecognized arguments: (-\S*).*", message):
         return f"there is no {found[1]}{suggestion(found[1], flags)}: --help names what there is"
+    if found := re.fullmatch(r"argument \S+: invalid choice: '(.*?)' \(choose from (.*)\)", message):
+        known = re.findall(r"[\w-]+", found[2])
+        return f"there is no {found[1]}{suggestion(found[1], known)}: choose from {', '.join(known)}"
     return f"{message}: --help names what there is"
 
 

@@ -24,13 +24,13 @@ from runner.arguments import deferred, renamed
 from runner.naming import choices
 from runner.targets import of_hydra
 from runner.unread import refuse_unread
-from runner.wording import FOLDER
+from runner.wording import CHOSEN_BY_OTHERS, FOLDER
 
 if TYPE_CHECKING:  # a plan imports torch
     from runner.plan import Plan
 
-# Hydra's own groups, and those that follow from the chosen method, data set and model.
-CHOSEN_BY_OTHERS = {"hydra", "search", "tuned"}
+# Hydra's launcher in place of which ours runs the cells of a sweep.
+REPLACED = "basic"
 
 # Hydra 1.3 warns without `version_base`, and later versions warn with it.
 BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -133,6 +133,7 @@ def options(overrides: list[str]) -> dict[str, list[str]]:
             group: loader.get_group_options(group, ObjectType.CONFIG, "config", overrides)
             for group in groups
         }
+    found["hydra/launcher"].remove(REPLACED)
     listed = {group: [name for name in names if name[0] != "_"] for group, names in found.items()}
     return {group: names for group, names in listed.items() if names}
 

@@ -49,9 +49,9 @@ def require_time(ws: Workspace, request: Request, original: Artefact) -> None:
     if seconds > evaluation.seconds:
         trainings = " and ".join(f"{n} for evaluation.{option}" for option, n in missing.items() if n)
         raise UserError(
-            f"{trainings}: so many trainings are missing, which take about {seconds:,.0f} s, and "
-            f"evaluation.seconds is {evaluation.seconds:g}: set evaluation.confirm=true to run them, or "
-            "ask for fewer"
+            f"trainings are missing ({trainings}), which take about {seconds:,.0f} s, and "
+            f"evaluation.seconds={evaluation.seconds:g} allows less: set evaluation.confirm=true to run "
+            "them, or ask for fewer"
         )
 
 

@@ -16,7 +16,9 @@ python -m runner.figure name=…         their figures
 python -m runner.score name=…          score stored runs again, with other metrics
 python -m runner.doctor …              what a run costs and what its numbers can tell, before it starts
 python -m runner.tune …                search the options of methods
-python -m runner.store                 list, verify and prune what is stored
+python -m runner.store                 list, verify and prune what is stored; export a model
+python -m runner.tracking push name=…  stored results as runs of W&B
+python -m runner.dashboard name=…      a workspace and a report of W&B
 
 Each of them takes --help. Choices, as in method=ssd or metric=[accuracy,zrf]:
 

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,7 @@ from runner.joining import inner_joined, joined, lost, of_the_same_models
 from runner.roles import REFERENCE, ROLE, ROLES, UNLEARNED, Role
 from runner.say import say
 from runner.sealed import DamagedResult
+from runner.wording import suggestion
 
 if TYPE_CHECKING:  # a report needs no torch, and pandas only when it renders
     import pandas as pd
@@ -145,6 +147,11 @@ class Results:
                     "the evaluation of the earlier command, or delete the file"
                 )
                 return
+            elif earlier.setting != result.setting:
+                say(
+                    f"{self._row(result)} held this model beside other retrained ones, whose place "
+                    "those of this run take: name=… keeps both"
+                )
         if any(matrices.values()):
             sealed.write(self._matrices(result), matrices, indent=None)
         sealed.write(self._row(result), asdict(result), indent=1)
@@ -157,7 +164,11 @@ class Results:
         files = sorted((self.root / name).glob("*.json"))
         if not files:
             there = sorted(path.name for path in self.root.glob("*/"))
-            raise UserError(f"no results are named {name} in {self.root}; there are: {there}")
+            cure = f"choose from {', '.join(there)}" if there else "it is empty: run something first"
+            near = suggestion(name, there)
+            raise UserError(
+                f"no results are named {name} in {self.root}{near}: {cure}, or set another paths.root=…"
+            )
         found = [result for path in files if (result := _sound(path)) is not None]
         if not found:
             raise UserError(f"all {len(files)} results that are named {name} are damaged, as told above")
@@ -274,8 +285,14 @@ def _sound(path: Path) -> Result | None:
     try:
         return read(path)
     except DamagedResult as error:
-        say(f"left out: {error}")
+        leave_out(str(error))
         return None
+
+
+@cache
+def leave_out(damage: str) -> None:
+    """Say that a damaged file is left out; once, however often it is read."""
+    say(f"left out: {damage}")
 
 
 def _check(result: Result) -> None:

@@ -34,11 +34,12 @@ SENTENCES: Table = (
     ),
     (
         r".*interpolation '\$\{(?:(?:dataset|model|experiment|scale)\}_\$\{|method\}')",
-        "choose one option of every group: a sweep is -m method=a,b",
+        "dataset=, model= and method= need one option each: leave out ~ and null; a sweep is "
+        "-m method=a,b",
     ),
     (
         r"Ambiguous value for argument '([^=]*)=(.*?)'\n",
-        r"\1=\2 has several values: write -m \1=\2 for a sweep, or \1=[\2] for a list",
+        r"\1=\2 has several values: write -m \1=\2 for a sweep; an option that is a list is \1=[\2]",
     ),
     (
         r"Error merging override [+]*([^=\n]*)=\[[^\n]*\nCannot merge (?:DictConfig|incompatible)",
@@ -136,6 +137,9 @@ LISTED = {"recorder": "recorder=[{}]", "figure": "figure=[{}]"}
 # Groups of which no option with settings is chosen at first → how to choose one.
 UNCHOSEN = {"repair": "repair=epochs", "hydra.launcher": "hydra/launcher=local, slurm or ray"}
 
+# Hydra's own groups, and those that follow from the chosen method, data set and model.
+CHOSEN_BY_OTHERS = {"hydra", "search", "tuned"}
+
 # Words that people write to choose nothing → how each group is switched off.
 NOTHING = {"", "none", "null", "off", "no", "false"}
 OFF = {
@@ -222,7 +226,7 @@ def _unknown_option(error: OmegaConfBaseException) -> str:
     if below := [f"{at}.{name}" for at in known if _holds(parent[at], name)]:
         return f"there is no {key}: did you mean {' or '.join(below)}?"
     groups = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name[0] != "_"}
-    known = sorted({*known, *groups} - {"hydra"})
+    known = sorted({*known, *groups} - CHOSEN_BY_OTHERS)
     return f"there is no {key}{suggestion(name, known)}: there are {', '.join(known)}"
 
 

@@ -90,7 +90,7 @@ def test_the_report_renders_what_is_stored(tmp_path: Path) -> None:
     assert done.returncode == 0 and "finetune" in done.stdout
     assert "| fine-tuning" in (tmp_path / "tables" / "mine.md").read_text()
     done = run_module("runner.report", f"paths.root={tmp_path}", "name=other")
-    assert done.returncode == 1 and "there are: ['mine']" in done.stderr
+    assert done.returncode == 1 and "choose from mine" in done.stderr
     assert "Traceback" not in done.stderr
 
 

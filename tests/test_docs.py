@@ -10,7 +10,7 @@ import pytest
 
 from runner.arguments import arranged
 from runner.compose import composed, jobs, planned
-from runner.store.__main__ import _parser as of_store
+from runner.store.__main__ import _parsed as of_store
 from tests.commands import PAGES, Command, all_commands, blocks, write_files
 from tests.counts import COMMAND, written
 from tests.counts import PAGES as COUNTED
@@ -68,7 +68,7 @@ def find_groups(arguments: list[str]) -> None:
 CHECKS: dict[str, Callable[[list[str]], object]] = {
     "runner": plan_jobs,
     "runner.bench": find_groups,
-    "runner.store": of_store().parse_args,
+    "runner.store": of_store,
     "runner.doctor": compose_options,
     "runner.figure": compose_options,
     "runner.score": compose_options,

@@ -18,7 +18,17 @@ from runner.shadow import PACKAGES, shadowed
 from tests.conftest import QUICK, options, plan_of
 from tests.forked import ROOT, run_module
 
-COMMANDS = ("report", "figure", "score", "tune", "doctor", "store", "report.agreement")
+COMMANDS = (
+    "report",
+    "figure",
+    "score",
+    "tune",
+    "doctor",
+    "store",
+    "tracking",
+    "dashboard",
+    "report.agreement",
+)
 
 
 def printed_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str) -> str:
@@ -38,7 +48,8 @@ def test_help_names_commands_and_choices_and_no_shared_part(
         assert all(name in text for name in options(group))
     words = text.replace(",", " ").split()
     assert not [word for word in words if word.startswith("_")] and "scale/scenario" not in text
-    assert "--shell-completion" in text and "hydra/launcher=" in text
+    assert "--shell-completion" in text and "basic" not in words
+    assert {"local,", "serial,", "slurm"} <= set(text.split())
     assert "scale= cpu, gpu, paper, quick" in " ".join(text.split()) and "search=" not in text
 
 
@@ -96,7 +107,7 @@ def test_flags_may_stand_anywhere(given: list[str], wanted: list[str]) -> None:
     [
         (["--multirn"], "there is no --multirn (did you mean --multirun?)"),
         (["--cfg"], "expected one argument"),
-        (["--cfg", "nope"], "choose from"),
+        (["--cfg", "nope"], "there is no nope: choose from job, hydra, all"),
     ],
 )
 def test_a_wrong_flag_is_refused(given: list[str], words: str) -> None:

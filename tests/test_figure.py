@@ -13,7 +13,7 @@ import pytest
 from data.errors import UserError
 from runner.compose import composed
 from runner.figure.__main__ import main
-from runner.figure.confusion import ConfusionFigure
+from runner.figure.confusion import ConfusionFigure, forgotten
 from runner.figure.curves import CurvesFigure
 from runner.figure.drawing import Drawing
 from runner.figure.logits import LogitsFigure
@@ -165,6 +165,20 @@ def test_curves_are_drawn_of_lines_that_have_them_and_the_others_are_named(tmp_p
     assert "selective dampening (SSD)" in told
     names, told = drawn("round")
     assert names == {"forgetting layers"} and "random labels (figure.curves.x=epoch draws it)" in told
+
+
+def test_the_classes_that_a_request_forgets_are_its_own_however_weak_the_models_are(
+    runs: Runs, tmp_path: Path
+) -> None:
+    """After one epoch on a few rows the retrained models predict few of the classes."""
+    own = ["name=weak", *QUICK]
+    run(plan_of(f"paths.root={tmp_path}", *own), own)
+    weak = Runs(Report(Results(tmp_path / "results").named("weak"), ["test_accuracy"]), tmp_path)
+    assert [forgotten(models) for models in weak.models.values()] == [[3]] * len(weak.models)
+    assert not any(forgotten(models) for models in runs.models.values()), "single rows are no class"
+    shutil.rmtree(tmp_path / "store" / "request")
+    fresh = Runs(weak.report, tmp_path)
+    assert not any(forgotten(models) for models in fresh.models.values())
 
 
 @pytest.mark.parametrize("option", ["bins=0", "bins=99999999999999999999", "classes=[-1]"])

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from data.errors import UserError
 from runner import provenance
 from runner.launch import queue, ray
 from runner.launch.lines import Lines, duration
+from runner.launch.local import _serve
 from runner.launch.notes import BEGUN, DONE, LABEL, LOG, fail, note, noted, outcome
 from runner.launch.queue import FORGOTTEN, State, states, why
 from runner.launch.slurm import waves
@@ -234,6 +236,15 @@ def test_an_interrupted_sweep_ends_its_processes(tmp_path: Path, number: int) ->
     for worker in workers:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
+
+
+def test_a_process_ends_in_silence_if_its_launcher_has_ended_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the suite hears Ctrl-C
+    ours, theirs = Pipe()
+    ours.send(task("1", folder=tmp_path))
+    _serve(theirs, lambda _: ours.close())  # type: ignore[arg-type]
 
 
 def test_a_sweep_pretrains_once_and_no_process_waits_for_another(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def said(
         ("method=null", "leave the option out, or switch things off with repair=none"),
         ("method=[finetune,ssd]", "a sweep is -m method=a,b"),
         ("method=finetune,ssd", "write -m method=finetune,ssd for a sweep"),
-        ("~method", "choose one option of every group"),
+        ("~method", "need one option each: leave out ~"),
         # names of options
         ("methd=finetune", "there is no methd (did you mean method?)"),
         ("scal=quick", "(did you mean scale?)"),
@@ -59,7 +59,7 @@ def said(
         ("seed=x", "seed=x: it must be a whole number, not x"),
         ("seed=1e3", "seed=1e3: it must be a whole number, not 1000.0"),
         ("seed=[1,2]", "it must be a single number, not [1, 2]; a sweep over several"),
-        ("seed=0,1", "write -m seed=0,1 for a sweep, or seed=[0,1] for a list"),
+        ("seed=0,1", "write -m seed=0,1 for a sweep; an option that is a list is seed=[0,1]"),
         ("++seed=x", "seed=x: it must be a whole number"),
         ("method.lr=fast", "method.lr: it must be a number, not fast"),
         ("method.lr=[1]", "method.lr: it must be a single number, not [1]"),

@@ -204,6 +204,8 @@ def test_weights_with_another_checksum_are_refused(tmp_path: Path) -> None:
     save_file(architecture("small_cnn").fresh(1, 8, 10, 0).state_dict(), path)
     with pytest.raises(UserError, match=r"has sha256 .* set model\.sha256"):
         plan_of(f"model.weights={path}", "model.sha256=0123")
+    with pytest.raises(UserError, match=r"but model\.sha256 is not set: set model\.sha256 to it"):
+        plan_of(f"model.weights={path}")
     with pytest.raises(UserError, match="does not exist"):
         plan_of("model.weights=nowhere.pt")
 

@@ -60,6 +60,8 @@ def test_the_tuner_and_the_store_refuse_the_same(
     assert "paths.root is empty" in told("runner.tune", *tune, "paths.root=")
     assert "tune.folder is empty" in told("runner.tune", *tune, "tune.folder=")
     assert "--root is empty" in told("runner.store", "--root", "")
+    assert "there is no prun (did you mean prune?): choose from list" in told("runner.store", "prun")
+    assert "--older-than=x: it must be a number" in told("runner.store", "prune", "--older-than", "x")
     assert "plain folder name" in told("runner.store", "export", "name=../../x", "a.safetensors")
     assert not list(tmp_path.iterdir())
 

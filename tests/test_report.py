@@ -14,7 +14,9 @@ from data.errors import UserError
 from runner.compose import composed
 from runner.published import Printed
 from runner.report import Report
-from runner.results import Result, Results, tidy
+from runner.report.cells import Estimate
+from runner.report.remarks import interval_remarks
+from runner.results import Line, Result, Results, tidy
 from runner.roles import ROLES
 
 PROVENANCE = {"commit": "abc", "dirty": False, "device": "cpu", "threads": 1, "torch": "2"}
@@ -94,6 +96,17 @@ def test_the_retrained_models_behind_an_interval_are_counted(models: int, few: b
     assert ("over 2 retrained models: set evaluation.references=4" in text) == few
 
 
+@pytest.mark.parametrize(
+    ("most", "cure"), [(3, "set evaluation.references=4, or run more seeds"), (4, "run more seeds")]
+)
+def test_two_retrained_models_of_a_score_need_seeds_if_others_have_four(most: int, cure: str) -> None:
+    """A cost is known of the runs' own retrained models alone."""
+    line = Line("", "reference")
+    found = {(line, "cost"): Estimate(1, 0.1, 2), (line, "score"): Estimate(1, 0.1, most)}
+    said = interval_remarks(found, {line}, {"cost", "score"})
+    assert said[-1].endswith(f"over 2 retrained models: {cure}")
+
+
 def test_gaps_are_paired_by_seed() -> None:
     """Scores and references vary much; their difference is the same for every seed."""
     results = [result("finetune", seed, x + 0.25, retrained=x) for seed, x in enumerate([0.1, 0.4, 0.7])]
@@ -101,6 +114,16 @@ def test_gaps_are_paired_by_seed() -> None:
     assert float(cell["gap"]) == pytest.approx(0.25)
     assert float(cell["gap_half_width"]) == pytest.approx(0, abs=1e-12)
     assert float(cell["half_width"]) > 0.5
+
+
+def test_without_retrained_models_nothing_speaks_of_gaps() -> None:
+    made = [result(method, seed, 0.3) for method in ("finetune", "ssd") for seed in (0, 1, 2)]
+    bare = [
+        replace(each, scores={k: v for k, v in each.scores.items() if k != "reference"}) for each in made
+    ]
+    assert "over 3 seeds; gaps are paired by seed" in Report(made, COLUMNS).terminal()
+    text = Report(bare, COLUMNS).terminal()
+    assert "t-interval over 3 seeds" in text and "gap" not in text and "retrain" not in text
 
 
 def test_shared_models_are_counted_once_per_seed() -> None:
@@ -131,7 +154,8 @@ def test_lines_are_the_original_the_retrained_and_the_methods_by_closeness_in_ev
         places = [re.search(rf"^[| ]*{re.escape(name)} ", table, re.MULTILINE) for name in names]
         found = [place.start() for place in places if place]
         assert len(found) == len(names) and found == sorted(found)
-    assert "methods stand by their mean absolute gap to retraining in test_accuracy" in report.terminal()
+    said = "methods stand by their mean absolute gap to retraining, the closest first, in test_accuracy"
+    assert said in report.terminal()
 
 
 def test_closeness_is_the_mean_over_the_accuracies_of_the_table() -> None:
@@ -199,8 +223,8 @@ def test_results_of_several_commits_are_remarked() -> None:
     other = result("finetune", 1, 0.2)
     other.provenance = {"row": PROVENANCE, "original": PROVENANCE | {"commit": "def", "threads": 2}}
     text = Report([result("finetune", 0, 0.2), other], COLUMNS).terminal()
-    assert "more than one of the commits: abc (scores); def (original)" in text
-    assert "more than one of the numbers of threads: 1 (scores); 2 (original)" in text
+    assert "made with different commits: abc (scores); def (original)" in text
+    assert "made with different numbers of threads: 1 (scores); 2 (original)" in text
 
 
 def test_settings_are_told_apart_in_every_line() -> None:
@@ -319,7 +343,9 @@ def test_a_report_needs_no_sweep_and_no_torch() -> None:
 
 def test_unknown_names_and_torn_results_are_named(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    results.write(result("finetune", 0, 0.1), {})
-    with pytest.raises(UserError, match=r"no results are named other.*made_up"):
+    with pytest.raises(UserError, match=r"no results are named other .*: it is empty: run something"):
         results.named("other")
+    results.write(result("finetune", 0, 0.1), {})
+    with pytest.raises(UserError, match=r"are named mad_up .*did you mean made_up.*choose from made_up"):
+        results.named("mad_up")
     (tmp_path / "made_up" / "torn.json").write_text('{"name": "ma')

@@ -86,6 +86,8 @@ def test_a_damaged_row_is_named_with_its_command_and_left_out(
     told = capsys.readouterr().err
     assert f"left out: {tmp_path / NAME / f'x{row.name[1:]}'} is damaged" in told
     assert "python -m runner data.limit=20" in told and "'metric=[accuracy,confusion]'" in told
+    Results(tmp_path).named(NAME)
+    assert capsys.readouterr().err == "", "it is told once"
 
 
 def test_if_all_rows_are_damaged_there_is_no_table(row: Path, tmp_path: Path) -> None:

@@ -78,6 +78,15 @@ def test_a_reference_from_scratch_is_that_of_a_run_without_weights(
     assert made.weights["original"] != plain.weights["original"]
 
 
+def test_a_row_of_other_references_takes_the_place_of_the_earlier_and_says_so(
+    quick: Quick, given: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    result_of(quick(*given[0]))
+    assert "name=… keeps both" not in capsys.readouterr().err
+    result_of(quick(*given[0], "reference.weights=null"))
+    assert "held this model beside other retrained ones" in capsys.readouterr().err
+
+
 def test_a_reference_starts_at_a_file_of_its_own(quick: Quick, given: tuple[list[str], Path]) -> None:
     other = weights_file(stages_of(quick("seed=7")).pretrain())
     digest = sha256(other.read_bytes()).hexdigest()

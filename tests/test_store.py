@@ -255,6 +255,17 @@ def test_listing_and_verifying(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert code == 1 and "a.txt differs" in text
 
 
+@pytest.mark.parametrize("where", ["before", "behind"])
+@pytest.mark.parametrize("option", ["--root={}", "paths.root={}"])
+def test_the_root_stands_anywhere_and_is_written_as_in_a_run(
+    option: str, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Store(tmp_path / "store").get("stage", SOME, write)
+    root = option.format(tmp_path)
+    given = [root, "list"] if where == "before" else ["list", root]
+    assert made.key in shown(capsys, *given)[1]
+
+
 def test_another_machines_scratch_is_left_alone(tmp_path: Path) -> None:
     """Where locks do not reach, a scratch of another host may be at work under our lock's nose."""
     store = Store(tmp_path)

@@ -283,6 +283,8 @@ def test_a_table_of_means_is_held_against_the_table_of_today(tmp_path: Path) -> 
     assert found.commands == ["python -m runner -m method=ssd"]
     with pytest.raises(UserError, match=f"has no table: choose from {NAME}"):
         check(table.with_name("other"), tmp_path)
+    with pytest.raises(UserError, match=r"has no table: name one, as in results/<name>"):
+        check(tmp_path / "empty" / "other", tmp_path)
 
 
 def test_a_manifest_tells_the_command_of_a_published_row(tmp_path: Path) -> None:

@@ -123,8 +123,6 @@ def test_the_command_pushes_and_refuses_what_it_does_not_know(
     assert capsys.readouterr().out == f"1 runs of {NAME} are tracked\n"
     (written,) = written_in(quick().root)
     assert written.run.project == "pushed"
-    main(["--help"])
-    assert "python -m runner.tracking push name=" in capsys.readouterr().out
     for arguments, words in (
         ([], "push name="),
         (["pull"], "push name="),

@@ -5,11 +5,10 @@ would be written, as JSON, and ask no server.
 """
 
 import json
-import sys
 from typing import Any
 
 from data.errors import UserError
-from runner.errors import exit_with_message
+from runner.errors import command
 from runner.naming import run_name
 
 DRY = "--dry-run"
@@ -17,9 +16,6 @@ DRY = "--dry-run"
 
 def main(arguments: list[str]) -> None:
     """Write the workspace and the report of a name, or print their specification."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
     from runner.compose import composed
     from runner.tracking import check_settings
 
@@ -79,5 +75,4 @@ def _save(made: Any) -> None:
 
 
 if __name__ == "__main__":
-    with exit_with_message():
-        main(sys.argv[1:])
+    command(main, __doc__, [DRY])

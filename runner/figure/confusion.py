@@ -1,7 +1,7 @@
 """Confusion: the shares of predicted classes for each true class, a matrix per line of the table."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING
@@ -11,9 +11,7 @@ import numpy as np
 from data.errors import UserError
 from runner.figure.drawing import LETTERS, Drawing, panels
 from runner.figure.runs import Model, Runs
-from runner.results import Line
-from runner.roles import REFERENCE
-from runner.say import say
+from runner.results import leave_out
 from runner.sealed import DamagedResult
 
 if TYPE_CHECKING:
@@ -36,8 +34,8 @@ class ConfusionFigure(Drawing):
     """The counts of a confusion matrix, summed over seeds and shown in percent of each true class.
 
     `matrix` is the name that a metric gave to the matrix. All panels have one colour scale. Up to 20
-    classes, the percentages are also written, except those that round to 0. Forgotten classes are
-    framed: those that no retrained model predicts.
+    classes, the percentages are also written, except those that round to 0. Classes that are forgotten
+    as a whole are framed.
     """
 
     matrix: str
@@ -62,7 +60,7 @@ class ConfusionFigure(Drawing):
             axes.set_ylabel("true class", fontsize="small")
             if len(shares) <= LEGIBLE:
                 _number(axes, shares)
-            _frame(axes, gone(found, line.setting), len(shares))
+            _frame(axes, forgotten(runs.models[line]), len(shares))
         figure.colorbar(image, ax=all_axes, label="% of the true class", shrink=0.6)
         return figure
 
@@ -72,7 +70,7 @@ class ConfusionFigure(Drawing):
             try:
                 found.append(model.matrix(self.matrix))
             except DamagedResult as error:
-                say(f"left out: {error}")
+                leave_out(str(error))
         return found
 
 
@@ -87,12 +85,9 @@ def _number(axes: "Axes", shares: "NDArray[np.float64]") -> None:
             axes.text(predicted, true, text, ha="center", va="center", color=color, fontsize=6)
 
 
-def gone(counts: "Mapping[Line, NDArray[np.float64]]", setting: str) -> list[int]:
-    """Return the classes with test rows that no retrained model of a setting predicts."""
-    retrained = counts.get(Line(setting, REFERENCE.name))
-    if retrained is None:
-        return []
-    return [int(k) for k in np.flatnonzero((retrained.sum(axis=0) == 0) & (retrained.sum(axis=1) > 0))]
+def forgotten(models: Sequence[Model]) -> list[int]:
+    """Return the classes that the request of a model forgets as a whole."""
+    return sorted({label for model in models for label in model.forgotten})
 
 
 def _frame(axes: "Axes", classes: list[int], count: int) -> None:

@@ -76,6 +76,15 @@ class Model:
         """The artefact of the model. Raises UserError if its weights are not stored."""
         return self._made("weights")
 
+    @cached_property
+    def forgotten(self) -> list[int]:
+        """The classes of which the request retains no row; none if the request is not stored."""
+        from runner.stages.request import stored_facts
+
+        with suppress(UserError):
+            return list(stored_facts(self._artefact("request", lambda _: True, "request"))["gone"])
+        return []
+
     def matrix(self, name: str) -> "Matrix":
         """Return the matrix that a metric made under this name. Raise UserError if there is none."""
         found = Results(self.root / "results").matrices(self.result).get(self.role.name, {})

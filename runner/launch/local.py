@@ -182,7 +182,10 @@ def _serve(pipe: Connection, work: Work) -> None:
         except EOFError:
             return
         work.logged(task)
-        pipe.send(None)
+        try:
+            pipe.send(None)
+        except BrokenPipeError:  # an interrupted launcher does not wait for the answer
+            return
 
 
 def _how(code: int | None) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 from runner.published import comparable
@@ -80,11 +81,13 @@ class Page:
 
     def _on_order(self, others: list[Line]) -> list[str]:
         """Return the remark on the order of the lines, if it says something."""
-        ranking = self.report.ranking
-        if sum(line.shared_role is None for line in others) < 2 or not ranking:
+        report, ranking = self.report, self.report.ranking
+        methods = [line for line in others if line.shared_role is None]
+        gaps = [report.gap(line, column).mean for line in methods for column in ranking]
+        if len(methods) < 2 or not any(map(isfinite, gaps)):
             return []
         names = ", ".join(self._heads(ranking).values())
-        return [f"methods stand by their mean absolute gap to retraining in {names}"]
+        return [f"methods stand by their mean absolute gap to retraining, the closest first, in {names}"]
 
     def _on_width(self, scores: Sequence[str], gaps: Sequence[str]) -> list[str]:
         """Return the remark on columns that were left out."""

@@ -56,7 +56,9 @@ def remarks(
     """
     found = []
     if seeds > 1:
-        found.append(f"mean ± 95 % t-interval over {seeds} seeds; gaps are paired by seed")
+        compared = any(REFERENCE.name in result.scores for result in results)
+        paired = "; gaps are paired by seed" if compared else ""
+        found.append(f"mean ± 95 % t-interval over {seeds} seeds{paired}")
     for result in results:
         if result.status != "done":
             label = labels[result.line(UNLEARNED)]
@@ -86,11 +88,16 @@ def interval_remarks(
             f"retrain: mean ± 95 % t-interval over {numbers} retrained models; scores that compare with "
             "a retrained model compare them with each other"
         )
+    # a score that only the runs' own retrained models have rests on the seeds
+    enough = max(counts[True], default=0) >= FEWEST
+    models_cure = (
+        "run more seeds" if enough else f"set evaluation.references={FEWEST}, or run more seeds"
+    )
     few = [
         f"{FEW - 1} {what}: {cure}"
         for retrained, what, cure in (
             (False, "seeds", f"run {FEW} or more"),
-            (True, "retrained models", f"set evaluation.references={FEWEST}, or run more seeds"),
+            (True, "retrained models", models_cure),
         )
         if FEW - 1 in counts[retrained]
     ]
@@ -120,12 +127,18 @@ def verdict_remarks(
     ]
     if not shown:
         return []
+    several = any(each.difference.n > 1 for each in shown)
+    beside = (
+        "a verdict compares the seeds with all retrained models, the ± of a gap each seed with its own: "
+        "with few seeds, one of the two may leave out 0 and the other not"
+    )
     return [
         "verdicts: matches (within the margin, two one-sided tests at 5 %); under or over (forgets), "
         "damaged, above, differs (95 % interval without 0); ? (unclear: n seeds and as many retrained "
         "models would decide)",
         f"{len(shown)} verdicts; if all these models were retrained ones, "
         f"{false_flags(len(shown)):.1f} would wrongly differ",
+        *([beside] if several else []),
     ]
 
 
@@ -179,7 +192,7 @@ def _of_conditions(results: list[Result], labels: Mapping[Line, str]) -> list[st
             by_value.setdefault(str(conditions.get(condition, 1))[:20], {})[name] = None
         if len(by_value) > 1:
             each = [f"{value} ({_some(list(by_value[value]))})" for value in sorted(by_value)]
-            found.append(f"made with more than one of the {words}: {'; '.join(each)}")
+            found.append(f"made with different {words}: {'; '.join(each)}")
     if any(conditions["dirty"] for _, conditions in made):
         found.append("made with uncommitted changes")
     return found

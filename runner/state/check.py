@@ -125,7 +125,12 @@ def _table(place: Path) -> tuple[Path, Path]:
         if (found := stem.with_name(stem.name + ending)).is_file():
             return stem, found
     tables = sorted(path.stem for path in stem.parent.glob("*.csv")) if stem.parent.is_dir() else []
-    raise UserError(f"{stem} has no table: choose from {', '.join(tables) or 'none'} in {stem.parent}")
+    cure = (
+        f"choose from {', '.join(tables)} in {stem.parent}"
+        if tables
+        else "name one, as in results/<name>"
+    )
+    raise UserError(f"{stem} has no table: {cure}")
 
 
 def _numbers(line: Mapping[str, str], by_key: bool) -> Iterator[tuple[str, float]]:

@@ -2,16 +2,18 @@
 
 python -m runner.store           # every artefact (the same as `list`)
 python -m runner.store verify    # check every file
-python -m runner.store prune     # delete artefacts that are no longer wanted
+python -m runner.store prune     # delete scratch of killed runs; artefacts with --unused or --older-than
 python -m runner.store export name=digits_small_cnn_whole_class model.safetensors
 """
 
 import argparse
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data.errors import UserError
 from runner.arguments import Parser
 from runner.errors import exit_with_message
 from runner.naming import folder_of
@@ -25,7 +27,7 @@ Seen = TypeVar("Seen")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command of the store and return its exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(sys.argv[1:] if arguments is None else arguments)
     store = Store(options.root / "store")
     if options.command == "verify":
         return _verify(store)
@@ -36,13 +38,23 @@ def main(arguments: list[str] | None = None) -> int:
     return _list(store)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options. The root may stand anywhere, also as the other commands write it."""
+    root = Parser(add_help=False)
+    about = "paths.root of the runs; paths.root=… does the same"
+    root.add_argument("--root", type=_root, default=Path("outputs"), help=about)
+    written = [re.sub(r"^paths\.root=", "--root=", argument) for argument in arguments]
+    given, rest = root.parse_known_args(written)
+    return _parser(root).parse_args(rest, given)
+
+
+def _parser(root: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m runner.store",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[root],
     )
-    parser.add_argument("--root", type=_root, default=Path("outputs"), help="paths.root of the runs")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("list", help="every artefact: size, age, what it was made from (default)")
     commands.add_parser("verify", help="check every file; exit 1 if one is damaged")
@@ -63,9 +75,13 @@ def _root(text: str) -> Path:
 
 
 def _days(text: str) -> float:
-    if not float(text) >= 0:
-        raise ValueError(text)
-    return float(text)
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1
+    if not days >= 0:
+        raise UserError(f"--older-than={text}: it must be a number of days, 0 or more")
+    return days
 
 
 def _list(store: Store) -> int:
@@ -125,7 +141,7 @@ def _prune(store: Store, results: Path, options: Any) -> int:
     prune.leftovers()
     prune.unfinished(options.older_than)
     prune.artefacts(Conditions(options.older_than, options.unused).met_by(store, results))
-    print(f"{prune.folders} folders")
+    print(f"{prune.folders} folders {'would go' if options.dry_run else 'deleted'}")
     if prune.in_use:
         print(f"{prune.in_use} stay: running processes use them")
     if prune.links:

@@ -3,10 +3,8 @@
 Write the stored results of a name, with their curves, as runs of W&B: offline, or into a project.
 """
 
-import sys
-
 from data.errors import UserError
-from runner.errors import exit_with_message
+from runner.errors import command
 from runner.naming import folder_of, run_name
 
 PUSH, PREFIX = "push", "tracking"
@@ -14,9 +12,6 @@ PUSH, PREFIX = "push", "tracking"
 
 def main(arguments: list[str]) -> None:
     """Push the results of a name."""
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(__doc__)
-        return
     if arguments[:1] != [PUSH]:
         raise UserError("write python -m runner.tracking push name=…")
     from runner.compose import composed
@@ -33,5 +28,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with exit_with_message():
-        main(sys.argv[1:])
+    command(main, __doc__)

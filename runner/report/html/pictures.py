@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from data.errors import UserError
-from runner.figure.confusion import LEGIBLE, gone
+from runner.figure.confusion import LEGIBLE, forgotten
 from runner.figure.drawing import Drawing, svg
 from runner.figure.runs import Model, Runs
 from runner.last_lines import of_results
@@ -125,5 +125,5 @@ def matrices(runs: Present, name: str) -> list[Matrix]:
         percent = 100 * own / np.maximum(own.sum(axis=1, keepdims=True), 1)
         if len(own) <= LEGIBLE:
             rounded = percent.round().astype(int).tolist()
-            found.append(Matrix(runs.report.titles[line], rounded, gone(counts, line.setting)))
+            found.append(Matrix(runs.report.titles[line], rounded, forgotten(runs.models[line])))
     return found
