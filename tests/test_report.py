@@ -15,8 +15,9 @@ from runner.compose import composed
 from runner.published import Printed
 from runner.report import Report
 from runner.report.cells import Estimate
+from runner.report.frame import tidy
 from runner.report.remarks import interval_remarks
-from runner.results import Line, Result, Results, tidy
+from runner.results import Line, Result, Results
 from runner.roles import ROLES
 
 PROVENANCE = {"commit": "abc", "dirty": False, "device": "cpu", "threads": 1, "torch": "2"}

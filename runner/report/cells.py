@@ -6,7 +6,8 @@ from statistics import stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.meanings import ROWS, meaning
-from runner.results import Line, Result, tidy
+from runner.report.frame import tidy
+from runner.results import Line, Result
 
 if TYPE_CHECKING:
     import pandas as pd

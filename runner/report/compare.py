@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from data.meanings import meaning
 from runner.report.cells import Estimate, half_width_of
+from runner.report.frame import cell_values
 from runner.report.verdicts import (
     FEWEST,
     Difference,
@@ -16,7 +17,7 @@ from runner.report.verdicts import (
     verdict,
     would_decide,
 )
-from runner.results import Line, Result, cell_values, models
+from runner.results import Line, Result, models
 from runner.roles import REFERENCE
 
 

@@ -1,0 +1,43 @@
+"""The data frame of many results."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from runner.results import Line, Result, models
+from runner.roles import REFERENCE, UNLEARNED
+
+if TYPE_CHECKING:  # pandas is imported when a report renders
+    import pandas as pd
+
+
+def tidy(results: list[Result]) -> "pd.DataFrame":
+    """Return a frame with one entry per model and number: `setting`, `cell`, `method`, `seed`,
+    `metric`, `value` and `gap`.
+
+    `gap` is the value minus that of the same run's reference, NaN if the reference has no such score.
+    Originals and references that several runs share appear once per setting and seed. The values of a
+    score of a whole cell appear once per cell, by their places instead of seeds.
+    """
+    import pandas as pd
+
+    entries = []
+    for line, result, role in models(results):
+        reference = result.scores.get(REFERENCE.name, {})
+        method = role.label if role.shared else result.names["method"]
+        for name, value in (*result.scores[role.name].items(), *result.costs[role.name].items()):
+            gap = value - reference[name] if name in reference else None
+            entries.append((*line, method, result.seed, name, value, gap))
+    for line, method, name, found in cell_values(results):
+        entries += [(*line, method, place, name, value, None) for place, value in enumerate(found)]
+    columns = ["setting", "cell", "method", "seed", "metric", "value", "gap"]
+    frame = pd.DataFrame(entries, columns=columns)
+    return frame.drop_duplicates(["setting", "cell", "seed", "metric"], ignore_index=True)
+
+
+def cell_values(results: list[Result]) -> Iterator[tuple[Line, str, str, list[float]]]:
+    """Yield line, method, name and values of every score of a cell, once per result."""
+    for result in results:
+        line = result.line(result.repeats or UNLEARNED)
+        for name, value in result.cell_scores.items():
+            values = value if isinstance(value, list) else [value]
+            yield line, result.names["method"], name, values
