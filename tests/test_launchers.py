@@ -23,6 +23,7 @@ from runner.launch.queue import FORGOTTEN, State, states, why
 from runner.launch.slurm import waves
 from runner.launch.stored import note_stored, stored
 from runner.launch.task import Shared, Task, cells, labels, left
+from runner.launch.work import Work
 from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
 from tests.forked import run_module, start_module
 
@@ -244,7 +245,15 @@ def test_a_process_ends_in_silence_if_its_launcher_has_ended_first(
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the suite hears Ctrl-C
     ours, theirs = Pipe()
     ours.send(task("1", folder=tmp_path))
-    _serve(theirs, lambda _: ours.close())  # type: ignore[arg-type]
+
+    class Outlived(Work):
+        def __init__(self) -> None:
+            """Compose nothing."""
+
+        def __call__(self, task: Task) -> None:
+            ours.close()
+
+    _serve(theirs, Outlived())
 
 
 def test_a_sweep_pretrains_once_and_no_process_waits_for_another(tmp_path: Path) -> None:
