@@ -60,7 +60,7 @@ def test_a_population_is_that_of_the_references_seeds(quick: Quick, tmp_path: Pa
 def test_a_population_that_takes_too_long_is_refused(quick: Quick) -> None:
     # three other references, and of four seeds three originals and four unlearned models
     few = ["metric=[accuracy,margin_distance]", "evaluation.references=4", "evaluation.seconds=1e-6"]
-    with pytest.raises(UserError, match=r"are missing \(10 for evaluation\.references\)"):
+    with pytest.raises(UserError, match=r"^trainings are missing \(10 for evaluation\.references\)"):
         result_of(quick(*few))
 
 

@@ -82,7 +82,8 @@ def test_more_training_than_was_asked_for_is_refused_before_it_begins(
     quick: Quick, tmp_path: Path
 ) -> None:
     few = [FOUR, "evaluation.seconds=1e-6"]
-    with pytest.raises(UserError, match=r"\(3 for evaluation\.references\), .* set evaluation.confirm"):
+    words = r"\(3 for evaluation\.references\), .* set evaluation\.confirm=true"
+    with pytest.raises(UserError, match=words):
         run(quick(*few))
     assert not keys(tmp_path, "unlearn")
     assert result_of(quick(*few, "evaluation.confirm=true")).references
