@@ -62,6 +62,11 @@ class Metric(Component):
     parts: ClassVar[tuple[str, ...]] = PARTS
     undefined: ClassVar[str] = ""
 
+    @property
+    def option(self) -> str:
+        """The name by which `metric=[…]` chooses it: that of its module."""
+        return type(self).__module__.split(".")[-1]
+
     def about(self) -> Mapping[str, Score]:
         """Return the meaning of every score that it may return, by name. `<k>` stands for a number."""
         raise ComponentError("it says of no score what it means: define about(self)")

@@ -3,6 +3,7 @@
 import ast
 import operator
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,8 @@ def test_every_scenario_is_served_or_refused_as_the_catalogue_says(
 ) -> None:
     (tmp_path / "rows.txt").write_text("\n".join(map(str, range(10, 30))))
     rest = [f"scenario.file={tmp_path / 'rows.txt'}"] if scenario == "given_rows" else []
-    serve_or_refuse(stages_of(quick_method(method, f"scenario={scenario}", *rest)), method, scenario)
+    request = plan_of(f"scenario={scenario}", *rest).scenario
+    serve_or_refuse(stages_of(replace(quick_method(method), scenario=request)), method, scenario)
 
 
 def serve_or_refuse(stages: Stages, method: str, scenario: str) -> None:

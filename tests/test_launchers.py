@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_module
 
 from data.errors import UserError
 from runner import provenance
+from runner.compose import BASE
 from runner.launch import queue, ray
 from runner.launch.lines import Lines, duration
 from runner.launch.local import _serve
@@ -281,7 +282,7 @@ def test_cells_of_the_same_command_and_commit_are_not_run_again(
     command = [*QUICK, "evaluation=quick", f"paths.root={tmp_path}"]
     for seed in (0, 1):
         result_of(plan_of(*command, f"seed={seed}"), *command, f"seed={seed}")
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("conf", **BASE):
         config = compose("config", command, return_hydra_config=True)
         config.hydra.sweep.dir = str(tmp_path / "sweep")
     jobs = [[*command, f"seed={seed}"] for seed in (0, 1, 2)]

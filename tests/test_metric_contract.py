@@ -36,6 +36,11 @@ def metric_of(name: str) -> Metric:
     return found
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_metric_is_told_by_the_name_that_chooses_it(name: str) -> None:
+    assert metric_of(name).option == name
+
+
 def predictions_of(seed: int, named_kinds: bool, training_rows: bool = True) -> Predictions:
     """Return random predictions of 400 training and 300 test rows of 6 classes.
 

@@ -52,7 +52,7 @@ def test_missing_evidence_is_named_and_made_when_asked_for(quick: Quick, tmp_pat
     result_of(quick(*options), *QUICK, *options)
     shutil.rmtree(tmp_path / "store" / "predict")
     done = score(tmp_path, "metric=[loss]")
-    assert "Loss has no predictions in 1 results: skipped; --train makes it" in done.stderr
+    assert "loss has no predictions in 1 result: skipped; --train makes it" in done.stderr
     (found,) = results_in(tmp_path)
     assert "test_loss" not in found.scores["unlearned"] and "test_accuracy" in found.scores["unlearned"]
     assert score(tmp_path, "metric=[loss]", "--train").returncode == 0

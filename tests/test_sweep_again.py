@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_module
 
 from methods.training.divergence import Diverged
 from runner import provenance
+from runner.compose import BASE
 from runner.launch.notes import outcome
 from runner.launch.stored import note_stored, stored
 from runner.launch.task import cells, left
@@ -113,7 +114,7 @@ def test_a_diverged_cell_is_left_alone_until_its_code_changes(
     command += ["training.optimizer=sgd", "training.clip=null"]
     with pytest.raises(Diverged):
         result_of(plan_of(*command), *command)
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("conf", **BASE):
         config = compose("config", command, return_hydra_config=True)
         config.hydra.sweep.dir = str(tmp_path / "sweep")
     note_stored(config, [command])

@@ -107,7 +107,7 @@ def _check_shadows(plan: "Plan") -> None:
     needing = [metric for metric in plan.metrics if Needs.SHADOWS in metric.needs]
     asked = plan.until is Until.shadow or bool(needing)
     if asked and shadows == 0:
-        what = f"metric {type(needing[0]).__name__}" if needing else "until=shadow"
+        what = f"metric=[{needing[0].option}]" if needing else "until=shadow"
         raise UserError(f"{what} needs shadow models: set evaluation=privacy or evaluation.shadows=16")
     if shadows and (shadows % 2 or shadows < FEWEST_SHADOWS):
         raise UserError(

@@ -50,7 +50,8 @@ class Again:
     def report(self) -> None:
         """Say which metrics lacked evidence, and in how many results."""
         for name, count in sorted(self.lacking.items()):
-            self.say(f"{name} in {count} results: skipped; --train makes it")
+            where = "1 result" if count == 1 else f"{count} results"
+            self.say(f"{name} in {where}: skipped; --train makes it")
 
     def _scores(self, pieces: StoredPieces, model: Model) -> Scores:
         """Return the scores of a model. A model that several results share is scored once."""
@@ -76,7 +77,7 @@ class Again:
         lacking += [(metric, metric.needs) for metric in self.of_cells]
         for metric, needs in lacking:
             for need in needs:
-                name = f"{type(metric).__name__} has no {_words(need)}"
+                name = f"{metric.option} has no {_words(need)}"
                 self.lacking[name] = self.lacking.get(name, 0) + 1
         return not any(needs for _, needs in lacking)
 

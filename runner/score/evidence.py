@@ -107,10 +107,10 @@ def evidence_of(pieces: Pieces, model: Model, needs: Needs) -> Evidence:
 
 
 def without_scores(metrics: Sequence[Metric], pieces: Pieces, found: ScoredModels) -> dict[str, str]:
-    """Return, by the names of their classes, the reasons of metrics that had evidence and no score."""
+    """Return, by the names of their options, the reasons of metrics that had evidence and no score."""
     names = {name for scores in (*found.roles.values(), found.cell) for name in scores}
     return {
-        type(metric).__name__: metric.undefined
+        metric.option: metric.undefined
         for metric in metrics
         if metric.undefined
         and not names & metric.about().keys()

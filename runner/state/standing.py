@@ -83,13 +83,14 @@ def _scoring(overrides: Iterable[str]) -> list[str]:
 def lacking_scores(metrics: Iterable[Metric], result: Result) -> list[str]:
     """Return the metrics of which a result has no score, nor a reason why there is none.
 
-    A result that was written before results said what their scores mean lacks nothing.
+    A result that was written before results said what their scores mean lacks nothing. Older results
+    give the reasons by the names of classes.
     """
     if not result.about:
         return []
     return [
-        type(metric).__name__
+        metric.option
         for metric in metrics
         if not metric.about().keys() & result.about.keys()
-        and type(metric).__name__ not in result.undefined
+        and not {metric.option, type(metric).__name__} & result.undefined.keys()
     ]
