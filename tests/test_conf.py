@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from data.errors import UserError
 from runner.compose import jobs
 from runner.plan import Plan, identities
+from runner.scales import scaled, unscaled
 from tests.composing import composed_once
 from tests.conftest import CONF, QUICK, needs_record, options, plan_of, result_of
 
@@ -117,6 +118,13 @@ def test_the_scale_of_the_paper_is_the_preset_as_it_is_written() -> None:
     assert plan_of(*preset).name == "paper003_table1"
     small = plan_of(*preset, "scale=cpu")
     assert small.name == "paper003_table1_cpu" and small.recipe.epochs == 40
+
+
+def test_a_command_is_said_as_it_was_typed() -> None:
+    typed = ["-m", "experiment=paper003_table1", "scale=cpu", "seed=0,1"]
+    assert len(scaled(typed)) == len(typed) + 1 and unscaled(scaled(typed)) == typed
+    other = [*typed, "scale/experiment=paper004_table1/cpu"]
+    assert scaled(other) == other == unscaled(other)
 
 
 def test_the_command_line_beats_a_scale() -> None:
