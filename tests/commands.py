@@ -56,7 +56,7 @@ def lines(page: Path) -> Iterator[str]:
     """Yield the lines of a page's shell blocks."""
     for language, title, text in FENCE.findall(page.read_text()):
         if language in ("", "bash") and not title:
-            yield from text.splitlines()
+            yield from text.replace("\\\n", "").splitlines()
 
 
 def spans(page: Path) -> Iterator[str]:

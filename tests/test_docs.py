@@ -43,14 +43,30 @@ def test_the_pages_hold_the_counts_of_verdicts(page: Path) -> None:
 
 def plan_jobs(arguments: list[str]) -> None:
     """Plan a run, or each job of a sweep; jobs that differ in their seed alone are planned once."""
+    for job in {
+        tuple(text for text in each if not text.startswith("seed=")) for each in jobs_of(arguments)
+    }:
+        plan(list(job))
+
+
+def plan_first(arguments: list[str]) -> None:
+    """Plan a run, or the first job of a sweep."""
+    for job in jobs_of(arguments)[:1]:
+        plan(job)
+
+
+def jobs_of(arguments: list[str]) -> list[list[str]]:
+    """Return the overrides of each job of a command."""
     given = arranged(arguments)
     options = [text for text in given if text[:1] != "-"]
     if "--cfg" in given or "--help" in given:
-        return
-    several = jobs(options) if "-m" in given else [options]
-    for job in {tuple(text for text in each if not text.startswith("seed=")) for each in several}:
-        cfg, names = composed(list(job))
-        planned(cfg, names, list(job))
+        return []
+    return jobs(options) if "-m" in given else [options]
+
+
+def plan(job: list[str]) -> None:
+    cfg, names = composed(job)
+    planned(cfg, names, job)
 
 
 def compose_options(arguments: list[str]) -> None:
@@ -92,6 +108,20 @@ def test_a_command_can_be_carried_out(command: Command) -> None:
         CHECKS[command.module](command.arguments)
     else:
         assert find_spec(command.module) is not None and not command.arguments
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "results").glob("*.md")), ids=lambda page: page.name)
+def test_the_commands_of_a_result_can_be_carried_out(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a sweep its first cell: each cell of a preset is built by another test."""
+    for command in blocks(page):
+        if command.module is not None:
+            check = {**CHECKS, "runner": plan_first}.get(command.module)
+            assert check is not None or find_spec(command.module) is not None
+            if check is not None:
+                check(command.arguments)
+    assert "is now" not in capsys.readouterr().err, "it has the former name of an option"
 
 
 @pytest.mark.parametrize("name", sorted(RUN))
