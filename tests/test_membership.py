@@ -160,6 +160,13 @@ def test_a_flat_prediction_has_the_largest_entropy_and_a_certain_one_none() -> N
     assert entropies(parts, "test").tolist() == pytest.approx([math.log(3), 0])
 
 
+def test_a_probability_of_0_adds_nothing_to_an_entropy() -> None:
+    logits = torch.tensor([[0.0, 0.0, -math.inf], [0.0, -math.inf, -math.inf], [math.nan, 0.0, 0.0]])
+    parts = Predictions({"test": logits}, {"test": torch.zeros(3).long()}, 3)
+    even, certain, diverged = entropies(parts, "test").tolist()
+    assert (even, certain) == (pytest.approx(math.log(2)), 0) and math.isnan(diverged)
+
+
 def test_certain_rows_are_members_even_where_they_are_wrong() -> None:
     parts = request(torch.full((30,), -9.0), normal(100, 9, 0), normal(100, 0, 1))
     assert score("mia_entropy_auc", MiaEntropy(), parts) == 1.0

@@ -40,7 +40,8 @@ def entropy_share(predictions: Predictions) -> float | None:
 def entropies(predictions: Predictions, part: str) -> Tensor:
     """Return H = −Σ_k p_k ln p_k of every row, (N,) float64, in nats."""
     logprobs = predictions.logprobs(part)
-    return -(logprobs.exp() * logprobs).sum(1)
+    # p_k is exactly 0 below ln p_k = −746, and 0·ln 0 = 0 for logits of −∞
+    return -(logprobs.exp() * logprobs.clamp_min(-1000)).sum(1)
 
 
 def _logistic_share(predictions: Predictions, number: Callable[[str], Tensor]) -> float | None:
@@ -90,7 +91,7 @@ def official_entropy_share(predictions: Predictions, attack: "ClassifierMixin") 
     """
 
     def entropy(part: str) -> Tensor:
-        p = predictions.logits[part].softmax(1)
+        p = predictions.logits[part].float().softmax(1)
         return -torch.xlogy(p, p).sum(1)  # 0·ln 0 = 0
 
     found = _of_parts(predictions, entropy, "test")
