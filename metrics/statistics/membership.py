@@ -53,8 +53,9 @@ def _logistic_share(predictions: Predictions, number: Callable[[str], Tensor]) -
     # equal numbers leave nothing to divide the two sides by
     if found is None or np.ptp(np.concatenate(found[1:])) == 0:
         return None
-    attack = make_pipeline(StandardScaler(), LogisticRegression(C=1, class_weight="balanced"))
-    return _called_members(attack, *found)
+    # at the default tolerance of 1e-4, a few large losses move the threshold between the others
+    regression = LogisticRegression(C=1, class_weight="balanced", tol=1e-8)
+    return _called_members(make_pipeline(StandardScaler(), regression), *found)
 
 
 def svc_share(predictions: Predictions) -> float | None:
