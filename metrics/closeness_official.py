@@ -46,6 +46,7 @@ class ClosenessOfficial(Metric):
                 "number of classes, as published code computes it.",
                 Better.reference,
                 title="ZRF, as published code has it",
+                alone=True,
             ),
             "activation_distance_official": Score(
                 "Root mean square distance between the probabilities of the model and of the retrained "

@@ -12,6 +12,7 @@ from typing import ClassVar
 from data.meanings import on_rows
 from metrics.evidence import Evidence
 from metrics.metric import Better, Metric, Score, Scores
+from metrics.statistics.membership import entropies
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,7 @@ class Entropy(Metric):
 
     def __call__(self, evidence: Evidence) -> Scores:
         predictions = evidence.predictions
-        scores: Scores = {}
-        for part in self.present(predictions):
-            logprobs = predictions.logprobs(part)
-            # −Σ_k p_k ln p_k; p_k is exactly 0 where ln p_k underflows, and 0 · finite is 0
-            scores[f"{part}_entropy"] = -(logprobs.exp() * logprobs).sum(1).mean().item()
-        return scores
+        return {
+            f"{part}_entropy": entropies(predictions, part).mean().item()
+            for part in self.present(predictions)
+        }

@@ -35,7 +35,7 @@ class NearestNeighbours(Metric):
     def about(self) -> Mapping[str, Score]:
         says = "Balanced accuracy with which near training rows tell forgotten kinds of test rows."
         title = "neighbours' accuracy on forgotten kinds"
-        return {"knn_accuracy": Score(says, Better.reference, "share", 1, 0.03, title=title)}
+        return {"knn_accuracy": Score(says, Better.reference, "share", 1, 0.03, title=title, alone=True)}
 
     def __call__(self, evidence: Evidence) -> Scores:
         own = evidence.features.own

@@ -39,7 +39,8 @@ class Score:
     rows, 0 if neither does. `margin` is the largest difference from the retrained models that counts as
     none; None if no such difference is stated. `null` is the value that retrained models have by the
     definition of a score of a whole cell; None if it is measured, as the score `<name>_null`. `title`
-    heads the score in reports and figures; without one, its name does.
+    heads the score in reports and figures; without one, its name does. `alone` is true for a score that
+    does not depend on the retrained model of the same seed, although its metric is given that model.
     """
 
     says: str
@@ -49,6 +50,7 @@ class Score:
     margin: float | None = None
     null: float | None = None
     title: str = ""
+    alone: bool = False
 
 
 class Metric(Component):
@@ -81,7 +83,8 @@ class Metric(Component):
 
     @property
     def paired(self) -> bool:
-        """True if its scores compare a model with the retrained one of the same seed."""
+        """True if its scores compare a model with the retrained one of the same seed, but for those that
+        are `alone`."""
         return bool(self.needs & COMPARING)
 
     @property
@@ -120,7 +123,9 @@ def glossary(metrics: Sequence[Metric], names: Collection[str]) -> dict[str, dic
     for metric in metrics:
         known = metric.about()
         for name in {key for name in names if (key := key_of(name, known)) is not None}:
-            found[name] = {**plain(vars(known[name])), "paired": metric.paired}
+            said = plain(vars(known[name]))
+            alone = said.pop("alone")
+            found[name] = {**said, "paired": metric.paired and not alone}
     return found
 
 

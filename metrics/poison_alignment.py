@@ -44,6 +44,7 @@ class PoisonAlignment(Metric):
                 "Probability that a forgotten row's noise is more aligned than fresh noise.",
                 Better.reference,
                 remembers=1,
+                margin=0.03,
                 title="noise told from fresh noise (AUC)",
             ),
             "poison_alignment_tpr_1": Score(

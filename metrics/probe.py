@@ -35,7 +35,9 @@ class Probe(Metric):
             "Balanced accuracy of a linear probe that tells forgotten kinds of test rows from retained."
         )
         title = "probe's accuracy on forgotten kinds"
-        return {"probe_accuracy": Score(says, Better.reference, "share", 1, 0.03, title=title)}
+        return {
+            "probe_accuracy": Score(says, Better.reference, "share", 1, 0.03, title=title, alone=True)
+        }
 
     def __call__(self, evidence: Evidence) -> Scores:
         own = evidence.features.own

@@ -44,13 +44,19 @@ class Relearning(Metric):
             name = f"relearn_{unit}"
             title = f"{unit} of relearning"
             found[name] = Score(
-                f"{unit.capitalize()} of {says}.", Better.reference, unit, remembers=-1, title=title
+                f"{unit.capitalize()} of {says}.",
+                Better.reference,
+                unit,
+                remembers=-1,
+                title=title,
+                alone=True,
             )
             found[f"{name}_censored"] = Score(
                 f"One if the budget ended before {name} was known.",
                 Better.reference,
                 "flag",
                 title=f"{title}: budget ended",
+                alone=True,
             )
         index = "Batches of relearning, divided by the retrained model's."
         found["anamnesis_index"] = Score(

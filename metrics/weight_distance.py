@@ -41,7 +41,11 @@ class WeightDistance(Metric):
         over = "relative to their norm"
         return {
             "distance_to_original": Score(
-                f"{to_original}.", Better.reference, "weights", title="distance of weights from original"
+                f"{to_original}.",
+                Better.reference,
+                "weights",
+                title="distance of weights from original",
+                alone=True,
             ),
             "distance_to_reference": Score(
                 f"{to_reference}.", Better.lower, "weights", title="distance of weights from retrained"
@@ -51,6 +55,7 @@ class WeightDistance(Metric):
                 Better.reference,
                 "ratio",
                 title="relative distance of weights from original",
+                alone=True,
             ),
             "relative_distance_to_reference": Score(
                 f"{to_reference}, {over}.",
@@ -58,7 +63,9 @@ class WeightDistance(Metric):
                 "ratio",
                 title="relative distance of weights from retrained",
             ),
-            "layer_distance": Score(by_layer, Better.reference, "weights", title="distance by layer"),
+            "layer_distance": Score(
+                by_layer, Better.reference, "weights", title="distance by layer", alone=True
+            ),
         }
 
     def __call__(self, evidence: Evidence) -> Scores:

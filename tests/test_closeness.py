@@ -156,6 +156,21 @@ def test_a_probability_that_rounds_to_0_leaves_js_and_kl_exact() -> None:
     assert kullback_leibler(p, q).item() == pytest.approx(1e5)
 
 
+def test_a_probability_of_0_leaves_js_and_the_reverse_kl_finite() -> None:
+    """p = (1, 0) and q = (½, ½): KL(p ‖ q) = ln 2, KL(q ‖ p) = ∞, and with m = (¾, ¼)
+    JS = ½ ln 4/3 + ½ (½ ln 2/3 + ½ ln 2)."""
+    never, even = [[0.0, -math.inf]], [[0.0, 0.0]]
+    js = (math.log(4 / 3) + (math.log(2 / 3) + LN2) / 2) / 2
+    scores = closeness(even, never)
+    assert scores["js"] == pytest.approx(js) and scores["kl"] == pytest.approx(LN2)
+    assert closeness(never, even)["js"] == pytest.approx(js)
+    assert closeness(never, even)["kl"] == math.inf
+    # 0·(ln 0 − ln 0) is 0 too
+    assert closeness(never, never)["js"] == closeness(never, never)["kl"] == 0
+    # a model that has diverged is not taken for one that is certain
+    assert math.isnan(closeness([[math.nan, 0.0]], even)["js"])
+
+
 @pytest.mark.parametrize("a, value", [(20, 0.93), (60, 2.93)])
 def test_published_js_grows_with_the_gap_of_the_logits_and_falls_with_the_classes(
     a: float, value: float

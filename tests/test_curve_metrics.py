@@ -49,6 +49,23 @@ def test_recovery_ends_at_the_first_look_within_the_tolerance() -> None:
     assert recovery(found, tolerance=0)["recovery_batches"] == 25
 
 
+@pytest.mark.parametrize(
+    ("original", "tolerance", "level"), [(0.07, 0.01, 0.06), (0.2, 0.05, 0.15), (0.4, 0.05, 0.35)]
+)
+def test_the_level_itself_is_recovery(original: float, tolerance: float, level: float) -> None:
+    """As floating-point numbers, original − τ is above the level here."""
+    assert original - tolerance > level
+    found = curves(curve(0.0, level), start=original)
+    assert recovery(found, tolerance)["recovery_batches"] == 5
+
+
+def test_the_level_itself_is_relearning() -> None:
+    """95 % of 20 in 53 rows are 19 in 53."""
+    assert (1 - 0.05) * (20 / 53) > 19 / 53
+    found = relearning(curves(curve(0.0, 19 / 53), start=20 / 53))
+    assert found["relearn_batches"] == 5
+
+
 def test_a_model_that_lost_nothing_recovers_at_once() -> None:
     assert set(recovery(curves(curve(0.8, 0.9))).values()) == {0}
 

@@ -1,7 +1,9 @@
 """Every metric of conf/metric: it is two files, sees only what it declares, and says what it returns."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +29,9 @@ from tests.conftest import options, plan_of
 
 NAMES = options("metric")
 
-Given = dict[Needs, object]
+COSTS = ("seconds", "gradient_examples")
+
+Given = dict[Needs, Any]
 
 
 def metric_of(name: str) -> Metric:
@@ -133,6 +137,24 @@ def test_a_metric_scores_a_request_for_a_class(name: str) -> None:
         assert not scored([metric], Evidence(less))
         with pytest.raises(Undeclared, match=f"Needs.{need.name}"):
             metric(Evidence(less))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if metric_of(name).paired])
+def test_scores_are_alone_that_do_not_depend_on_the_retrained_model(name: str) -> None:
+    """The report pools them over all retrained models, as it does those of other metrics."""
+    metric, evidence = metric_of(name), given(named_kinds=True)
+    other = evidence | {
+        Needs.REFERENCE: predictions_of(50, named_kinds=True),
+        Needs.COSTS: Costs({"seconds": 1.0, "gradient_examples": 100.0}, dict.fromkeys(COSTS, 7.0)),
+        Needs.RELEARN: replace(evidence[Needs.RELEARN], reference=[Point(3, 0.3, 1.0, 1.0)]),
+    }
+    for need in (Needs.WEIGHTS, Needs.FEATURES):
+        moved = {key: each.square() for key, each in evidence[need].reference.items()}
+        other[need] = replace(evidence[need], reference=moved)
+    before, after = scored([metric], Evidence(evidence)), scored([metric], Evidence(other))
+    for score, value in before.items():
+        said = meaning(score, metric.about())
+        assert said is not None and said.alone == (after[score] == value), score
 
 
 # Metrics that a request for a whole class leaves without a score.

@@ -132,6 +132,22 @@ def test_the_interval_of_no_hit_in_a_hundred() -> None:
     assert (rate.value, rate.low) == (0.0, 0.0) and rate.high == pytest.approx(1 - 0.025 ** (1 / 100))
 
 
+def test_sums_that_differ_by_rounding_are_ties() -> None:
+    """The same logits in another order, as in rows of 3 classes: equal entropies, apart from 1e-16."""
+    half = torch.tensor([0.5], dtype=torch.float64)
+    above = half.nextafter(torch.tensor([1.0], dtype=torch.float64))
+    assert above > half and auc(above, half) == auc(half, above) == 0.5
+    # but not what differs by a millionth of a millionth and more
+    assert auc(half * (1 + 1e-11), half) == 1.0
+    rate = tpr(above.repeat(4), half.repeat(100), 100)
+    assert rate is not None and rate.value == 0.0
+
+
+def test_infinite_scores_keep_their_order() -> None:
+    infinite = torch.tensor([-torch.inf, torch.inf], dtype=torch.float64)
+    assert auc(infinite[1:], infinite[:1]) == 1.0 and auc(infinite, torch.zeros(1)) == 0.5
+
+
 def test_too_few_others_resolve_no_rate() -> None:
     assert tpr(MEMBERS, OTHERS, 100) is None
     assert tpr(MEMBERS, HUNDRED[1:], 100) is None

@@ -102,6 +102,17 @@ def test_a_certain_model_is_calibrated_if_it_is_right() -> None:
     assert score(CalibrationError(15), certain(1, 2, 3, 0, k=4), labels) == {"test_ece": 1.0}
 
 
+@pytest.mark.parametrize(("shares", "confidence"), [((1, 1, 1), 1 / 3), ((3, 1, 1), 3 / 5)])
+def test_rounding_lifts_no_confidence_over_its_bin(shares: tuple[int, ...], confidence: float) -> None:
+    """1/3 and 3/5 are upper bounds of two of 15 bins. A right row of that confidence shares its bin with
+    a wrong one 0.01 below: together they are |½ − c + 0.005| off, and apart (1 − c + c − 0.01)/2."""
+    weights = torch.tensor([shares], dtype=torch.float64)
+    found = (weights / weights.sum()).log().log_softmax(1).amax(1).exp()
+    both = torch.cat([found, found - 0.01])
+    error = expected_calibration_error(both, torch.tensor([True, False]), bins=15)
+    assert error == pytest.approx(abs(0.5 - confidence + 0.005))
+
+
 def test_a_confidence_between_two_bins_belongs_to_the_lower_one() -> None:
     """Bins (0, ½] and (½, 1]. Rows of 0.5 (right) and 0.25 (wrong) share a bin: |1 − 0.75|/2."""
     confidence = torch.tensor([0.5, 0.25], dtype=torch.float64)

@@ -22,8 +22,9 @@ def jensen_shannon(ln_p: Tensor, ln_q: Tensor) -> Tensor:
 
 def kullback_leibler(ln_p: Tensor, ln_q: Tensor) -> Tensor:
     """Return KL(p ‖ q) in nats, at least 0 and without an upper limit."""
-    # KL(p ‖ q) = Σ_k p_k (ln p_k − ln q_k)
-    divergence: Tensor = torch.linalg.vecdot(ln_p.exp(), ln_p - ln_q)
+    p = ln_p.exp()
+    # KL(p ‖ q) = Σ_k p_k (ln p_k − ln q_k), with 0·ln 0 = 0 for logits of −∞
+    divergence: Tensor = torch.linalg.vecdot(p, (ln_p - ln_q).masked_fill_(p == 0, 0))
     return divergence
 
 

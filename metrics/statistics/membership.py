@@ -40,7 +40,8 @@ def entropy_share(predictions: Predictions) -> float | None:
 def entropies(predictions: Predictions, part: str) -> Tensor:
     """Return H = −Σ_k p_k ln p_k of every row, (N,) float64, in nats."""
     logprobs = predictions.logprobs(part)
-    return -(logprobs.exp() * logprobs).sum(1)
+    # p_k is exactly 0 below ln p_k = −746, and 0·ln 0 = 0 for logits of −∞
+    return -(logprobs.exp() * logprobs.clamp_min(-1000)).sum(1)
 
 
 def _logistic_share(predictions: Predictions, number: Callable[[str], Tensor]) -> float | None:
@@ -52,8 +53,9 @@ def _logistic_share(predictions: Predictions, number: Callable[[str], Tensor]) -
     # equal numbers leave nothing to divide the two sides by
     if found is None or np.ptp(np.concatenate(found[1:])) == 0:
         return None
-    attack = make_pipeline(StandardScaler(), LogisticRegression(C=1, class_weight="balanced"))
-    return _called_members(attack, *found)
+    # at the default tolerance of 1e-4, a few large losses move the threshold between the others
+    regression = LogisticRegression(C=1, class_weight="balanced", tol=1e-8)
+    return _called_members(make_pipeline(StandardScaler(), regression), *found)
 
 
 def svc_share(predictions: Predictions) -> float | None:
@@ -90,7 +92,7 @@ def official_entropy_share(predictions: Predictions, attack: "ClassifierMixin") 
     """
 
     def entropy(part: str) -> Tensor:
-        p = predictions.logits[part].softmax(1)
+        p = predictions.logits[part].float().softmax(1)
         return -torch.xlogy(p, p).sum(1)  # 0·ln 0 = 0
 
     found = _of_parts(predictions, entropy, "test")

@@ -7,6 +7,8 @@ rows of the population. Probabilities are those of a row's own label.
 import torch
 from torch import Tensor
 
+from metrics.statistics.roc import resolved
+
 
 def scores(
     target_x: Tensor, refs_x: Tensor, target_z: Tensor, refs_z: Tensor, a: float, gamma: float
@@ -37,6 +39,7 @@ def shares(ratios_x: Tensor, ratios_z: Tensor, gamma: float) -> Tensor:
     It is NaN where a ratio is.
     """
     # γ·ρ(z) < ρ(x): a place in the sorted γ·ρ(z) counts those below, without a matrix n × k
-    below = torch.searchsorted((gamma * ratios_z).sort().values, ratios_x).double()
+    ordered = resolved(gamma * ratios_z).sort().values
+    below = torch.searchsorted(ordered, resolved(ratios_x)).double()
     unknown = ratios_x.isnan() | ratios_z.isnan().any()
     return below.masked_fill(unknown, torch.nan) / len(ratios_z)

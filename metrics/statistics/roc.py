@@ -13,6 +13,16 @@ from torch import Tensor
 Numbers = NDArray[np.float64]
 
 
+def resolved(scores: Tensor) -> Tensor:
+    """Return the scores to 40 binary digits, which makes ties of those that differ by rounding alone.
+
+    Rows whose logits are the same in another order have equal margins and entropies, and sums of
+    different rounding: a relative difference of 1e-12 is no evidence.
+    """
+    digits, exponent = torch.frexp(scores.double())
+    return torch.ldexp((digits * 2**40).round(), exponent - 40)
+
+
 def auc(members: Tensor, others: Tensor) -> float | None:
     """Return P(s⁺ > s⁻) + ½ P(s⁺ = s⁻), from 0 to 1; ½ is chance. None if a side is empty."""
     if not len(members) or not len(others):
@@ -39,6 +49,7 @@ def _placements(members: Tensor, others: Tensor) -> tuple[Numbers, Numbers]:
     from scipy.stats import rankdata
 
     m, n = len(members), len(others)
+    members, others = resolved(members), resolved(others)
     pooled = rankdata(torch.cat([members, others]).numpy())
     # A midrank among all rows minus the one on the own side counts the rows of the other side below,
     # ties as ½: sorting does the m·n comparisons.
@@ -68,6 +79,7 @@ def tpr(members: Tensor, others: Tensor, one_in: int) -> Rate | None:
     allowed = len(others) // one_in
     if not len(members) or not allowed:
         return None
+    members, others = resolved(members), resolved(others)
     # `allowed` others may reach the threshold: it lies above the next largest of them, and as many
     # members as possible reach it.
     next_largest = others.topk(allowed + 1).values[-1]

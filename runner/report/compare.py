@@ -13,6 +13,7 @@ from runner.report.verdicts import (
     Difference,
     from_pairs,
     from_shared,
+    moments,
     remembered,
     verdict,
     would_decide,
@@ -74,9 +75,8 @@ class Values:
         if len(self.value) == 1:
             ((seed, value),) = self.value.items()
             return from_shared([value], self.own[seed])
-        differences = [
-            value - sum(self.own[seed]) / len(self.own[seed]) for seed, value in self.value.items()
-        ]
+        # the exact mean: that of equal scores is their value, with no rounding to be told from 0
+        differences = [value - moments(tuple(self.own[seed]))[0] for seed, value in self.value.items()]
         return from_pairs(differences, min(len(self.own[seed]) for seed in self.value))
 
 
