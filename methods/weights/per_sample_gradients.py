@@ -57,7 +57,7 @@ class Rule:
 def _linear_total(layer: nn.Linear, factors: Factors) -> Gradients:
     # y = Wx + c: ∂L/∂W = Σᵢₗ bᵢₗ ⊗ aᵢₗ = bᵀa and ∂L/∂c = Σᵢₗ bᵢₗ, with positions joined to samples
     a, b = factors.a.flatten(0, -2), factors.b.flatten(0, -2)
-    return _with_bias(layer, b.T @ a, b.sum(0))
+    return _with_bias(layer, b.T @ a, b, 0)
 
 
 def _linear_each(layer: nn.Linear, factors: Factors) -> Gradients:
@@ -65,7 +65,7 @@ def _linear_each(layer: nn.Linear, factors: Factors) -> Gradients:
     a = factors.a.reshape(len(factors.a), -1, layer.in_features)
     b = factors.b.reshape(len(factors.b), -1, layer.out_features)
     # Gᵢ = Σₗ bᵢₗ ⊗ aᵢₗ: (B, O, L) @ (B, L, I)
-    return _with_bias(layer, b.transpose(1, 2) @ a, b.sum(1))
+    return _with_bias(layer, b.transpose(1, 2) @ a, b, 1)
 
 
 def _linear_matrices(layer: nn.Linear, factors: Factors) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ def _conv_total(layer: nn.Conv2d, factors: Factors) -> Gradients:
             layer.dilation,
             layer.groups,
         )
-    return _with_bias(layer, weight, factors.b.sum((0, 2, 3)))
+    return _with_bias(layer, weight, factors.b, (0, 2, 3))
 
 
 def _weight_by_taps(layer: nn.Conv2d, factors: Factors) -> Tensor:
@@ -124,7 +124,7 @@ def _conv_each(layer: nn.Conv2d, factors: Factors) -> Gradients:
     b, columns = _conv_matrices(layer, factors)
     # Gᵢ = bᵢ aᵢᵀ is computed as (aᵢ bᵢᵀ)ᵀ: on a CPU this takes three quarters of the time.
     weight = (columns @ b.transpose(2, 3)).transpose(2, 3).contiguous().view(len(b), *layer.weight.shape)
-    return _with_bias(layer, weight, factors.b.sum((2, 3)))
+    return _with_bias(layer, weight, factors.b, (2, 3))
 
 
 def _conv_matrices(layer: nn.Conv2d, factors: Factors) -> tuple[Tensor, Tensor]:
@@ -148,8 +148,11 @@ def _columns(layer: nn.Conv2d, factors: Factors) -> Tensor:
     return a.as_strided(shape, (n, c, y * dy, x * dx, y * sy, x * sx)).contiguous()
 
 
-def _with_bias(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> Gradients:
-    return {"weight": weight} if layer.bias is None else {"weight": weight, "bias": bias}
+def _with_bias(
+    layer: nn.Linear | nn.Conv2d, weight: Tensor, b: Tensor, summed: int | tuple[int, ...]
+) -> Gradients:
+    """Add the bias gradient, if the layer has a bias: the sum of `b` over these dimensions."""
+    return {"weight": weight} if layer.bias is None else {"weight": weight, "bias": b.sum(summed)}
 
 
 def _group_norm_each(layer: nn.GroupNorm, factors: Factors) -> Gradients:

@@ -1,5 +1,6 @@
 """Reading a record of per-sample gradients: the sum of the shares of any tracked rows."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -107,20 +108,18 @@ class SampleRecord:
                 yield f"{name}.{own}", value.detach()
 
     def _summed(self, layers: Mapping[str, nn.Module], layout: Layout, slots: Tensor) -> Gradients:
-        masks = {name: self._mask(name, layers[name]) for name in layout.sums}
-        totals = {
-            name: torch.zeros(parameters_in(layers[name]), dtype=torch.float64) for name in layout.sums
-        }
+        masks = [self._mask(name, layers[name]) for name in layout.sums]
+        sizes = [parameters_in(layers[name]) for name in layout.sums]
+        starts = list(itertools.accumulate(sizes, initial=0))
+        total = torch.zeros(starts[-1], dtype=torch.float64)
         for slot, values in self._sums(layout.slot_numbers, slots.tolist()):
-            for name, place in layout.sums.items():
-                mask = masks[name]
-                where = slice(None) if mask is None else mask.positions(slot)
-                # Σ_{i ∈ rows} of the sums; numbers that a mask did not keep add 0
-                totals[name][where] += values[place.numbers]
+            kept = [mask.positions(slot) + at for mask, at in zip(masks, starts, strict=False) if mask]
+            # Σ_{i ∈ rows} of the sums; numbers that a mask did not keep add 0
+            total[torch.cat(kept) if kept else slice(None)] += values
         return {
             f"{name}.{own}": value
-            for name, total in totals.items()
-            for own, value in _as_parameters(layers[name], total.float()).items()
+            for name, part in zip(layout.sums, total.float().split(sizes), strict=True)
+            for own, value in _as_parameters(layers[name], part).items()
         }
 
     def _sums(self, width: int, slots: list[int]) -> Iterator[tuple[int, Tensor]]:
