@@ -1,6 +1,5 @@
 """Small real runs: everything here works on scikit-learn's digits, with a small network."""
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
@@ -61,11 +60,6 @@ LEARNED = ["training.epochs=30", "training.lr=0.05"]
 
 # Most requests of such a run: 20 of its 200 rows are forgotten, 180 retained.
 FORGET, RETAIN = 20, 180
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than there are cores: tests of launchers and clusters mostly wait."""
-    return (os.cpu_count() or 1) + 1
 
 
 # Configurations

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -74,6 +74,12 @@ def compose_options(arguments: list[str]) -> None:
     composed([text for text in arguments if "=" in text])
 
 
+def find_files(arguments: list[str]) -> None:
+    """Find the files that a command names."""
+    for name in arguments:
+        assert (ROOT / name).exists(), name
+
+
 def find_groups(arguments: list[str]) -> None:
     """Find the groups of benchmarks."""
     for group in arguments:
@@ -102,10 +108,15 @@ CHECKS: dict[str, Callable[[list[str]], object]] = {
     ids=lambda command: f"{command.page}: {command.text}",
 )
 def test_a_command_can_be_carried_out(command: Command) -> None:
+    check_command(command, CHECKS)
+
+
+def check_command(command: Command, checks: Mapping[str, Callable[[list[str]], object]]) -> None:
+    """Check the program of a command, and its arguments as its module says."""
     if command.module is None:
         assert command.words[0] in OTHERS, f"{command.words[0]} is no program that a reader has"
-    elif command.module in CHECKS:
-        CHECKS[command.module](command.arguments)
+    elif command.module in checks:
+        checks[command.module](command.arguments)
     else:
         assert find_spec(command.module) is not None and not command.arguments
 
@@ -116,11 +127,7 @@ def test_the_commands_of_a_result_can_be_carried_out(
 ) -> None:
     """Of a sweep its first cell: each cell of a preset is built by another test."""
     for command in blocks(page):
-        if command.module is not None:
-            check = {**CHECKS, "runner": plan_first}.get(command.module)
-            assert check is not None or find_spec(command.module) is not None
-            if check is not None:
-                check(command.arguments)
+        check_command(command, {**CHECKS, "runner": plan_first, "pytest": find_files})
     assert "is now" not in capsys.readouterr().err, "it has the former name of an option"
 
 

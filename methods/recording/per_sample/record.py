@@ -113,7 +113,12 @@ class SampleRecord:
         starts = list(itertools.accumulate(sizes, initial=0))
         total = torch.zeros(starts[-1], dtype=torch.float64)
         for slot, values in self._sums(layout.slot_numbers, slots.tolist()):
-            kept = [mask.positions(slot) + at for mask, at in zip(masks, starts, strict=False) if mask]
+            # a record has masks for all layers or for none
+            kept = [
+                mask.positions(slot) + start
+                for mask, start in zip(masks, starts, strict=False)
+                if mask is not None
+            ]
             # Σ_{i ∈ rows} of the sums; numbers that a mask did not keep add 0
             total[torch.cat(kept) if kept else slice(None)] += values
         return {
