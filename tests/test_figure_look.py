@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from runner.figure.confusion import _frame
-from runner.figure.drawing import COLOURS, MARKERS, MOST
+from runner.figure.drawing import COLOURS, MARKERS, MOST, in_lines
 from runner.figure.runs import Runs
 from runner.figure.scores import ScoresFigure
 from runner.report import Report
@@ -112,6 +112,13 @@ def test_a_logarithmic_axis_says_so() -> None:
     for made, label in ((near, "gradient examples"), (far, "gradient examples (log scale)")):
         (axes,) = FIGURE.draw(runs(made)).axes
         assert axes.get_xlabel() == label
+
+
+def test_a_long_title_takes_several_lines_beside_its_axis() -> None:
+    """An axis is 4 inches tall, and the title of a difference longer than that."""
+    long = "accuracy - test accuracy on forgotten training rows"
+    assert in_lines(long) == "accuracy - test accuracy on\nforgotten training rows"
+    assert in_lines("accuracy on test rows") == "accuracy on test rows"
 
 
 def test_a_forgotten_class_is_framed_and_the_axis_says_so() -> None:

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.errors import UserError
-from runner.figure.drawing import LETTERS, Drawing, panels
+from runner.figure.drawing import Drawing, in_lines, panels
 from runner.figure.runs import Model, Runs
 from runner.results import leave_out
 from runner.sealed import DamagedResult
@@ -55,7 +54,7 @@ class ConfusionFigure(Drawing):
             # a class without rows has no shares: divide by 1, which leaves its zeros
             shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
             image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-            axes.set_title("\n".join(wrap(runs.report.titles[line], LETTERS)), fontsize="small")
+            axes.set_title(in_lines(runs.report.titles[line]), fontsize="small")
             axes.set_xlabel("predicted class", fontsize="small")
             axes.set_ylabel("true class", fontsize="small")
             if len(shares) <= LEGIBLE:

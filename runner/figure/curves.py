@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
-from runner.figure.drawing import Drawing, grid, legend, note, seeded, shared_name, styles
+from runner.figure.drawing import Drawing, grid, in_lines, legend, note, seeded, shared_name, styles
 from runner.figure.runs import Model, Runs
 from runner.report.cells import Estimate, half_width, interval
 from runner.results import Line
@@ -48,7 +48,7 @@ class CurvesFigure(Drawing):
                 _panel(axes, runs, lines, points[points["name"] == name], name)
                 axes.locator_params(axis="x", integer=True)
                 axes.set_xlabel(runs.report.title(self.x))
-                axes.set_ylabel(runs.report.title(name))
+                axes.set_ylabel(in_lines(runs.report.title(name)))
         legend(figure, [across for _, across in rows])
         note(figure, self._missing(runs, points))
         return figure

@@ -25,7 +25,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # The most names in one panel.
 MOST = len(COLOURS)
 
-# The most letters in a line of a legend, and in an inch of a line below the panels.
+# The most letters in a line of a legend or beside an axis, and in an inch of a line below the panels.
 LETTERS, PER_INCH = 36, 14
 
 
@@ -93,6 +93,11 @@ def grid(
     return figure, rows
 
 
+def in_lines(title: str) -> str:
+    """Return a title in as many lines as it needs beside a panel."""
+    return "\n".join(wrap(title, LETTERS))
+
+
 def legend(figure: "Figure", rows: Sequence[Sequence["Axes"]]) -> None:
     """Add a legend beside each row of panels, in the order in which its lines were drawn, and widen the
     figure to hold them."""
@@ -105,7 +110,7 @@ def legend(figure: "Figure", rows: Sequence[Sequence["Axes"]]) -> None:
                 found.setdefault(label, handle)
         beside = across[-1].legend(
             list(found.values()),
-            ["\n".join(wrap(label, LETTERS)) for label in found],
+            [in_lines(label) for label in found],
             loc="upper left",
             bbox_to_anchor=(1.02, 1),
             borderaxespad=0,

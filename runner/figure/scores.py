@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from runner.figure.drawing import Drawing, grid, legend, seeded, shared_name, styles
+from runner.figure.drawing import Drawing, grid, in_lines, legend, seeded, shared_name, styles
 from runner.figure.runs import Runs
 from runner.report import Report
 from runner.report.cells import Estimate, interval, values
@@ -50,7 +50,7 @@ class ScoresFigure(Drawing):
                 panel = Panel(axes, runs, lines, names, {k: places[k] for k in lines if k in places})
                 panel.draw(name, wide)
                 axes.set_xlabel(runs.report.title(self.x) + (" (log scale)" if wide else ""))
-                axes.set_ylabel(runs.report.title(name))
+                axes.set_ylabel(in_lines(runs.report.title(name)))
         legend(figure, [across for _, across in rows])
         return figure
 
