@@ -153,8 +153,8 @@ def refused_by(*overrides: str) -> str:
         ("table.columns=[]", "table.columns is empty: choose from at_chance, average_gap"),
         (
             "table.columns=[acuracy]",
-            "acuracy, which no run has (did you mean test_accuracy or train_accuracy or delta_accuracy?): "
-            "table.columns=[] lists all",
+            "acuracy, which no run has (did you mean test_accuracy or train_accuracy or "
+            "delta_accuracy?): table.columns=[] lists all",
         ),
         ("table.columns=[zzz]", "zzz, which no run has: table.columns=[] lists all"),
         ("figure.scores.y=[acuracy]", "lists all; figures also have accuracy, epoch, loss, lr"),
