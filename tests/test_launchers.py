@@ -21,6 +21,7 @@ from runner.launch.lines import Lines, duration
 from runner.launch.local import _serve
 from runner.launch.notes import BEGUN, DONE, LABEL, LOG, fail, note, noted, outcome
 from runner.launch.queue import FORGOTTEN, State, states, why
+from runner.launch.rest import Rest
 from runner.launch.slurm import waves
 from runner.launch.stored import note_stored, stored
 from runner.launch.task import Shared, Task, cells, labels, left
@@ -76,12 +77,13 @@ def test_a_folder_says_how_its_cell_stands(tmp_path: Path) -> None:
 def test_lines_tell_the_time_and_what_is_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time, "monotonic", iter([0.0, 30.0, 60.0]).__next__)
+    clock = iter([0.0, 0.0, 30.0, 60.0])  # of the sweep and of the first task, and both ends
+    monkeypatch.setattr(time, "monotonic", clock.__next__)
     tasks = [task(f"{place}/2", folder=tmp_path / str(place)) for place in (1, 2)]
     for each in tasks:
         each.folder.mkdir()
     note(tasks[0].folder, DONE, "12.4")
-    lines = Lines(tasks)
+    lines = Lines(tasks, Rest(tasks, {}))
     lines.begun(tasks[0])
     lines.ended(tasks[0])
     log = tasks[1].folder / LOG
@@ -90,7 +92,7 @@ def test_lines_tell_the_time_and_what_is_left(
     lines.ended(tasks[1])
     assert capsys.readouterr().err.splitlines() == [
         "[1/2] seed=0: begun",
-        "[1/2] seed=0: done in 12 s; 1 of 2 ended, about 30 s left",
+        "[1/2] seed=0: done in 12 s; 1 of 2 ended",
         f"[2/2] seed=0: failed: no space (log: {log}); all 2 ended, 1 failed, in 1 min 0 s",
     ]
 
