@@ -95,6 +95,7 @@ def test_a_command_knows_its_own_flags(monkeypatch: pytest.MonkeyPatch) -> None:
         (["method=ssd", "-m", "seed=0,1"], ["-m", "method=ssd", "seed=0,1"]),
         (["seed=0", "--cfg", "job"], ["--cfg", "job", "seed=0"]),
         (["method=a,b", "method.x=1", "-m"], ["-m", "method=a,b", "method.x=choice(1)"]),
+        (["method=a,b", "method.x=null", "-m"], ["-m", "method=a,b", "method.x=null"]),
         (["line=sisa"], ["variant=sisa"]),
         ([], []),
     ],

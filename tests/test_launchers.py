@@ -26,6 +26,7 @@ from runner.launch.slurm import waves
 from runner.launch.stored import note_stored, stored
 from runner.launch.task import Shared, Task, cells, labels, left
 from runner.launch.work import Work
+from runner.signals import Ended
 from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
 from tests.forked import run_module, start_module
 
@@ -72,6 +73,13 @@ def test_a_folder_says_how_its_cell_stands(tmp_path: Path) -> None:
     failed = outcome(tmp_path)
     assert failed is not None and failed.failure is not None and "No space left" in failed.failure
     assert not (tmp_path / DONE).exists()
+
+
+def test_a_cell_that_a_signal_ends_says_so(tmp_path: Path) -> None:
+    with pytest.raises(Ended), noted(tmp_path):
+        raise Ended(signal.SIGTERM)
+    end = outcome(tmp_path)
+    assert end is not None and str(end.failure).startswith("ended by SIGTERM: finished stages and")
 
 
 def test_lines_tell_the_time_and_what_is_left(
@@ -226,7 +234,7 @@ def test_a_cell_whose_process_dies_twice_fails_with_its_reason_and_log(tmp_path:
     assert "the same command makes what is missing: python -m runner -m" in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_sweep_ends_its_processes(tmp_path: Path, number: int) -> None:
     command = ["-m", *QUICK, "evaluation=quick", "training.epochs=100000", "seed=0,1,2", *LOCAL]
     err = tmp_path / "err"
