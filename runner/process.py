@@ -19,4 +19,6 @@ def prepare(device: torch.device, threads: int) -> None:
         # cuBLAS is deterministic only with a workspace of fixed size
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # else every new tensor is filled with NaN first, by a kernel of its own
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.allow_tf32 = False  # TF32 rounds fp32 inputs to 10 bits

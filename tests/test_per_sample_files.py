@@ -37,16 +37,22 @@ def digits() -> Stages:
     return stages_of(plan_of("data.limit=8", "model.widths=[4,8]", "model.hidden=16", *SAMPLES))
 
 
-def training_in(folder: Path, batch_size: int, optimizer: Optimizer) -> RecordedTraining:
+CPU = torch.device("cpu")
+DEVICES = [CPU, torch.device("cuda")] if torch.cuda.is_available() else [CPU]
+
+
+def training_in(
+    folder: Path, batch_size: int, optimizer: Optimizer, device: torch.device = CPU
+) -> RecordedTraining:
     """Return a training of two epochs over 80 digits, of a new model."""
-    plan, split = digits().plan, digits().dataset.train
+    plan, split = digits().plan, digits().dataset.train.to(device)
     recipe = replace(plan.recipe, batch_size=batch_size, epochs=2, optimizer=optimizer, warmup=0)
-    model = plan.architecture.fresh(1, 8, 10, 0)
+    model = plan.architecture.fresh(1, 8, 10, 0).to(device)
     return RecordedTraining(model, split, recipe, Streams(0, "record"), folder)
 
 
 def steps_of(training: RecordedTraining) -> Iterator[Step]:
-    meter = Meter(torch.device("cpu"))
+    meter = Meter(training.split.images.device)
     conditions = Conditions(Streams(0, "steps"), meter, lambda values: None, training.recipe)
     return train(training.model, training.split, training.recipe, conditions)
 
@@ -73,8 +79,9 @@ class Plainly:
         with Capture(self.training.model) as capture:
             for step in steps:
                 taken = capture.take()
-                where = torch.isin(step.batch.rows, self.tracked).nonzero()[:, 0]
-                slots = self.slots[torch.searchsorted(self.tracked, step.batch.rows[where])]
+                rows = step.batch.rows.cpu()
+                where = torch.isin(rows, self.tracked).nonzero()[:, 0]
+                slots = self.slots[torch.searchsorted(self.tracked, rows[where])]
                 if len(where):
                     factors = {n: Factors(use.a[where], use.b[where]) for n, (use,) in taken.items()}
                     self.sum_up(step, factors, slots)
@@ -85,7 +92,7 @@ class Plainly:
         """S_i ← S_i + c_t·g_{i,t}, from S_i = 0."""
         values = [self.summands(step, n, factors[n], slots) for n in self.layout.sums]
         for slot, value in zip(
-            slots.tolist(), torch.cat(values, 1).numpy() if values else [], strict=bool(values)
+            slots.tolist(), torch.cat(values, 1).cpu().numpy() if values else [], strict=bool(values)
         ):
             self.sums[slot] = self.sums[slot] + value
 
@@ -108,9 +115,10 @@ class Plainly:
         joined = (
             torch.cat([v.to(TYPES[self.packer.dtype]) for v in values], 1) if values else torch.empty(0)
         )
-        return joined.contiguous().view(torch.uint8).numpy().tobytes()
+        return joined.cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 @settings(max_examples=40, deadline=None)
 @given(
     form=st.sampled_from(Form),
@@ -121,7 +129,13 @@ class Plainly:
     buffers=st.integers(1, 3),
 )
 def test_files_hold_the_bits_of_plain_arithmetic(
-    form: Form, dtype: FactorType, tracking: dict[str, Any], batch_size: int, adam: bool, buffers: int
+    device: torch.device,
+    form: Form,
+    dtype: FactorType,
+    tracking: dict[str, Any],
+    batch_size: int,
+    adam: bool,
+    buffers: int,
 ) -> None:
     """Buffers are used again, new sums are not read, and pages are written from where they are."""
     adam = adam and form in (Form.dense, Form.masked)
@@ -132,7 +146,8 @@ def test_files_hold_the_bits_of_plain_arithmetic(
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(ring, "BUFFERS", buffers)
         patch.setattr(files, "BLOCK", 2 * files.PAGE)
-        training = training_in(Path(folder), batch_size, Optimizer.adam if adam else Optimizer.sgd)
+        optimizer = Optimizer.adam if adam else Optimizer.sgd
+        training = training_in(Path(folder), batch_size, optimizer, device)
         plain = Plainly(own, training)
         for _ in own.watch(plain.beside(steps_of(training)), training):
             pass
@@ -241,10 +256,10 @@ def test_a_training_takes_as_many_buffers_as_fit_half_of_the_free_memory(
     used: set[int] = set()
     take = ring.Ring.take
 
-    def noted(self: ring.Ring, first: int, count: int) -> ring.Packed:
-        packed = take(self, first, count)
-        used.add(packed.buffer.sums.data_ptr())
-        return packed
+    def noted(self: ring.Ring, first: int, count: int) -> ring.Lease:
+        lease = take(self, first, count)
+        used.add(lease.buffer.sums.data_ptr())
+        return lease
 
     monkeypatch.setattr(ring, "available_memory", lambda device: free * size)
     monkeypatch.setattr(ring.Ring, "take", noted)

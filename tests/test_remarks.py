@@ -93,5 +93,19 @@ def test_a_model_at_chance_is_named_with_what_the_method_has(
     assert ("method.lr" in text) == (method == "finetune")
 
 
+def test_an_original_that_has_not_learned_the_rows_to_forget_is_named_in_the_table(
+    quick: Quick,
+) -> None:
+    """Retrained models do not know them either, and so even the original matches."""
+    weak, learned = (
+        result_of(quick("evaluation=quick", *how)) for how in (["training.lr=1e-9"], LEARNED)
+    )
+    share = weak.scores["original"]["train_forget_accuracy"]
+    assert share < 0.5 < learned.scores["original"]["train_forget_accuracy"]
+    words = f"the original knows only {share:.3f} of the train forget rows (seed 0)"
+    assert words in Report([weak], ["test_accuracy"]).terminal()
+    assert "knows only" not in Report([learned], ["test_accuracy"]).terminal()
+
+
 def test_an_original_at_chance_is_not_held_against_the_method(quick: Quick) -> None:
     assert said_of(quick(), CHANCE, answers("test", 29)) == ({}, "")

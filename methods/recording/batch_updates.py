@@ -132,7 +132,7 @@ class _Updates:
         if self.before is None:
             return
         update = parameters_to_vector(self.training.model.parameters()).detach() - self.before
-        entry = self.packing.pack(len(self.members) - 1, update.cpu())
+        entry = self.packing.pack(len(self.members) - 1, update).cpu()
         self.writer.do(partial(self.file.append, entry[None]))
         self.before = None
 

@@ -40,6 +40,7 @@ class RandomMask:
 
     def of_each(self, numbers: list[int], values: Tensor) -> Tensor:
         """Return the kept part (n, kept) of values (n, size), whose lines have these numbers."""
+        self._order = self._order.to(values.device)  # once: moving it for every line would take long
         return torch.stack([line[self.positions(n)] for line, n in zip(values, numbers, strict=True)])
 
     @property

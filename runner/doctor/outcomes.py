@@ -7,12 +7,10 @@ from runner import stages
 from runner.doctor.findings import Finding
 from runner.plan import identities
 from runner.report import Report
+from runner.report.remarks import LEARNED
 from runner.results import Results
 from runner.roles import ORIGINAL
 from runner.stages.workspace import Workspace
-
-# An accuracy on the rows to forget below which there is nothing to unlearn.
-LEARNED = 0.5
 
 
 def of_original(ws: Workspace, request: Request) -> Finding:

@@ -14,7 +14,7 @@ from runner.report.compare import Comparisons
 from runner.report.text import OFFICIAL
 from runner.report.verdicts import FEWEST, false_flags
 from runner.results import Line, Result
-from runner.roles import REFERENCE, ROLE, UNLEARNED
+from runner.roles import ORIGINAL, REFERENCE, ROLE, UNLEARNED
 
 # Conditions that all runs of a table should share: keys of a result's provenance.
 CONDITIONS = {
@@ -27,6 +27,9 @@ CONDITIONS = {
 
 # With fewer values than this, an interval rests on a single difference.
 FEW = 3
+
+# An accuracy on the rows to forget below which an original has not learned them.
+LEARNED = 0.5
 
 # Values of a result's costs that are remarks on the unlearned model, and the words for each.
 FLAGS = {
@@ -65,6 +68,7 @@ def remarks(
             found.append(f"{label}, seed {result.seed}: {result.status}: {result.error}")
     undefined = {name: reason for result in results for name, reason in result.undefined.items()}
     found += [f"{name} has no score: {reason}" for name, reason in undefined.items()]
+    found += _of_originals(results)
     found += _of_models(results, labels)
     found += _of_references(results)
     found += _of_conditions(results, labels)
@@ -169,6 +173,21 @@ def _of_models(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
         f"{words}: " + "; ".join(f"{label} (seed {', '.join(seeds)})" for label, seeds in lines.items())
         for flag, words in FLAGS.items()
         if (lines := flagged.get(flag))
+    ]
+
+
+def _of_originals(results: list[Result]) -> list[str]:
+    """Return a remark if originals have not learned the rows to forget, with their seeds."""
+    accuracy = {
+        str(r.seed): r.scores.get(ORIGINAL.name, {}).get("train_forget_accuracy") for r in results
+    }
+    weak = {seed: share for seed, share in accuracy.items() if share is not None and share < LEARNED}
+    if not weak:
+        return []
+    return [
+        f"the original knows only {max(weak.values()):.3f} of the train forget rows (seed "
+        f"{', '.join(sorted(weak))}), so there is little to forget, and a method that does "
+        "nothing may match: raise training.epochs or training.lr"
     ]
 
 

@@ -1,6 +1,6 @@
 """The cost of recording per-sample gradients: seconds per step and numbers per row, beside torch's
-own ways to per-sample gradients on the same steps. Also the error of the record, the time to serve a
-request from it, and the speed of writing it."""
+own ways to per-sample gradients on the same steps, on a GPU if there is one. Also the error of the
+record, the time to serve a request from it, and the speed of writing it, on the CPU."""
 
 import copy
 import subprocess
@@ -28,7 +28,7 @@ from methods.recording.per_sample import (
     SampleRecord,
 )
 from methods.recording.recorder import RecordedTraining
-from methods.training.cost import Cost, Meter
+from methods.training.cost import Cost, Meter, now
 from methods.training.descent import Optimizer, Recipe, Schedule, Step
 from methods.training.loop import Conditions, train
 from models.architecture import Architecture
@@ -36,6 +36,9 @@ from runner.bench import Figure, seconds
 from runner.compose import composed
 from runner.plan import build
 from runner.process import prepare
+
+CPU = torch.device("cpu")
+DEVICE = torch.device("cuda") if torch.cuda.is_available() else CPU
 
 # Epochs of every training, as in paper 004.
 EPOCHS = 4
@@ -48,7 +51,7 @@ ENTRY, AT_ONCE, BLOCKS = 190_000, 128, 20
 
 
 def figures() -> Iterator[Figure]:
-    prepare(torch.device("cpu"), threads=2)
+    prepare(DEVICE, threads=2)
     # Enough batches per epoch that opening and closing a record take little time beside them.
     for name, channels, size, batch, batches, repeats in (
         ("small_cnn", 1, 28, 64, 16, 7),
@@ -68,7 +71,8 @@ def recorded_step(
     """Time a step with all rows recorded, in each layer's smallest form and in factors, with one class
     of ten recorded, and with torch's own ways to per-sample gradients."""
     model, recipe, every = parts(name, channels, size, batch)
-    split, steps = noise(channels, size, batch * batches), batches * EPOCHS
+    model, split = model.to(DEVICE), noise(channels, size, batch * batches).to(DEVICE)
+    steps = batches * EPOCHS
     with tempfile.TemporaryDirectory() as folder:
         plain, *recorded = seconds(
             *(
@@ -82,7 +86,7 @@ def recorded_step(
             ),
             repeats=repeats,
         )
-    where, each, plain = f"{name}, {size} px, batch {batch}", "s per step", plain / steps
+    where, each, plain = f"{name}, {size} px, batch {batch}, {DEVICE}", "s per step", plain / steps
     for which, taken in zip(
         ("all rows", "all rows as factors", "one class of ten"), recorded, strict=True
     ):
@@ -170,9 +174,9 @@ def serving() -> Iterator[Figure]:
 
 def served(folder: str, rows: Tensor) -> Cost:
     """Return the cost of serving a request for these rows, beyond the model and a first row."""
-    prepare(torch.device("cpu"), threads=2)
+    prepare(CPU, threads=2)
     model, _, _ = parts("resnet18", 3, 32, 125)
-    record, meter = SampleRecord.open(Path(folder)), Meter(torch.device("cpu"))
+    record, meter = SampleRecord.open(Path(folder)), Meter(CPU)
     record.share(model, rows[:1])
     with meter:
         record.share(model, rows)
@@ -215,7 +219,7 @@ def run(
 ) -> nn.Module:
     """Train, recorded or not, and return the trained model."""
     model = copy.deepcopy(model)
-    meter = Meter(torch.device("cpu"))
+    meter = Meter(split.images.device)
     conditions = Conditions(Streams(0, "bench"), meter, lambda values: None, recipe)
     steps: Iterator[Step] = train(model, split, recipe, conditions)
     if recorder is not None:
@@ -223,6 +227,7 @@ def run(
         steps = recorder.watch(steps, training)
     for _ in steps:
         pass
+    now(split.images.device)  # a GPU is done
     return model
 
 

@@ -1,5 +1,6 @@
 """The parts of a record while it is written."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -20,8 +21,9 @@ class Gathered:
     sums: SumFile
     file: EntryFile
 
-    def write(self, packed: Packed, slots: Tensor) -> None:
+    def write(self, landed: Callable[[], Packed], slots: Tensor) -> None:
         """Add the numbers of a step to the sums of their slots (n,), and append its entries."""
+        packed = landed()
         if packed.sums.shape[1]:
             self.sums.add(slots, packed.sums)
         if packed.entries.shape[1]:

@@ -44,7 +44,7 @@ class Packer:
                 self._write_summands(packed.sums, step, name, factors, slots)
             else:
                 scales += self._write_factors(packed.entries, name, factors)
-        return torch.stack(scales, 1) if scales else None
+        return torch.stack(scales, 1).cpu() if scales else None
 
     def _write_summands(
         self, sums: Tensor, step: Step, name: str, factors: Factors, slots: Tensor
@@ -56,7 +56,7 @@ class Packer:
         start = 0
         for gradients in self._gradients(layer, factors):
             part = each[:, start : start + gradients.shape[1]]
-            part.copy_(gradients)  # converts, and moves from the device
+            part.copy_(gradients)  # converts
             start += gradients.shape[1]
         # c_t·g_{i,t}/B: the factor 1/B is in `b`, because the loss is a mean over the batch
         each.mul_(self._coefficient(step, layer))
@@ -79,7 +79,7 @@ class Packer:
         if self.attribution is not Attribution.preconditioned:
             return torch.tensor(share)
         # c_t = −lr_t/(√v̂_t + ε), (parameters,)
-        return (share / adam_roots(step, layer)).cpu()
+        return share / adam_roots(step, layer)
 
     def _write_factors(self, entries: Tensor, name: str, factors: Factors) -> list[Tensor]:
         """Write both factors of a layer into the entries; return their scales (n,), in int8 only."""
@@ -87,7 +87,7 @@ class Packer:
         for factor, value in (("a", factors.a.flatten(1)), ("b", factors.b.flatten(1))):
             if self.dtype is FactorType.int8:
                 value, scale = _in_eight_bits(value)
-                scales.append(scale.cpu())
+                scales.append(scale)
             entries[:, self.layout.factors[name, factor].numbers] = value
         return scales
 

@@ -114,7 +114,8 @@ class PerSample(Recorder):
     def _check_memory(self, training: RecordedTraining, option: str) -> None:
         """Raise UserError if the numbers of one batch do not fit into memory."""
         rows, layout = self._most_rows(training), self.layout(training)
-        needed, free = buffer_bytes(layout, self.dtype, rows), available_memory(torch.device("cpu"))
+        devices = {torch.device("cpu"), training.split.images.device}
+        needed, free = buffer_bytes(layout, self.dtype, rows), min(map(available_memory, devices))
         if needed > free:
             fitting = largest_count(lambda n: buffer_bytes(layout, self.dtype, n) <= free, rows - 1)
             cure = f"training.batch_size={fitting} or less" if fitting else "a smaller model (model=…)"
@@ -213,7 +214,7 @@ class PerSample(Recorder):
         entries = EntryIndex(training.split, self.tracked(training.split), index.get("groups"))
         sums = SumFile(training.folder, entries.slot_count, layout.slot_numbers)
         file = EntryFile(training.folder, FACTORS)
-        ring = Ring(layout, self.dtype, self._most_rows(training))
+        ring = Ring(layout, self.dtype, self._most_rows(training), training.split.images.device)
         capturing = training.processes.capture(training.model)
         with capturing as capture, self.writer(training.folder) as writer:
             gathered = Gathered(writer, entries, sums, file)
@@ -223,11 +224,11 @@ class PerSample(Recorder):
                 taken, where = capture.take(), entries.where(step.batch.rows)
                 rows = step.batch.rows[where]
                 if len(rows) and not writer.lost:
-                    packed = ring.take(entries.count, len(rows))
+                    lease = ring.take(entries.count, len(rows))
                     slots = entries.add(rows, step.number)
-                    entries.add_scales(packer.pack(step, taken, where, slots, packed))
-                    job = partial(gathered.write, packed, slots)
-                    writer.do(job, after=partial(ring.give_back, packed))
+                    entries.add_scales(packer.pack(step, taken, where, slots, lease.packed))
+                    job = partial(gathered.write, lease.land(), slots)
+                    writer.do(job, after=partial(ring.give_back, lease))
                 taken.clear()  # frees this step's activations before the next step makes new ones
                 yield step
             writer.do(sums.close)

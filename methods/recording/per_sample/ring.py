@@ -1,6 +1,11 @@
-"""The memory of a step's numbers, from where they are packed until they are on the disk."""
+"""The memory of a step's numbers, from where they are packed until they are on the disk.
+
+A GPU packs into memory of its own, which a copy empties while the next step computes: a copy of each
+layer by itself would stop the GPU at every layer.
+"""
 
 import queue
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,19 +22,44 @@ BUFFERS = 2
 @dataclass(frozen=True)
 class Packed:
     """The n tracked rows of a step: `entries` (n, entry_numbers) have the record's type, and `sums`
-    (n, slot_numbers) are float32. Both are parts of a buffer."""
+    (n, slot_numbers) are float32."""
 
     entries: Tensor
     sums: Tensor
-    buffer: "Buffer"
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory for the numbers of a step: bytes that begin on a page, and float32 (rows, slot_numbers)."""
+    """Memory of the CPU for the numbers of a step: bytes that begin on a page, and float32 (rows,
+    slot_numbers)."""
 
     entries: Tensor
     sums: Tensor
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A buffer while it belongs to a step: `packed` is filled on the training's device, and `landed`
+    is the same numbers in memory of the CPU, or the same memory if the training runs there."""
+
+    packed: Packed
+    landed: Packed
+    buffer: Buffer
+
+    def land(self) -> Callable[[], Packed]:
+        """Begin to move the packed numbers to the CPU; return a function that waits for them."""
+        if self.packed is self.landed:
+            return lambda: self.landed
+        self.landed.entries.copy_(self.packed.entries, non_blocking=True)
+        self.landed.sums.copy_(self.packed.sums, non_blocking=True)
+        moved = torch.cuda.Event()
+        moved.record(torch.cuda.current_stream(self.packed.sums.device))
+
+        def wait() -> Packed:
+            moved.synchronize()
+            return self.landed
+
+        return wait
 
 
 class Ring:
@@ -37,35 +67,43 @@ class Ring:
     costs a page fault for each of its pages.
 
     A ring has one buffer if more of them would take over half of the free memory. The training then
-    waits for the disk at every step.
+    waits for the disk at every step. The memory of a GPU is one for all steps: its copies to the CPU
+    end before the next step's numbers are packed, in the order of its stream.
     """
 
-    def __init__(self, layout: Layout, dtype: FactorType, rows: int) -> None:
+    def __init__(self, layout: Layout, dtype: FactorType, rows: int, device: torch.device) -> None:
         self._type, self._numbers = TYPES[dtype], layout.entry_numbers
         self._free: queue.SimpleQueue[Buffer] = queue.SimpleQueue()
-        size = buffer_bytes(layout, dtype, rows)
+        size, far = buffer_bytes(layout, dtype, rows), device.type == "cuda"
         for _ in range(buffers_that_fit(size)):
-            memory = torch.empty(2 * PAGE + rows * self._width, dtype=torch.uint8)
+            memory = torch.empty(2 * PAGE + rows * self._width, dtype=torch.uint8, pin_memory=far)
             paged = memory[-memory.data_ptr() % PAGE :]
-            self._free.put(Buffer(paged, torch.empty(rows, layout.slot_numbers)))
+            self._free.put(Buffer(paged, torch.empty(rows, layout.slot_numbers, pin_memory=far)))
+        self._far: Packed | None = None
+        if far:
+            entries = torch.empty(rows, self._numbers, dtype=self._type, device=device)
+            self._far = Packed(entries, torch.empty(rows, layout.slot_numbers, device=device))
 
     @property
     def _width(self) -> int:
         """Bytes of an entry."""
         return self._numbers * self._type.itemsize
 
-    def take(self, first: int, count: int) -> Packed:
+    def take(self, first: int, count: int) -> Lease:
         """Return memory for the entries `first` to `first + count` of a file and as many sums; wait
         until a buffer is free."""
         buffer = self._free.get()
         # as far into a page as their place in the file: whole pages can be written from where they are
         start = first * self._width % PAGE
         entries = buffer.entries[start : start + count * self._width].view(self._type)
-        return Packed(entries.view(count, self._numbers), buffer.sums[:count], buffer)
+        landed = Packed(entries.view(count, self._numbers), buffer.sums[:count])
+        far = self._far
+        packed = landed if far is None else Packed(far.entries[:count], far.sums[:count])
+        return Lease(packed, landed, buffer)
 
-    def give_back(self, packed: Packed) -> None:
-        """Make the buffer of these numbers free."""
-        self._free.put(packed.buffer)
+    def give_back(self, lease: Lease) -> None:
+        """Make the buffer of a step's numbers free."""
+        self._free.put(lease.buffer)
 
 
 def buffer_bytes(layout: Layout, dtype: FactorType, rows: int) -> int:
