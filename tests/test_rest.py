@@ -138,6 +138,9 @@ def test_several_tasks_at_once_take_a_part_but_no_less_than_the_longest(
     assert seen.left() == (70, 0), "they have been at work for 50 s"
     seen.put_aside(cells[0])
     assert seen.left() == (120, 0), "it begins again"
+    sweep.store_all(cells[0])
+    seen.ended(cells[0], 120)
+    assert seen.left() == (70, 0), "the others' last 70 s; its begin was not told again"
 
 
 def test_a_shared_training_is_no_cell(sweep: Sweep, clock: list[float]) -> None:

@@ -112,7 +112,6 @@ class Pool:
             if reason is not None and self.died[task] < self.max_retries:
                 self.died[task] += 1
                 self.lines.died(task, f"{reason}; it begins again")
-                self.begun.discard(task)
                 self.waiting.append(task)
                 return
             if outcome(task.folder) is None:

@@ -58,7 +58,7 @@ class Rest:
 
     def ended(self, task: Task, seconds: float | None) -> None:
         """Note the seconds that a task has taken; None if it failed, which tells nothing."""
-        _, lacked = self.at_work.pop(task.place, (0, []))
+        _, lacked = self.at_work.pop(task.place, (0, self._lacking(task.place)))
         made = [each for each in lacked if each.stored]
         for each in made:
             if each.artefact in self.missing:
