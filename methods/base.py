@@ -20,6 +20,10 @@ from methods.training.descent import Recipe
 from methods.training.loop import CURVES, Conditions, Log
 from models.precision import autocast
 
+# The rounding of an accuracy, which decides no comparison: unequal shares of n and m rows differ by
+# 1/(n·m) or more.
+ROUNDING = 1e-12
+
 # Rows of a forward batch when a method measures accuracy.
 FORWARD_BATCH = 256
 

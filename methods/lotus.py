@@ -17,7 +17,7 @@ Reference: Spartalis et al., LoTUS: Large-Scale Machine Unlearning with a Taste 
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from data.bounds import SHARE, Bounds
 from data.errors import UserError
 from data.split import Batch
-from methods.base import Access, Facts, Method, Problem, accuracy
+from methods.base import ROUNDING, Access, Facts, Method, Problem, accuracy
 from methods.families.distillation import Teacher
 from methods.training.descent import Descent
 from methods.training.loop import BatchLoss, Phase
@@ -49,6 +49,11 @@ class LoTUS(Descent, Method):
     retain_fraction: Annotated[float, SHARE]
     validation_accuracy: Annotated[float, SHARE] | None
 
+    def identity(self) -> dict[str, Any]:
+        own = super().identity()
+        # 1 let rounding decide about a difference of −0.01 itself, which no accuracy has beside a_v = 0
+        return own if self.validation_accuracy is None else {**own, "version": 2}
+
     def check(self, facts: Facts) -> None:
         if self.validation_accuracy is None and not facts.gone:
             raise UserError(
@@ -69,7 +74,7 @@ class LoTUS(Descent, Method):
             # a_f − a_v
             difference = accuracy(model, problem.forget, conditions) - (self.validation_accuracy or 0)
             conditions.log({"epoch": epoch + 1, "accuracy_difference": difference})
-            if difference <= STOP:
+            if difference <= STOP + ROUNDING:
                 break
             phase.loss_function = target.loss(self.temperature(difference))
             phase.run(epoch)

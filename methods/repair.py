@@ -9,13 +9,13 @@ Reference: Graves et al., Amnesiac Machine Learning, AAAI 2021; papers 002 and 0
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from data.bounds import SHARE
-from methods.base import Access, Method, Problem, accuracy
+from methods.base import ROUNDING, Access, Method, Problem, accuracy
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
 
@@ -33,6 +33,11 @@ class Repair(Descent, Method):
     logs: ClassVar[tuple[str, ...]] = ("recovered_at_step", "goal")
     recovered: Annotated[float, SHARE] | None
 
+    def identity(self) -> dict[str, Any]:
+        own = super().identity()
+        # 2 let rounding decide about an accuracy that is the goal itself; without a goal nothing changed
+        return own if self.recovered is None else {**own, "version": 3}
+
     def unlearn(self, problem: Problem) -> nn.Module:
         retain, conditions = problem.retain, problem.conditions
         goal = None
@@ -47,7 +52,7 @@ class Repair(Descent, Method):
             if len(rows) < WINDOW:
                 continue
             # accuracy(θ) on the rows of the last WINDOW batches, a sample of D_r
-            if accuracy(problem.model, retain.only(torch.cat(rows)), conditions) >= goal:
+            if accuracy(problem.model, retain.only(torch.cat(rows)), conditions) >= goal - ROUNDING:
                 conditions.log({"recovered_at_step": step.number, "goal": goal})
                 break
             problem.model.train()  # `accuracy` has left it in evaluation mode

@@ -19,14 +19,14 @@ Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023.
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from data.bounds import COUNT, EPOCHS, POSITIVE, SHARE, STRENGTH
 from data.split import Batch
-from methods.base import Access, Method, Problem, accuracy
+from methods.base import ROUNDING, Access, Method, Problem, accuracy
 from methods.families.distillation import Teacher, divergence
 from methods.training.descent import Descent
 from methods.training.loop import Phase, cross_entropy, of_phase
@@ -47,6 +47,11 @@ class Scrub(Descent, Method):
     temperature: Annotated[float, POSITIVE]
     rewind_error: Annotated[float, SHARE] | None
 
+    def identity(self) -> dict[str, Any]:
+        own = super().identity()
+        # 1 let rounding decide between two equally close errors
+        return own if self.rewind_error is None else {**own, "version": 2}
+
     def unlearn(self, problem: Problem) -> nn.Module:
         closest, kept = torch.inf, problem.model
         for epoch, student in enumerate(self.students(problem)):
@@ -55,8 +60,9 @@ class Scrub(Descent, Method):
             # SCRUB+R minimises |error(D_f) − rewind_error| over the epochs; ≤ prefers the later one.
             error = 1 - accuracy(student, problem.forget, problem.conditions)
             problem.conditions.log({"epoch": epoch + 1, "forget_error": error})
-            if abs(error - self.rewind_error) <= closest:
-                closest = abs(error - self.rewind_error)
+            distance = abs(error - self.rewind_error)
+            if distance <= closest + ROUNDING:
+                closest = distance
                 if kept is student:
                     kept = deepcopy(student)
                 else:  # reuse the copy instead of holding a second one

@@ -97,7 +97,8 @@ def deferred(options: Sequence[str]) -> list[str]:
 
 def _waits(override: Override, swept: tuple[str, ...]) -> bool:
     below = override.key_or_group.startswith(swept)
-    return below and not override.is_sweep_override() and not override.is_delete()
+    plain = not override.is_sweep_override() and not override.is_delete()
+    return below and plain and override.value() is not None  # Hydra has no choice among null
 
 
 def _choice(override: Override) -> str:

@@ -17,7 +17,7 @@ from runner.plan import Plan, build, class_of, identities
 from runner.report.remarks import FLAGS
 from runner.report.text import COSTS
 from runner.stages.unlearn import CLAMPED, CUT, PASS
-from runner.wording import suggestion
+from runner.wording import ALL, NEAREST, suggestion
 
 
 def check_columns(
@@ -27,9 +27,12 @@ def check_columns(
 
     A table has the scores of the run's metrics, its costs, the remarks on it, and the values that a
     method logs; figures also have the curves. If the columns of the table were `asked` for, a metric
-    that gives them must be chosen; those of a preset may name scores of metrics that are not.
+    that gives them must be chosen; those of a preset may name scores of metrics that are not. If there
+    are no columns, the error lists all that a run of the plan has.
     """
     given = {*COSTS, *FLAGS, CUT, CLAMPED, *_scores(plan.metrics), *_logged(plan)}
+    if not columns:
+        raise UserError(f"table.columns is empty: choose from {', '.join(sorted(given))}")
     drawn = {*given, *CURVES, *_after_passes(plan)}
     shown = [("table.columns", columns, given)]
     shown += [(f"figure.{name}.y", each.shown(), drawn) for name, each in drawings.items()]
@@ -40,8 +43,9 @@ def check_columns(
                 continue
             by = _metric_of(score)
             if by is None:
-                near, listed = suggestion(name, known), ", ".join(sorted(known))
-                raise UserError(f"{option} names {name}, which no run has{near}: choose from {listed}")
+                near, more = suggestion(name, sorted(known), NEAREST), ", ".join(sorted(known - given))
+                also = f"; figures also have {more}" if more else ""
+                raise UserError(f"{option} names {name}, which no run has{near}: {ALL}{also}")
             if asked and option == "table.columns":
                 raise UserError(
                     f"{option} names {name}, and no chosen metric gives it: add {by} to metric=[…]"

@@ -44,12 +44,19 @@ def titles(cfg: DictConfig) -> dict[str, str]:
 def run_name(asked: str | None, names: Mapping[str, str]) -> str:
     """Return the name of the results folder: `asked`, or else <dataset>_<model>_<scenario>.
 
-    The name of a scale that shrinks the preset is appended, so that smaller results lie apart. Raise
-    UserError as `checked_name`.
+    It ends in the name of a scale that shrinks the preset (see `ending`), once: a name that a command
+    has printed is the same name beside the options that it was made with. Raise UserError as
+    `checked_name`.
     """
-    parts = [asked] if asked else [names[part] for part in ("dataset", "model", "scenario")]
+    name = asked or "_".join(names[part] for part in ("dataset", "model", "scenario"))
+    return checked_name(name.removesuffix(ending(names)) + ending(names))
+
+
+def ending(names: Mapping[str, str]) -> str:
+    """Return what a scale adds to a name, so that smaller results lie apart; nothing if it shrinks
+    nothing."""
     scale = names.get("scale", WHOLE)
-    return checked_name("_".join(parts if scale == WHOLE else [*parts, scale]))
+    return "" if scale == WHOLE else f"_{scale}"
 
 
 def checked_name(name: str) -> str:

@@ -172,16 +172,20 @@ def _paid_before_the_request(
 ) -> Mapping[str, float]:
     """Return the bytes stored and the seconds spent before the request, beyond the original's training.
 
-    They belong to the record that the method reads, or to the method's initial training.
+    They belong to the record that the method reads, or to the method's initial training: of its seconds
+    the share of the gradient examples that the original's training does not take. The seconds of two
+    trainings differ by the load of the machine, and their numbers of examples do not.
     """
     record = ws.plan.record_of(ws.plan.method)
     if record is not None:
         return stages.record_cost(ws, request, record)
     if INITIAL not in costs:
         return {}
+    initial, taken = costs[INITIAL], costs[INITIAL]["gradient_examples"]
+    beyond = max(0, taken - costs[ORIGINAL]["gradient_examples"])
     return {
-        "record_bytes": costs[INITIAL]["record_bytes"],
-        "record_seconds": costs[INITIAL]["seconds"] - costs[ORIGINAL]["seconds"],
+        "record_bytes": initial["record_bytes"],
+        "record_seconds": initial["seconds"] * beyond / max(1, taken),
     }
 
 

@@ -1,4 +1,4 @@
-"""The end of a process by a signal: the same for Ctrl-C, for a container's and for a scheduler's signal.
+"""The end of a process by a signal: of Ctrl-C, a container, a scheduler, or a terminal that closes.
 
 Within a training the signal waits for the end of the step, so that the training's state can be written.
 Anywhere else it acts at once. To act is to call the handler that stood there before, such as submitit's,
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 # Handlers that end the process, and have no work of their own.
 PLAIN = (signal.SIG_DFL, signal.default_int_handler)

@@ -140,6 +140,10 @@ UNCHOSEN = {"repair": "repair=epochs", "hydra.launcher": "hydra/launcher=local, 
 # Hydra's own groups, and those that follow from the chosen method, data set and model.
 CHOSEN_BY_OTHERS = {"hydra", "search", "tuned"}
 
+# The columns of a table are many: a wrong one is answered by so many similar ones, and this command.
+NEAREST = 3
+ALL = "table.columns=[] lists all"
+
 # Words that people write to choose nothing → how each group is switched off.
 NOTHING = {"", "none", "null", "off", "no", "false"}
 OFF = {
@@ -243,7 +247,7 @@ def _several_options(error: OmegaConfBaseException) -> str:
     return f"{key} holds several options: set {' or '.join(options)}"
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return a question that names the most similar of the known names, if one is similar."""
-    similar = get_close_matches(name.lower(), known, n=1)
-    return f" (did you mean {similar[0]}?)" if similar else ""
+def suggestion(name: str, known: Iterable[str], most: int = 1) -> str:
+    """Return a question that names the most similar of the known names, at most so many, if any is."""
+    similar = get_close_matches(name.lower(), known, n=most)
+    return f" (did you mean {' or '.join(similar)}?)" if similar else ""

@@ -147,6 +147,18 @@ def test_rewinding_keeps_the_epoch_whose_error_is_closest(quick: Quick) -> None:
         assert [point["forget_error"] for point in logged if "forget_error" in point] == errors
 
 
+def test_of_two_equally_close_epochs_the_later_one_is_kept(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The errors 0.6 and 0.2 are equally far from 0.4, and rounding says that the first is closer."""
+    accuracies = iter([0.4, 0.8])
+    assert abs(1 - 0.8 - 0.4) > abs(1 - 0.4 - 0.4)
+    monkeypatch.setattr("methods.scrub.accuracy", lambda *given: next(accuracies))
+    rewound = scrub(quick, "method.epochs=2", "method.rewind_error=0.4")
+    last = scrub(quick, "method.epochs=2")
+    assert same(unlearned_of(rewound), unlearned_of(last))
+
+
 # Reverse KL
 
 

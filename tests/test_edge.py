@@ -1,6 +1,7 @@
 """The edge of every command: help, flags, added options, columns, and what a configuration may name."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -94,6 +95,7 @@ def test_a_command_knows_its_own_flags(monkeypatch: pytest.MonkeyPatch) -> None:
         (["method=ssd", "-m", "seed=0,1"], ["-m", "method=ssd", "seed=0,1"]),
         (["seed=0", "--cfg", "job"], ["--cfg", "job", "seed=0"]),
         (["method=a,b", "method.x=1", "-m"], ["-m", "method=a,b", "method.x=choice(1)"]),
+        (["method=a,b", "method.x=null", "-m"], ["-m", "method=a,b", "method.x=null"]),
         (["line=sisa"], ["variant=sisa"]),
         ([], []),
     ],
@@ -149,8 +151,14 @@ def refused_by(*overrides: str) -> str:
         ("dataset.crop=100000", "at most their 8 pixels"),
         ("seed=99999999999999999999", "seed=99999999999999999999"),
         # columns
-        ("table.columns=[acuracy]", "acuracy, which no run has (did you mean test_accuracy?)"),
-        ("figure.scores.y=[acuracy]", "figure.scores.y names acuracy"),
+        ("table.columns=[]", "table.columns is empty: choose from at_chance, average_gap"),
+        (
+            "table.columns=[acuracy]",
+            "acuracy, which no run has (did you mean test_accuracy or train_accuracy or "
+            "delta_accuracy?): table.columns=[] lists all",
+        ),
+        ("table.columns=[zzz]", "zzz, which no run has: table.columns=[] lists all"),
+        ("figure.scores.y=[acuracy]", "lists all; figures also have accuracy, epoch, loss, lr"),
         ("table.columns=[test_accuracy,ece]", "names ece"),
         ("table.columns=[lr]", "table.columns names lr, which no run has"),
     ],
@@ -184,7 +192,10 @@ def test_a_report_of_columns_that_no_run_has_is_refused(tmp_path: Path) -> None:
     assert run_module("runner", *QUICK, f"paths.root={tmp_path}").returncode == 0
     done = run_module("runner.report", f"paths.root={tmp_path}", "table.columns=[acuracy]")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "has acuracy (did you mean test_accuracy?): choose from" in done.stderr
+    assert re.search(r"has acuracy \(did you mean [^?]*\btest_accuracy\b", done.stderr)
+    assert "table.columns=[] lists all" in done.stderr and "peak_bytes" not in done.stderr
+    listed = run_module("runner.report", f"paths.root={tmp_path}", "table.columns=[]")
+    assert "table.columns is empty: choose from" in listed.stderr and "peak_bytes" in listed.stderr
 
 
 # What a configuration may name

@@ -21,10 +21,12 @@ from runner.launch.lines import Lines, duration
 from runner.launch.local import _serve
 from runner.launch.notes import BEGUN, DONE, LABEL, LOG, fail, note, noted, outcome
 from runner.launch.queue import FORGOTTEN, State, states, why
+from runner.launch.rest import Rest
 from runner.launch.slurm import waves
 from runner.launch.stored import note_stored, stored
 from runner.launch.task import Shared, Task, cells, labels, left
 from runner.launch.work import Work
+from runner.signals import Ended
 from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
 from tests.forked import run_module, start_module
 
@@ -73,15 +75,23 @@ def test_a_folder_says_how_its_cell_stands(tmp_path: Path) -> None:
     assert not (tmp_path / DONE).exists()
 
 
+def test_a_cell_that_a_signal_ends_says_so(tmp_path: Path) -> None:
+    with pytest.raises(Ended), noted(tmp_path):
+        raise Ended(signal.SIGTERM)
+    end = outcome(tmp_path)
+    assert end is not None and str(end.failure).startswith("ended by SIGTERM: finished stages and")
+
+
 def test_lines_tell_the_time_and_what_is_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time, "monotonic", iter([0.0, 30.0, 60.0]).__next__)
+    clock = iter([0.0, 0.0, 30.0, 60.0])  # of the sweep and of the first task, and both ends
+    monkeypatch.setattr(time, "monotonic", clock.__next__)
     tasks = [task(f"{place}/2", folder=tmp_path / str(place)) for place in (1, 2)]
     for each in tasks:
         each.folder.mkdir()
     note(tasks[0].folder, DONE, "12.4")
-    lines = Lines(tasks)
+    lines = Lines(tasks, Rest(tasks, {}))
     lines.begun(tasks[0])
     lines.ended(tasks[0])
     log = tasks[1].folder / LOG
@@ -90,7 +100,7 @@ def test_lines_tell_the_time_and_what_is_left(
     lines.ended(tasks[1])
     assert capsys.readouterr().err.splitlines() == [
         "[1/2] seed=0: begun",
-        "[1/2] seed=0: done in 12 s; 1 of 2 ended, about 30 s left",
+        "[1/2] seed=0: done in 12 s; 1 of 2 ended",
         f"[2/2] seed=0: failed: no space (log: {log}); all 2 ended, 1 failed, in 1 min 0 s",
     ]
 
@@ -224,7 +234,7 @@ def test_a_cell_whose_process_dies_twice_fails_with_its_reason_and_log(tmp_path:
     assert "the same command makes what is missing: python -m runner -m" in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_sweep_ends_its_processes(tmp_path: Path, number: int) -> None:
     command = ["-m", *QUICK, "evaluation=quick", "training.epochs=100000", "seed=0,1,2", *LOCAL]
     err = tmp_path / "err"

@@ -113,7 +113,7 @@ def test_no_other_distribution_ships_our_names() -> None:
 
 def test_the_namespace_of_plugins_stays_open_to_other_distributions() -> None:
     assert not (ROOT / "hydra_plugins" / "__init__.py").exists()
-    needed = {"collections", "typing", "hydra", "omegaconf", "runner"}
+    needed = {"collections", "types", "typing", "hydra", "omegaconf", "runner"}
     assert imports(ROOT / PLUGINS / "__init__.py") <= needed, "Hydra imports it at every start"
 
 

@@ -1,5 +1,6 @@
 """Names and paths are refused before anything is computed or written, by every command."""
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -8,8 +9,10 @@ import pytest
 
 from data.errors import UserError
 from runner.compose import composed
-from runner.naming import LONGEST
+from runner.naming import LONGEST, run_name
 from runner.plan import Plan
+from runner.report.__main__ import main as report
+from runner.tune.cells import searches
 from tests.conftest import QUICK
 from tests.forked import run_module
 
@@ -64,6 +67,61 @@ def test_the_tuner_and_the_store_refuse_the_same(
     assert "--older-than=x: it must be a number" in told("runner.store", "prune", "--older-than", "x")
     assert "plain folder name" in told("runner.store", "export", "name=../../x", "a.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("asked", "scale", "name"),
+    [
+        ("table", "cpu", "table_cpu"),
+        ("table_cpu", "cpu", "table_cpu"),  # as a command has printed it
+        ("table_cpu", "quick", "table_cpu_quick"),
+        ("table_cpu", "paper", "table_cpu"),
+        (None, "cpu", "digits_vit_random_cpu"),
+    ],
+)
+def test_a_scale_ends_a_name_once(asked: str | None, scale: str, name: str) -> None:
+    chosen = {"dataset": "digits", "model": "vit", "scenario": "random", "scale": scale}
+    assert run_name(asked, chosen) == name
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "runner.report.__main__",
+        "runner.figure.__main__",
+        "runner.score.__main__",
+        "runner.report.agreement",
+        "runner.tracking.__main__",
+    ],
+)
+@pytest.mark.parametrize("name", ["table", "table_cpu"])
+def test_a_command_finds_the_results_by_either_name(
+    module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = ["push"] if "tracking" in module else []
+    options = ["experiment=paper003_table1", "scale=cpu", "variant=retrain", f"name={name}"]
+    main: Callable[[list[str]], object] = import_module(module).main
+    with pytest.raises(UserError, match="no results are named table_cpu in"):
+        main([*first, *options])
+
+
+@pytest.mark.parametrize("name", [[], ["name=paper003_table1_cpu"]])
+def test_a_published_table_is_held_against_the_results_of_a_scale(
+    name: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "table.csv").write_text("line,metric,value\nretrained,test_accuracy,0.5\n")
+    preset = ["experiment=paper003_table1", "scale=cpu", "variant=retrain", f"paths.root={tmp_path}"]
+    with pytest.raises(SystemExit):
+        report(["check", str(tmp_path / "table"), *preset, *name])
+    assert re.search(r"against \S+/results/paper003_table1_cpu\b", capsys.readouterr().out)
+
+
+def test_the_name_of_a_search_has_its_scale_once_at_its_end(tmp_path: Path) -> None:
+    tune = [*QUICK, "tune.validation={classes:[5]}", "tune.trials=1", f"paths.root={tmp_path}"]
+    for name in ("table", "table_cpu"):
+        (search,) = searches([*tune, "scale=cpu", f"name={name}"])
+        assert search.plan.name == "table_tuning_cpu"
 
 
 def test_a_sweep_with_an_empty_root_makes_no_folder(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,20 @@ def test_a_repair_stops_where_the_original_stood(quick: Quick) -> None:
     made = stages.repair(plan.repair, stages.unlearn(stages.pretrain()))
     (stop,) = (point for point in made.read("curves.json") if "recovered_at_step" in point)
     assert 31 <= stop["recovered_at_step"] < 72
+
+
+def test_a_repair_has_recovered_at_the_goal_itself(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.8 − 0.1 is above 0.7 by rounding."""
+    assert 0.8 - 0.1 > 0.7
+    shares = chain([0.8], repeat(0.7))
+    monkeypatch.setattr("methods.repair.accuracy", lambda *given: next(shares))
+    sizes = ["repair.batch_size=5", "repair.epochs=1", "repair.recovered=0.1"]
+    stages = stages_of(plan := quick("method=original", "repair=recovered", *sizes))
+    assert plan.repair is not None
+    made = stages.repair(plan.repair, stages.unlearn(stages.pretrain()))
+    assert {"recovered_at_step": 31, "goal": 0.8 - 0.1} in made.read("curves.json")
 
 
 def test_a_repair_spends_what_the_budget_leaves(quick: Quick) -> None:

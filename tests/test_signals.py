@@ -21,7 +21,8 @@ def handler(number: signal.Signals, seen: list[int]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR2, 140)]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR2, 140)],
 )
 def test_outside_a_training_a_signal_ends_the_process_at_once(number: signal.Signals, code: int) -> None:
     with Ending().handling(), pytest.raises(Ended) as ended:

@@ -158,8 +158,18 @@ def test_what_it_keeps_for_requests_is_reported_as_a_record(quick: Quick) -> Non
     assert kept > 0
     costs = result_of(plan).costs
     assert costs["before"]["record_bytes"] == costs["unlearned"]["record_bytes"] == kept
-    beyond = costs["before"]["seconds"] - costs["original"]["seconds"]
-    assert costs["unlearned"]["record_seconds"] == beyond
+    # 2 shards of 2 epochs each are as many examples as the original's: the ensemble adds no training
+    assert costs["before"]["gradient_examples"] == costs["original"]["gradient_examples"]
+    assert costs["unlearned"]["record_seconds"] == 0
+
+
+def test_examples_beyond_the_originals_take_their_share_of_the_seconds(quick: Quick) -> None:
+    """Three slices take an epoch each, 1/3 + 2/3 + 1 epochs of the shard, where the original takes 1."""
+    costs = result_of(quick(*SISA, "method.shards=1", "method.slices=3", "training.epochs=1")).costs
+    taken, original = (costs[role]["gradient_examples"] for role in ("before", "original"))
+    assert taken > original > 0
+    share = (taken - original) / taken
+    assert costs["unlearned"]["record_seconds"] == pytest.approx(share * costs["before"]["seconds"])
 
 
 def test_more_shards_than_rows_are_refused_before_training(quick: Quick) -> None:

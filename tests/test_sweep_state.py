@@ -141,7 +141,7 @@ def test_what_is_left_costs_what_trainings_of_the_same_kind_took(tmp_path: Path)
         fill(trainings(plan_of(*options, f"seed={seed}"), store)[0], seconds)
     new = trainings(plan_of(*options, "seed=3"), store)
     size = store.artefacts()[0].size()
-    ledger = Ledger(store)
+    ledger = Ledger(store.artefacts())
     costs = {each.label: ledger.cost(each) for each in new}
     original = costs["original"]
     assert original is not None and original.seconds == 4 and abs(original.bytes - size) <= 2
@@ -151,7 +151,7 @@ def test_what_is_left_costs_what_trainings_of_the_same_kind_took(tmp_path: Path)
     recorded = [*options, "recorder=[batch_updates]", "seed=0"]
     fill(trainings(plan_of(*recorded[:-1], "seed=1"), store)[1], 0.5)
     (record,) = [e for e in trainings(plan_of(*recorded), store) if e.label == "record batch_updates"]
-    found = Ledger(store).cost(record)
+    found = Ledger(store.artefacts()).cost(record)
     assert found is not None and found.seconds == 4.5, "the stored original is trained once more"
 
 

@@ -163,6 +163,14 @@ def test_it_stops_once_the_forgotten_rows_are_less_accurate_than_unseen_ones(qui
         assert curves[0]["accuracy_difference"] == pytest.approx(-above)
 
 
+def test_it_stops_at_the_difference_itself(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.2 − 0.21 is above −0.01 by rounding."""
+    assert 0.2 - 0.21 > -0.01
+    monkeypatch.setattr("methods.lotus.accuracy", lambda *given: 0.2)
+    stages = stages_of(quick("method=lotus", *SMALL, "method.validation_accuracy=0.21"))
+    assert cost_of(stages)["gradient_examples"] == 0
+
+
 def test_it_smooths_the_forgotten_rows_and_keeps_the_rest(quick: Quick) -> None:
     options = ["method=lotus", *SMALL, *LEARNED, "method.lr=0.005", "method.retain_fraction=1"]
     stages = stages_of(quick(*options))

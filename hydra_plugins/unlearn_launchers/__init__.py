@@ -5,7 +5,8 @@ work is done by `runner.launch`, which is imported when a sweep begins.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -13,6 +14,15 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:  # a plan imports torch
+    from runner.state.cells import Cells
+
+
+class Planned(Launcher):
+    """A launcher that knows the plans of its sweep's cells, which the sweeper has made."""
+
+    planned: "Cells" = MappingProxyType({})
 
 
 class Sweeper(BasicSweeper):
@@ -26,21 +36,24 @@ class Sweeper(BasicSweeper):
         assert self.config is not None and self.hydra_context is not None and self.overrides is not None
         if self.batch_index == 1:  # of the first batch, and Hydra has counted it
             jobs = [job for each in self.overrides for job in each]
-            begin(self.hydra_context, self.config, jobs)
+            planned = begin(self.hydra_context, self.config, jobs)
+            if isinstance(self.launcher, Planned):
+                self.launcher.planned = planned
 
 
-class SerialLauncher(BasicLauncher):
+class SerialLauncher(BasicLauncher, Planned):
     """Runs the cells of a sweep one after another, in this process."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run every cell, between a line that it begins and a line that it has ended."""
         from runner.launch.lines import Lines
+        from runner.launch.rest import Rest
         from runner.launch.task import cells, left, returns
 
         assert self.config is not None
         tasks = cells(self.config, job_overrides, initial_job_idx)
         missing = left(tasks)
-        lines = Lines(missing)
+        lines = Lines(missing, Rest(missing, self.planned))
         for task in missing:
             lines.begun(task)
             super().launch([list(task.overrides)], task.number)
@@ -48,7 +61,7 @@ class SerialLauncher(BasicLauncher):
         return returns(tasks)
 
 
-class LocalLauncher(Launcher):
+class LocalLauncher(Planned):
     """Runs the cells of a sweep in several processes of this machine."""
 
     def __init__(self, **options: Any) -> None:
@@ -66,7 +79,7 @@ class LocalLauncher(Launcher):
         """Run every cell to its end, however its process ends."""
         from runner.launch.local import run
 
-        return run(self.work, job_overrides, initial_job_idx, self.options)
+        return run(self.work, job_overrides, initial_job_idx, self.options, self.planned)
 
 
 class SlurmLauncher(LocalLauncher):
@@ -76,7 +89,7 @@ class SlurmLauncher(LocalLauncher):
         """Submit every cell and, unless `wait` is false, watch them to their ends."""
         from runner.launch.slurm import run
 
-        return run(self.work, job_overrides, initial_job_idx, self.options)
+        return run(self.work, job_overrides, initial_job_idx, self.options, self.planned)
 
 
 class RayLauncher(LocalLauncher):
@@ -86,4 +99,4 @@ class RayLauncher(LocalLauncher):
         """Run every cell to its end, on the machines of a Ray."""
         from runner.launch.ray import run
 
-        return run(self.work, job_overrides, initial_job_idx, self.options)
+        return run(self.work, job_overrides, initial_job_idx, self.options, self.planned)

@@ -13,6 +13,7 @@ from runner.report.cells import Estimate, interval, values
 from runner.report.labels import as_option
 from runner.results import Line
 from runner.roles import ROLE
+from runner.wording import ALL, NEAREST, suggestion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,8 +60,9 @@ class ScoresFigure(Drawing):
         known = set(report.cells.index.get_level_values("metric"))
         for name in self.y:
             if name not in known:
+                near = suggestion(name, sorted(known), NEAREST)
                 raise UserError(
-                    f"figure.scores.y names {name}, which no run has: choose from {sorted(known)}"
+                    f"figure.scores.y names {name}, which no run has{near}: in runner.report {ALL}"
                 )
         if not places:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The interrupt of a sweep: by Ctrl-C, or by the SIGTERM of a container or a scheduler."""
+"""The interrupt of a sweep: by Ctrl-C, a container, a scheduler, or a terminal that closes."""
 
 import signal
 import sys
@@ -8,7 +8,7 @@ from types import FrameType
 
 from runner.say import say
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # The exit code of a program that Ctrl-C ended: 128 and the number of SIGINT.
 INTERRUPTED = 130
@@ -16,7 +16,7 @@ INTERRUPTED = 130
 
 @contextmanager
 def interruptible(end: Callable[[], str]) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM in the body, call `end`, print what it says, and exit with 130."""
+    """On one of these signals in the body, call `end`, print what it says, and exit with 130."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:

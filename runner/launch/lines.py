@@ -2,19 +2,21 @@
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from runner.launch.notes import Outcome, has_log, outcome
 from runner.launch.task import Task
 from runner.say import say
 
+if TYPE_CHECKING:  # it imports torch
+    from runner.launch.rest import Rest
+
 
 class Lines:
-    """Prints the begin and the end of every task, with the time that the rest will take.
+    """Prints the begin and the end of every task, with the time that the rest will take."""
 
-    The rest is estimated to take as long, task for task, as those that have ended.
-    """
-
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, tasks: Sequence[Task], rest: "Rest") -> None:
+        self.rest = rest
         self.total = len(tasks)
         self.count = 0
         self.failed = 0
@@ -22,7 +24,13 @@ class Lines:
 
     def begun(self, task: Task, where: str = "") -> None:
         """Say that a task begins, and where if that is not here."""
+        self.rest.begun(task)
         say(f"[{task.place}] {task.label}: begun{where}")
+
+    def died(self, task: Task, how: str) -> None:
+        """Say how a task has died that will begin again."""
+        self.rest.put_aside(task)
+        say(f"[{task.place}] {task.label}: {how}")
 
     def ended(self, task: Task) -> None:
         """Say how a task has ended, by its notes. The reason of a failure is said unless it stands above
@@ -30,19 +38,27 @@ class Lines:
         end = outcome(task.folder) or Outcome(0, "it ended without a word")
         self.count += 1
         self.failed += end.failure is not None
+        self.rest.ended(task, end.seconds if end.failure is None else None)
         how = f"done in {duration(end.seconds)}"
         if end.failure is not None:
             how = f"failed: {end.failure}" if has_log(task.folder) else "failed"
-        say(f"[{task.place}] {task.label}: {how}{self._rest()}")
+        say(f"[{task.place}] {task.label}: {how}{self._count()}")
 
-    def _rest(self) -> str:
+    def _count(self) -> str:
         elapsed = time.monotonic() - self.start
         left = self.total - self.count
         failed = f", {self.failed} failed" if self.failed else ""
         if not left:
             return f"; all {self.total} ended{failed}, in {duration(elapsed)}"
-        rest = duration(elapsed / self.count * left)
-        return f"; {self.count} of {self.total} ended{failed}, about {rest} left"
+        return f"; {self.count} of {self.total} ended{failed}{self._left(left)}"
+
+    def _left(self, number: int) -> str:
+        """Return the time that so many tasks will take; nothing if it is known of none."""
+        seconds, unknown = self.rest.left()
+        if unknown == number and not seconds:
+            return ""
+        more = f" and {unknown} unknown" if unknown else ""
+        return f", about {duration(seconds)}{more} left"
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra.core.utils import JobReturn
 
@@ -20,7 +20,9 @@ from runner.launch.notes import fail
 from runner.launch.options import checked
 from runner.launch.task import Task, cells, left, returns
 from runner.launch.work import Work
-from runner.say import say
+
+if TYPE_CHECKING:  # a plan imports torch
+    from runner.state.cells import Cells
 
 # A new interpreter: a fork would copy the threads of libraries that are imported here.
 CONTEXT = get_context("spawn")
@@ -69,11 +71,11 @@ class Pool:
         self.open: set[str] = set()
         self.again: list[Task] = []
 
-    def take(self, tasks: Sequence[Task]) -> None:
+    def take(self, tasks: Sequence[Task], lines: Lines) -> None:
         """Take the tasks of the sweep, all together, and tell of them by their lines."""
         self.waiting = list(tasks)
         self.open = {task.place for task in tasks}
-        self.lines = Lines(tasks)
+        self.lines = lines
 
     def run(self, number: int) -> None:
         """Do all tasks that wait with so many processes at once."""
@@ -139,16 +141,17 @@ class Pool:
             fail(task.folder, reason)
             self._ended(worker)
             return
-        say(f"[{task.place}] {task.label}: {reason}; it is tried once more, alone, after the others")
+        self.lines.died(task, f"{reason}; it is tried once more, alone, after the others")
         self.again.append(task)
         self.open.discard(task.place)
 
 
 def run(
-    work: Work, jobs: Sequence[Sequence[str]], first: int, given: Mapping[str, Any]
+    work: Work, jobs: Sequence[Sequence[str]], first: int, given: Mapping[str, Any], planned: "Cells"
 ) -> list[JobReturn]:
     """Run the cells of a sweep, after the trainings that several of them share."""
-    from runner.launch.shared import with_shared  # imports torch, which a launch does without till here
+    from runner.launch.rest import Rest
+    from runner.launch.shared import with_shared
 
     options = checked(Options, given)
     found = cells(work.config, jobs, first)
@@ -161,7 +164,8 @@ def run(
         return f"{number} of {pool.lines.total} had not ended"
 
     try:
-        pool.take(with_shared(work, missing))
+        tasks = with_shared(planned, missing)
+        pool.take(tasks, Lines(tasks, Rest(tasks, planned, options.workers)))
         with interruptible(end):
             pool.run(options.workers)
             pool.waiting = list(pool.again)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runner.errors import message_of, wants_traceback
 from runner.say import say
+from runner.signals import Ended
 
 # What the cell is called, the name of its results, the process that began it, its seconds once it is
 # done, and the reason if it failed.
@@ -42,12 +43,16 @@ class Begin:
 
 @contextmanager
 def noted(folder: Path) -> Iterator[None]:
-    """Note the begin and the end of the body. An exception is printed and noted, and goes no further."""
+    """Note the begin and the end of the body. An exception is printed and noted, and goes no further; a
+    signal that ends the process is noted, and ends it."""
     forget_end(folder)
     note(folder, BEGUN, f"{socket.gethostname()} {os.getpid()}")
     start = time.monotonic()
     try:
         yield
+    except Ended as ended:
+        fail(folder, str(ended))
+        raise
     except Exception as error:
         text = (None if wants_traceback() else message_of(error)) or traceback.format_exc()
         say(f"failed: {text}")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra.core.utils import JobReturn
 
@@ -22,7 +22,9 @@ from runner.launch.notes import fail, has_begun, outcome
 from runner.launch.options import checked
 from runner.launch.task import Task, cells, left, returns
 from runner.launch.work import Work
-from runner.say import say
+
+if TYPE_CHECKING:  # a plan imports torch
+    from runner.state.cells import Cells
 
 # Seconds between two looks, and those that cells which are told to end may take to keep their state.
 PAUSE, PATIENCE = 1.0, 20.0
@@ -55,9 +57,11 @@ class Options:
 class Pool:
     """The tasks of a sweep: those that wait for others, and those that Ray has been given."""
 
-    def __init__(self, ray: Any, work: Work, tasks: Sequence[Task], options: Options) -> None:
+    def __init__(
+        self, ray: Any, work: Work, tasks: Sequence[Task], options: Options, lines: Lines
+    ) -> None:
         self.ray = ray
-        self.lines = Lines(tasks)
+        self.lines = lines
         self.waiting = list(tasks)
         self.given: dict[Any, Task] = {}
         self.begun: set[Task] = set()
@@ -107,7 +111,7 @@ class Pool:
             reason = GONE.get(type(error).__name__)
             if reason is not None and self.died[task] < self.max_retries:
                 self.died[task] += 1
-                say(f"[{task.place}] {task.label}: {reason}; it begins again")
+                self.lines.died(task, f"{reason}; it begins again")
                 self.waiting.append(task)
                 return
             if outcome(task.folder) is None:
@@ -116,7 +120,7 @@ class Pool:
 
 
 def run(
-    work: Work, jobs: Sequence[Sequence[str]], first: int, given: Mapping[str, Any]
+    work: Work, jobs: Sequence[Sequence[str]], first: int, given: Mapping[str, Any], planned: "Cells"
 ) -> list[JobReturn]:
     """Run the cells of a sweep, after the trainings that several of them share.
 
@@ -124,15 +128,16 @@ def run(
     """
     options = checked(Options, given)
     ray = module()
-    from runner.launch.shared import with_shared  # imports torch: what is refused is refused before
+    from runner.launch.rest import Rest  # imports torch: what is refused is refused before
+    from runner.launch.shared import with_shared
 
     found = cells(work.config, jobs, first)
-    tasks = with_shared(work, left(found))
+    tasks = with_shared(planned, left(found))
     if tasks:
         _connect(ray, options)
         try:
             _require_room(ray, options)
-            pool = Pool(ray, work, tasks, options)
+            pool = Pool(ray, work, tasks, options, Lines(tasks, Rest(tasks, planned)))
             with interruptible(pool.cancel):
                 pool.run()
         finally:

@@ -14,13 +14,12 @@ from runner import process, stages
 from runner.compose import without_hydra
 from runner.extra import require_time
 from runner.launch.task import Shared, Task
-from runner.launch.work import Work
 from runner.pipeline import checked_request
 from runner.plan import Plan
 from runner.say import say
 from runner.stages.references import members, wanted_references
 from runner.stages.workspace import Workspace
-from runner.state.cells import Planner, of_sweep
+from runner.state.cells import Cells
 from runner.state.trainings import of_original
 from runner.store import Artefact, Store
 from runner.tracking import Tracker
@@ -36,12 +35,11 @@ class Need:
     reads: frozenset[Artefact] = frozenset()
 
 
-def with_shared(work: Work, cells: Sequence[Task]) -> list[Task]:
+def with_shared(planned: Cells, cells: Sequence[Task]) -> list[Task]:
     """Return the missing trainings that several cells need, and then the cells, which wait for them."""
     if len(cells) < 2:
         return list(cells)
-    planner = Planner(of_sweep(work.hydra_context, work.config))
-    needs = {cell: list(_needs_of(planner, cell)) for cell in cells}
+    needs = {cell: list(_needs_of(planned, cell)) for cell in cells}
     chosen = _chosen(needs)
     ahead = _tasks(chosen)
     places = {
@@ -116,13 +114,11 @@ def make(config: DictConfig, shared: Shared) -> None:
     stages.reference(ws if member is plan else ws.member(member), request, plan.reference)
 
 
-def _needs_of(planner: Planner, cell: Task) -> Iterator[Need]:
+def _needs_of(planned: Cells, cell: Task) -> Iterator[Need]:
     """Yield the trainings that a cell may share with another one; none if it cannot be planned, which
     the cell itself will say."""
-    try:
-        plan = planner.cell(cell.overrides).plan
-    except Exception:
-        return
+    known = planned.get(cell.overrides)
+    plan = None if known is None else known.plan
     if plan is None or plan.until is Until.shadow:
         return
     store = Store(plan.root / "store")

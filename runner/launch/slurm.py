@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra.core.utils import JobReturn
 
@@ -21,6 +21,9 @@ from runner.launch.watch import Job, Watch
 from runner.launch.work import Work
 from runner.naming import choices, run_name
 from runner.say import say
+
+if TYPE_CHECKING:  # a plan imports torch
+    from runner.state.cells import Cells
 
 # Overrides of a cell that its table is made with.
 KEPT = ("experiment=", "scale=", "paths.", "table.")
@@ -72,7 +75,7 @@ class Batch:
 
 
 def run(
-    work: Work, jobs: Sequence[Sequence[str]], first: int, given: Mapping[str, Any]
+    work: Work, jobs: Sequence[Sequence[str]], first: int, given: Mapping[str, Any], planned: "Cells"
 ) -> list[JobReturn]:
     """Submit the cells of a sweep, after the trainings that several of them share, and watch them.
 
@@ -80,16 +83,18 @@ def run(
     """
     options = checked(Options, given)
     submission = Submission(work, options, Path(work.config.hydra.sweep.dir).absolute() / "slurm")
-    from runner.launch.shared import with_shared  # imports torch: what is refused is refused before
+    from runner.launch.rest import Rest  # imports torch: what is refused is refused before
+    from runner.launch.shared import with_shared
 
     found = cells(work.config, jobs, first)
-    tasks = with_shared(work, left(found))
+    tasks = with_shared(planned, left(found))
     if not tasks:
         return returns(found)
     with interruptible(submission.cancel):
         submission.submit(tasks)
         if options.wait:
-            Watch(submission.jobs, Lines(tasks), options.timeout_min).until_the_end()
+            lines = Lines(tasks, Rest(tasks, planned))
+            Watch(submission.jobs, lines, options.timeout_min).until_the_end()
         else:
             say(_leave(work, found, submission))
     return returns(found)

@@ -68,8 +68,9 @@ def _check(arguments: list[str]) -> None:
     from runner.compose import composed
     from runner.state.check import check
 
-    cfg, _ = composed(arguments[1:])
-    checked = check(Path(arguments[0]), Path(cfg.paths.root), cfg.name)
+    cfg, names = composed(arguments[1:])
+    name = cfg.name and run_name(cfg.name, names)
+    checked = check(Path(arguments[0]), Path(cfg.paths.root), name)
     print(checked.text())
     if not checked.holds:
         sys.exit(1)

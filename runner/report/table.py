@@ -24,7 +24,7 @@ from runner.report.order import ACCURACIES, closeness, in_order, ranking_columns
 from runner.report.page import OF_RECORDS, Page
 from runner.report.text import MARKDOWN, TERMINAL
 from runner.results import Line, Result, Results
-from runner.wording import suggestion
+from runner.wording import ALL, NEAREST, suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,10 +213,10 @@ def show(cfg: "DictConfig", name: str) -> None:
     report = Report(results, list(cfg.table.columns), cfg.table.seeds, published)
     found = sorted(set(report.cells.index.get_level_values("metric")))
     if found and not set(report.columns) & set(found):
-        wrong = ", ".join(f"{column}{suggestion(column, found)}" for column in report.columns)
-        raise UserError(
-            f"table.columns: no run of {name} has {wrong or 'no column'}: choose from {', '.join(found)}"
-        )
+        if not report.columns:
+            raise UserError(f"table.columns is empty: choose from {', '.join(found)}")
+        wrong = ", ".join(f"{column}{suggestion(column, found, NEAREST)}" for column in report.columns)
+        raise UserError(f"table.columns: no run of {name} has {wrong}: {ALL}")
     print(f"\n{name}\n\n{report.terminal()}")
     report.write(root / "tables", name)
     print(f"written to {root / 'tables' / name}.md, .csv, .tex and _rows.csv")

@@ -7,13 +7,14 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from runner.launch.stored import note_stored
-from runner.state.cells import Cell, cells_of, of_sweep
+from runner.state.cells import Cell, Cells, cells_of, of_sweep
 from runner.state.manifest import Manifest, environment, listed
 from runner.sweep import command
 
 
-def begin(context: HydraContext, config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
-    """Note the cells of a sweep whose results are stored, and write its manifest into its folder.
+def begin(context: HydraContext, config: DictConfig, jobs: Sequence[Sequence[str]]) -> Cells:
+    """Note the cells of a sweep whose results are stored, write its manifest into its folder, and return
+    the other cells.
 
     Cells whose results are stored are not composed. Raise Hydra's errors for a cell that does not
     compose; one that is refused for another reason is listed with it.
@@ -24,3 +25,4 @@ def begin(context: HydraContext, config: DictConfig, jobs: Sequence[Sequence[str
     cells = [planned.get(tuple(job), Cell(tuple(job), None)) for job in jobs]
     here = environment(cells, results)
     Manifest(command(), here, listed(cells, results), Path(config.hydra.sweep.dir)).write()
+    return planned

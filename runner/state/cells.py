@@ -25,6 +25,10 @@ class Cell:
     refused: str = ""
 
 
+# Cells by their overrides.
+Cells = Mapping[tuple[str, ...], Cell]
+
+
 def cells_of(jobs: Iterable[Sequence[str]], compose: Compose = composed) -> list[Cell]:
     """Return the cells of a sweep's jobs. Raise Hydra's errors for overrides that do not compose."""
     planner = Planner(compose)

@@ -1,19 +1,13 @@
 """Costs: the time and the space that missing trainings will take, from those that the store has seen."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from runner.stages.workspace import COST
-from runner.state.trainings import Training
-from runner.store import Store, fingerprint
-
-# What distinguishes trainings of one kind: the seeds, and the rows that a shadow leaves out.
-OF_EACH = {"seed", "request_seed", "share"}
+from runner.state.trainings import Kind, Training, kind
+from runner.store import Artefact
 
 
 class Cost(NamedTuple):
@@ -30,28 +24,23 @@ class Left(NamedTuple):
     unknown: int
 
 
-def kind(identity: Any) -> Any:
-    """Return an identity without what distinguishes trainings of one kind."""
-    if isinstance(identity, Mapping):
-        return {name: kind(value) for name, value in identity.items() if name not in OF_EACH}
-    return identity
-
-
-@dataclass
 class Ledger:
-    """The costs of the trainings in a store, by their kind."""
+    """The costs of trainings that are stored, by their kind."""
 
-    store: Store
+    def __init__(self, stored: Iterable[Artefact]) -> None:
+        self._costs: dict[Kind, list[Cost]] = {}
+        self._medians: dict[Kind, Cost] = {}
+        for artefact in stored:
+            self.add(artefact)
 
     def cost(self, training: Training) -> Cost | None:
         """Return the median cost of stored trainings of the same kind; None if there is none, nor one
         that takes as long."""
-        own = self._of_kind(*training.wanted)
-        if own is None and training.instead is not None:
-            own = self._of_kind(*training.instead)
+        found = (self._of_kind(each) for each in training.kinds)
+        own = next((cost for cost in found if cost is not None), None)
         if own is None or training.original is None or not training.original.stored:
             return own
-        again = self._of_kind(*training.original.wanted)
+        again = self._of_kind(training.original.kinds[0])
         return own if again is None else Cost(own.seconds + again.seconds, own.bytes)
 
     def left(self, trainings: Iterable[Training]) -> Left:
@@ -62,19 +51,23 @@ class Ledger:
         total = Cost(sum(cost.seconds for cost in known), sum(cost.bytes for cost in known))
         return Left(total, len(costs) - len(known))
 
-    def _of_kind(self, stage: str, identity: Mapping[str, Any]) -> Cost | None:
-        found = self._stored.get((stage, fingerprint(kind(identity))))
-        if found is None:
-            return None
-        return Cost(median(cost.seconds for cost in found), median(cost.bytes for cost in found))
+    def add(self, made: Artefact) -> None:
+        """Count the cost of an artefact, if it has one."""
+        if (cost := cost_of(made)) is not None:
+            with suppress(OSError, ValueError):  # it may be damaged, or be deleted meanwhile
+                of_kind = kind(made.stage, made.identity)
+                self._costs.setdefault(of_kind, []).append(cost)
+                self._medians.pop(of_kind, None)
 
-    @cached_property
-    def _stored(self) -> dict[tuple[str, str], list[Cost]]:
-        found: dict[tuple[str, str], list[Cost]] = {}
-        for artefact in self.store.artefacts():
-            # an artefact may lack a cost, be damaged, or be deleted meanwhile
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                seconds = float(json.loads((artefact.path / COST).read_text())["seconds"])
-                of_kind = (artefact.stage, fingerprint(kind(artefact.identity)))
-                found.setdefault(of_kind, []).append(Cost(seconds, artefact.size()))
-        return found
+    def _of_kind(self, wanted: Kind) -> Cost | None:
+        if wanted not in self._medians and (found := self._costs.get(wanted)) is not None:
+            seconds, size = median(cost.seconds for cost in found), median(cost.bytes for cost in found)
+            self._medians[wanted] = Cost(seconds, size)
+        return self._medians.get(wanted)
+
+
+def cost_of(made: Artefact) -> Cost | None:
+    """Return the cost of an artefact; None if it has none, is damaged, or was deleted meanwhile."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return Cost(float(made.read(COST)["seconds"]), made.size())
+    return None

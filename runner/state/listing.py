@@ -36,7 +36,7 @@ def listing(arguments: Sequence[str]) -> str:
     texts = [_table(each, labels(found))]
     for root in roots:
         own = [one for one in each if one.cell.plan is not None and one.cell.plan.root == root]
-        texts += _left(own, Ledger(Store(root / "store")))
+        texts += _left(own, Ledger(Store(root / "store").artefacts()))
     if any(one.state is not State.hit for one in each):
         texts.append(f"make it: {command(given)}")
     return "\n\n".join(texts)

@@ -1,7 +1,9 @@
 """Trainings: all that a cell trains, whether it is stored or not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -13,9 +15,15 @@ from runner.plan import Plan, identities
 from runner.roles import INITIAL, ORIGINAL, REPAIRED, UNLEARNED
 from runner.stages.references import wanted_references
 from runner.stages.request import stored_request
-from runner.store import Artefact, Store, Wanted
+from runner.store import Artefact, Store, Wanted, fingerprint
 
 PUBLIC, RECORD, RETRAINED, SHADOW = "public checkpoint", "record", "retrained model", "shadow"
+
+# A stage, and the fingerprint of what trainings of one kind have in common.
+Kind = tuple[str, str]
+
+# What distinguishes trainings of one kind: the seeds, and the rows that a shadow leaves out.
+OF_EACH = {"seed", "request_seed", "share"}
 
 # Stands for a request that is not stored: its rows are not known, so none of its shadows is found.
 UNKNOWN = Request(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
@@ -39,6 +47,23 @@ class Training:
     def stored(self) -> bool:
         """Whether the store has the artefact. The run that needs it verifies its files."""
         return self.artefact.path.is_dir()
+
+    @cached_property
+    def kinds(self) -> list[Kind]:
+        """The kind of the training, and that of the one that takes as long, if there is one."""
+        return [kind(*each) for each in (self.wanted, self.instead) if each is not None]
+
+
+def kind(stage: str, identity: Any) -> Kind:
+    """Return the kind of the trainings of a stage with an identity."""
+    return stage, fingerprint(_in_common(identity))
+
+
+def _in_common(identity: Any) -> Any:
+    """Return an identity without what distinguishes trainings of one kind."""
+    if isinstance(identity, Mapping):
+        return {name: _in_common(value) for name, value in identity.items() if name not in OF_EACH}
+    return identity
 
 
 def trainings(plan: Plan, store: Store) -> list[Training]:

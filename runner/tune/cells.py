@@ -14,7 +14,7 @@ from data.errors import UserError
 from data.requests import Request
 from runner import stages
 from runner.compose import composed, jobs
-from runner.naming import folder_of, run_name
+from runner.naming import ending, folder_of, run_name
 from runner.plan import Plan
 from runner.plan.checks import check_request
 from runner.say import say
@@ -82,7 +82,7 @@ def _search(cell: Cell) -> Search:
     check_bounds("tune", tune)
     if not tune.seeds:
         raise UserError("tune.seeds names no seed: set one or several, as in tune.seeds=[0]")
-    name = run_name(cfg.name, {group: name for group, name in names.items() if group != "scale"})
+    name = run_name(cfg.name, names).removesuffix(ending(names))  # the plan's own name has it at its end
     overrides = [*cell.options, UNTUNED, *_validation(tune), f"name={name}_tuning"]
     plan = Plan.of(*composed([*overrides, f"seed={tune.seeds[0]}"]))
     tuned = folder_of("tune.folder", tune.folder)
