@@ -6,7 +6,6 @@ and without it. Several recorders can watch one training.
 
 import math
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -27,6 +26,7 @@ from data.streams import Streams
 from methods.recording.estimates import in_words, largest_count, share_of_batches_hit
 from methods.recording.files import Writer
 from methods.training.checkpoint import NO_CHECKPOINT, Checkpoint, State, Stateful
+from methods.training.cost import now
 from methods.training.descent import Recipe, Step
 from methods.training.processes import ALONE, Processes
 from methods.weights.layers import refuse_batch_norm
@@ -231,10 +231,14 @@ def require_space(
 
 
 class Stopwatch:
-    """The seconds that one link of a chain of iterators takes, without the links that it waits for."""
+    """The seconds that one link of a chain of iterators takes, without the links that it waits for.
 
-    def __init__(self) -> None:
+    Work that a link gave to a device is its own: the clock is read when the device has done it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
         self.seconds = 0.0
+        self._device = device
 
     def state_dict(self) -> State:
         return {"seconds": self.seconds}
@@ -252,13 +256,13 @@ class Stopwatch:
 
     def _timed(self, steps: Iterator[Step], sign: int) -> Iterator[Step]:
         while True:
-            started = time.perf_counter()
+            started = now(self._device)
             try:
                 step = next(steps)
             except StopIteration:
                 return
             finally:
-                self.seconds += sign * (time.perf_counter() - started)
+                self.seconds += sign * (now(self._device) - started)
             yield step
 
 

@@ -1,7 +1,6 @@
 """Costs: the time and the space that a run will take, estimated from a few steps of training."""
 
 import tempfile
-import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,6 +8,7 @@ from statistics import median
 
 from data.requests import Request
 from methods.recording.recorder import RecordedTraining
+from methods.training.cost import now
 from methods.training.loop import train
 from runner.doctor.findings import Finding
 from runner.extra import missing_extras
@@ -53,8 +53,9 @@ def _seconds_of_a_step(ws: Workspace, training: RecordedTraining) -> float:
     times = []
     with ws.conditions(None, "probe", ws.streams("doctor"), None) as conditions, conditions.meter:
         steps = train(training.model, training.split, training.recipe, conditions)
-        before = time.perf_counter()
+        device = training.split.images.device
+        before = now(device)
         for _ in islice(steps, min(WARM + TIMED, training.steps)):
-            times.append(time.perf_counter() - before)
-            before = time.perf_counter()
+            times.append(now(device) - before)
+            before = now(device)
     return median(times[WARM:] or times)

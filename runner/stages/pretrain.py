@@ -179,7 +179,7 @@ def _run(
         option: RecordedTraining(model, split, recipe, ws.streams("record"), making.folders[option])
         for option in recorders
     }
-    watches = {option: Stopwatch() for option in recorders}
+    watches = {option: Stopwatch(ws.plan.device) for option in recorders}
     with conditions.meter:
         with conditions.meter.paused():
             for option, recorder in recorders.items():

@@ -1,6 +1,5 @@
 """Unlearning: a method's training before the request, its work after it, and the repair."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from data.requests import Request
 from methods.base import Access, CachedTraining, Method, Problem, declared
 from methods.recording.files import Damaged
 from methods.training.checkpoint import Values
-from methods.training.cost import Cost, Meter
+from methods.training.cost import Cost, Meter, now
 from methods.training.loop import Conditions
 from metrics.evidence import Evidence, Needs
 from metrics.metric import numbers, scored
@@ -236,10 +235,10 @@ def _cached_training(ws: Workspace, outer: Meter) -> CachedTraining:
                     model = make(conditions)
                 save(model, folder)
 
-        started = time.perf_counter()
+        started = now(outer.device)
         made = ws.get("slice", identities.cached_training(ws.plan, identity, budget), produce)
         shell.load_state_dict(weights(made.path))
-        outer.cost.seconds -= time.perf_counter() - started
+        outer.cost.seconds -= now(outer.device) - started
         return Cost(**made.read(COST))
 
     return cached

@@ -1,7 +1,7 @@
 """The memory of a step's numbers, from where they are packed until they are on the disk.
 
-A GPU packs into memory of its own, which a copy empties while the next step computes: a copy of each
-layer by itself would stop the GPU at every layer.
+A GPU packs into memory of its own, and one copy brings a step to the CPU: copies of each layer by
+itself would stop the GPU at every layer.
 """
 
 import queue
