@@ -32,7 +32,7 @@ from runner.state.progress import export, progress
 from runner.state.standing import standings
 from runner.state.states import State
 from runner.state.trainings import trainings
-from runner.store import Store
+from runner.store import Making, Store
 from tests.conftest import QUICK, plan_of, result_of
 
 NAME = "digits_small_cnn_whole_class"
@@ -241,6 +241,21 @@ def test_an_artefact_at_work_is_seen_by_its_lock(tmp_path: Path) -> None:
     assert maker(wanted) is None
     store.get("pretrain", {"seed": 0}, lambda folder: seen.append(maker(wanted)))
     assert seen == [socket.gethostname()] and maker(wanted) is None
+
+
+def test_artefacts_that_are_made_together_are_seen_on_one_machine(tmp_path: Path) -> None:
+    """An original and its record: the scratch folder of both lies beside the first of them."""
+    store, seen = Store(tmp_path), []
+    wanted = {"model": ("pretrain", {"seed": 0}), "record": ("record", {"seed": 0})}
+    both = [store.find(*each) for each in wanted.values()]
+
+    def make(making: Making) -> None:
+        seen.extend(map(maker, both))
+        for name in wanted:
+            making.keep(name)
+
+    store.get_many(wanted, make)
+    assert seen == [socket.gethostname()] * 2 and [*map(maker, both)] == [None, None]
 
 
 # Published results

@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 
 from runner.store import Artefact
+from runner.store.making import member
 
 
 def maker(artefact: Artefact) -> str | None:
@@ -24,11 +25,14 @@ def maker(artefact: Artefact) -> str | None:
 
 
 def _machine(artefact: Artefact) -> str:
-    """Return the machine that the newest scratch folder beside an artefact names."""
+    """Return the machine that the newest scratch folder with an artefact's files names.
+
+    It lies beside the first of the artefacts that are made together.
+    """
     ages = {}
-    for scratch in artefact.path.parent.glob(f".{artefact.key}-*/"):
+    for files in artefact.path.parent.parent.glob(f"*/.*-*/{member(artefact)}"):
         with suppress(FileNotFoundError):
-            ages[scratch] = scratch.stat().st_mtime
+            ages[files.parent] = files.stat().st_mtime
     newest = max(ages, key=lambda scratch: ages[scratch], default=None)
     found = None if newest is None else re.fullmatch(r"\.\w+?-(.*)-\w+", newest.name)
     return "another machine" if found is None else found[1]
