@@ -64,7 +64,9 @@ def _work(
 ) -> None:
     """Become `python -m module arguments`."""
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
+    # a suite in the background ignores the first, and one under nohup the second
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(cwd)
     for descriptor, path in ((1, out), (2, err)):
         with path.open("wb") as file:

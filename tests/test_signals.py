@@ -12,6 +12,16 @@ import pytest
 from runner.signals import Ended, Ending
 
 
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """A suite in the background ignores SIGINT, and one under nohup SIGHUP: here they are heard."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handling) for number, handling in usual.items()}
+    yield
+    for number, handling in before.items():
+        signal.signal(number, handling)
+
+
 @contextmanager
 def handler(number: signal.Signals, seen: list[int]) -> Iterator[None]:
     """Note the signals of a number, as a launcher does that puts its job back into the queue."""
