@@ -68,7 +68,7 @@ def remarks(
             found.append(f"{label}, seed {result.seed}: {result.status}: {result.error}")
     undefined = {name: reason for result in results for name, reason in result.undefined.items()}
     found += [f"{name} has no score: {reason}" for name, reason in undefined.items()]
-    found += _of_originals(results)
+    found += _of_originals(results, labels)
     found += _of_models(results, labels)
     found += _of_references(results)
     found += _of_conditions(results, labels)
@@ -176,18 +176,19 @@ def _of_models(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
     ]
 
 
-def _of_originals(results: list[Result]) -> list[str]:
-    """Return a remark if originals have not learned the rows to forget, with their seeds."""
-    accuracy = {
-        str(r.seed): r.scores.get(ORIGINAL.name, {}).get("train_forget_accuracy") for r in results
-    }
-    weak = {seed: share for seed, share in accuracy.items() if share is not None and share < LEARNED}
-    if not weak:
-        return []
+def _of_originals(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
+    """Return a remark on each line of originals that have not learned the rows to forget, with the
+    seeds."""
+    weak: dict[str, dict[str, float]] = {}
+    for result in results:
+        share = result.scores.get(ORIGINAL.name, {}).get("train_forget_accuracy", 1.0)
+        if share < LEARNED:
+            weak.setdefault(labels[result.line(ORIGINAL)], {})[str(result.seed)] = share
     return [
-        f"the original knows only {max(weak.values()):.3f} of the train forget rows (seed "
-        f"{', '.join(sorted(weak))}), so there is little to forget, and a method that does "
-        "nothing may match: raise training.epochs or training.lr"
+        f"the {label} knows only {max(shares.values()):.3f} of the train forget rows (seed "
+        f"{', '.join(sorted(shares))}), so there is little to forget, and a method that does nothing "
+        "may match: raise training.epochs or training.lr"
+        for label, shares in weak.items()
     ]
 
 
