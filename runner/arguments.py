@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from data.errors import UserError
-from runner.scales import scaled
+from runner.scales import GROUP, scaled
 from runner.wording import suggestion
 
 # The former name of an option group, and its name now.
@@ -22,6 +22,10 @@ HELP = ("-h", "--help")
 # The option that asks for a listing instead of a run, and the values by which OmegaConf means true.
 PLAN = re.compile(r"[+]*plan=(.*)")
 TRUE = ("true", "yes", "on", "y", "1")
+
+
+# A choice among one value, as a sweep makes of an override that waits for its cells.
+ALONE = re.compile(r"^([^=]+=)choice\((.*)\)$", re.DOTALL)
 
 
 class Parser(ArgumentParser):
@@ -51,6 +55,12 @@ def arranged(arguments: Sequence[str]) -> list[str]:
     flags = [each for each in arguments if each not in given.overrides]
     options = renamed(given.overrides)
     return flags + (deferred(options) if given.multirun else options)
+
+
+def typed(arguments: Sequence[str]) -> list[str]:
+    """Return arranged arguments as they were typed: without what follows from the others."""
+    plain = [ALONE.sub(r"\1\2", each) for each in arguments if not each.startswith(f"{GROUP}=")]
+    return plain if {*arranged(plain)} == {*arguments} else list(arguments)
 
 
 def parsed(arguments: Sequence[str]) -> Namespace:

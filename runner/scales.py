@@ -21,9 +21,3 @@ def scaled(arguments: Sequence[str]) -> list[str]:
     if GROUP in given or not (FOLDER / f"{choice}.yaml").is_file():
         return list(arguments)
     return [*arguments, f"{GROUP}={choice}"]
-
-
-def unscaled(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments as they were typed: without the file that follows from the others."""
-    rest = [argument for argument in arguments if not argument.startswith(f"{GROUP}=")]
-    return rest if {*scaled(rest)} == {*arguments} else list(arguments)

@@ -15,6 +15,10 @@ PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sque
 # Jobs of one CPU that run at once, however many CPUs there are: most of them wait for something.
 JOBS = 8
 
+# MB that Slurm believes a CPU to have. A job gets them that asks for none. Each second Slurm looks for
+# jobs that take more, and kills them.
+MEMORY = 100_000
+
 CONFIGURATION = """
 ClusterName=loopback
 SlurmctldHost=localhost(127.0.0.1)
@@ -34,17 +38,20 @@ SlurmdLogFile={folder}/slurmd.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherParams=OverMemoryKill
+JobAcctGatherFrequency=task=1
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU={memory}
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
 ReturnToService=2
 KillWait=3
 MinJobAge=3600
-NodeName=localhost NodeAddr=127.0.0.1 NodeHostname=localhost CPUs={jobs} State=UNKNOWN
+NodeName=localhost NodeAddr=127.0.0.1 CPUs={jobs} RealMemory={all_memory} State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -69,7 +76,14 @@ class Slurm:
         for name in ("state", "spool"):
             (self.folder / name).mkdir(parents=True)
         controller, daemon = _free_ports(2)
-        words = {"folder": self.folder, "controller": controller, "daemon": daemon, "jobs": JOBS}
+        words = {
+            "folder": self.folder,
+            "controller": controller,
+            "daemon": daemon,
+            "jobs": JOBS,
+            "memory": MEMORY,
+            "all_memory": JOBS * MEMORY,
+        }
         self.file.write_text(CONFIGURATION.format(**words))
         key = self.folder / "munge.key"
         key.touch(mode=0o600)

@@ -7,9 +7,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from data.errors import UserError
+from runner.arguments import arranged, typed
 from runner.compose import jobs
 from runner.plan import Plan, identities
-from runner.scales import scaled, unscaled
 from tests.composing import composed_once
 from tests.conftest import CONF, QUICK, needs_record, options, plan_of, result_of, stages_of
 
@@ -127,11 +127,19 @@ def test_the_scale_of_the_paper_is_the_preset_as_it_is_written() -> None:
     assert small.name == "paper003_table1_cpu" and small.recipe.epochs == 40
 
 
-def test_a_command_is_said_as_it_was_typed() -> None:
-    typed = ["-m", "experiment=paper003_table1", "scale=cpu", "seed=0,1"]
-    assert len(scaled(typed)) == len(typed) + 1 and unscaled(scaled(typed)) == typed
-    other = [*typed, "scale/experiment=paper004_table1/cpu"]
-    assert scaled(other) == other == unscaled(other)
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["-m", "experiment=paper003_table1", "scale=cpu", "seed=0,1"],
+        ["-m", "experiment=paper003_table1", "scale=cpu", "scale/experiment=paper004_table1/cpu"],
+        ["-m", "method=ssd,scrub", "method.alpha=1", "seed=0"],
+        ["-m", "model=small_cnn,resnet18", "model.input_size=choice(16,32)"],
+        ["-m", "model=small_cnn,vit", "model.weights='a,b'", "experiment=shelf", "scale=quick"],
+        ["method=ssd", "method.alpha=1"],
+    ],
+)
+def test_a_command_is_said_as_it_was_typed(given: list[str]) -> None:
+    assert typed(arranged(given)) == given
 
 
 def test_the_command_line_beats_a_scale() -> None:

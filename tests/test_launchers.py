@@ -33,6 +33,18 @@ from tests.forked import run_module, start_module
 LOCAL = ["hydra/launcher=local", "hydra.launcher.workers=2"]
 
 
+def check_relative_paths(folder: Path, *launcher: str, **environment: str) -> None:
+    """A sweep of a folder reads a file and writes results by paths from that folder."""
+    (folder / "rows.txt").write_text("\n".join(map(str, range(20))))
+    options = [*QUICK, "evaluation=quick", "scenario=given_rows", "scenario.file=rows.txt", "seed=0,1"]
+    command = ["-m", *options, "paths.root=out", *launcher]
+    done = run_module("runner", *command, cwd=folder, **environment)
+    assert done.returncode == 0, done.stderr
+    assert len(results_in(folder / "out", "digits_small_cnn_given_rows")) == 2
+    assert "finetune" in done.stdout
+    assert not [log for log in folder.glob(f"out/sweeps/*/*/*/{LOG}") if "hydra.cc" in log.read_text()]
+
+
 def task(place: str, *after: str, shared: bool = False, folder: Path = Path()) -> Task:
     return Task(place, "seed=0", 0, (), folder, Shared(None) if shared else None, frozenset(after))
 
@@ -173,13 +185,32 @@ def test_the_largest_array_is_the_clusters(program: Callable[..., None]) -> None
             "killed by signal 9, as the system does when the memory is full",
         ),
         (State("FAILED", "None", "0:11"), "killed by signal 11"),
+        (State("FAILED", "NonZeroExitCode", "137:0"), "killed by signal 9, as the system does"),
+        (State("FAILED", "NonZeroExitCode", "139:0"), "killed by signal 11"),
         (State("COMPLETED"), "ended without a word"),
         (FORGOTTEN, "no longer known to Slurm"),
     ],
 )
 def test_a_dead_job_has_one_sentence(state: State, words: str) -> None:
-    sentence = why("7_1", state, 90)
+    sentence = why("7_1", state, 90, log="slurmstepd: error: *** STEP 7.0 ON node CANCELLED ***")
     assert sentence.startswith("Slurm's job 7_1 ") and words in sentence and "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "slurmstepd-node: error: StepId=7.0 exceeded memory limit (1460649984 > 1073741824)",
+        "slurmstepd: error: Exceeded job memory limit",
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.",
+        "slurmstepd: error: Detected 1 oom-kill event(s) in step 7.batch cgroup.",
+    ],
+)
+@pytest.mark.parametrize(
+    "state", [State("FAILED", "None", "137:0"), State("FAILED", "None", "0:9"), FORGOTTEN]
+)
+def test_a_log_tells_that_a_job_was_killed_for_its_memory(state: State, log: str) -> None:
+    sentence = why("7_1", state, 90, log=f"begun\n{log}\nsrun: error: node: task 0: Killed\n")
+    assert sentence == "Slurm's job 7_1 was killed for its memory: raise hydra.launcher.mem_gb"
 
 
 # Processes of this machine
@@ -280,6 +311,10 @@ def test_a_sweep_pretrains_once_and_no_process_waits_for_another(tmp_path: Path)
         assert not re.search("another process that makes (pretrain|unlearn)", log.read_text())
     assert run_module("runner", *command, f"paths.root={basic}").returncode == 0
     assert digits_of(local) == digits_of(basic)
+
+
+def test_relative_paths_are_those_of_where_a_sweep_began(tmp_path: Path) -> None:
+    check_relative_paths(tmp_path, *LOCAL)
 
 
 def test_cells_of_the_same_command_and_commit_are_not_run_again(

@@ -12,7 +12,7 @@ import pytest
 from runner.launch.notes import LOG
 from tests.conftest import QUICK, digits_of
 from tests.forked import run_module, start_module
-from tests.test_launchers import SLOW, begun
+from tests.test_launchers import SLOW, begun, check_relative_paths
 
 pytestmark = pytest.mark.skipif(
     find_spec("ray") is None, reason='Ray is not installed: pip install -e ".[ray]"'
@@ -52,6 +52,10 @@ def test_cells_wait_for_the_training_that_they_share(tmp_path: Path) -> None:
     assert told[:2] == [("shared 1/1", "begun"), ("shared 1/1", "done")]
     assert {place for place, word in told[2:] if word == "done"} == {"1/2", "2/2"}
     assert len(list((tmp_path / "store" / "pretrain").glob("[!.]*"))) == 1
+
+
+def test_relative_paths_are_those_of_where_a_sweep_began(tmp_path: Path) -> None:
+    check_relative_paths(tmp_path, RAY, **PRIORITY)
 
 
 def test_a_cell_whose_process_dies_too_often_fails_with_its_reason_and_log(tmp_path: Path) -> None:

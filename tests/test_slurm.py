@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from runner.launch.notes import LOG, has_begun
-from tests.conftest import QUICK, digits_of
+from tests.conftest import QUICK, digits_of, results_in
 from tests.forked import Done, run_module, start_module
 from tests.slurm import Slurm, missing
+from tests.test_launchers import check_relative_paths
 
 NAME = "digits_small_cnn_whole_class"
 
@@ -124,6 +125,7 @@ def test_sweeps_on_slurm(slurm: Slurm, tmp_path: Path, subtests: pytest.Subtests
     left = sweep("left", *ALONE, "seed=0,1").start("hydra.launcher.wait=false")
     stopped = sweep("stopped", *ALONE, ENDLESS, "seed=0,1").start()
     ended = sweep("ended", *ALONE, ENDLESS).start()
+    large = sweep("large", *ALONE, "model.widths=[4,8],[4096,8192]").start("hydra.launcher.mem_gb=1")
 
     disturb(slurm, disturbed)
     with subtests.test("Ctrl-C cancels the array"):
@@ -138,6 +140,11 @@ def test_sweeps_on_slurm(slurm: Slurm, tmp_path: Path, subtests: pytest.Subtests
         check_left(slurm, left)
     with subtests.test("a refusal"):
         check_refusals(sweep("refused", *ALONE, "seed=0,1"), tmp_path)
+    with subtests.test("relative paths"):
+        (tmp_path / "relative").mkdir()
+        check_relative_paths(tmp_path / "relative", "hydra/launcher=slurm", **environment)
+    with subtests.test("too little memory"):
+        check_memory(large)
     with subtests.test("a kill, a requeue and a time limit"):
         check_disturbed(slurm, disturbed)
     until(lambda: slurm.queue() == [])
@@ -216,6 +223,15 @@ def check_left(slurm: Slurm, sweep: Sweep) -> None:
     report = run_module("runner.report", f"paths.root={sweep.root}", f"name={NAME}")
     assert report.returncode == 0 and "finetune" in report.stdout
     assert digits_of(sweep.root) == digits_of(sweep.local().root)
+
+
+def check_memory(sweep: Sweep) -> None:
+    """A convolution of 300 million weights takes more than 1 GB; the other cell is not disturbed."""
+    done = sweep.end()
+    assert done.returncode == 1 and "1 of 2 cells of the sweep failed:" in done.stderr
+    killed = f"model.widths=[4096,8192]: Slurm's job {sweep.job(1)} was killed for its memory"
+    assert f"{killed}: raise hydra.launcher.mem_gb (log: " in done.stderr
+    assert len(results_in(sweep.root)) == 1
 
 
 def check_refusals(sweep: Sweep, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Slurm's queue: the states of jobs, without accounting, and why a job ended, in words."""
 
 import re
+import signal
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,6 +35,15 @@ ENDS = {
     "CANCELLED": "was cancelled or killed by somebody, or by Slurm: {again}",
     "COMPLETED": "ended without a word",
 }
+
+
+# How Slurm says in a job's log that it killed a step for its memory, which not every job's state tells.
+OVER_MEMORY = re.compile(
+    r"^slurmstepd.*(exceeded.* memory limit|oom.kill)", re.IGNORECASE | re.MULTILINE
+)
+
+# A shell's exit code is this much and the number of the signal that ended its program.
+SIGNALLED = 128
 
 
 @dataclass(frozen=True)
@@ -79,16 +89,22 @@ def cancel(jobs: Iterable[str]) -> None:
     subprocess.run(["scancel", *jobs], capture_output=True, check=False)
 
 
-def why(job: str, state: State, limit: float) -> str:
-    """Return why a job ended without a note of its own. `limit` is its time limit in minutes."""
-    code, _, number = state.exit.partition(":")
-    if state.word in ENDS:
+def why(job: str, state: State, limit: float, log: str) -> str:
+    """Return why a job ended without a note of its own.
+
+    `limit` is its time limit in minutes, and `log` the text of its log.
+    """
+    code, number = (int(part) for part in state.exit.split(":"))
+    number = number or max(code - SIGNALLED, 0)
+    if OVER_MEMORY.search(log):
+        text = ENDS["OUT_OF_MEMORY"]
+    elif state.word in ENDS:
         text = ENDS[state.word].format(limit=f"{limit:g}", again=AGAIN)
     elif state is FORGOTTEN:
         text = f"is no longer known to Slurm: {AGAIN}"
-    elif number not in ("", "0"):
+    elif number:
         memory = ", as the system does when the memory is full: raise hydra.launcher.mem_gb"
-        text = f"was killed by signal {number}{memory if number == '9' else ''}"
+        text = f"was killed by signal {number}{memory if number == signal.SIGKILL else ''}"
     else:
         text = f"ended with exit code {code}"
     return f"Slurm's job {job} {text}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from runner.launch import queue
 from runner.launch.lines import Lines
-from runner.launch.notes import fail, has_begun, outcome
+from runner.launch.notes import LOG, fail, has_begun, outcome
 from runner.launch.task import Task
 from runner.say import say
 
@@ -82,7 +82,9 @@ class Watch:
 
     def _bury(self, job: Job, state: queue.State) -> None:
         """Note the failure of the tasks that a dead job has left: the one that ran, and the others."""
-        reason = queue.why(job.id, state, self.limit)
+        log = job.tasks[0].folder / LOG  # the tasks of a job share it
+        said = log.read_text(errors="replace") if log.exists() else ""
+        reason = queue.why(job.id, state, self.limit, said)
         for task in job.tasks:
             if outcome(task.folder) is None:
                 before = "" if has_begun(task.folder) else "it never began: "

@@ -5,11 +5,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, run_job, setup_globals
 from hydra.types import HydraContext
+from hydra.version import VersionBase
 from omegaconf import DictConfig, open_dict
 
 import conf  # noqa: F401  registers the schema
@@ -17,6 +19,9 @@ from runner.compose import Composer
 from runner.launch.notes import LOG, noted
 from runner.launch.task import Shared, Task
 from runner.signals import ENDING
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 
 class Work:
@@ -27,12 +32,17 @@ class Work:
         self.config = config
         self.compose = Composer(hydra_context, config)
 
-    def __getstate__(self) -> tuple[HydraContext, DictConfig]:
-        return self.hydra_context, self.config
+    def __getstate__(self) -> tuple[HydraContext, DictConfig, "Version | None"]:
+        return self.hydra_context, self.config, VersionBase.instance().getbase()
 
-    def __setstate__(self, state: tuple[HydraContext, DictConfig]) -> None:
-        """Arrive in another process: register what Hydra composes from there."""
-        Work.__init__(self, *state)
+    def __setstate__(self, state: tuple[HydraContext, DictConfig, "Version | None"]) -> None:
+        """Arrive in another process: register what Hydra composes from there.
+
+        Without its `version_base` Hydra changes to the folder of the cell, where relative paths mislead.
+        """
+        hydra_context, config, base = state
+        VersionBase.instance().version_base = base
+        Work.__init__(self, hydra_context, config)
         setup_globals()
         Plugins.instance()
         JobRuntime.instance().set("name", self.config.hydra.job.name)
