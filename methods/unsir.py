@@ -6,9 +6,10 @@ Update rule: for every whole forgotten class c, start from random images n and t
 of Adam that climb CE(f_o(n), c) − λ·mean‖n‖²; `noise_penalty` is λ. Impair: θ ← θ − η ∇CE on
 `noise_copies` copies of n, labelled c, and on at most `retain_per_class` retained rows of every class.
 Repair: θ ← θ − η' ∇CE on those retained rows.
-Needs: the retained rows and the labels of whole classes. Other requests are refused, because noise with
-the label of a class that stays would overwrite all of it. A request to relabel removes the old class,
-and its images are retained under the new label.
+Needs: the retained rows and the labels of whole classes. A request that retains rows of every class is
+refused, because noise with the label of a class overwrites what stays of it, too, unless `noise_classes`
+names that class. SSD's version forgets a part of a class in this way, and leaves the rest of it to
+the repair. A request to relabel removes the old class, and its images are retained under the new label.
 Differs from the reference code: the retained rows of a class are drawn at random; the code takes the
 first 500. The noise steps leave nothing behind. In the code they run in training mode and add to the
 model's gradients, so that the first step of impairing is the sum of all of them and distorts Adam's
@@ -18,13 +19,14 @@ Reference: Tarun et al., Fast Yet Effective Machine Unlearning, TNNLS 2023; numb
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.bounds import COUNT, EPOCHS, POSITIVE, SIZE, STRENGTH
+from data.classes import ClassNumber, check_classes
 from data.errors import UserError
 from data.split import Batch, Split
 from methods.base import Access, Facts, Method, Problem
@@ -37,13 +39,14 @@ from models.precision import autocast
 class Unsir(Descent, Method):
     """`epochs`, `batch_size` and `lr` belong to impairing, the prefixed ones to the noise and to repair.
 
-    `noise_batch_size` images are learned per class. At most `retain_per_class` retained rows of each
-    class are used.
+    `noise_batch_size` images are learned for each of `noise_classes`; null stands for the classes of
+    which nothing is retained. At most `retain_per_class` retained rows of each class are used.
     """
 
     kind: ClassVar[str] = "methods.unsir.Unsir"
     access: ClassVar[Access] = Access.RETAIN
     logs: ClassVar[tuple[str, ...]] = ("noise_loss", *of_phase("impair"), *of_phase("repair"))
+    noise_classes: list[ClassNumber] | None
     noise_batch_size: Annotated[int, SIZE]
     noise_steps: Annotated[int, EPOCHS]
     noise_lr: Annotated[float, POSITIVE]
@@ -54,18 +57,25 @@ class Unsir(Descent, Method):
     repair_batch_size: Annotated[int, COUNT]
     repair_lr: Annotated[float, POSITIVE]
 
+    def identity(self) -> dict[str, Any]:
+        found = super().identity()
+        if self.noise_classes is None:
+            del found["noise_classes"]  # as it was before it could be named
+        return found
+
     def check(self, facts: Facts) -> None:
-        if not facts.gone:
+        if self.noise_classes is not None:
+            check_classes("method.noise_classes", self.noise_classes, facts.classes)
+        elif not facts.gone:
             raise UserError(
                 "method=unsir forgets whole classes, and this request retains rows of every class: "
-                "choose scenario=whole_class or another method"
+                "choose scenario=whole_class, name the class to overwrite in method.noise_classes, or "
+                "choose another method"
             )
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions
-        kept = set(problem.retain.labels.unique().tolist())
-        # the classes without a retained row
-        gone = [label for label in range(problem.classes) if label not in kept]
+        gone = self.noise_classes or without_rows(problem)
         noise = self.noise(problem, gone)
         sample = some_of_each(problem.retain, self.retain_per_class, conditions.streams("sample"))
         labels = torch.tensor(gone).repeat_interleave(self.noise_batch_size)
@@ -134,6 +144,12 @@ class Noisy(Split):
             images = batch.images.clone()  # batches are views of a larger chunk
             images[learned] = self.noise[-1 - batch.rows[learned]]
             yield batch._replace(images=images)
+
+
+def without_rows(problem: Problem) -> list[int]:
+    """Return the classes of which no row is retained."""
+    kept = set(problem.retain.labels.unique().tolist())
+    return [label for label in range(problem.classes) if label not in kept]
 
 
 def with_noise(sample: Split, noise: Tensor, labels: Tensor, copies: int) -> Noisy:

@@ -149,6 +149,18 @@ def test_noise_is_labelled_by_its_own_class_and_comes_as_it_was_learned(quick: Q
     )
 
 
+def test_unsir_learns_noise_for_a_class_that_is_named(quick: Quick) -> None:
+    default, named = unsir(quick), unsir(quick, "method.noise_classes=[3]")
+    models = [stages.plan.method.unlearn(problem_of(stages)) for stages in (default, named)]
+    assert same(*map(state_of, models))
+    part = ["dataset=digits_parity", "scenario=part_of_class", "scenario.classes=[3]"]
+    sizes = ["method.noise_classes=[odd]", "method.retain_per_class=5", "method.noise_copies=2"]
+    stages = unsir(quick, *part, *sizes)
+    assert stages.plan.method.noise_classes == [1]  # type: ignore[attr-defined]
+    impair, repair = 2 * 32 + 2 * 5, 2 * 5
+    assert cost_of(stages)["gradient_examples"] == 25 * 32 + impair + repair
+
+
 def test_unsir_forgets_a_whole_class(quick: Quick) -> None:
     trained = [*LEARNED, "method.lr=0.01", "method.noise_copies=20"]
     stages = unsir(quick, *trained)

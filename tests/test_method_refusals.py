@@ -86,6 +86,11 @@ def test_a_preparation_that_makes_no_sense_is_refused(quick: Quick, field: str, 
             ["method=boundary_expand", "scenario.classes=[0,1,2,3,4]", "method.batch_size=8"],
             "forget fewer than half",
         ),
+        (["method=unsir", "scenario=random"], r"name the class to overwrite in method\.noise_classes"),
+        (
+            ["method=unsir", "method.noise_classes=[10]", "method.batch_size=8"],
+            r"method\.noise_classes asks for class 10",
+        ),
     ],
 )
 def test_what_a_method_cannot_serve_is_refused_before_pretraining(

@@ -23,6 +23,8 @@ ALONE = [*QUICK, "evaluation=quick"]  # a cell shares nothing with another one
 # What a run says if another one holds the lock of a training.
 WAITING = "waiting for another process that makes (pretrain|unlearn)"
 
+SLURM = "hydra/launcher=slurm"
+
 ENDLESS = "training.epochs=100000"
 
 
@@ -37,7 +39,7 @@ class Sweep:
     def start(self, *launcher: str) -> "Sweep":
         """Start the sweep on Slurm."""
         self.root.mkdir()
-        options = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", *launcher]
+        options = [SLURM, "hydra.launcher.cpus_per_task=1", *launcher]
         self.process = start_module(
             "runner",
             "-m",
@@ -128,25 +130,22 @@ def test_sweeps_on_slurm(slurm: Slurm, tmp_path: Path, subtests: pytest.Subtests
     large = sweep("large", *ALONE, "model.widths=[4,8],[4096,8192]").start("hydra.launcher.mem_gb=1")
 
     disturb(slurm, disturbed)
-    with subtests.test("Ctrl-C cancels the array"):
-        check_interrupted(slurm, stopped, signal.SIGINT, number=2)
-    with subtests.test("SIGTERM cancels a job that is no array"):
-        check_interrupted(slurm, ended, signal.SIGTERM, number=1)
-    with subtests.test("an array"):
-        check_array(shared)
-    with subtests.test("several cells a job"):
-        check_several(slurm, several)
-    with subtests.test("wait=false"):
-        check_left(slurm, left)
-    with subtests.test("a refusal"):
-        check_refusals(sweep("refused", *ALONE, "seed=0,1"), tmp_path)
-    with subtests.test("relative paths"):
-        (tmp_path / "relative").mkdir()
-        check_relative_paths(tmp_path / "relative", "hydra/launcher=slurm", **environment)
-    with subtests.test("too little memory"):
-        check_memory(large)
-    with subtests.test("a kill, a requeue and a time limit"):
-        check_disturbed(slurm, disturbed)
+    (tmp_path / "relative").mkdir()
+    refused = sweep("refused", *ALONE, "seed=0,1")
+    checks: dict[str, Callable[[], None]] = {
+        "Ctrl-C cancels the array": lambda: check_interrupted(slurm, stopped, signal.SIGINT, number=2),
+        "SIGTERM cancels a job": lambda: check_interrupted(slurm, ended, signal.SIGTERM, number=1),
+        "an array": lambda: check_array(shared),
+        "several cells a job": lambda: check_several(slurm, several),
+        "wait=false": lambda: check_left(slurm, left),
+        "a refusal": lambda: check_refusals(refused, tmp_path),
+        "relative paths": lambda: check_relative_paths(tmp_path / "relative", SLURM, **environment),
+        "too little memory": lambda: check_memory(large),
+        "a kill, a requeue and a time limit": lambda: check_disturbed(slurm, disturbed),
+    }
+    for name, check in checks.items():
+        with subtests.test(name):
+            check()
     until(lambda: slurm.queue() == [])
 
 

@@ -45,9 +45,8 @@ class Table:
 
     `apart` says by scale why our runs are not comparable; scales that it lacks are. `instead` and
     `metrics` name, by scale, our lines and our scores that stand for printed ones. `differs` holds the
-    reasons of differences: the first whose `line`, `role` and `metric` fit counts. `refused` says by
-    line why our preset has no such line. `ranks` is the line of the retrained model if only orders and
-    gaps can be compared.
+    reasons of differences: the first whose `line`, `role` and `metric` fit counts. `ranks` is the
+    line of the retrained model if only orders and gaps can be compared.
     """
 
     name: str
@@ -56,7 +55,6 @@ class Table:
     instead: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     differs: list[Mapping[str, str]] = field(default_factory=list)
-    refused: Mapping[str, str] = field(default_factory=dict)
     ranks: str | None = None
 
     def reason(self, cell: Cell) -> str:

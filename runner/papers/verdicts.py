@@ -36,15 +36,15 @@ def verdicts(table: Table, found: Sequence[Runs]) -> list[Verdict]:
     `found` holds our runs by scale, the largest first. The largest scale whose runs decide counts, else
     the largest that has any.
     """
-    return [_best([_verdict(table, cell, runs) for runs in found], cell, table) for cell in table.cells]
+    return [_best([_verdict(table, cell, runs) for runs in found], cell) for cell in table.cells]
 
 
-def _best(each: list[Verdict], cell: Cell, table: Table) -> Verdict:
+def _best(each: list[Verdict], cell: Cell) -> Verdict:
     for words in ((MATCHES, DIFFERS), (NOT_COMPARABLE,)):
         for verdict in each:
             if verdict.word in words:
                 return verdict
-    return Verdict(cell, [], NOT_RUN, table.refused.get(cell.line, ""), "")
+    return Verdict(cell, [], NOT_RUN, "", "")
 
 
 def _verdict(table: Table, cell: Cell, runs: Runs) -> Verdict:

@@ -95,7 +95,7 @@ class Plan:
             scenario=build(cfg.scenario, Scenario, "scenario", source),
             recorders=build_chosen(cfg.recorder, Recorder, "recorder", source),
             reads=cfg.reads,
-            method=build(cfg.method, Method, "method"),
+            method=build(cfg.method, Method, "method", source),
             repair=None if cfg.repair is None else build(cfg.repair, Method, "repair"),
             reference=None if reference is None else build(reference, Method, "evaluation.reference"),
             budget=cfg.budget.gradient_examples,
