@@ -313,6 +313,18 @@ def test_a_sweep_pretrains_once_and_no_process_waits_for_another(tmp_path: Path)
     assert digits_of(local) == digits_of(basic)
 
 
+@pytest.mark.parametrize(("confirm", "waits"), [(True, False), (False, True)])
+def test_a_retrained_model_waits_for_the_original_to_know_its_seconds(
+    tmp_path: Path, confirm: bool, waits: bool
+) -> None:
+    options = [*QUICK, f"evaluation.confirm={confirm}", "evaluation.references=1"]
+    command = ["-m", *options, "method=finetune,random_labels", f"paths.root={tmp_path}"]
+    done = run_module("runner", *command, *LOCAL)
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"^\[shared (\d)/2\] .*: (begun|done)", done.stderr, re.MULTILINE)
+    assert (told.index(("1", "done")) < told.index(("2", "begun"))) == waits
+
+
 def test_relative_paths_are_those_of_where_a_sweep_began(tmp_path: Path) -> None:
     check_relative_paths(tmp_path, *LOCAL)
 

@@ -105,10 +105,11 @@ def make(config: DictConfig, shared: Shared) -> None:
     ws = Workspace(plan, Store(plan.root / "store", say), Tracker())
     request = checked_request(ws)
     stages.make_public(ws)
-    original = stages.pretrain(ws, request)
     if shared.reference is None:
+        stages.pretrain(ws, request)
         return
-    require_time(ws, request, original)
+    if _waits_for_original(plan):
+        require_time(ws, request, stages.pretrain(ws, request))
     member = members(plan)[shared.reference]
     assert plan.reference is not None
     stages.reference(ws if member is plan else ws.member(member), request, plan.reference)
@@ -127,9 +128,19 @@ def _needs_of(planned: Cells, cell: Task) -> Iterator[Need]:
     yield Need(f"original, seed={plan.seed}", Shared(None), makes)
     if plan.until is not Until.end:
         return
+    reads = frozenset({original.artefact}) if _waits_for_original(plan) else frozenset()
     for seed, wanted in wanted_references(plan).items():
         made = frozenset({store.find(*wanted)})
-        yield Need(f"retrained model, seed={seed}", Shared(seed), made, frozenset({original.artefact}))
+        yield Need(f"retrained model, seed={seed}", Shared(seed), made, reads)
+
+
+def _waits_for_original(plan: Plan) -> bool:
+    """Return whether a retrained model waits for the original.
+
+    The original's seconds say how long retraining takes, unless that is confirmed, and it makes the
+    public checkpoint.
+    """
+    return not plan.evaluation.confirm or plan.public is not None
 
 
 def _is_stored(made: Artefact) -> bool:
