@@ -75,10 +75,10 @@ class Unsir(Descent, Method):
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions
-        gone = self.noise_classes or without_rows(problem)
-        noise = self.noise(problem, gone)
+        classes = self.noise_classes or without_rows(problem)
+        noise = self.noise(problem, classes)
         sample = some_of_each(problem.retain, self.retain_per_class, conditions.streams("sample"))
-        labels = torch.tensor(gone).repeat_interleave(self.noise_batch_size)
+        labels = torch.tensor(classes).repeat_interleave(self.noise_batch_size)
         impaired = with_noise(sample, noise, labels, self.noise_copies)
         alternate([Phase(model, impaired, self, conditions, name="impair")], self.epochs)
         repair = replace(
@@ -88,15 +88,15 @@ class Unsir(Descent, Method):
         alternate([phase], self.repair_epochs)
         return model
 
-    def noise(self, problem: Problem, gone: list[int]) -> Tensor:
-        """Learn (len(gone)·B, C, H, W) normalised images, B per class, in the order of `gone`.
+    def noise(self, problem: Problem, classes: list[int]) -> Tensor:
+        """Learn (len(classes)·B, C, H, W) normalised images, B per class, in the order of `classes`.
 
         If the budget ends early, the remaining steps are left out.
         """
         shape = problem.retain.images.shape[1:]
         device, rng = problem.retain.images.device, problem.conditions.streams("noise")
         learned = []
-        for label in gone:
+        for label in classes:
             drawn = torch.randn(self.noise_batch_size, *shape, generator=rng)  # n ~ N(0, 1)
             images = drawn.to(device).requires_grad_()
             self.raise_loss(images, label, problem)
