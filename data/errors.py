@@ -12,3 +12,9 @@ class UserError(Exception):
 class ComponentError(UserError):
     """A component breaks the rules of its interface. The command line puts its name and file before the
     message."""
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of an error's message, below which torch may append its C++ stack; the name
+    of its type if it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

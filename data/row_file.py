@@ -36,7 +36,7 @@ def read_numbers(file: str, option: str) -> Rows:
     if path.suffix not in readers:
         raise UserError(f"{option}={path}: write the rows as .npy, .csv or .txt")
     if not path.is_file():
-        raise UserError(f"{option}={path} does not exist")
+        raise UserError(f"{option}={path} does not exist: correct the path")
     try:
         return readers[path.suffix](path)
     except Exception as error:  # a damaged .npy raises many kinds

@@ -18,6 +18,7 @@ from filelock import FileLock
 from data.bounds import NUMBER, PIXEL, POSITIVE
 from data.class_names import CIFAR10_CLASSES, CIFAR20_CLASSES, CIFAR100_CLASSES, DIGITS, SUPERCLASS
 from data.component import Component
+from data.contracts import named
 from data.errors import UserError
 from data.split import Dataset, Pixels, Split
 
@@ -82,14 +83,27 @@ class Source(Component):
         return Pixels(tuple(self.mean), tuple(self.std), self.crop, self.flip)
 
     def split(self, images: Any, labels: Any, fine: Any = None) -> Split:
-        """Return a split of all given rows, from images (N, C, H, W) of bytes and labels (N,)."""
+        """Return a split of all given rows, from images (N, C, H, W) of bytes and labels (N,).
+
+        Raise UserError if a pixel is no byte, or a label no whole number.
+        """
         return Split(
-            images=torch.as_tensor(images, dtype=torch.uint8).contiguous(),
-            labels=torch.as_tensor(labels, dtype=torch.int64),
+            images=self._whole("images", images, torch.uint8).contiguous(),
+            labels=self._whole("labels", labels, torch.int64),
             rows=torch.arange(len(labels)),
             pixels=self.pixels,
-            fine=None if fine is None else torch.as_tensor(fine, dtype=torch.int64),
+            fine=None if fine is None else self._whole("fine labels", fine, torch.int64),
         )
+
+    def _whole(self, what: str, values: Any, wanted: torch.dtype) -> torch.Tensor:
+        """Return whole numbers as a tensor of this type, which holds each of them."""
+        given = torch.as_tensor(values)
+        found = given.to(wanted)
+        if given.dtype != wanted and not torch.equal(found.to(given.dtype), given):
+            span = f"{given.dtype} from {given.min().item():g} to {given.max().item():g}"
+            cure = "bytes from 0 to 255" if wanted is torch.uint8 else "whole numbers from 0"
+            raise UserError(f"{named(self, 'load')} splits {what} that are {span}: give {cure}")
+        return found
 
 
 class Digits(Source):

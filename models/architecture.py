@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from data.bounds import SIZE
 from data.component import Component
 from data.contracts import returned
-from data.errors import UserError
+from data.errors import UserError, reason
+
+# What stands before every name in the state dict of a wrapped model: DataParallel's, torch.compile's.
+WRAPPERS = ("module.", "_orig_mod.")
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Architecture(Component):
     """An architecture, whose fields are its hyperparameters.
 
     `weights` is the path of a local file with initial weights (.safetensors, or a state dict saved by
-    torch), and `sha256` its checksum; both are None for a random initialisation. Images are resized to
-    `input_size` × `input_size` pixels before the model; None leaves their size. Every size is at
-    least 1 and at most 65,536.
+    torch, also within a checkpoint and of a wrapped model), and `sha256` its checksum; both are None for
+    a random initialisation. Images are resized to `input_size` × `input_size` pixels before the model;
+    None leaves their size. Every size is at least 1 and at most 65,536.
     """
 
     weights: str | None
@@ -89,8 +92,7 @@ class Architecture(Component):
         try:
             built = self.build(channels, self.input_size or size, classes)
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
-            reason = str(error).splitlines()[0]  # torch may append its C++ stack
-            raise UserError(f"this model cannot be built ({reason}): check model.*") from error
+            raise UserError(f"this model cannot be built ({reason(error)}): check model.*") from error
         return returned(self, "build", built, nn.Module, "a torch.nn.Module")
 
     def _read(self, path: Path) -> bytes:
@@ -116,17 +118,39 @@ def _weights(path: Path, content: bytes) -> Mapping[str, Tensor]:
     """Return the tensors of a file by name. Raise UserError if it holds anything else."""
     try:
         if path.suffix == ".safetensors":
-            weights = load(content)
+            found: Any = load(content)
         else:
-            weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if not all(isinstance(value, Tensor) for value in weights.values()):
-            raise ValueError("it holds values that are no tensors")
+            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return _state_dict(found)
     except Exception as error:  # both readers raise many kinds of errors
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"model.weights={path} is no safetensors or state dict ({reason}): choose another file"
+            f"model.weights={path} is no safetensors or state dict ({reason(error)}): save the state "
+            "dict of a model, or choose another file"
         ) from error
-    return weights
+
+
+def _state_dict(found: Any) -> Mapping[str, Tensor]:
+    """Return the only state dict in what torch has read: all of it, or one of its values, beside an
+    optimizer's state and the like. Raise ValueError if there are none or several."""
+    if not isinstance(found, Mapping):
+        raise ValueError(f"it holds a {type(found).__name__}")
+    states = [each for each in (found, *found.values()) if _holds_tensors(each)]
+    if len(states) != 1:
+        raise ValueError(f"it holds {len(states) or 'no'} dictionaries of tensors alone")
+    state: Mapping[str, Tensor] = states[0]
+    for wrapper in WRAPPERS:
+        if all(name.startswith(wrapper) for name in state):
+            state = {name.removeprefix(wrapper): value for name, value in state.items()}
+    return state
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Return whether a value is a dictionary of tensors, and not an empty one."""
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(each, Tensor) for each in value.values())
+    )
 
 
 def _with_head(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

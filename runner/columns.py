@@ -11,10 +11,10 @@ from data.errors import UserError
 from data.meanings import key_of
 from methods.base import Method
 from methods.training.loop import CURVES
-from metrics.metric import Metric
+from metrics.metric import Metric, glossary
 from runner.figure.drawing import Drawing
 from runner.plan import Plan, build, class_of, identities
-from runner.report.remarks import FLAGS
+from runner.report.remarks import FLAGS, choice_of
 from runner.report.text import COSTS
 from runner.stages.unlearn import CLAMPED, CUT, PASS
 from runner.wording import ALL, NEAREST, suggestion
@@ -27,12 +27,12 @@ def check_columns(
 
     A table has the scores of the run's metrics, its costs, the remarks on it, and the values that a
     method logs; figures also have the curves. If the columns of the table were `asked` for, a metric
-    that gives them must be chosen; those of a preset may name scores of metrics that are not. If there
-    are no columns, the error lists all that a run of the plan has.
+    that gives them must be chosen; those of a preset may name scores of metrics that are not. Without
+    columns there would be no table: then a single run prints `columns_of` in its place.
     """
-    given = {*COSTS, *FLAGS, CUT, CLAMPED, *_scores(plan.metrics), *_logged(plan)}
+    given = _given(plan)
     if not columns:
-        raise UserError(f"table.columns is empty: choose from {', '.join(sorted(given))}")
+        raise UserError("table.columns is empty: name some, or leave out -m and plan=true to list all")
     drawn = {*given, *CURVES, *_after_passes(plan)}
     shown = [("table.columns", columns, given)]
     shown += [(f"figure.{name}.y", each.shown(), drawn) for name, each in drawings.items()]
@@ -50,6 +50,16 @@ def check_columns(
                 raise UserError(
                     f"{option} names {name}, and no chosen metric gives it: add {by} to metric=[…]"
                 )
+
+
+def columns_of(plan: Plan) -> str:
+    """Return all columns that the table of a run may have, one a line, with what is known of each."""
+    given = _given(plan)
+    return choice_of(given, glossary(plan.metrics, given))
+
+
+def _given(plan: Plan) -> set[str]:
+    return {*COSTS, *FLAGS, CUT, CLAMPED, *_scores(plan.metrics), *_logged(plan)}
 
 
 def _scores(metrics: Iterable[Metric]) -> Iterator[str]:

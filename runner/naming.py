@@ -13,6 +13,9 @@ from data.errors import UserError
 TITLE = "_title_"
 TITLED = ("dataset", "model", "scenario", "method")
 
+# The option that names folders of the user's own configuration.
+SEARCHPATH = "hydra.searchpath="
+
 # The scale that shrinks nothing.
 WHOLE = "paper"
 
@@ -34,6 +37,20 @@ def choices(hydra: Any) -> dict[str, str]:
         for group, name in chosen.items()
         if not {"/", "@"} & set(str(group)) and name not in (None, "null", "none")
     }
+
+
+def given(hydra: Any) -> list[str]:
+    """Return the overrides of a job, from Hydra's own configuration, as one types them to run it again:
+    with the folders of the user's own configuration, if it names any."""
+    task = OmegaConf.to_container(hydra.overrides.task)  # with the ${…} that they have
+    assert isinstance(task, list)
+    return [*folders(hydra), *task]
+
+
+def folders(hydra: Any) -> list[str]:
+    """Return the override that names folders of the user's own configuration, if there is one."""
+    found = [text for text in hydra.overrides.hydra if text.lstrip("+").startswith(SEARCHPATH)]
+    return [str(text) for text in found[-1:]]
 
 
 def titles(cfg: DictConfig) -> dict[str, str]:

@@ -3,14 +3,14 @@
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from conf import Until
 from data.errors import UserError
@@ -19,7 +19,7 @@ from runner.compose import planned
 from runner.errors import exit_with_message, message_of
 from runner.last_lines import last_lines
 from runner.launch.notes import NAME, cells_in, label_of, name_of, note, noted, outcome
-from runner.naming import choices, folder_of
+from runner.naming import choices, folder_of, given
 from runner.report import Report, show
 from runner.torchrun import refuse_sweeps
 
@@ -30,26 +30,37 @@ def execute(cfg: DictConfig) -> None:
     A single run prints its table. In a sweep, a failure is printed and noted in the cell's folder, and
     the other cells go on; the sweep fails when all are done.
     """
-    from runner.pipeline import run  # imports torch, which launching a sweep does without
-
     if cfg.plan:
         raise UserError("plan=true belongs on the command line: it lists the cells of a whole command")
     hydra = HydraConfig.get()
-    overrides = OmegaConf.to_container(hydra.overrides.task)  # with the ${…} that they have
-    assert isinstance(overrides, list)
+    overrides = given(hydra)
     if hydra.mode is RunMode.RUN:
         with exit_with_message():  # before Hydra, which would print the overrides of a failed job first
-            result = run(planned(cfg, choices(hydra), overrides), overrides)
-            if result is not None:
-                table = Report([result], cfg.table.columns).terminal()
-                print(f"\n{result.name}, seed {result.seed}\n\n{table}")
-                print(last_lines(result, cfg.paths.root, overrides))
+            _alone(cfg, choices(hydra), overrides)
         return
+    from runner.pipeline import run  # imports torch, which launching a sweep does without
+
     folder = Path(hydra.runtime.output_dir)
     with noted(folder):
         plan = planned(cfg, choices(hydra), overrides)
         note(folder, NAME, plan.name)
         run(plan, overrides)
+
+
+def _alone(cfg: DictConfig, names: Mapping[str, str], overrides: list[str]) -> None:
+    """Run a configuration and print its table; without columns, print all that the table may have."""
+    from runner.columns import columns_of
+    from runner.pipeline import run
+    from runner.plan import Plan
+
+    if not cfg.table.columns:
+        print(columns_of(Plan.of(cfg, names)))
+        return
+    result = run(planned(cfg, names, overrides), overrides)
+    if result is not None:
+        table = Report([result], cfg.table.columns).terminal()
+        print(f"\n{result.name}, seed {result.seed}\n\n{table}")
+        print(last_lines(result, cfg.paths.root, overrides))
 
 
 class TableAfterSweep(Callback):

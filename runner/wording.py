@@ -42,7 +42,8 @@ SENTENCES: Table = (
         r"\1=\2 has several values: write -m \1=\2 for a sweep; an option that is a list is \1=[\2]",
     ),
     (
-        r"Error merging override [+]*([^=\n]*)=\[[^\n]*\nCannot merge (?:DictConfig|incompatible)",
+        r"Error merging override [+]*([^=\n]*)="
+        r"(?:\[[^\n]*\nCannot merge (?:DictConfig|incompatible)|[^\n]*\nCannot assign \w+ to Dict)",
         r"\1 holds several options: set them one by one, by their names",
     ),
     (

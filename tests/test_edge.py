@@ -148,10 +148,11 @@ def refused_by(*overrides: str) -> str:
         ("training.warmup=1e9", "training.warmup"),
         ("training.milestones=[-1]", "training.milestones=[-1]"),
         ("threads=100000", "at most 1,024"),
+        ("device=meta", "device=meta is not available here"),
         ("dataset.crop=100000", "at most their 8 pixels"),
         ("seed=99999999999999999999", "seed=99999999999999999999"),
         # columns
-        ("table.columns=[]", "table.columns is empty: choose from at_chance, average_gap"),
+        ("table.columns=[]", "table.columns is empty: name some, or leave out -m and plan=true"),
         (
             "table.columns=[acuracy]",
             "acuracy, which no run has (did you mean test_accuracy or train_accuracy or "
@@ -167,6 +168,18 @@ def test_an_option_without_an_effect_or_a_meaning_is_refused_before_training(
     override: str, words: str
 ) -> None:
     assert words in refused_by(override)
+
+
+def test_without_columns_a_run_lists_all_that_it_may_have(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked = [*QUICK, "metric=[ece,accuracy]", "table.columns=[]", f"paths.root={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["runner", *asked])
+    cli()
+    lines = capsys.readouterr().out.splitlines()
+    assert "gradient_examples" in lines and "at_chance" in lines
+    assert any(line.startswith("test_accuracy: Share of the test rows that are") for line in lines)
+    assert any(line.startswith("ece: ") for line in lines) and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from data.errors import UserError
 from hydra_plugins.unlearn_launchers import SerialLauncher
 from metrics.evidence import Evidence
 from metrics.metric import Metric, Scores
+from runner.compose import composed
 from runner.errors import message_of
 from runner.foreign import blamed
+from runner.state.manifest import manifests
 from tests.commands import write_files
-from tests.conftest import QUICK
+from tests.conftest import QUICK, results_in
 from tests.test_cli import runner, told
 
 # A module `own` of the user's, whose classes share these imports.
@@ -45,6 +47,20 @@ class Own(Metric):
     def __call__(self, evidence):
         BODY
 """
+
+SOURCE = """
+import numpy as np
+from data.sources import Source
+from data.split import Dataset
+
+class Own(Source):
+    classes, size, channels = 2, 8, 1
+
+    def load(self, root, download):
+        part = self.split({images}, {labels})
+        return Dataset(part, part, 2)
+"""
+PIXELS = "mean: [0.5]\nstd: [0.5]\ncrop: 0\nflip: false\n"
 
 Said = Callable[..., str]
 
@@ -108,6 +124,50 @@ def test_a_method_that_logs_what_it_did_not_declare(said: Said, tmp_path: Path) 
     text = said("method", method("problem.conditions.log({'depth': 3})"))
     place = f"method Own, in Own.unlearn ({tmp_path}/own.py, line {line_of('BODY')})"
     assert f"{place}: it logs depth, and does not declare it: add 'depth' to its `logs`" in text
+
+
+def test_its_commands_name_the_folder_of_its_configuration(tmp_path: Path) -> None:
+    """Without it the method is not found when a stored result is planned, drawn or made again."""
+    write_files("add.md", tmp_path)
+    search, out = f"hydra.searchpath=[file://{tmp_path}/mine/conf]", tmp_path / "out"
+    asked = [search, "method=halve_head", f"paths.root={out}"]
+    alone = runner(*asked, PYTHONPATH=f"{tmp_path}/mine")
+    assert alone.returncode == 0, alone.stderr
+    assert f"next:  python -m runner -m seed=0,1,2 '{search}'" in alone.stdout
+    swept = runner("-m", *asked, "seed=1", PYTHONPATH=f"{tmp_path}/mine")
+    assert swept.returncode == 0, swept.stderr
+    (sweep,) = manifests(out)
+    commands = [cell.overrides for cell in sweep.cells]
+    commands += [tuple(result.overrides) for result in results_in(out)]
+    assert len(commands) == 3
+    for overrides in commands:
+        cfg, _ = composed(list(overrides))
+        assert cfg.method._target_ == "halve_head.HalveHead"
+
+
+IMAGES, LABELS = "np.zeros((20, 1, 8, 8), np.uint8)", "np.arange(20) % 2"
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (f"{IMAGES}[:, 0]", LABELS, "train images (20, 8, 8) of torch.uint8, where its rows"),
+        (f"{IMAGES}.reshape(20, 8, 8, 1)", LABELS, "ask for (20, 1, 8, 8) of torch.uint8"),
+        (f"{IMAGES}[:19]", LABELS, "train images (19, 1, 8, 8)"),
+        (IMAGES, f"{LABELS} + 1", "train labels from 1 to 2, where its 2 classes ask for 0 to 1"),
+        (IMAGES, f"{LABELS} - 1", "train labels from -1 to 0"),
+        (IMAGES, f"({LABELS})[:, None]", "train labels (20, 1) of torch.int64, where (20,)"),
+        (f"{IMAGES}[:0]", f"({LABELS})[:0]", "no train row"),
+        (f"{IMAGES} + 0.5", LABELS, "images that are torch.float64 from 0.5 to 0.5: give bytes from 0"),
+        (IMAGES, f"{LABELS} + 0.5", "labels that are torch.float64 from 0.5 to 1.5: give whole numbers"),
+    ],
+)
+def test_a_data_set_that_is_not_what_its_source_declares(
+    said: Said, images: str, labels: str, words: str
+) -> None:
+    code = SOURCE.format(images=images, labels=labels)
+    text = said("dataset", code, "scenario.classes=[1]", fields=PIXELS)
+    assert "load of source Own (" in text and "own.py, line " in text and words in text
 
 
 def test_a_value_that_a_method_declares_may_be_a_column(said: Said) -> None:

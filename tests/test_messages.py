@@ -72,6 +72,8 @@ def said(
         ("model.widths=4", "model.widths=[4]: give 2 numbers"),
         ("model.widths=[a,b]", "model.widths[0]: it must be a whole number, not a"),
         ("table.columns=test_accuracy", "it must be a list, as in [a,b] or [a]"),
+        ("evaluation.metrics=3", "evaluation.metrics holds several options: set them one by one"),
+        ("tune.space=[a]", "tune.space holds several options: set them one by one"),
         ("table.columns=null", "it needs a value, which null is not"),
         # how they are written
         ("method", "cannot read 'method': write option=value"),

@@ -93,6 +93,44 @@ def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_weights_come_from_a_checkpoint_of_a_wrapped_model(
+    tmp_path: Path, key: str, prefix: str
+) -> None:
+    weights = architecture("small_cnn").fresh(1, 8, 10, 0).state_dict()
+    named = {f"{prefix}{name}": value for name, value in weights.items()}
+    optimizer = {"state": {0: {"step": torch.tensor(3)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({key: named, "optimizer": optimizer, "extra": {}, "epoch": 3}, tmp_path / "whole.pt")
+    torch.save(named, tmp_path / "plain.pt")
+    for path in (tmp_path / "whole.pt", tmp_path / "plain.pt"):
+        model = with_weights(path).fresh(1, 8, 10, seed=99)
+        assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([1, 2], "it holds a list"),
+        ({"epoch": 3}, "it holds no dictionaries of tensors"),
+        ({}, "it holds no dictionaries of tensors"),
+        ({"model": {"w": torch.ones(1)}, "ema": {"w": torch.ones(1)}}, "it holds 2 dictionaries"),
+    ],
+)
+def test_a_checkpoint_without_one_state_dict_is_refused(
+    tmp_path: Path, content: object, words: str
+) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=rf"{words}.*: save the state dict of a model"):
+        with_weights(tmp_path / "other.pt").fresh(1, 8, 10, 0)
+
+
+def test_an_empty_file_of_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.pt").touch()
+    with pytest.raises(UserError, match=r"state dict \(EOFError\)"):
+        with_weights(tmp_path / "empty.pt").fresh(1, 8, 10, 0)
+
+
 def test_weights_that_are_not_trained_on_have_no_retrained_reference(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(architecture("small_cnn").fresh(1, 8, 10, 0).state_dict(), path)
@@ -210,12 +248,10 @@ def test_weights_with_another_checksum_are_refused(tmp_path: Path) -> None:
         plan_of("model.weights=nowhere.pt")
 
 
-@pytest.mark.parametrize("name", ["junk.safetensors", "junk.pt", "nested.pt"])
+@pytest.mark.parametrize("name", ["junk.safetensors", "junk.pt"])
 def test_files_that_hold_no_weights_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"no weights at all")
-    if name == "nested.pt":
-        torch.save({"state": {"a": torch.zeros(1)}, "epoch": 3}, path)
     with pytest.raises(UserError, match="is no safetensors or state dict"):
         with_weights(path).fresh(1, 8, 10, 0)
 

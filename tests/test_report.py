@@ -13,7 +13,7 @@ import pytest
 from data.errors import UserError
 from runner.compose import composed
 from runner.published import Printed
-from runner.report import Report
+from runner.report import Report, show
 from runner.report.cells import Estimate
 from runner.report.frame import tidy
 from runner.report.remarks import interval_remarks
@@ -340,6 +340,24 @@ def test_a_report_needs_no_sweep_and_no_torch() -> None:
     code = "import sys, runner.report.__main__; print({'torch', 'runner.sweep'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_without_columns_a_report_lists_all_that_it_may_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Results(tmp_path / "results").write(result("finetune", 0, 0.1), {})
+    cfg, _ = composed([f"paths.root={tmp_path}", "table.columns=[]"])
+    show(cfg, "made_up")
+    lines = capsys.readouterr().out.splitlines()
+    assert "gradient_examples" in lines and "test_accuracy" in lines
+    assert not (tmp_path / "tables").exists()
+
+
+@pytest.mark.parametrize("seeds", [0, -1])
+def test_a_number_of_seeds_that_no_table_has(seeds: int, tmp_path: Path) -> None:
+    cfg, _ = composed([f"paths.root={tmp_path}", f"table.seeds={seeds}"])
+    with pytest.raises(UserError, match=f"table.seeds={seeds}: it must be at least 1"):
+        show(cfg, "made_up")
 
 
 def test_unknown_names_and_torn_results_are_named(tmp_path: Path) -> None:

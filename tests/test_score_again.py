@@ -29,6 +29,7 @@ def test_new_metrics_join_the_stored_scores_and_equal_those_of_a_run(
     result_of(quick("metric=[accuracy]", f"paths.root={tmp_path}/later"))
     done = score(tmp_path / "later", "metric=[loss,confusion]")
     assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "\ntest_loss: Mean cross-entropy" in done.stdout, "its table has what was asked for"
     (found,) = results_in(tmp_path / "later")
     assert found.scores == both.scores and found.about == both.about
     matrices = [json.loads(path.read_text()) for path in tmp_path.glob("*/results/*/matrices/*.json")]

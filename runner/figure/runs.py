@@ -1,5 +1,6 @@
 """The runs of one name: their table, and their models with stored curves, logits and matrices."""
 
+import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ class Model:
     @property
     def _again(self) -> str:
         """The command that made the result."""
-        return " ".join(["python -m runner", *self.result.overrides])
+        return shlex.join(["python", "-m", "runner", *self.result.overrides])
 
     def _gone(self, what: str) -> UserError:
         return UserError(

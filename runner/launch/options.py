@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.bounds import check_bounds
-from data.errors import UserError
+from data.errors import UserError, reason
 
 Options = TypeVar("Options")
 
@@ -18,8 +18,7 @@ def checked(kind: type[Options], given: Mapping[str, Any]) -> Options:
     try:
         found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), dict(given)))
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"hydra.launcher.{error.full_key}: {reason}") from error
+        raise UserError(f"hydra.launcher.{error.full_key}: {reason(error)}") from error
     assert isinstance(found, kind)
     check_bounds("hydra.launcher", found)
     return found

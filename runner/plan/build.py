@@ -12,7 +12,7 @@ from data.annotations import single_values_in_lists
 from data.bounds import check_bounds
 from data.classes import number_classes
 from data.component import Component
-from data.errors import UserError
+from data.errors import UserError, reason
 from data.sources import Source
 from runner.naming import TITLE
 from runner.targets import require_allowed
@@ -46,7 +46,7 @@ def build(node: Any, kind: type[Part], option: str, source: Source | None = None
         missing = str(error.full_key)
         raise UserError(f"{option}.{missing} is not set: add {option}.{missing}=…") from error
     except OmegaConfBaseException as error:
-        raise UserError(f"{option}.{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{option}.{error.full_key}: {reason(error)}") from error
     assert isinstance(part, kind)
     _check_conversions(option, given, part)
     check_bounds(option, part)
@@ -83,8 +83,7 @@ def class_of(node: Any, kind: type[Part], option: str) -> type[Part]:
     try:
         cls = get_class(target)
     except Exception as error:  # the import may raise any exception
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{option}: cannot import {target} ({reason})") from error
+        raise UserError(f"{option}: cannot import {target} ({reason(error)})") from error
     if not (issubclass(cls, kind) and is_dataclass(cls)):
         raise UserError(f"{option}: {target} is no {kind.__name__.lower()}")
     found: type[Part] = cls

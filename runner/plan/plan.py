@@ -223,7 +223,7 @@ def device_of(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # which a device without memory refuses
     except Exception as error:  # torch raises AssertionError, RuntimeError and others here
         here = "cuda" if torch.cuda.is_available() else "cpu"
         raise UserError(f"device={name} is not available here: use device={here}") from error

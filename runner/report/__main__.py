@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data.errors import UserError
 from runner.errors import command
-from runner.naming import run_name
+from runner.naming import folder_of, run_name
 from runner.report import show
 
 # In the place of a first option: a summary of the verdicts on all printed numbers; hold a published
@@ -43,7 +43,7 @@ def _table(overrides: list[str]) -> None:
     from runner.state.progress import export, progress
 
     cfg, names = composed(overrides)
-    name, root = run_name(cfg.name, names), Path(cfg.paths.root)
+    name, root = run_name(cfg.name, names), folder_of("paths.root", cfg.paths.root)
     printed, done = of_table(TERMINAL, name, root), progress(root, name)
     if (root / "results" / name).is_dir() or (printed is None and not done.cells):
         show(cfg, name)
@@ -59,7 +59,7 @@ def _papers(overrides: list[str]) -> None:
     from runner.report.text import TERMINAL
 
     cfg, _ = composed(overrides)
-    print(summary(TERMINAL, Path(cfg.paths.root)))
+    print(summary(TERMINAL, folder_of("paths.root", cfg.paths.root)))
 
 
 def _check(arguments: list[str]) -> None:
@@ -70,7 +70,7 @@ def _check(arguments: list[str]) -> None:
 
     cfg, names = composed(arguments[1:])
     name = cfg.name and run_name(cfg.name, names)
-    checked = check(Path(arguments[0]), Path(cfg.paths.root), name)
+    checked = check(Path(arguments[0]), folder_of("paths.root", cfg.paths.root), name)
     print(checked.text())
     if not checked.holds:
         sys.exit(1)

@@ -31,6 +31,9 @@ FEW = 3
 # An accuracy on the rows to forget below which an original has not learned them.
 LEARNED = 0.5
 
+# What metrics, or results, say of their scores by name.
+About = Mapping[str, Mapping[str, Any]]
+
 # Values of a result's costs that are remarks on the unlearned model, and the words for each.
 FLAGS = {
     "is_the_original": "the original bit for bit",
@@ -149,13 +152,22 @@ def verdict_remarks(
 def glossary(results: Iterable[Result], columns: Mapping[str, str]) -> list[str]:
     """Return one sentence for each column whose meaning a result tells; columns map to their heads."""
     about = {name: said for result in results for name, said in result.about.items()}
-    found = []
-    for column, head in columns.items():
-        if (said := meaning(column, about)) is not None:
-            found.append(f"{head}: {said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})")
+    found = [f"{head}: {said}" for column, head in columns.items() if (said := meant(column, about))]
     if any(OFFICIAL in column for column in columns):
         found.append("†: as a paper's code computes it, quirks included; it has no verdict")
     return found
+
+
+def meant(column: str, about: About) -> str:
+    """Return the meaning of a column, its unit and direction; nothing if `about` lacks it."""
+    if (said := meaning(column, about)) is None:
+        return ""
+    return f"{said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})"
+
+
+def choice_of(columns: Iterable[str], about: About) -> str:
+    """Return all columns that table.columns=[…] may name, one a line, with what is known of each."""
+    return "\n".join(": ".join(filter(None, [each, meant(each, about)])) for each in sorted(columns))
 
 
 def _of_models(results: list[Result], labels: Mapping[Line, str]) -> list[str]:

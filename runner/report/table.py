@@ -8,7 +8,10 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from conf import Format
+from data.bounds import check_bounds
 from data.disk import replacing
 from data.errors import UserError
 from data.meanings import meaning
@@ -22,6 +25,7 @@ from runner.report.labels import Description, descriptions, labels, titles
 from runner.report.latex import LATEX, NEEDS
 from runner.report.order import ACCURACIES, closeness, in_order, ranking_columns
 from runner.report.page import OF_RECORDS, Page
+from runner.report.remarks import choice_of
 from runner.report.text import MARKDOWN, TERMINAL
 from runner.results import Line, Result, Results
 from runner.wording import ALL, NEAREST, suggestion
@@ -202,19 +206,25 @@ class Report:
                 scratch.write_text(text)
 
 
-def show(cfg: "DictConfig", name: str) -> None:
-    """Print the table of a name's results, and write its files.
+def show(cfg: "DictConfig", name: str, first: Sequence[str] = ()) -> None:
+    """Print the table of a name's results, and write its files; without columns, print all that it may
+    have. Those of `first` that some run has stand before the others.
 
-    Raise UserError if the name has no results, none of the columns, or `table.published` no file.
+    Raise UserError if the name has no results, none of the columns, or `table.published` no file, or if
+    an option of the table is out of its bounds.
     """
+    check_bounds("table", OmegaConf.to_object(cfg.table))
     root = folder_of("paths.root", cfg.paths.root)
     published = {} if cfg.table.published is None else read(cfg.table.published)
     results = Results(root / "results").named(name)
     report = Report(results, list(cfg.table.columns), cfg.table.seeds, published)
     found = sorted(set(report.cells.index.get_level_values("metric")))
+    if not report.columns:
+        print(choice_of(found, report.about))
+        return
+    asked = [column for column in first if column in found]
+    report = replace(report, columns=list(dict.fromkeys([*asked, *report.columns])))
     if found and not set(report.columns) & set(found):
-        if not report.columns:
-            raise UserError(f"table.columns is empty: choose from {', '.join(found)}")
         wrong = ", ".join(f"{column}{suggestion(column, found, NEAREST)}" for column in report.columns)
         raise UserError(f"table.columns: no run of {name} has {wrong}: {ALL}")
     print(f"\n{name}\n\n{report.terminal()}")

@@ -25,9 +25,9 @@ def main(arguments: list[str]) -> None:
     overrides = [argument for argument in arguments if argument != TRAIN]
     cfg, names = composed(overrides)
     root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
-    metrics = build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics").values()
+    metrics = build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics")
     results = Results(root / "results")
-    again = Again(Store(root / "store", say), results, list(metrics), say)
+    again = Again(Store(root / "store", say), results, list(metrics.values()), say)
     done = [result for result in results.named(name) if result.status == "done"]
     incomplete = [result for result in done if not again.score(result)]
     if TRAIN in arguments:
@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> None:
             run(Plan.of(*composed(command)), command)
     else:
         again.report()
-    show(cfg, name)
+    chosen = any(each.startswith("metric=") for each in overrides)
+    show(cfg, name, [score for metric in metrics.values() for score in metric.about()] if chosen else ())
 
 
 if __name__ == "__main__":

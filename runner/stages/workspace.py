@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from data.contracts import returned
+from data.loading import load
 from data.split import Dataset
 from data.streams import Streams
 from methods.training.checkpoint import NO_CHECKPOINT, Checkpoint
@@ -81,8 +82,7 @@ class Workspace:
     def _loaded(self) -> Dataset:
         plan = self.plan
         with Bar(f"load {plan.names['dataset']}", delay=0), self._generator("data"):
-            loaded = plan.source.load(plan.data_root, plan.data.download)
-        dataset = returned(plan.source, "load", loaded, Dataset, "a data.split.Dataset")
+            dataset = load(plan.source, plan.data_root, plan.data.download)
         if plan.data.limit is not None:
             dataset = dataset.limited(plan.data.limit)
         for label, rows in plan.rare.items():

@@ -7,6 +7,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from runner.launch.stored import note_stored
+from runner.naming import folders
 from runner.state.cells import Cell, Cells, cells_of, of_sweep
 from runner.state.manifest import Manifest, environment, listed
 from runner.sweep import command
@@ -24,5 +25,6 @@ def begin(context: HydraContext, config: DictConfig, jobs: Sequence[Sequence[str
     planned = {cell.overrides: cell for cell in cells_of(missing, of_sweep(context, config))}
     cells = [planned.get(tuple(job), Cell(tuple(job), None)) for job in jobs]
     here = environment(cells, results)
-    Manifest(command(), here, listed(cells, results), Path(config.hydra.sweep.dir)).write()
+    found = listed(cells, results, folders(config.hydra))
+    Manifest(command(), here, found, Path(config.hydra.sweep.dir)).write()
     return planned

@@ -54,17 +54,25 @@ class Manifest:
             scratch.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def listed(cells: Sequence["Cell"], stored: Mapping[tuple[str, ...], Result]) -> list[Listed]:
-    """Return the cells of a sweep as a manifest lists them. Those of `stored` results have no plan."""
-    return [_listed(number, cell, stored.get(cell.overrides)) for number, cell in enumerate(cells)]
+def listed(
+    cells: Sequence["Cell"], stored: Mapping[tuple[str, ...], Result], shared: Sequence[str]
+) -> list[Listed]:
+    """Return the cells of a sweep as a manifest lists them. Those of `stored` results have no plan.
+
+    `shared` are overrides of the whole sweep, which every cell's command begins with.
+    """
+    return [
+        _listed(number, (*shared, *cell.overrides), cell, stored.get(cell.overrides))
+        for number, cell in enumerate(cells)
+    ]
 
 
-def _listed(number: int, cell: "Cell", result: Result | None) -> Listed:
+def _listed(number: int, overrides: tuple[str, ...], cell: "Cell", result: Result | None) -> Listed:
     if result is not None:
-        return Listed(number, cell.overrides, result.name, result.key, Until.end.value)
+        return Listed(number, overrides, result.name, result.key, Until.end.value)
     if cell.plan is None:
-        return Listed(number, cell.overrides, None, None, Until.end.value, cell.refused)
-    return Listed(number, cell.overrides, cell.plan.name, cell.plan.key, cell.plan.until.value)
+        return Listed(number, overrides, None, None, Until.end.value, cell.refused)
+    return Listed(number, overrides, cell.plan.name, cell.plan.key, cell.plan.until.value)
 
 
 def environment(cells: Sequence["Cell"], stored: Mapping[tuple[str, ...], Result]) -> Mapping[str, Any]:

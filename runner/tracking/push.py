@@ -1,5 +1,6 @@
 """Pushing: stored results and curves become W&B runs, under the ids that live runs have."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,7 @@ def _plan_of(result: Result, root: Path, tracking: Sequence[str]) -> "Plan":
 
     plan = Plan.of(*composed([*result.overrides, *tracking]))
     if plan.key != result.key:
-        again = " ".join(["python -m runner", *result.overrides])
+        again = shlex.join(["python", "-m", "runner", *result.overrides])
         raise UserError(f"by now its command makes another model; run it again: {again}")
     return replace(plan, name=result.name, root=root)
 
