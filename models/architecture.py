@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated, Any
 
 import torch
@@ -123,9 +124,12 @@ def _weights(path: Path, content: bytes) -> Mapping[str, Tensor]:
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return _state_dict(found)
     except Exception as error:  # both readers raise many kinds of errors
+        why = f"{type(error).__name__}: {reason(error)}"
+        if isinstance(error, UnpicklingError):  # torch explains in lines how to load it all the same
+            why = "it holds Python objects, which may run code as they are loaded"
         raise UserError(
-            f"model.weights={path} is no safetensors or state dict ({reason(error)}): save the state "
-            "dict of a model, or choose another file"
+            f"model.weights={path} is no safetensors or state dict ({why}): save the state dict of a "
+            "model, or choose another file"
         ) from error
 
 

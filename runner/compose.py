@@ -143,12 +143,12 @@ def jobs(overrides: list[str]) -> list[list[str]]:
 
     An override counts if it is the last of its option. Those of a preset come before the given ones.
     """
-    given = _parsed(deferred(renamed(overrides)))
-    single = [str(each.input_line) for each in given if not each.is_sweep_override()]
-    with _initialized():
+    with _initialized():  # which glob(…) looks for options in
+        given = _parsed(deferred(renamed(overrides)))
+        single = [str(each.input_line) for each in given if not each.is_sweep_override()]
         preset = compose("config", single, return_hydra_config=True).hydra.sweeper.params or {}
-    swept = _parsed([f"{option}={values}" for option, values in preset.items()])
-    found = {each.get_key_element(): _values(each) for each in (*swept, *given)}
+        swept = _parsed([f"{option}={values}" for option, values in preset.items()])
+        found = {each.get_key_element(): _values(each) for each in (*swept, *given)}
     return [list(job) for job in product(*found.values())]
 
 
@@ -173,7 +173,9 @@ def trusting(arguments: list[str]) -> AbstractContextManager[None]:
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     """Return the overrides in Hydra's terms. Raise UserError if a group is given anything but names."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    hydra_now = GlobalHydra.instance()
+    loader = hydra_now.config_loader() if hydra_now.is_initialized() else None
+    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     for each in parsed:
         value = None if each.is_sweep_override() else each.value()
         folder = FOLDER / each.key_or_group

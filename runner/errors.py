@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
@@ -46,7 +47,12 @@ def exit_with_message() -> Iterator[None]:
     traceback.
     """
     wanted = wants_traceback()
-    with env_override({HYDRA: "1", WISH: str(int(wanted))}), ENDING.handling():
+    with (
+        env_override({HYDRA: "1", WISH: str(int(wanted))}),
+        ENDING.handling(),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("error", "provider=hydra.searchpath")  # a folder that is not there
         try:
             yield
         except Exception as error:

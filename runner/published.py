@@ -57,7 +57,7 @@ def read_cells(name: str) -> list[dict[str, str]]:
     path = FOLDER / f"{name}.csv"
     if not path.is_file():
         there = sorted(path.stem for path in FOLDER.glob("*.csv"))
-        raise UserError(f"table.published={name} is not in {FOLDER}: choose from {there}")
+        raise UserError(f"table.published={name} is not in {FOLDER}: choose from {', '.join(there)}")
     _check(path)
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

@@ -34,7 +34,7 @@ SENTENCES: Table = (
     ),
     (
         r".*interpolation '\$\{(?:(?:dataset|model|experiment|scale)\}_\$\{|method\}')",
-        "dataset=, model= and method= need one option each: leave out ~ and null; a sweep is "
+        "dataset=, model= and method= take the name of one option each, no list, null or ~; a sweep is "
         "-m method=a,b",
     ),
     (
@@ -49,6 +49,11 @@ SENTENCES: Table = (
     (
         r"In '(.*?)': \w*TypeError raised while composing config:\nCannot merge",
         r"\1.yaml sets options where a list must be, or a list where options must be",
+    ),
+    (
+        r"BasicSweeper does not support sweep type",
+        "a sweep has no interval(…): write option=a,b, or option='range(1,5)'; runner.tune searches "
+        "intervals",
     ),
     (r"Could not append to config. An item is already at '(.*?)'", r"\1 exists: write \1=… without +"),
     (r"Key '(\w+)' not in 'Run'", r"\1 cannot be removed: leave out ~\1"),
@@ -75,6 +80,10 @@ SENTENCES: Table = (
         r"\1.yaml: write its defaults as a list, as in defaults: [name]",
     ),
     (r"hydra.searchpath must be a list", "write it as a list: hydra.searchpath=[file:///folder]"),
+    (
+        r"provider=hydra\.searchpath[^\n]*, path=([^\n]*) is not available",
+        r"hydra.searchpath names \1, which is no folder: correct the path, as in [file:///folder]",
+    ),
     (r"'utf-8' codec can't decode byte", "a file that must be text is not in UTF-8: save it as UTF-8"),
     # submitit, and Slurm's own programs
     (
@@ -199,6 +208,8 @@ def _yaml(mark: Any, problem: str) -> str:
 def _unknown_choice(error: MissingConfigException, path: str) -> str:
     """Name the options of a group of which an unknown one was chosen."""
     text = str(error)
+    if not path.count("/"):
+        return f"there is no configuration {path}: leave out --config-name"
     listed = re.search(r"Available options in '(.*?)'", text)
     group = listed[1] if listed else path.rpartition("/")[0]
     name = path.removeprefix(f"{group}/")
@@ -227,7 +238,8 @@ def _unknown_option(error: OmegaConfBaseException) -> str:
     if group in UNCHOSEN and not known:
         return f"{key} has no meaning yet: choose one first: {UNCHOSEN[group]}"
     if group:
-        return f"there is no {key}{suggestion(name, known)}: {group} has {', '.join(known)}"
+        there = ", ".join(known) or "no options"
+        return f"there is no {key}{suggestion(name, known)}: {group} has {there}"
     if below := [f"{at}.{name}" for at in known if _holds(parent[at], name)]:
         return f"there is no {key}: did you mean {' or '.join(below)}?"
     groups = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name[0] != "_"}

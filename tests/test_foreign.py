@@ -145,6 +145,43 @@ def test_its_commands_name_the_folder_of_its_configuration(tmp_path: Path) -> No
         assert cfg.method._target_ == "halve_head.HalveHead"
 
 
+@pytest.mark.parametrize(
+    ("code", "line", "words"),
+    [
+        ("import nowhere", 1, "raised ModuleNotFoundError: No module named 'nowhere'"),
+        ("names = {}\nnames['k']", 2, "raised KeyError: 'k'"),
+        ("raise RuntimeError", 1, "raised RuntimeError"),
+    ],
+)
+def test_a_module_that_fails_as_it_is_imported(
+    said: Said, tmp_path: Path, code: str, line: int, words: str
+) -> None:
+    text = said("method", code)
+    at = len(HEAD.splitlines()) + line
+    place = f"your code, in <module> ({tmp_path}/own.py, line {at})"
+    assert f"cannot import own.Own ({place}, {words}" in text
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("class Own:\n    pass", "is no method: derive it from methods.base.Method, and put @dataclass"),
+        ("class Own(Method):\n    pass", "and put @dataclass(frozen=True) before it"),
+        (
+            "@dataclass(frozen=True)\nclass Own(Method):\n    pass",
+            "own.Own lacks access and unlearn(…), as methods.base.Method explains",
+        ),
+    ],
+)
+def test_a_class_that_is_no_whole_method(said: Said, code: str, words: str) -> None:
+    assert words in said("method", code)
+
+
+def test_a_module_with_a_fault_of_syntax(said: Said) -> None:
+    text = said("method", "def f(:")
+    assert f"invalid syntax (own.py, line {len(HEAD.splitlines()) + 1})" in text
+
+
 IMAGES, LABELS = "np.zeros((20, 1, 8, 8), np.uint8)", "np.arange(20) % 2"
 
 

@@ -37,9 +37,9 @@ def said(
         ("experiment=nope", "there is no experiment=nope: choose from cifar10_five_methods"),
         ("hydra/launcher=slrm", "there is no hydra/launcher=slrm (did you mean slurm?)"),
         ("method=null", "leave the option out, or switch things off with repair=none"),
-        ("method=[finetune,ssd]", "a sweep is -m method=a,b"),
+        ("method=[finetune,ssd]", "take the name of one option each, no list, null or ~; a sweep is -m"),
         ("method=finetune,ssd", "write -m method=finetune,ssd for a sweep"),
-        ("~method", "need one option each: leave out ~"),
+        ("~method", "take the name of one option each"),
         # names of options
         ("methd=finetune", "there is no methd (did you mean method?)"),
         ("scal=quick", "(did you mean scale?)"),
@@ -72,6 +72,8 @@ def said(
         ("model.widths=4", "model.widths=[4]: give 2 numbers"),
         ("model.widths=[a,b]", "model.widths[0]: it must be a whole number, not a"),
         ("table.columns=test_accuracy", "it must be a list, as in [a,b] or [a]"),
+        ("shadow=3", "shadow=3 needs shadow models: set evaluation=privacy"),
+        ("hydra.searchpath=[file:///nowhere]", "hydra.searchpath names /nowhere, which is no folder"),
         ("evaluation.metrics=3", "evaluation.metrics holds several options: set them one by one"),
         ("tune.space=[a]", "tune.space holds several options: set them one by one"),
         ("table.columns=null", "it needs a value, which null is not"),
@@ -98,6 +100,20 @@ def test_wrong_options(
     arguments = ["tracking=off", f"paths.root={tmp_path}", argument]
     assert words in said(arguments, monkeypatch, capsys)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_option_of_a_method_that_has_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = said(["method=original", "method.lr=1", "tracking=off"], monkeypatch, capsys)
+    assert "there is no method.lr: method has no options" in text
+
+
+def test_a_sweep_over_an_interval_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["-m", "method.lr=interval(0,1)", "tracking=off", f"paths.root={tmp_path}"]
+    assert "a sweep has no interval(…): write option=a,b" in said(asked, monkeypatch, capsys)
 
 
 def test_a_group_lists_the_options_of_every_folder(

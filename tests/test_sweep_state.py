@@ -20,7 +20,7 @@ from conf import Until
 from data.errors import UserError
 from methods.training.divergence import Diverged
 from runner.arguments import asks_for_a_plan
-from runner.compose import BASE, Composer, composed
+from runner.compose import BASE, Composer, composed, jobs
 from runner.launch.notes import BEGUN, DONE, FAILURE, note
 from runner.results import Results
 from runner.state.cells import Cell, cells_of
@@ -33,7 +33,7 @@ from runner.state.standing import standings
 from runner.state.states import State
 from runner.state.trainings import trainings
 from runner.store import Making, Store
-from tests.conftest import QUICK, plan_of, result_of
+from tests.conftest import QUICK, options, plan_of, result_of
 
 NAME = "digits_small_cnn_whole_class"
 
@@ -50,6 +50,12 @@ def tree(root: Path) -> dict[str, tuple[int, int]]:
 
 
 # Cells
+
+
+def test_the_jobs_of_a_glob_are_the_options_that_it_fits() -> None:
+    wanted = [name for name in options("method") if name.startswith("negative")]
+    found = jobs(["method=glob(negative*)", "seed=3"])
+    assert len(wanted) > 1 and found == [[f"method={name}", "seed=3"] for name in wanted]
 
 
 def test_jobs_that_differ_in_their_seeds_are_composed_once() -> None:

@@ -88,9 +88,10 @@ class CurvesFigure(Drawing):
         logged = sorted(set(frame["name"]))
         for name in self.y:
             if name not in logged:
+                choice = f"choose from {', '.join(logged)}, or set" if logged else "nothing was; set"
                 raise UserError(
-                    f"figure.curves.y names {name}, which no run logged with {self.x}: choose from "
-                    f"{logged}, or set figure.curves.x to another axis, such as epoch or step"
+                    f"figure.curves.y names {name}, which no run logged with {self.x}: {choice} "
+                    "figure.curves.x to another axis, such as epoch or step"
                 )
         frame = frame[frame["name"].isin(self.y)]
         several = set(_lines(frame[frame.duplicated(POINT)]))

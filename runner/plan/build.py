@@ -1,10 +1,10 @@
 """Components from configuration nodes. Each field is checked and converted by its annotation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints
 
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -14,6 +14,7 @@ from data.classes import number_classes
 from data.component import Component
 from data.errors import UserError, reason
 from data.sources import Source
+from runner.foreign import blamed
 from runner.naming import TITLE
 from runner.targets import require_allowed
 
@@ -80,14 +81,37 @@ def class_of(node: Any, kind: type[Part], option: str) -> type[Part]:
         )
     target = str(node["_target_"])
     require_allowed(option, target)
+    module, _, name = target.rpartition(".")
     try:
-        cls = get_class(target)
+        cls = getattr(import_module(module), name)
     except Exception as error:  # the import may raise any exception
-        raise UserError(f"{option}: cannot import {target} ({reason(error)})") from error
-    if not (issubclass(cls, kind) and is_dataclass(cls)):
-        raise UserError(f"{option}: {target} is no {kind.__name__.lower()}")
+        why = blamed(error) or reason(error)
+        raise UserError(
+            f"{option}: cannot import {target} ({why}): correct the module, its name in "
+            f"{option}._target_, or PYTHONPATH"
+        ) from error
+    base = f"{kind.__module__}.{kind.__name__}"
+    if not (isinstance(cls, type) and issubclass(cls, kind) and is_dataclass(cls)):
+        raise UserError(
+            f"{option}: {target} is no {kind.__name__.lower()}: derive it from {base}, and put "
+            "@dataclass(frozen=True) before it"
+        )
+    if undefined := list(_undefined(cls, kind)):
+        raise UserError(f"{option}: {target} lacks {' and '.join(undefined)}, as {base} explains")
     found: type[Part] = cls
     return found
+
+
+def _undefined(cls: type, kind: type) -> Iterator[str]:
+    """Yield what a component must set or define, and does not: class variables without a value, and
+    functions whose own version says that it is not implemented."""
+    for name, hint in get_type_hints(kind).items():
+        if get_origin(hint) is ClassVar and not hasattr(cls, name):
+            yield name
+    for name, value in vars(kind).items():
+        code = getattr(value, "__code__", None)
+        if code and NotImplementedError.__name__ in code.co_names and getattr(cls, name) is value:
+            yield f"{name}(…)"
 
 
 def _check_conversions(option: str, given: Mapping[str, Any], part: Component) -> None:

@@ -106,8 +106,9 @@ def _check_shadows(plan: "Plan") -> None:
     shadows = plan.evaluation.shadows
     needing = [metric for metric in plan.metrics if Needs.SHADOWS in metric.needs]
     asked = plan.until is Until.shadow or bool(needing)
-    if asked and shadows == 0:
+    if shadows == 0 and (asked or plan.shadow is not None):
         what = f"metric=[{needing[0].option}]" if needing else "until=shadow"
+        what = what if asked else f"shadow={plan.shadow}"
         raise UserError(f"{what} needs shadow models: set evaluation=privacy or evaluation.shadows=16")
     if shadows and (shadows % 2 or shadows < FEWEST_SHADOWS):
         raise UserError(
