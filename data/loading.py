@@ -1,5 +1,5 @@
-"""Load a data set, and hold it to what its source says of it: a wrong image or label shows far from its
-cause, as an index error in a loss, or nowhere."""
+"""Load a data set and select a request, and hold them to what a run expects: a wrong image, label or row
+shows far from its cause, as an index error in a loss, or nowhere."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,10 @@ from torch import Tensor
 
 from data.contracts import named, returned
 from data.errors import UserError
+from data.requests import Request, Scenario
 from data.sources import Source
 from data.split import Dataset, Split
+from data.streams import Streams
 
 
 def load(source: Source, root: Path, download: bool) -> Dataset:
@@ -25,6 +27,28 @@ def load(source: Source, root: Path, download: bool) -> Dataset:
         wrong.append(f"{found.classes} classes where the source declares {source.classes}")
     if wrong:
         raise UserError(f"{named(source, 'load')} returned {wrong[0]}")
+    return found
+
+
+def select(scenario: Scenario, dataset: Dataset, streams: Streams) -> Request:
+    """Return the request of a scenario.
+
+    Raise UserError if the data set cannot serve it, or if what `select` returned is no request for rows
+    of the data set, ascending, each once.
+    """
+    meaning = "a data.requests.Request"
+    found = returned(scenario, "select", scenario.select(dataset, streams), Request, meaning)
+    for part, rows, known in (
+        ("rows", found.rows, dataset.train.rows),
+        ("test", found.test, dataset.test.rows),
+    ):
+        plain = rows.dtype == torch.int64 and rows.ndim == 1
+        if not (plain and bool((rows.diff() > 0).all()) and bool(torch.isin(rows, known).all())):
+            raise UserError(
+                f"{named(scenario, 'select')} returned a request whose {part} are not numbers of the "
+                "data set's rows, ascending, each once, as int64: data.requests.request_of makes them "
+                "from masks"
+            )
     return found
 
 

@@ -62,6 +62,15 @@ class Own(Source):
 """
 PIXELS = "mean: [0.5]\nstd: [0.5]\ncrop: 0\nflip: false\n"
 
+SCENARIO = """
+from data.requests import Request, Scenario
+
+@dataclass(frozen=True)
+class Own(Scenario):
+    def select(self, dataset, streams):
+        return Request(torch.tensor({rows}), dataset.test.rows[:3])
+"""
+
 Said = Callable[..., str]
 
 
@@ -205,6 +214,13 @@ def test_a_data_set_that_is_not_what_its_source_declares(
     code = SOURCE.format(images=images, labels=labels)
     text = said("dataset", code, "scenario.classes=[1]", fields=PIXELS)
     assert "load of source Own (" in text and "own.py, line " in text and words in text
+
+
+@pytest.mark.parametrize("rows", ["[3, 1]", "[1, 1]", "[1, 99999]", "[-1, 1]", "[[1]]", "[1.0]"])
+def test_a_request_for_rows_that_are_not_those_of_the_data_set(said: Said, rows: str) -> None:
+    text = said("scenario", SCENARIO.format(rows=rows))
+    assert "select of scenario Own (" in text and "data.requests.request_of makes them" in text
+    assert "whose rows are not numbers of the data set's rows, ascending, each once" in text
 
 
 def test_a_value_that_a_method_declares_may_be_a_column(said: Said) -> None:

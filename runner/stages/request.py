@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from data.contracts import returned
 from data.disk import save_tensors
+from data.loading import select
 from data.requests import Request
 from data.split import Dataset, Split
 from runner.plan import identities
@@ -22,9 +22,7 @@ def request(ws: Workspace) -> tuple[Request, dict[str, Any]]:
 
     def produce(folder: Path) -> None:
         dataset = ws.dataset.to(torch.device("cpu"))
-        scenario = ws.plan.scenario
-        selected = scenario.select(dataset, ws.streams("request"))
-        found = returned(scenario, "select", selected, Request, "a data.requests.Request")
+        found = select(ws.plan.scenario, dataset, ws.streams("request"))
         save_tensors({"rows": found.rows, "test": found.test}, folder / TENSORS)
         write(folder / ABOUT, {"target": found.target, "facts": _facts(dataset, found)})
 
