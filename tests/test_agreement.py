@@ -1,10 +1,14 @@
 """Verdicts side by side: which lines match in all scores, and which scores contradict each other."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from data.errors import UserError
 from runner.report import Report
-from runner.report.agreement import contradictions, matching, text, verdicts_of
-from runner.results import Result
+from runner.report.agreement import contradictions, main, matching, text, verdicts_of
+from runner.results import Result, Results
 from tests.test_report import result
 
 ABOUT = {
@@ -50,6 +54,18 @@ def test_verdicts_matches_and_contradictions() -> None:
     assert [report.labels[line] for line in matching(verdicts)] == ["good"]
     ((scores, lines),) = contradictions(verdicts).items()
     assert scores == SCORES and [report.labels[line] for line in lines] == ["seems_good"]
+
+
+def test_columns_that_no_run_has_are_refused_and_none_lists_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for each in RUNS:
+        Results(tmp_path / "results").write(each, {})
+    asked = [f"name={RUNS[0].name}", f"paths.root={tmp_path}"]
+    with pytest.raises(UserError, match=r"no run of made_up has acc \(did you mean auc\?\)"):
+        main([*asked, "table.columns=[acc]"])
+    main([*asked, "table.columns=[]"])
+    assert "accuracy: The accuracy. (share; best: as the retrained models)" in capsys.readouterr().out
 
 
 def test_the_page_names_them() -> None:

@@ -83,6 +83,7 @@ def test_plan_true_lists_the_cells_and_writes_nothing(tmp_path: Path) -> None:
     assert lines[-1].startswith("make it: python -m runner -m ") and "plan=true" not in lines[-1]
     alone = run_module("runner", *options, "seed=0", "plan=true")
     assert alone.stdout.startswith("1 cell: 1 hit") and "make it" not in alone.stdout
+    assert alone.stdout.rstrip().endswith("nothing is left: every cell has its result")
 
 
 def test_a_sweep_writes_its_manifest_and_a_report_reads_it(tmp_path: Path) -> None:

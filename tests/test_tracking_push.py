@@ -127,6 +127,7 @@ def test_the_command_pushes_and_refuses_what_it_does_not_know(
         ([], "push name="),
         (["pull"], "push name="),
         (["push", "tracking=off"], "tracking=off writes nothing"),
+        (["push", "tracking.mode=disabled"], "the mode is disabled, which writes nothing"),
         (["push", "name=none", f"paths.root={quick().root}"], "no results are named none"),
     ):
         with pytest.raises(UserError, match=words):

@@ -12,6 +12,7 @@ from itertools import combinations
 from runner.errors import command
 from runner.naming import folder_of, run_name
 from runner.report.compare import Comparisons
+from runner.report.remarks import choice_of
 from runner.report.table import Report
 from runner.report.text import MARKDOWN, marked
 from runner.results import Line, Results
@@ -90,7 +91,12 @@ def main(overrides: list[str]) -> None:
     root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
     results = Results(root / "results").named(name)
     columns = list(cfg.table.columns)
-    print(text(Report(results, columns), columns))
+    report = Report(results, columns)
+    if columns:
+        report.check_columns()
+        print(text(report, columns))
+    else:
+        print(choice_of(report.known, report.about))
 
 
 if __name__ == "__main__":

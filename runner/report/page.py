@@ -69,8 +69,8 @@ class Page:
         """Return the remarks but the glossary; `others` are the lines without the retrained models,
         `scores` and `gaps` the columns that were left out of the two tables."""
         report = self.report
-        absent = set(report.columns) - self._metrics
-        if not (absent and self._metrics and are_chosen(report.columns)):
+        absent = set(report.columns) - self.report.known
+        if not (absent and self.report.known and are_chosen(report.columns)):
             absent = set()  # a run may lack default columns, and all if it failed, which is told anyway
         told = remarks(report.results, self._named, report.most, absent)
         told += self._on_order(others) + self._on_width(scores, gaps)
@@ -142,14 +142,10 @@ class Page:
         return f"{gap} {marked(found.verdict, found.needed)}"
 
     @cached_property
-    def _metrics(self) -> set[str]:
-        return set(self.report.cells.index.get_level_values("metric"))
-
-    @cached_property
     def _columns(self) -> list[str]:
         """The columns that some run has, and those of records if any method reads one."""
-        recorded = OF_RECORDS if "record_bytes" in self._metrics else ()
-        return [n for n in dict.fromkeys([*self.report.columns, *recorded]) if n in self._metrics]
+        recorded = OF_RECORDS if "record_bytes" in self.report.known else ()
+        return [n for n in dict.fromkeys([*self.report.columns, *recorded]) if n in self.report.known]
 
     @property
     def _compared(self) -> list[str]:

@@ -95,6 +95,18 @@ class Report:
         """The title of every line, whatever its options: that of its method or variant."""
         return {line: described.title for line, described in self._descriptions.items()}
 
+    @cached_property
+    def known(self) -> set[str]:
+        """The scores, costs and logged values that some run has."""
+        return set(self.cells.index.get_level_values("metric"))
+
+    def check_columns(self) -> None:
+        """Raise UserError if there are values, and none of the columns is one."""
+        if self.known and not set(self.columns) & self.known:
+            found = sorted(self.known)
+            wrong = ", ".join(f"{each}{suggestion(each, found, NEAREST)}" for each in self.columns)
+            raise UserError(f"table.columns: no run of {self.results[0].name} has {wrong}: {ALL}")
+
     def title(self, score: str) -> str:
         """Return a score, a cost or a logged value in people's words."""
         return words.score(score, self.about)
@@ -122,7 +134,7 @@ class Report:
     @property
     def ranking(self) -> list[str]:
         """The accuracies whose mean absolute gap to retraining orders the methods."""
-        return ranking_columns(self.columns, set(self.cells.index.get_level_values("metric")))
+        return ranking_columns(self.columns, self.known)
 
     def gap(self, line: Line, column: str) -> Estimate:
         """Return the difference of a line's score from the retrained models'."""
@@ -218,15 +230,12 @@ def show(cfg: "DictConfig", name: str, first: Sequence[str] = ()) -> None:
     published = {} if cfg.table.published is None else read(cfg.table.published)
     results = Results(root / "results").named(name)
     report = Report(results, list(cfg.table.columns), cfg.table.seeds, published)
-    found = sorted(set(report.cells.index.get_level_values("metric")))
     if not report.columns:
-        print(choice_of(found, report.about))
+        print(choice_of(report.known, report.about))
         return
-    asked = [column for column in first if column in found]
+    asked = [column for column in first if column in report.known]
     report = replace(report, columns=list(dict.fromkeys([*asked, *report.columns])))
-    if found and not set(report.columns) & set(found):
-        wrong = ", ".join(f"{column}{suggestion(column, found, NEAREST)}" for column in report.columns)
-        raise UserError(f"table.columns: no run of {name} has {wrong}: {ALL}")
+    report.check_columns()
     print(f"\n{name}\n\n{report.terminal()}")
     report.write(root / "tables", name)
     print(f"written to {root / 'tables' / name}.md, .csv, .tex and _rows.csv")

@@ -74,6 +74,8 @@ def _left(found: Sequence[Standing], ledger: Ledger) -> list[str]:
     lines = [_kind(label, each, ledger.left(each)) for label, each in kinds.items()]
     heads = ["trainings", "stored", "missing", "time left", "space left"]
     table = tabulate(lines, headers=heads, disable_numparse=True)
+    if all(one.state is State.hit for one in found):
+        return [table, "nothing is left: every cell has its result"]
     return [table, _in_all(ledger.left(distinct.values()), kinds)]
 
 
