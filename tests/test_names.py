@@ -113,7 +113,7 @@ def test_a_published_table_is_held_against_the_results_of_a_scale(
     (tmp_path / "table.csv").write_text("line,metric,value\nretrained,test_accuracy,0.5\n")
     preset = ["experiment=paper003_table1", "scale=cpu", "variant=retrain", f"paths.root={tmp_path}"]
     with pytest.raises(SystemExit):
-        report(["check", str(tmp_path / "table"), *preset, *name])
+        report([*preset, "check", str(tmp_path / "table"), *name])
     assert re.search(r"against \S+/results/paper003_table1_cpu\b", capsys.readouterr().out)
 
 

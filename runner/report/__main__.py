@@ -19,17 +19,19 @@ from runner.errors import command
 from runner.naming import folder_of, run_name
 from runner.report import show
 
-# In the place of a first option: a summary of the verdicts on all printed numbers; hold a published
+# Words among the options: a summary of the verdicts on all printed numbers; hold a published
 # table against the results.
 PAPERS, CHECK = "papers", "check"
 
 
 def main(arguments: list[str]) -> None:
     """Print and write the table of a name, its verdicts and its progress; or do what a word asks for."""
-    if arguments[:1] == [CHECK]:
-        _check(arguments[1:])
-    elif arguments[:1] == [PAPERS]:
-        _papers(arguments[1:])
+    words = [each for each in arguments if "=" not in each]
+    overrides = [each for each in arguments if "=" in each]
+    if words[:1] == [CHECK]:
+        _check(words[1:], overrides)
+    elif words == [PAPERS]:
+        _papers(overrides)
     else:
         _table(arguments)
 
@@ -62,15 +64,15 @@ def _papers(overrides: list[str]) -> None:
     print(summary(TERMINAL, folder_of("paths.root", cfg.paths.root)))
 
 
-def _check(arguments: list[str]) -> None:
-    if not arguments or "=" in arguments[0]:
+def _check(tables: list[str], overrides: list[str]) -> None:
+    if len(tables) != 1:
         raise UserError("check takes a published table: python -m runner.report check results/<name>")
     from runner.compose import composed
     from runner.state.check import check
 
-    cfg, names = composed(arguments[1:])
+    cfg, names = composed(overrides)
     name = cfg.name and run_name(cfg.name, names)
-    checked = check(Path(arguments[0]), folder_of("paths.root", cfg.paths.root), name)
+    checked = check(Path(tables[0]), folder_of("paths.root", cfg.paths.root), name)
     print(checked.text())
     if not checked.holds:
         sys.exit(1)
