@@ -90,7 +90,8 @@ class Problem:
     `forget_rows` (F,) int64 holds the numbers of the forgotten rows, without their data.
     `cached_training` stores trainings that several requests can use.
 
-    `forget`, `retain`, `rest` and `recording` raise `Undeclared` if the method does not declare them.
+    `forget`, `retain`, `rest`, `gone` and `recording` raise `Undeclared` if the method does not declare
+    what they read.
     """
 
     model: nn.Module
@@ -126,6 +127,12 @@ class Problem:
         if not torch.isin(self.forget_rows, self.retain.rows.cpu()).any():
             return self.retain
         return self.retain.without(self.forget_rows)
+
+    @property
+    def gone(self) -> list[int]:
+        """The classes of which no row is retained, in ascending order."""
+        kept = set(self.retain.labels.unique().tolist())
+        return [label for label in range(self.classes) if label not in kept]
 
     @property
     def recording(self) -> Path:

@@ -47,9 +47,7 @@ class FisherForgetting(Method):
         if not found.count:
             return model  # the budget ended before the first batch
         _, head = head_of(model, problem.classes)
-        # (K,): true for the classes of which no row is retained
-        gone = torch.ones(problem.classes, dtype=torch.bool)
-        gone[problem.retain.labels.unique().cpu()] = False
+        gone = problem.gone
         rng = conditions.streams("noise")
         total, weights = 0.0, 0
         for name, parameter in model.named_parameters():

@@ -75,7 +75,7 @@ class Unsir(Descent, Method):
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions
-        classes = self.noise_classes or without_rows(problem)
+        classes = self.noise_classes or problem.gone
         noise = self.noise(problem, classes)
         sample = some_of_each(problem.retain, self.retain_per_class, conditions.streams("sample"))
         labels = torch.tensor(classes).repeat_interleave(self.noise_batch_size)
@@ -144,12 +144,6 @@ class Noisy(Split):
             images = batch.images.clone()  # batches are views of a larger chunk
             images[learned] = self.noise[-1 - batch.rows[learned]]
             yield batch._replace(images=images)
-
-
-def without_rows(problem: Problem) -> list[int]:
-    """Return the classes of which no row is retained."""
-    kept = set(problem.retain.labels.unique().tolist())
-    return [label for label in range(problem.classes) if label not in kept]
 
 
 def with_noise(sample: Split, noise: Tensor, labels: Tensor, copies: int) -> Noisy:
