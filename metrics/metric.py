@@ -109,8 +109,10 @@ def scored(metrics: Sequence[Metric], evidence: Evidence) -> Scores:
                 raise UserError(
                     f"{named(metric, '__call__')} returned {name}, and `about` says nothing of it"
                 )
-            if not isinstance(value, int | float) or math.isfinite(value):
+            if isinstance(value, list):
                 found[name] = value
+            elif math.isfinite(value):
+                found[name] = value + 0  # −0, as the loss of a certain model, becomes 0
     return found
 
 

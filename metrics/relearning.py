@@ -27,8 +27,8 @@ class Relearning(Metric):
     """`relearn_batches`, `relearn_epochs` and `anamnesis_index`. `share` is a.
 
     If the budget ends before, the first two are absent and `relearn_batches_censored` and so on are 1.
-    The index is absent if the model or the retrained one does not get there. Without a forget probe, of
-    which the points then hold NaN, there is no score.
+    So it is with the index if the model or the retrained one does not get there. Without a forget probe,
+    of which the points then hold NaN, there is no score.
     """
 
     kind: ClassVar[str] = "metrics.relearning.Relearning"
@@ -59,8 +59,13 @@ class Relearning(Metric):
                 alone=True,
             )
         index = "Batches of relearning, divided by the retrained model's."
-        found["anamnesis_index"] = Score(
-            index, Better.reference, "ratio", remembers=-1, title="relearning, over retrained's"
+        title = "relearning, over retrained's"
+        found["anamnesis_index"] = Score(index, Better.reference, "ratio", remembers=-1, title=title)
+        found["anamnesis_index_censored"] = Score(
+            "One if the budget ended before anamnesis_index was known.",
+            Better.reference,
+            "flag",
+            title=f"{title}: budget ended",
         )
         return found
 
@@ -78,4 +83,6 @@ class Relearning(Metric):
         if own is not None and reference is not None:
             # max(1, b_u) / max(1, b_r): a model that knows the rows at once counts as one batch
             scores["anamnesis_index"] = max(1, own.batches) / max(1, reference.batches)
+        elif curves.reference is not None:
+            scores["anamnesis_index_censored"] = 1.0
         return scores

@@ -25,7 +25,7 @@ from metrics.attacks.report import rate_meanings, rates
 from metrics.evidence import Evidence, Needs, Shadows
 from metrics.metric import Better, Metric, Score, Scores
 from metrics.statistics import rmia
-from metrics.statistics.roc import auc
+from metrics.statistics.likelihood_ratio import aucs
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,14 @@ class RmiaOnline(Metric):
         if scores is None or scores.isnan().any():
             return {}
         forgot = shadows.forgot
-        areas = [
-            auc(each[members], each[~members]) for each, members in zip(scores, forgot, strict=True)
-        ]
-        found: Scores = {"rmia_online_auc": [area for area in areas if area is not None]}
-        pooled = rates(scores[forgot], scores[~forgot])
-        return found | {f"rmia_online_{name}": value for name, value in pooled.items()}
+        found: Scores = {
+            f"rmia_online_{name}": value
+            for name, value in rates(scores[forgot], scores[~forgot]).items()
+        }
+        # none if every shadow model forgot all rows or none, as with one row
+        if areas := aucs(scores, forgot):
+            found["rmia_online_auc"] = areas
+        return found
 
     def _scores(self, shadows: Shadows) -> Tensor | None:
         """Return the score of every row to forget by every shadow model, (N, T) float64.

@@ -61,6 +61,9 @@ def test_a_printed_number_stands_for_all_that_round_to_it() -> None:
     assert judged(cell("0.98"), [0.984, 0.984], RULE)[0] == MATCHES
     assert judged(cell("0.98"), [0.986, 0.986], RULE)[0] == DIFFERS
     assert judged(cell("0.980"), [0.984, 0.984], RULE)[0] == DIFFERS
+    assert 0.98 - 0.975 > 0.005 and 0.985 - 0.98 > 0.005, "as floating-point numbers"
+    for half in (0.975, 0.985):
+        assert judged(cell("0.98"), [half, half], RULE)[0] == MATCHES
 
 
 def test_one_run_may_match_and_never_differs() -> None:

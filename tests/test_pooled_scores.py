@@ -6,6 +6,8 @@ import pytest
 
 from metrics.metric import glossary
 from metrics.probe import Probe
+from metrics.relearning import Relearning
+from runner.report import Report
 from runner.report.compare import compared, values_of
 from runner.results import Line, Result
 from tests.test_report import result
@@ -44,3 +46,31 @@ def test_equal_scores_are_at_no_difference_whatever_their_sum_rounds_to() -> Non
     ]
     found = compared(values_of(runs))[Line("setting", runs[0].cells["unlearned"]), "score"]
     assert (found.difference.mean, found.difference.error, found.verdict) == (0.0, 0.0, "unclear")
+
+
+def relearned(seed: int, value: int | None, retrained: dict[int, int | None]) -> Result:
+    """Return one run with these batches of relearning; None if the budget ended before."""
+    said = glossary([Relearning(0.05)], ["relearn_batches", "relearn_batches_censored"])
+
+    def scores(batches: int | None) -> dict[str, float]:
+        return {"relearn_batches_censored": 1.0} if batches is None else {"relearn_batches": batches}
+
+    others = {str(key): {"scores": scores(each)} for key, each in retrained.items() if key != seed}
+    own = {"unlearned": scores(value), "reference": scores(retrained[seed])}
+    return replace(result("finetune", seed, 0.5), scores=own, references=others, about=said)
+
+
+def test_models_that_relearned_within_the_budget_give_no_verdict_on_those_that_did_not() -> None:
+    """Of the retrained models that got there, 10 to 12 batches are the rule: 20 look like too many."""
+    batches = {0: 10, 1: 12, 2: 11, 3: 11}
+    known = [relearned(seed, 20, batches) for seed in range(3)]
+    line = Line("setting", known[0].cells["unlearned"])
+    found = compared(values_of(known))[line, "relearn_batches"]
+    assert found.verdict == "over-forgets"
+    ended = {**batches, **dict.fromkeys(range(4, 8))}
+    results = [relearned(seed, 20, ended) for seed in range(3)]
+    assert (line, "relearn_batches") not in compared(values_of(results))
+    assert "training of some models of retrain ended" in Report(results, ["relearn_batches"]).terminal()
+    partly = [*known[:2], relearned(2, None, batches)]
+    assert (line, "relearn_batches") not in compared(values_of(partly))
+    assert "training of some models of finetune" in Report(partly, ["relearn_batches"]).terminal()

@@ -209,3 +209,9 @@ def test_rates_pool_the_rows_of_all_shadow_models() -> None:
 
 def test_one_pair_attacks_nothing() -> None:
     assert not online(shadows(2, 50, remembers=1.0))
+
+
+def test_shadow_models_that_forgot_all_rows_or_none_have_no_area() -> None:
+    """As with one row to forget."""
+    forgot = torch.tensor([[True, True], [False, False]] * 2)
+    assert online(replace(shadows(4, 2, remembers=1.0), forgot=forgot)) == {}

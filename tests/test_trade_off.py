@@ -1,6 +1,7 @@
 """Trade-offs from accuracies and shares that are set by hand, and the attacks that they use."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scipy.optimize import minimize
 from metrics.evidence import Evidence, Needs
 from metrics.metric import Metric, numbers
 from metrics.predictions import Predictions
-from metrics.statistics.membership import loss_share, svc_share
+from metrics.statistics.membership import entropy_share, loss_share, svc_share
 from metrics.trade_off import TradeOff
 from metrics.trade_off_official import TradeOffOfficial
 
@@ -188,6 +189,17 @@ def test_the_attack_is_undefined_without_rows_or_differences_or_numbers() -> Non
     assert loss_share(of_losses([0.5], [0.2, 0.2], [0.2])) is None
     diverged = predictions(train_forget=[math.nan], train_retain=[1.0], test_retain=[0.0])
     assert loss_share(diverged) is None and svc_share(diverged) is None
+
+
+def test_losses_that_differ_by_rounding_alone_are_equal() -> None:
+    """Each row has the same logits, those of the wrong classes in another order."""
+    rows = torch.tensor([[0.1, *others] for others in permutations([0.7, 2.3, 1.9, 0.31])])
+    parts = dict.fromkeys(("train_forget", "train_retain", "test_retain"), rows)
+    labels = dict.fromkeys(parts, torch.zeros(24, dtype=torch.int64))
+    given = Predictions(parts, labels, 5)
+    losses = given.own_logprobs("train_retain")
+    assert 0 < losses.max() - losses.min() < 1e-14
+    assert loss_share(given) is None and entropy_share(given) is None
 
 
 def test_the_support_vector_machine_is_fitted_on_the_first_retained_rows() -> None:

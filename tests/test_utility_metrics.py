@@ -12,8 +12,9 @@ from torch import Tensor
 from metrics.ece import CalibrationError
 from metrics.entropy import Entropy
 from metrics.evidence import Costs, Evidence, Needs, Weights
+from metrics.loss import Loss
 from metrics.macro_f1 import MacroF1
-from metrics.metric import Metric, Scores, matrices, numbers
+from metrics.metric import Metric, Scores, matrices, numbers, scored
 from metrics.predictions import Predictions
 from metrics.speed_up import SpeedUp
 from metrics.statistics.calibration import expected_calibration_error
@@ -53,6 +54,12 @@ def test_the_macro_f1_of_one_class_follows_from_its_recall(right: int, of: int) 
     assert scores == pytest.approx({"train_forget_macro_f1": 2 * r / (1 + r)})
     if 0 < right < of:
         assert f1_score([2] * of, predicted, average="macro") < 2 * r / (1 + r)
+
+
+def test_the_loss_of_a_certain_model_is_0_without_a_sign() -> None:
+    own = Predictions({"test": certain(1, k=4)}, {"test": torch.tensor([1])}, 4)
+    found = scored([Loss()], Evidence({Needs.PREDICTIONS: own}))
+    assert str(found) == "{'test_loss': 0.0}"
 
 
 def test_entropies_of_a_certain_a_uniform_and_a_known_answer() -> None:

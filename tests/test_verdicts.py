@@ -54,6 +54,14 @@ def test_equal_seeds_are_judged_by_the_margin() -> None:
     assert verdict(exactly(0.031), 0.03, 1, "reference") == "under-forgets"
 
 
+def test_the_margin_itself_matches_whatever_a_difference_rounds_to() -> None:
+    """As floating-point numbers, 0.52 is more than 0.02 from 0.5, and 0.82 less than that from 0.8."""
+    assert 0.52 - 0.5 > 0.02 > 0.82 - 0.8
+    for share in (0.5, 0.8):
+        found = from_shared([share + 0.02] * 3, [share] * 4)
+        assert verdict(found, 0.02, 1, "reference") == "matches"
+
+
 def test_without_a_margin_nothing_matches() -> None:
     """A loss has no stated margin: close means are unclear, and far ones differ."""
     assert verdict(from_shared([1.0, 1.1], [1.0, 1.1, 1.0, 1.1]), None, -1, "reference") == "unclear"

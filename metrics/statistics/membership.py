@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metrics.predictions import Predictions
+from metrics.statistics.roc import resolved
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
@@ -25,7 +26,8 @@ def loss_share(predictions: Predictions) -> float | None:
 
     It is fitted on `train_retain` (1) and `test_retain` (0), with C = 1, on the loss in units of their
     standard deviation, and both sides have the same weight (`mia_loss`). None if one of the
-    three parts is missing, if a loss is not finite, or if the losses it is fitted on are all equal.
+    three parts is missing, if a loss is not finite, or if the losses it is fitted on are all equal,
+    apart from rounding.
     """
     return predictions.once(
         "loss share", lambda: _logistic_share(predictions, lambda part: -predictions.own_logprobs(part))
@@ -50,8 +52,11 @@ def _logistic_share(predictions: Predictions, number: Callable[[str], Tensor]) -
     from sklearn.preprocessing import StandardScaler
 
     found = _of_parts(predictions, number, "test_retain")
-    # equal numbers leave nothing to divide the two sides by
-    if found is None or np.ptp(np.concatenate(found[1:])) == 0:
+    if found is None:
+        return None
+    # numbers that are equal but for rounding leave nothing to divide the two sides by
+    fitted = resolved(torch.from_numpy(np.concatenate(found[1:])))
+    if fitted.min() == fitted.max():
         return None
     # at the default tolerance of 1e-4, a few large losses move the threshold between the others
     regression = LogisticRegression(C=1, class_weight="balanced", tol=1e-8)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from runner.papers.rows import Row
 from runner.papers.rules import Cell, Rule, Table, rule
+from runner.report.verdicts import ROUNDING
 
 MATCHES, DIFFERS, NOT_COMPARABLE, NOT_RUN = WORDS = ("matches", "differs", "not comparable", "not run")
 
@@ -85,12 +86,14 @@ def _other(cell: Cell, row: Row) -> str:
 def judged(cell: Cell, values: Sequence[float], by: Rule) -> tuple[str, str]:
     """Return the word and the reason for comparable values, at least one."""
     n, mean = len(values), fmean(values)
+    # 0.975 may be printed as 0.98, apart from rounding
+    rounding = cell.rounding + ROUNDING
     if n < by.fewest:
-        if abs(cell.value - mean) <= cell.rounding:
+        if abs(cell.value - mean) <= rounding:
             return MATCHES, "within rounding"
         return NOT_COMPARABLE, f"{n} run has no interval, and {by.fewest} are the fewest that differ"
     half = half_of_prediction(values, by.level)
-    if abs(cell.value - mean) <= half + cell.rounding:
+    if abs(cell.value - mean) <= half + rounding:
         return MATCHES, ""
     return DIFFERS, f"outside {mean - half:.3f} to {mean + half:.3f}"
 

@@ -40,6 +40,8 @@ class Compared(NamedTuple):
 # A line and a score.
 Key = tuple[Line, str]
 
+CENSORED = "_censored"  # the ending of a flag: the budget ended before the score was known
+
 Comparisons = Mapping[Key, Compared]
 
 
@@ -143,8 +145,12 @@ def retrained(scores: Mapping[Key, Values]) -> dict[Key, Estimate]:
 
 def values_of(results: list[Result]) -> dict[Key, Values]:
     """Return every score of every line but the retrained models' own, if the results say what it means
-    and have several retrained models."""
-    pools = _pools(results)
+    and have several retrained models.
+
+    A score that is censored in the line or among the retrained models is left out: those that got there
+    within the budget are no fair sample.
+    """
+    pools, ended = _pools(results), censored(results)
     found: dict[Key, Values] = {}
     for line, result, role in models(results):
         if role is REFERENCE or not result.references:
@@ -153,11 +159,23 @@ def values_of(results: list[Result]) -> dict[Key, Values]:
             about = meaning(name, result.about)
             if about is None or name not in result.scores.get(REFERENCE.name, {}):
                 continue
+            if ended & {(line, name), (result.line(REFERENCE), name)}:
+                continue
             shared = not result.drawn and not about["paired"]
             pool = pools[line.setting, name] if shared else None
             values = found.setdefault((line, name), Values(about, pool=pool))
             values.value[result.seed] = value
             values.own[result.seed] = list(_retrained_for(result, name, about["paired"]).values())
+    return found
+
+
+def censored(results: list[Result]) -> set[Key]:
+    """Return the scores by line of which some training ended before the score was known."""
+    found = set()
+    for line, result, role in models(results):
+        others = [each["scores"] for each in result.references.values()] if role is REFERENCE else []
+        flags = {name for scores in (result.scores[role.name], *others) for name in scores}
+        found |= {(line, name.removesuffix(CENSORED)) for name in flags if name.endswith(CENSORED)}
     return found
 
 

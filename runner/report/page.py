@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runner.published import comparable
 from runner.report.cells import ABSENT, values
+from runner.report.compare import censored
 from runner.report.remarks import (
     are_chosen,
+    censored_remarks,
     glossary,
     interval_remarks,
     published_remarks,
@@ -76,6 +78,7 @@ class Page:
         told += self._on_order(others) + self._on_width(scores, gaps)
         kept = [column for column in self._columns if column not in scores]
         told += interval_remarks(report.estimates, set(report.lines()), set(kept) - report.cell_scores)
+        told += censored_remarks(censored(report.results), self._named, kept)
         told += verdict_remarks(report.comparisons, set(others), compared)
         return told + published_remarks(report.published, comparable(report.published, report.results))
 

@@ -10,7 +10,7 @@ import conf
 from data.meanings import meaning
 from runner.published import Published, notes
 from runner.report.cells import Estimates
-from runner.report.compare import Comparisons
+from runner.report.compare import Comparisons, Key
 from runner.report.text import OFFICIAL
 from runner.report.verdicts import FEWEST, false_flags
 from runner.results import Line, Result
@@ -109,6 +109,20 @@ def interval_remarks(
         if FEW - 1 in counts[retrained]
     ]
     return found + [f"an interval rests on a single difference where it is over {each}" for each in few]
+
+
+def censored_remarks(
+    ended: Collection[Key], labels: Mapping[Line, str], columns: Collection[str]
+) -> list[str]:
+    """Return the remarks on the scores that are censored, by line, in these columns."""
+    found = []
+    for column in columns:
+        if lines := [labels[line] for line, name in ended if name == column]:
+            found.append(
+                f"{column}: the training of some models of {_some(sorted(lines))} ended before; the "
+                "means leave them out, and there is no verdict: raise evaluation.curve_batches"
+            )
+    return found
 
 
 def published_remarks(published: Published, shown: Published) -> list[str]:

@@ -14,6 +14,8 @@ from statistics import mean, variance
 # Fewer retrained models than this give no verdict.
 FEWEST = 4
 
+ROUNDING = 1e-12  # of a difference of scores, relative to 1
+
 # The most models of each kind that "would decide" names.
 MOST = 200
 
@@ -95,7 +97,8 @@ def verdict(difference: Difference, margin: float | None, remembers: int, better
     If it is 0, `better` ("higher" or "lower") tells "damaged" from "above".
     """
     d = difference.mean
-    if margin is not None and abs(d) + difference.half_width(0.90) <= margin:
+    # a share of 0.52 is 0.02 from one of 0.5, apart from rounding
+    if margin is not None and abs(d) + difference.half_width(0.90) <= margin + ROUNDING:
         return "matches"
     if abs(d) <= difference.half_width(0.95):
         return "unclear"
