@@ -4,6 +4,7 @@ import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -86,11 +87,12 @@ def refuse_flags(arguments: Sequence[str], flags: Collection[str]) -> None:
 
 
 def renamed(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments under their present names, with the file of their preset and scale.
+    """Return the arguments under their present names, with the file of their preset and scale, and paths
+    from the home folder in full.
 
-    Name each replacement on stderr.
+    Name each replacement of a name on stderr.
     """
-    return scaled([_renamed(argument) for argument in arguments])
+    return scaled([_renamed(_from_home(argument)) for argument in arguments])
 
 
 def deferred(options: Sequence[str]) -> list[str]:
@@ -114,6 +116,12 @@ def _waits(override: Override, swept: tuple[str, ...]) -> bool:
 def _choice(override: Override) -> str:
     option, _, value = str(override.input_line).partition("=")
     return f"{option}=choice({value})"
+
+
+def _from_home(argument: str) -> str:
+    """Return paths.root=~/runs in full, which a shell leaves as it is, and Hydra cannot read."""
+    option, _, value = argument.partition("=")
+    return f"{option}={Path(value).expanduser()}" if value.startswith("~/") else argument
 
 
 def _renamed(argument: str) -> str:

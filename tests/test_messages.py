@@ -217,6 +217,14 @@ def test_a_former_name_is_replaced_and_the_new_one_named(
     assert f"line= is now variant=: write {now};" in capsys.readouterr().err
 
 
+def test_a_path_from_the_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    given = ["paths.root=~/runs", "scenario.file=~/rows.txt", "~variant", "name=a~b"]
+    assert renamed(given) == [
+        "paths.root=/home/someone/runs", "scenario.file=/home/someone/rows.txt", "~variant", "name=a~b"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "kept", ["variant=sisa", "lines=3", "name=line=3", "figure.curves.line=3", "-m"]
 )
