@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from data.bounds import SIZE
 from data.component import Component
-from data.contracts import returned
+from data.contracts import named, returned
 from data.errors import UserError, reason
 
 # What stands before every name in the state dict of a wrapped model: DataParallel's, torch.compile's.
@@ -67,9 +67,11 @@ class Architecture(Component):
         """Return the model at the start of training: randomly initialised, or with the file's weights.
 
         The last linear layer stays as initialised if the file's is for other classes, or absent. Raise
-        UserError if the file of weights is unreadable or does not fit the model.
+        UserError if the file of weights is unreadable or does not fit the model, or if the model gives
+        an image anything but K logits.
         """
         model = self.randomly_initialised(channels, size, classes, seed)
+        self._require_logits(model, torch.zeros(1, channels, size, size), classes)
         if self.weights is not None:
             path = Path(self.weights)
             found = _weights(path, self._read(path))
@@ -88,6 +90,25 @@ class Architecture(Component):
         """Return the layers and shapes of a model without its weights, on torch's meta device."""
         with torch.device("meta"):
             return self._built(channels, size, classes)
+
+    def _require_logits(self, model: nn.Module, image: Tensor, classes: int) -> None:
+        training = [module for module in model.modules() if module.training]
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                logits = model.eval()(image)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{named(self, 'build')} returned a model that fails on an image of shape "
+                f"{tuple(image.shape)} ({reason(error)}): check model.*"
+            ) from error
+        for module in training:
+            module.training = True
+        shape = tuple(returned(self, "build", logits, Tensor, "a model that returns a tensor").shape)
+        if shape != (1, classes):
+            raise UserError(
+                f"{named(self, 'build')} returned a model whose logits of one image have the shape "
+                f"{shape}: it must be {(1, classes)}, one for each of the {classes} classes"
+            )
 
     def _built(self, channels: int, size: int, classes: int) -> nn.Module:
         try:

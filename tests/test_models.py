@@ -1,13 +1,13 @@
 """Architectures: sizes, independence of samples, weights from files."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from data.errors import UserError
@@ -292,3 +292,43 @@ def test_shapes_that_do_not_fit_are_refused(overrides: list[str], words: str) ->
         plan_of(*overrides).architecture.fresh(3, 32, 10, 0)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@dataclass(frozen=True)
+class Own(Architecture):
+    """A user's network of one layer."""
+
+    layer: nn.Module
+
+    def build(self, channels: int, size: int, classes: int) -> nn.Module:
+        return self.layer
+
+
+class Pair(nn.Module):
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return images, images
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (nn.Linear(8, 9), r"shape \(1, 1, 8, 9\): it must be \(1, 10\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 9)), r"shape \(1, 9\): it must be \(1, 10\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 11)), r"shape \(1, 11\): it must be \(1, 10\)"),
+        (nn.Linear(64, 10), r"fails on an image of shape \(1, 1, 8, 8\) .*: check model"),
+        (Pair(), "a model that returns a tensor, and returned a value of type tuple"),
+    ],
+)
+def test_a_model_without_a_logit_for_each_class_is_refused(layer: nn.Module, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Own(None, None, None, layer).fresh(1, 8, 10, seed=0)
+
+
+def test_trying_a_model_leaves_it_as_it_was() -> None:
+    """Its running means, its mode and that of frozen layers, and the global generator."""
+    frozen = nn.BatchNorm2d(1).eval()
+    layer = nn.Sequential(frozen, nn.BatchNorm2d(1), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 10))
+    before = torch.get_rng_state()
+    found = Own(None, None, None, layer).fresh(1, 8, 10, seed=0)
+    assert [module.training for module in found] == [False, True, True, True, True]
+    assert found[1].num_batches_tracked == 0 and torch.equal(before, torch.get_rng_state())
