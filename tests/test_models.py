@@ -330,5 +330,6 @@ def test_trying_a_model_leaves_it_as_it_was() -> None:
     layer = nn.Sequential(frozen, nn.BatchNorm2d(1), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 10))
     before = torch.get_rng_state()
     found = Own(None, None, None, layer).fresh(1, 8, 10, seed=0)
-    assert [module.training for module in found] == [False, True, True, True, True]
-    assert found[1].num_batches_tracked == 0 and torch.equal(before, torch.get_rng_state())
+    assert [module.training for module in found.children()] == [False, True, True, True, True]
+    assert found.state_dict()["1.num_batches_tracked"] == 0
+    assert torch.equal(before, torch.get_rng_state())
