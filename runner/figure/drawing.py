@@ -14,6 +14,7 @@ from runner.results import Line
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.container import Container
     from matplotlib.figure import Figure
 
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 # and as many markers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+# The colour inside the markers of a single seed.
+HOLLOW = "white"
 
 # The most names in one panel.
 MOST = len(COLOURS)
@@ -100,10 +104,10 @@ def in_lines(title: str) -> str:
 
 def legend(figure: "Figure", rows: Sequence[Sequence["Axes"]]) -> None:
     """Add a legend beside each row of panels, in the order in which its lines were drawn, and widen the
-    figure to hold them."""
+    figure to hold them. It says what hollow markers mean if there are some."""
     widest = 0.0
     for across in rows:
-        found: dict[str, Artist] = {}
+        found: dict[str, Artist | Container] = {}
         for axes in across:
             handles, labels = axes.get_legend_handles_labels()
             for label, handle in zip(labels, handles, strict=True):
@@ -111,6 +115,9 @@ def legend(figure: "Figure", rows: Sequence[Sequence["Axes"]]) -> None:
         beside = across[-1].legend(
             list(found.values()),
             [in_lines(label) for label in found],
+            title="hollow: one seed" if any(map(_is_hollow, found.values())) else None,
+            title_fontsize="small",
+            alignment="left",
             loc="upper left",
             bbox_to_anchor=(1.02, 1),
             borderaxespad=0,
@@ -118,6 +125,14 @@ def legend(figure: "Figure", rows: Sequence[Sequence["Axes"]]) -> None:
         )
         widest = max(widest, beside.get_window_extent().width / figure.dpi)
     figure.set_figwidth(figure.get_figwidth() + widest)
+
+
+def _is_hollow(drawn: "Artist | Container") -> bool:
+    """Return whether a curve, or a point with its interval, has hollow markers."""
+    from matplotlib.lines import Line2D
+
+    line = drawn[0] if isinstance(drawn, tuple) else drawn
+    return isinstance(line, Line2D) and line.get_markerfacecolor() == HOLLOW
 
 
 def note(figure: "Figure", text: str) -> None:
@@ -158,8 +173,3 @@ def svg(figure: "Figure") -> bytes:
     with BytesIO() as file, rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
         return file.getvalue()
-
-
-def seeded(name: str, n: float) -> str:
-    """Return a name for the legend, which says where a single seed stands behind what is drawn."""
-    return f"{name} (hollow: one seed)" if n == 1 else name

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from runner.figure.drawing import Drawing, grid, in_lines, legend, seeded, shared_name, styles
+from runner.figure.drawing import HOLLOW, Drawing, grid, in_lines, legend, shared_name, styles
 from runner.figure.runs import Runs
 from runner.report import Report
 from runner.report.cells import Estimate, interval, values
@@ -109,13 +109,10 @@ class Panel:
         look = styles(self.lines, self.names)
         own = [line for line in estimates if line in self.places]
         ranks = _ranks([(self._at(line, wide), estimates[line].mean) for line in own])
-        hollow = {self.names[line] for line in own if estimates[line].n == 1}
         for name in dict.fromkeys(self.names[line] for line in own):
             self._join([line for line in own if self.names[line] == name], estimates, look)
         for line, rank in zip(own, ranks, strict=True):
-            name = self.names[line]
-            label = seeded(name, 1) if name in hollow else name
-            self._point(line, estimates[line], share, look[line], label, rank)
+            self._point(line, estimates[line], share, look[line], rank)
         for line, estimate in estimates.items():
             if line.shared_role is not None:
                 name = shared_name(self.runs, line, self.names)
@@ -142,7 +139,6 @@ class Panel:
         estimate: Estimate,
         share: bool,
         look: Mapping[str, Any],
-        label: str,
         rank: int,
     ) -> None:
         """Draw a point with its interval; `rank` counts the later points in the same place."""
@@ -154,10 +150,10 @@ class Panel:
             yerr=bars if estimate.n > 1 else None,
             ls="",
             capsize=3,
-            label=label,
+            label=self.names[line],
             markersize=6 + 4 * rank,
             zorder=3 - rank / 100,
-            markerfacecolor="white" if estimate.n == 1 else look["color"],
+            markerfacecolor=HOLLOW if estimate.n == 1 else look["color"],
             **look,
         )
 
