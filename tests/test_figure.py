@@ -136,7 +136,7 @@ def test_logits_are_those_of_the_line_for_all_seeds(runs: Runs) -> None:
             r"figure\.curves\.y names loss.*with step.*set figure\.curves\.x to another",
         ),
         (ScoresFigure("seconds", [], False), "the figure has no panel"),
-        (ConfusionFigure("nothing"), r"no matrix nothing; there are: \['confusion'\]"),
+        (ConfusionFigure("nothing"), "no matrix nothing: set figure.confusion.matrix=confusion, or run"),
         (LogitsFigure([10], 20), r"figure\.logits\.classes names 10: choose from 0 to 9"),
     ],
 )

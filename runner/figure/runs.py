@@ -90,9 +90,10 @@ class Model:
         """Return the matrix that a metric made under this name. Raise UserError if there is none."""
         found = Results(self.root / "results").matrices(self.result).get(self.role.name, {})
         if name not in found:
+            choice = "".join(f"set figure.confusion.matrix={each}, or " for each in sorted(found))
             raise UserError(
-                f"{self._text} has no matrix {name}; there are: {sorted(found)}; choose one with "
-                f"figure.confusion.matrix=…, or run `{self._again}` again"
+                f"{self._text} has no matrix {name}: {choice}run `{self._again}` again with a metric "
+                "that makes it"
             )
         return found[name]
 
