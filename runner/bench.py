@@ -72,11 +72,12 @@ def main(arguments: list[str]) -> None:
         raise UserError("the benchmarks are in tests/bench: run from the checkout") from error
     groups = sorted(module.name for module in iter_modules(package.__path__))
     parser = argparse.ArgumentParser(prog="python -m runner.bench", description=__doc__)
-    parser.add_argument("groups", nargs="*", metavar="group", help=f"of {', '.join(groups)}; all by default")
+    known = ", ".join(groups)
+    parser.add_argument("groups", nargs="*", metavar="group", help=f"of {known}; all by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     options = parser.parse_args(arguments)
     if unknown := set(options.groups) - set(groups):
-        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {', '.join(groups)}")
+        parser.error(f"no group {', '.join(sorted(unknown))}: choose from {known}")
     figures = []
     for group in options.groups or groups:
         for figure in import_module(f"{GROUPS}.{group}").figures():
