@@ -12,7 +12,8 @@ DEFAULT_ROOT = "outputs"
 
 def last_lines(result: Result, root: str, overrides: Sequence[str]) -> str:
     """Return where the row of a run is, and the commands for its table and for more seeds."""
-    table = shlex.join(of_results(result.name, root))
+    shown = [each for each in overrides if each.startswith("table.")]
+    table = shlex.join([*of_results(result.name, root), *shown])
     again = shlex.join(["seed=0,1,2", *(each for each in overrides if not each.startswith("seed="))])
     return (
         f"row:   {Path(root) / 'results' / result.name / result.key}.json\n"

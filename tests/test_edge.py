@@ -277,12 +277,14 @@ def test_a_plain_folder_of_that_name_stands_before_nothing(tmp_path: Path) -> No
 
 
 def test_a_run_ends_with_its_row_its_table_and_what_to_try(tmp_path: Path) -> None:
-    done = run_module("runner", *QUICK, f"paths.root={tmp_path}", "seed=3", "name='a b'")
+    columns = "table.columns=[seconds]"
+    done = run_module("runner", *QUICK, f"paths.root={tmp_path}", "seed=3", "name='a b'", columns)
     row, table, following = done.stdout.strip().splitlines()[-3:]
     (file,) = (tmp_path / "results" / "a b").glob("*.json")
     assert row == f"row:   {file}"
     words = shlex.split(table)
-    assert words[0] == "table:" and words[4:] == ["name='a b'", f"paths.root={tmp_path}"]
+    assert words[0] == "table:" and words[4:] == ["name='a b'", f"paths.root={tmp_path}", columns]
     assert following.startswith("next:  python -m runner -m seed=0,1,2") and "seed=3" not in following
     done = run_module("runner.report", *words[4:])
     assert f"written to {tmp_path / 'tables' / 'a b'}.md, .csv, .tex and _rows.csv" in done.stdout
+    assert "seconds" in done.stdout and "accuracy" not in done.stdout
