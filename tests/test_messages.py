@@ -217,12 +217,11 @@ def test_a_former_name_is_replaced_and_the_new_one_named(
     assert f"line= is now variant=: write {now};" in capsys.readouterr().err
 
 
-def test_a_path_from_the_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/someone")
+def test_a_path_from_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     given = ["paths.root=~/runs", "scenario.file=~/rows.txt", "~variant", "name=a~b"]
-    assert renamed(given) == [
-        "paths.root=/home/someone/runs", "scenario.file=/home/someone/rows.txt", "~variant", "name=a~b"
-    ]  # fmt: skip
+    full = [f"paths.root={tmp_path}/runs", f"scenario.file={tmp_path}/rows.txt", "~variant", "name=a~b"]
+    assert renamed(given) == full
 
 
 @pytest.mark.parametrize(
