@@ -16,6 +16,9 @@ ROWS = {
     "test": "test rows",
 }
 
+# The ending of a flag's name: the budget of a training ended before the score was known.
+CENSORED = "_censored"
+
 
 def on_rows(title: str, part: str) -> str:
     """Return the title of a score on a part of the data, as in "accuracy on test rows"."""

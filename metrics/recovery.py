@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 from data.bounds import SHARE
 from metrics.evidence import Evidence, Needs
 from metrics.metric import Better, Metric, Score, Scores
-from metrics.statistics.crossings import durations, first
+from metrics.statistics.crossings import durations, first, flag_of
 
 UNITS = ("batches", "epochs", "seconds")
 
@@ -37,12 +37,7 @@ class Recovery(Metric):
             name = f"recovery_{unit}"
             title = f"{unit} of recovery"
             found[name] = Score(f"{unit.capitalize()} of {says}.", Better.lower, unit, title=title)
-            found[f"{name}_censored"] = Score(
-                f"One if the budget ended before {name} was known.",
-                Better.lower,
-                "flag",
-                title=f"{title}: budget ended",
-            )
+            found |= flag_of(name, found[name])
         return found
 
     def __call__(self, evidence: Evidence) -> Scores:

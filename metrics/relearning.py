@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from data.bounds import SHARE
+from data.meanings import CENSORED
 from metrics.evidence import Evidence, Needs, Point
 from metrics.metric import Better, Metric, Score, Scores
-from metrics.statistics.crossings import durations, first
+from metrics.statistics.crossings import durations, first, flag_of
 
 UNITS = ("batches", "epochs")
 
@@ -51,23 +52,11 @@ class Relearning(Metric):
                 title=title,
                 alone=True,
             )
-            found[f"{name}_censored"] = Score(
-                f"One if the budget ended before {name} was known.",
-                Better.reference,
-                "flag",
-                title=f"{title}: budget ended",
-                alone=True,
-            )
+            found |= flag_of(name, found[name])
         index = "Batches of relearning, divided by the retrained model's."
         title = "relearning, over retrained's"
         found["anamnesis_index"] = Score(index, Better.reference, "ratio", remembers=-1, title=title)
-        found["anamnesis_index_censored"] = Score(
-            "One if the budget ended before anamnesis_index was known.",
-            Better.reference,
-            "flag",
-            title=f"{title}: budget ended",
-        )
-        return found
+        return found | flag_of("anamnesis_index", found["anamnesis_index"])
 
     def __call__(self, evidence: Evidence) -> Scores:
         curves = evidence.relearn
@@ -84,5 +73,5 @@ class Relearning(Metric):
             # max(1, b_u) / max(1, b_r): a model that knows the rows at once counts as one batch
             scores["anamnesis_index"] = max(1, own.batches) / max(1, reference.batches)
         elif curves.reference is not None:
-            scores["anamnesis_index_censored"] = 1.0
+            scores[f"anamnesis_index{CENSORED}"] = 1.0
         return scores

@@ -1,6 +1,7 @@
 """The names of the chosen options, and the name of a run's results."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def given(hydra: Any) -> list[str]:
     task = OmegaConf.to_container(hydra.overrides.task)  # with the ${…} that they have
     assert isinstance(task, list)
     return [*folders(hydra), *task]
+
+
+def command_of(overrides: Sequence[str]) -> str:
+    """Return the command of a run with these overrides, as one types it in a shell."""
+    return shlex.join(["python", "-m", "runner", *overrides])
 
 
 def folders(hydra: Any) -> list[str]:

@@ -16,10 +16,11 @@ from runner.figure.logits import LogitsFigure
 from runner.figure.pareto import Point, front
 from runner.figure.runs import Runs
 from runner.figure.scores import ScoresFigure
+from runner.naming import command_of
 from runner.pipeline import run
 from runner.report import Report, show
 from runner.report.html.pictures import Present
-from runner.report.html.runs import command, made, missing
+from runner.report.html.runs import made, missing
 from runner.results import Line
 from tests.conftest import QUICK, plan_of
 from tests.test_report import result
@@ -184,7 +185,7 @@ def test_a_shared_model_has_one_command_for_each_seed() -> None:
 
 
 def test_a_command_can_be_pasted_into_a_shell() -> None:
-    assert command(["a=[1,2]", "b=it's"]) == """python -m runner 'a=[1,2]' 'b=it'"'"'s'"""
+    assert command_of(["a=[1,2]", "b=it's"]) == """python -m runner 'a=[1,2]' 'b=it'"'"'s'"""
 
 
 def test_a_picture_of_many_methods_shows_the_first_and_the_command_for_all(tmp_path: Path) -> None:

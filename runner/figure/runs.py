@@ -1,6 +1,5 @@
 """The runs of one name: their table, and their models with stored curves, logits and matrices."""
 
-import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
+from runner.naming import command_of
 from runner.report import Report
 from runner.results import Line, Result, Results, models
 from runner.roles import Role
@@ -128,7 +128,7 @@ class Model:
     @property
     def _again(self) -> str:
         """The command that made the result."""
-        return shlex.join(["python", "-m", "runner", *self.result.overrides])
+        return command_of(self.result.overrides)
 
     def _gone(self, what: str) -> UserError:
         return UserError(

@@ -107,8 +107,8 @@ def _check_shadows(plan: "Plan") -> None:
     needing = [metric for metric in plan.metrics if Needs.SHADOWS in metric.needs]
     asked = plan.until is Until.shadow or bool(needing)
     if shadows == 0 and (asked or plan.shadow is not None):
-        what = f"metric=[{needing[0].option}]" if needing else "until=shadow"
-        what = what if asked else f"shadow={plan.shadow}"
+        named = "until=shadow" if asked else f"shadow={plan.shadow}"
+        what = f"metric=[{needing[0].option}]" if needing else named
         raise UserError(f"{what} needs shadow models: set evaluation=privacy or evaluation.shadows=16")
     if shadows and (shadows % 2 or shadows < FEWEST_SHADOWS):
         raise UserError(

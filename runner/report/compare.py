@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from data.meanings import meaning
+from data.meanings import CENSORED, meaning
 from runner.report.cells import Estimate, half_width_of
 from runner.report.frame import cell_values
 from runner.report.verdicts import (
@@ -39,8 +39,6 @@ class Compared(NamedTuple):
 
 # A line and a score.
 Key = tuple[Line, str]
-
-CENSORED = "_censored"  # the ending of a flag: the budget ended before the score was known
 
 Comparisons = Mapping[Key, Compared]
 

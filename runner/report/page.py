@@ -71,8 +71,8 @@ class Page:
         """Return the remarks but the glossary; `others` are the lines without the retrained models,
         `scores` and `gaps` the columns that were left out of the two tables."""
         report = self.report
-        absent = set(report.columns) - self.report.known
-        if not (absent and self.report.known and are_chosen(report.columns)):
+        absent = set(report.columns) - report.known
+        if not (absent and report.known and are_chosen(report.columns)):
             absent = set()  # a run may lack default columns, and all if it failed, which is told anyway
         told = remarks(report.results, self._named, report.most, absent)
         told += self._on_order(others) + self._on_width(scores, gaps)

@@ -4,7 +4,6 @@ No process needs to live for it, nothing is composed, and torch is not imported.
 """
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ from tabulate import tabulate
 from conf import Until
 from data.disk import replacing
 from runner.launch.task import labels
+from runner.naming import command_of
 from runner.results import Results
 from runner.state.manifest import Listed, Manifest, manifests
 from runner.state.states import Note, State, notes_of
@@ -31,7 +31,7 @@ class Seen:
     @property
     def command(self) -> str:
         """The command that makes this cell alone."""
-        return shlex.join(["python", "-m", "runner", *self.cell.overrides])
+        return command_of(self.cell.overrides)
 
 
 @dataclass(frozen=True)

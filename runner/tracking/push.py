@@ -1,6 +1,5 @@
 """Pushing: stored results and curves become W&B runs, under the ids that live runs have."""
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from data.errors import UserError
 from runner.errors import message_of
+from runner.naming import command_of
 from runner.results import Result, Results
 from runner.roles import ROLE
 from runner.tracking.start import track
@@ -56,7 +56,7 @@ def _plan_of(result: Result, root: Path, tracking: Sequence[str]) -> "Plan":
 
     plan = Plan.of(*composed([*result.overrides, *tracking]))
     if plan.key != result.key:
-        again = shlex.join(["python", "-m", "runner", *result.overrides])
+        again = command_of(result.overrides)
         raise UserError(f"by now its command makes another model; run it again: {again}")
     return replace(plan, name=result.name, root=root)
 

@@ -1,11 +1,11 @@
 """The runs behind a report: the command that makes each, and those that are missing."""
 
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from runner.naming import command_of
 from runner.report import Report
 from runner.results import Line, Result, models
 from runner.roles import UNLEARNED, Role
@@ -64,25 +64,23 @@ def missing(report: Report) -> list[Missing]:
         for result in results.values():
             if result.status != "done" and result.seed is not None:
                 reason = f"{result.status}: {result.error}"
-                found.append(Missing(titles[line], str(result.seed), reason, command(result.overrides)))
+                found.append(
+                    Missing(titles[line], str(result.seed), reason, command_of(result.overrides))
+                )
         like = next(iter(results.values()))
         for seed in seeds:
             if seed not in results and None not in results:
                 again = [each for each in like.overrides if not each.startswith("seed=")]
                 found.append(
-                    Missing(titles[line], str(seed), "not run", command([*again, f"seed={seed}"]))
+                    Missing(titles[line], str(seed), "not run", command_of([*again, f"seed={seed}"]))
                 )
     return found
 
 
-def command(overrides: Sequence[str]) -> str:
-    """Return the command of a run with these overrides, as one types it in a shell."""
-    return shlex.join(["python", "-m", "runner", *overrides])
-
-
 def _made(result: Result, role: Role) -> Made:
     provenance = {**result.provenance.get("row", {}), **result.provenance.get(role.name, {})}
-    return Made(result.seed, command(result.overrides), f"{result.name}/{result.key}.json", provenance)
+    again, row = command_of(result.overrides), f"{result.name}/{result.key}.json"
+    return Made(result.seed, again, row, provenance)
 
 
 def _expected(report: Report) -> list[int]:
