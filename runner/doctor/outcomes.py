@@ -7,7 +7,7 @@ from runner import stages
 from runner.doctor.findings import Finding
 from runner.plan import identities
 from runner.report import Report
-from runner.report.remarks import LEARNED
+from runner.report.remarks import LEARNED, TEACH
 from runner.results import Results
 from runner.roles import ORIGINAL
 from runner.stages.workspace import Workspace
@@ -27,9 +27,7 @@ def of_original(ws: Workspace, request: Request) -> Finding:
     says = f"the original's accuracy on the {part.replace('_', ' ')} rows is {accuracy:.3f}"
     if accuracy >= LEARNED:
         return Finding(says)
-    return Finding(
-        says, "it has not learned what it should forget: raise training.epochs or training.lr"
-    )
+    return Finding(says, f"it has not learned what it should forget: {TEACH}")
 
 
 def of_results(ws: Workspace, columns: Collection[str]) -> Iterator[Finding]:
