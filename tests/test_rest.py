@@ -98,21 +98,25 @@ def test_cells_that_are_stored_tell_nothing_of_those_that_train(
 
 
 def test_beyond_its_trainings_a_cell_takes_what_such_cells_have_taken(
-    sweep: Sweep, clock: list[float]
+    sweep: Sweep, clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first cell trains an original for 100 s, which the second one of its seed does not."""
     first, second, third = (sweep.cell("ssd", 0), sweep.cell("finetune", 0), sweep.cell("ssd", 1))
     rest = Rest(cells := [first, second, third], sweep.planned)
-    assert rest.left() == (0, 3), "the store has no training of their kinds"
-    rest.begun(first)
+    assert rest.left() == (0, 3, 0), "the store has no training of their kinds"
+    lines = Lines(cells, rest)
+    lines.begun(first)
     sweep.store_all(first)
-    rest.ended(first, 100 + 20 + 7)
-    # finetune is not known, beyond it 7 s are; the third takes 100 + 20 + 7
-    assert rest.left() == (7 + 127, 1)
+    note(first.folder, DONE, str(100 + 20 + 7))
+    lines.ended(first)
+    said = "; 1 of 3 ended, about 2 min 34 s left (1 counted like the others)"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
+    # finetune is not known: it counts 20 as ssd does, and 7 beyond; the third takes 100 + 20 + 7
+    assert rest.left() == (20 + 7 + 127, 0, 1)
     rest.begun(second)
     sweep.store_all(second)
     rest.ended(second, 30 + 9)
-    assert rest.left() == (120 + 8, 0), "the median of 7 and 9 is 8"
+    assert rest.left() == (120 + 8, 0, 0), "the median of 7 and 9 is 8"
     assert len(cells) == 3
 
 
@@ -120,7 +124,7 @@ def test_a_training_that_several_cells_need_counts_once(sweep: Sweep) -> None:
     sweep.store_all(sweep.cell("ssd", 0))
     sweep.store_all(sweep.cell("finetune", 0))
     cells = [sweep.cell("ssd", 1), sweep.cell("finetune", 1)]
-    assert Rest(cells, sweep.planned).left() == (100 + 20 + 30, 0)
+    assert Rest(cells, sweep.planned).left() == (100 + 20 + 30, 0, 0)
 
 
 def test_several_tasks_at_once_take_a_part_but_no_less_than_the_longest(
@@ -128,19 +132,19 @@ def test_several_tasks_at_once_take_a_part_but_no_less_than_the_longest(
 ) -> None:
     sweep.store_all(sweep.cell("ssd", 0))
     cells = [sweep.cell("ssd", seed) for seed in (1, 2, 3)]
-    assert Rest(cells, sweep.planned, at_once=2).left() == (180, 0)
-    assert Rest(cells, sweep.planned, at_once=8).left() == (120, 0)
+    assert Rest(cells, sweep.planned, at_once=2).left() == (180, 0, 0)
+    assert Rest(cells, sweep.planned, at_once=8).left() == (120, 0, 0)
     seen = Rest(cells, sweep.planned)
     for cell in cells:
         seen.begun(cell)
-    assert seen.left() == (120, 0)
+    assert seen.left() == (120, 0, 0)
     clock[0] = 50
-    assert seen.left() == (70, 0), "they have been at work for 50 s"
+    assert seen.left() == (70, 0, 0), "they have been at work for 50 s"
     seen.put_aside(cells[0])
-    assert seen.left() == (120, 0), "it begins again"
+    assert seen.left() == (120, 0, 0), "it begins again"
     sweep.store_all(cells[0])
     seen.ended(cells[0], 120)
-    assert seen.left() == (70, 0), "the others' last 70 s; its begin was not told again"
+    assert seen.left() == (70, 0, 0), "the others' last 70 s; its begin was not told again"
 
 
 def test_a_shared_training_is_no_cell(sweep: Sweep, clock: list[float]) -> None:
@@ -149,18 +153,18 @@ def test_a_shared_training_is_no_cell(sweep: Sweep, clock: list[float]) -> None:
     cells = [sweep.cell("ssd", 1), sweep.cell("ssd", 2)]
     tasks = [sweep.shared(cells[0]), sweep.shared(cells[1]), *cells]
     rest = Rest(tasks, sweep.planned)
-    assert rest.left() == (2 * (100 + 20), 0)
+    assert rest.left() == (2 * (100 + 20), 0, 0)
     rest.begun(tasks[0])
     sweep.store_all(cells[0], "original")
     rest.ended(tasks[0], 105)
-    assert rest.left() == (105 + 20 + 20, 0)
+    assert rest.left() == (105 + 20 + 20, 0, 0)
 
 
 def test_a_failed_cell_and_one_without_a_plan_tell_nothing(
     sweep: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cells = [sweep.cell("ssd", 0), sweep.cell("ssd", 1)]
-    assert Rest(cells, {}).left() == Left(0, 2)
+    assert Rest(cells, {}).left() == Left(0, 2, 0)
     lines = Lines(cells, Rest(cells, sweep.planned))
     lines.begun(cells[0])
     fail(cells[0].folder, "no space")

@@ -54,11 +54,12 @@ class Lines:
 
     def _left(self, number: int) -> str:
         """Return the time that so many tasks will take; nothing if it is known of none."""
-        seconds, unknown = self.rest.left()
+        seconds, unknown, alike = self.rest.left()
         if unknown == number and not seconds:
             return ""
         more = f" and {unknown} unknown" if unknown else ""
-        return f", about {duration(seconds)}{more} left"
+        guessed = f" ({alike} counted like the others)" if alike else ""
+        return f", about {duration(seconds)}{more} left{guessed}"
 
 
 def duration(seconds: float) -> str:
