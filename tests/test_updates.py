@@ -8,8 +8,8 @@ import torch
 from scipy.stats import hypergeom
 
 from methods.recording.batch_updates import UpdateRecord
+from methods.recording.estimates import share_of_batches_hit
 from methods.recording.layerwise import Layerwise, Part
-from methods.recording.recorder import share_of_batches_hit
 from runner.pipeline import run
 from runner.plan import Plan
 from tests.conftest import Stages, stages_of
@@ -70,10 +70,12 @@ def test_the_estimated_bytes_are_what_is_written(quick: Quick, dtype: str, size:
 
 
 @pytest.mark.parametrize(
-    ("rows", "tracked", "batch"), [(60000, 6131, 64), (50000, 500, 64), (100, 1, 10)]
+    ("rows", "tracked", "batch"), [(60000, 6131, 64), (50000, 500, 64), (100, 1, 10), (181, 1, 180)]
 )
 def test_the_share_of_batches_hit_is_hypergeometric(rows: int, tracked: int, batch: int) -> None:
-    exact = 1 - hypergeom(rows, tracked, batch).pmf(0)
+    sizes = [min(batch, rows - start) for start in range(0, rows, batch)]
+    each = {size: 1 - hypergeom(rows, tracked, size).pmf(0) for size in set(sizes)}
+    exact = sum(each[size] for size in sizes) / len(sizes)
     assert share_of_batches_hit(rows, tracked, batch) == pytest.approx(exact, rel=1e-6)
 
 
@@ -82,6 +84,16 @@ def test_published_shares() -> None:
     assert round(share_of_batches_hit(50000, 5000, 64), 3) == 0.999
     assert round(share_of_batches_hit(50000, 500, 64), 2) == 0.47
     assert share_of_batches_hit(10, 8, 5) == 1.0
+
+
+def test_a_row_is_in_one_batch_of_every_epoch_whatever_the_size_of_the_last(quick: Quick) -> None:
+    """The estimate for a single row is exact: 30 updates for 181 rows in batches of 180."""
+    one = ["data.rare=[3:1]", "recorder.batch_updates.classes=[3]", "training.batch_size=180"]
+    stages = stages_of(quick("recorder=[batch_updates]", *one, "training.epochs=30"))
+    stages.pretrain()
+    folder = stages.record("batch_updates").path
+    written = (folder / "updates.entries").stat().st_size
+    assert stages.plan.recorders["batch_updates"].estimated_bytes(training_of(stages, folder)) == written
 
 
 def test_the_share_of_batches_is_of_all_batches_whatever_is_tracked(quick: Quick) -> None:

@@ -148,7 +148,8 @@ class _Updates:
         self.members = [rows[rows >= 0] for rows in state["rows"]]
         self.taken = int(state["steps"])
         self.writer.load_state_dict(state["writer"])
-        self.file.load_state_dict(state["file"])
+        if not self.writer.lost:
+            self.file.load_state_dict(state["file"])
 
 
 def _padded(batches: list[Tensor]) -> Tensor:

@@ -9,19 +9,29 @@ SHARES = [float(f"{digits}e{power}") for power in range(-7, -1) for digits in ra
 
 
 def share_of_batches_hit(rows: int, tracked: int, batch_size: int) -> float:
-    """Return the probability that a batch of `batch_size` out of `rows` holds any of `tracked` rows.
+    """Return the expected share of the batches of a pass over `rows` rows that hold any of `tracked`.
 
-    Amnesiac unlearning of `tracked` rows subtracts this share of all updates.
+    Amnesiac unlearning of `tracked` rows subtracts this share of all updates. The last batch of a pass
+    may be smaller than `batch_size`, and is hit less often.
 
     >>> round(share_of_batches_hit(60000, 6131, 64), 3)
     0.999
+    >>> round(share_of_batches_hit(100, 1, 99), 3)  # a row is in one of the two batches
+    0.5
     """
+    full, left = divmod(rows, batch_size)
+    last = _chance(rows, tracked, left) if left else 0.0
+    return (full * _chance(rows, tracked, batch_size) + last) / max(1, full + bool(left))
+
+
+def _chance(rows: int, tracked: int, size: int) -> float:
+    """Return the probability that `size` rows drawn out of `rows` hold any of `tracked` ones."""
     others = rows - tracked
-    if others < batch_size:
+    if others < size:
         return 1.0
     # Hypergeometric: 1 − C(others, B)/C(rows, B). The factors B! cancel; lgamma(n + 1) is ln n!.
-    ways = math.lgamma(others + 1) - math.lgamma(others - batch_size + 1)
-    return 1 - math.exp(ways - math.lgamma(rows + 1) + math.lgamma(rows - batch_size + 1))
+    ways = math.lgamma(others + 1) - math.lgamma(others - size + 1)
+    return 1 - math.exp(ways - math.lgamma(rows + 1) + math.lgamma(rows - size + 1))
 
 
 def largest_share(fits: Callable[[float], bool], below: float) -> float | None:

@@ -22,6 +22,9 @@ from data.disk import ENTRIES, says_full
 from data.errors import UserError
 from methods.training.checkpoint import State
 
+# A recorder that gave up on a full disk leaves this file in its folder.
+LOST = "lost"
+
 # Jobs that may wait for the disk before training does.
 PENDING = 4
 
@@ -44,7 +47,8 @@ class Writer:
 
     An error of a job is raised by the next `do`, or at the end. With `go_on`, a full disk ends only the
     record: `lost` becomes true, nothing more is written, and the files in `folder` are deleted at once
-    to make room for the trained model.
+    to make room for the trained model. The file `lost` takes their place: a state of the training that
+    was written before needs the files, and does not know that they are gone.
     """
 
     def __init__(self, folder: Path, go_on: bool) -> None:
@@ -89,7 +93,7 @@ class Writer:
         return {"lost": self.lost}
 
     def load_state_dict(self, state: State) -> None:
-        self.lost = state["lost"]
+        self.lost = state["lost"] or (self.folder / LOST).exists()
 
     def _work(self) -> None:
         while (jobs := self._jobs.get()) is not None:
@@ -106,6 +110,8 @@ class Writer:
             if self.go_on and says_full(error):
                 self.lost = True
                 empty(self.folder)
+                with suppress(OSError):
+                    (self.folder / LOST).touch()
             else:
                 self._error = error
 

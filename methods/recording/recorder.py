@@ -24,15 +24,12 @@ from data.row_file import content, read_rows
 from data.split import Split
 from data.streams import Streams
 from methods.recording.estimates import in_words, largest_count, share_of_batches_hit
-from methods.recording.files import Writer
+from methods.recording.files import LOST, Writer
 from methods.training.checkpoint import NO_CHECKPOINT, Checkpoint, State, Stateful
 from methods.training.cost import now
 from methods.training.descent import Recipe, Step
 from methods.training.processes import ALONE, Processes
 from methods.weights.layers import refuse_batch_norm
-
-# A recorder that gave up on a full disk leaves this file in its folder.
-LOST = "lost"
 
 # The last files of every record: the rows that it can serve, and the values needed to read it.
 ROWS, ABOUT = "rows.safetensors", "about.json"
@@ -271,6 +268,7 @@ def close_record(writer: Writer, folder: Path, about: str, tensors: dict[str, Te
     if writer.lost:
         (folder / LOST).touch()
         return
+    (folder / LOST).unlink(missing_ok=True)  # of a killed training that had only begun to write
     save_tensors(tensors, folder / ROWS)
     (folder / ABOUT).write_text(about)
 

@@ -24,8 +24,12 @@ class Checkpoint:
     """Keeps the state of the trainings of one piece of work; this one keeps nothing.
 
     A part joins by `add`, which gives it the state to go on from, if there is one. After each update of
-    the weights the loop calls `step_ended`; between two calls the parts need not agree.
+    the weights the loop calls `step_ended`; between two calls the parts need not agree. `kept` counts
+    the states that were written: a part with files of its own may replace those of a state only once a
+    later one is whole.
     """
+
+    kept = 0
 
     @contextmanager
     def training(self, meter: "Meter") -> Iterator["Checkpoint"]:

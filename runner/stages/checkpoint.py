@@ -77,10 +77,10 @@ class StoredCheckpoint(Checkpoint):
 
     def _write_if_there_is_room(self) -> None:
         assert self._meter is not None
-        state = {name: part.state_dict() for name, part in self._own.items()}
+        own = {"meter": self._meter, **self._own}  # the meter's first: it does not count what follows
         with self._meter.paused():
             try:
-                self._write(state)
+                self._write({name: part.state_dict() for name, part in own.items()})
             except Exception as error:
                 if not says_full(error):
                     raise
@@ -108,6 +108,7 @@ class StoredCheckpoint(Checkpoint):
             file.unlink(missing_ok=True)
             raise
         synced(self._folder)
+        self.kept += 1
         for old in self._folder.glob("*.safetensors"):
             if old != file:
                 old.unlink()

@@ -17,9 +17,8 @@ from data.contracts import returned
 from data.disk import says_full
 from data.errors import UserError
 from data.requests import Request
-from methods.recording.files import empty
+from methods.recording.files import LOST, empty
 from methods.recording.recorder import (
-    LOST,
     ROWS,
     RecordedTraining,
     Recorder,

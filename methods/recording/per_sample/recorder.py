@@ -212,7 +212,8 @@ class PerSample(Recorder):
         layout, index = self.layout(training), self.index(training.split)
         packer = self._packer(training, layout)
         entries = EntryIndex(training.split, self.tracked(training.split), index.get("groups"))
-        sums = SumFile(training.folder, entries.slot_count, layout.slot_numbers)
+        width, checkpoint = layout.slot_numbers, training.checkpoint
+        sums = SumFile(training.folder, entries.slot_count, width, checkpoint)
         file = EntryFile(training.folder, FACTORS)
         ring = Ring(layout, self.dtype, self._most_rows(training), training.split.images.device)
         capturing = training.processes.capture(training.model)
