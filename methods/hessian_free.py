@@ -24,7 +24,7 @@ from data.bounds import INSIDE_SHARE, POSITIVE
 from methods.base import Access, Method, Problem
 from methods.recording.leave_one_out import LeaveOneOut, change_without
 from methods.recording.recorder import Recorder
-from methods.weights.certificate import CERTIFICATE, add_noise, certify, deviation_for
+from methods.weights.certificate import CERTIFICATE, EPSILON, add_noise, certify, deviation_for
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class HessianFree(Method):
     access: ClassVar[Access] = Access.NOTHING
     records: ClassVar[type[Recorder] | None] = LeaveOneOut
     logs: ClassVar[tuple[str, ...]] = CERTIFICATE
-    epsilon: Annotated[float, POSITIVE]
+    epsilon: Annotated[float, EPSILON]
     delta: Annotated[float, INSIDE_SHARE]
     error: Annotated[float, POSITIVE] | None
 

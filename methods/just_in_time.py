@@ -29,6 +29,7 @@ from methods.training.loop import train
 class JustInTime(Descent, Method):
     kind: ClassVar[str] = "methods.just_in_time.JustInTime"
     access: ClassVar[Access] = Access.FORGET
+    version: ClassVar[int] = 2  # 1 drew other noise in a compiled training
     logs: ClassVar[tuple[str, ...]] = ("step", "steepness")
     noise: Annotated[float, POSITIVE]
     samples: Annotated[int, ROUNDS]
@@ -61,7 +62,9 @@ class Steepness(nn.Module):
                 other = self.model(near).float()
             # ‖f(x) − f(x + ξ)‖/‖ξ‖, with the noise that is left after the clamp.
             change = torch.linalg.vector_norm(logits - other, dim=1)
-            total = total + change / torch.linalg.vector_norm((images - near).flatten(1), dim=1)
+            distance = torch.linalg.vector_norm((images - near).flatten(1), dim=1)
+            # A batch of one value leaves no room for noise: 0/0 counts as 0.
+            total = total + change / distance.clamp(min=torch.finfo(distance.dtype).tiny)
         # mean_ξ, (B,)
         return total / self.samples
 

@@ -37,7 +37,7 @@ from methods.recording.checkpoints import Checkpoints, weights_after
 from methods.recording.recorder import Recorder
 from methods.training.descent import Optimizer, Recipe, Schedule
 from methods.training.loop import Phase
-from methods.weights.certificate import CERTIFICATE, add_noise, certify, deviation_for
+from methods.weights.certificate import CERTIFICATE, EPSILON, add_noise, certify, deviation_for
 from models.precision import Precision
 
 
@@ -50,7 +50,7 @@ class Rewind(Method):
     records: ClassVar[type[Recorder] | None] = Checkpoints
     logs: ClassVar[tuple[str, ...]] = ("rewound_epochs", *CERTIFICATE)
     share: Annotated[float, SHARE]
-    epsilon: Annotated[float, POSITIVE]
+    epsilon: Annotated[float, EPSILON]
     delta: Annotated[float, INSIDE_SHARE]
     smoothness: Annotated[float, POSITIVE] | None
     gradient_norm: Annotated[float, POSITIVE] | None

@@ -179,6 +179,8 @@ def _train_shard(
         make = partial(_continue, start, model, rows, epochs[r], f"sisa/{number}/{r}")
         identity = {"shard": number, "slice": r, "epochs": epochs[: r + 1], "rows": digest}
         costs.append(problem.cached_training(identity, make, model, budget))
+        # the slice has a meter of its own, whose budget may have ended its passes
+        meter.cut |= costs[-1].gradient_examples < epochs[r] * len(rows)
     return model, costs
 
 

@@ -4,6 +4,7 @@ forgetting layers."""
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,11 @@ from tests.conftest import (
     close,
     conditions_of,
     original_of,
+    plan_of,
     problem_of,
     result_of,
     stages_of,
+    state_of,
     unlearned_of,
 )
 
@@ -204,6 +207,28 @@ def test_steepness_is_the_models_lipschitz_constant_where_it_is_linear() -> None
     images = torch.rand(5, 1, 4, 4)
     found = Steepness(model, 0.5, 4, torch.Generator().manual_seed(0))(images)
     assert torch.allclose(found, torch.full((5,), 3.0), atol=1e-4)
+
+
+def test_a_batch_of_one_value_leaves_no_room_for_noise() -> None:
+    """x + ξ is clamped to the range of the batch: a grey image alone has only itself around it."""
+    model, grey = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), torch.full((1, 1, 4, 4), 0.5)
+    steep = Steepness(model, 0.5, 4, torch.Generator().manual_seed(0))(grey)
+    steep.sum().backward()
+    assert steep.item() == 0
+    assert all((weight.grad == 0).all() for weight in model.parameters() if weight.grad is not None)
+
+
+def test_compilation_leaves_the_noise_as_it_is(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    found = []
+    for compiled in (False, True):
+        given = problem_of(stages_of(quick("method=just_in_time", "method.batch_size=8")))
+        recipe = replace(given.recipe, compile=compiled)
+        given = replace(given, conditions=replace(given.conditions, recipe=recipe))
+        with given.conditions.meter:
+            made = plan_of("method=just_in_time", "method.batch_size=8").method.unlearn(given)
+        found.append(state_of(made))
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_just_in_time_flattens_the_model_around_the_forgotten_rows(quick: Quick) -> None:

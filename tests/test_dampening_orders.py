@@ -20,7 +20,7 @@ from methods.training.cost import Meter
 from methods.training.loop import Conditions
 from methods.weights.importance import Importance, batch_fisher, per_sample_fisher, training_fisher
 from runner.plan import Plan
-from tests.conftest import plan_of, stages_of
+from tests.conftest import original_of, plan_of, same, stages_of, unlearned_of
 
 Quick = Callable[..., Plan]
 LEARNED = ["training.epochs=30", "training.lr=0.05"]
@@ -159,6 +159,15 @@ def test_the_notebooks_threshold_is_over_the_retained_rows(quick: Quick) -> None
     x, s = found["all"]["alpha"], 0.1
     assert x < 1 / s
     assert found["retained"]["alpha"] == pytest.approx(x * (1 - s) / (1 - s * x), rel=1e-3)
+
+
+@pytest.mark.parametrize("fisher", ["per_sample", "batch"])
+def test_a_notebook_whose_budget_measures_no_retained_row_moves_nothing(
+    quick: Quick, fisher: str
+) -> None:
+    chosen = ["method=assd", f"method.fisher={fisher}", "method.against=retained"]
+    stages = stages_of(quick(*chosen, "budget.gradient_examples=20"))  # the rows to forget would fit
+    assert same(unlearned_of(stages), original_of(stages))
 
 
 def test_weights_that_no_retained_row_moves_are_left_out_of_the_percentile() -> None:

@@ -55,6 +55,8 @@ def test_senseless_numbers_are_refused(quick: Quick, override: str, words: str) 
         (["method=distillation_guided", "method.temperature=0"], "method.temperature=0"),
         (["method=distillation_guided", "method.teacher_widths=[8]"], "method.teacher_widths=[8]"),
         (["method=distillation_guided", "method.teacher_hidden=0"], "method.teacher_hidden=0"),
+        (["method=rewind", "recorder=[checkpoints]", "method.epsilon=1e-6"], "at least 0.0001"),
+        (["method=hessian_free", "recorder=[leave_one_out]", "method.epsilon=0"], "at least 0.0001"),
         (["method=forgetting_layers", "method.rounds=0"], "method.rounds=0"),
         (["method=forgetting_layers", "method.tau=0"], "method.tau=0"),
         (["method=distruction", "recorder=[bayesian]", "method.penalty=1.5"], "method.penalty=1.5"),

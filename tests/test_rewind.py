@@ -14,7 +14,7 @@ from data.errors import UserError
 from methods.recording.checkpoints import weights_after
 from methods.rewind import Rewind
 from methods.training.loop import fit
-from methods.weights.certificate import delta_of, deviation_for
+from methods.weights.certificate import EPSILON, delta_of, deviation_for
 from runner.plan import Plan
 from tests.conftest import (
     conditions_of,
@@ -164,6 +164,11 @@ def test_the_deviation_is_the_smallest_that_proves_epsilon_and_delta() -> None:
         deviation = deviation_for(epsilon, delta, distance)
         assert delta_of(epsilon, distance / deviation) <= delta
         assert delta_of(epsilon, distance / (deviation * (1 - 1e-6))) > delta
+    # a small Δ/σ has a coarser tolerance, but on the safe side
+    for epsilon, delta in ((EPSILON.low, 1e-300), (EPSILON.low, 1e-5), (0.001, 1e-100), (1e6, 1e-300)):
+        deviation = deviation_for(epsilon, delta, 1)
+        assert delta_of(epsilon, 1 / deviation) <= delta
+        assert delta_of(epsilon, 1 / (deviation * (1 - 1e-5))) > delta
     # the classical √(2 ln(1.25/δ))/ε is larger
     assert deviation_for(1, 1e-5, 1) == pytest.approx(3.7306, abs=1e-3)
     assert deviation_for(1, 1e-5, 0) == 0

@@ -74,6 +74,14 @@ def test_the_meter_counts_forward_batches_apart_from_gradients(digits: Dataset) 
     assert (meter.cost.forward_examples, meter.cost.gradient_examples) == (359, 0)
 
 
+def test_a_budget_that_ends_the_retained_rows_ends_the_ascent(quick: Quick) -> None:
+    """After a first epoch of 20 and 180 rows, 40 are left: the next pass over the forgotten ones, and no
+    batch of 64."""
+    options = ["method=dual_phase_ascent", "method.batch_size=64", "budget.gradient_examples=240"]
+    stages = stages_of(quick(*options))
+    assert stages.unlearn(stages.pretrain()).read("cost.json")["gradient_examples"] == 20 + 180 + 20
+
+
 def test_random_labels_show_every_row_once_when_relabelling(quick: Quick) -> None:
     stages = stages_of(quick("method=random_labels", "scenario=relabel"))
     cost = stages.unlearn(stages.pretrain()).read("cost.json")

@@ -85,6 +85,14 @@ def test_unlearning_is_training_without_the_rows(quick: Quick, tmp_path: Path) -
     assert checksum_of(before(clean)) != checksum_of(before(poisoned))
 
 
+def test_a_result_says_that_the_budget_cut_a_slice_short(quick: Quick) -> None:
+    whole = result_of(quick(*SISA)).costs["unlearned"]
+    enough = result_of(quick(*SISA, f"budget.gradient_examples={whole['gradient_examples']}"))
+    less = result_of(quick(*SISA, f"budget.gradient_examples={whole['gradient_examples'] - 1}"))
+    assert "cut_by_budget" not in {**whole, **enough.costs["unlearned"]}
+    assert less.costs["unlearned"]["cut_by_budget"] == 1
+
+
 def test_a_cost_does_not_depend_on_what_was_kept(quick: Quick, tmp_path: Path) -> None:
     request = one_row(tmp_path)
     first = stages_of(quick(*SISA, *request))

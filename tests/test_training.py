@@ -1,6 +1,8 @@
 """The training loop: its steps, its updates, its end, and the bounds of its hyperparameters."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from data.streams import Streams
 from methods.training.cost import Meter
 from methods.training.descent import Recipe
 from methods.training.divergence import Diverged
-from methods.training.loop import Conditions, curves, fit, train
+from methods.training.loop import Conditions, Phase, alternate, curves, fit, train
 from models.precision import Precision
 from tests.conftest import plan_of
 
@@ -108,6 +110,20 @@ def test_gradient_examples_are_counted_and_the_budget_ends_the_supply(digits: Da
     conditions, _ = conditions_of(recipe, budget=100)
     fit(linear(digits.train), digits.train, recipe, conditions)
     assert conditions.meter.cost.gradient_examples == 96  # three batches of 32
+
+
+def test_what_a_budget_leaves_serves_no_smaller_batch(digits: Dataset) -> None:
+    """Phases with batches of 32 and of 4 rows take turns until the budget ends the pass of the first."""
+    conditions, _ = conditions_of(recipe_of(), budget=4 + 2 * 32 + 31)
+    model, few = linear(digits.train), digits.train.take(torch.arange(4))
+    ran: list[str] = []
+    phases = []
+    for name, split in (("few", few), ("many", digits.train.take(torch.arange(96)))):
+        before: Callable[[int], None] = partial(lambda name, number: ran.append(name), name)
+        phases.append(Phase(model, split, recipe_of(), conditions, name=name, before=before))
+    alternate(phases, epochs=9)
+    assert ran == ["few", "many", "many"]
+    assert conditions.meter.cut and conditions.meter.cost.gradient_examples == 4 + 2 * 32
 
 
 @pytest.mark.parametrize("step", [0, 40, 60])

@@ -127,10 +127,12 @@ class Meter:
     def spend(self, rows: int) -> bool:
         """Count the gradient examples of one step, and return true.
 
-        If the budget does not cover them, count nothing, set `cut` and return false.
+        If the budget does not cover them, or has ended before, count nothing, set `cut` and return
+        false. So no later step with fewer rows spends what is left: phases that take turns would lose
+        their balance.
         """
         spent = self.cost.gradient_examples + rows
-        if self.budget is not None and spent > self.budget:
+        if self.cut or (self.budget is not None and spent > self.budget):
             self.cut = True
             return False
         self.cost.gradient_examples = spent

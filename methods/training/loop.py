@@ -166,6 +166,8 @@ class Phase:
         if not self._warm:
             self._forward = torch.compile(self.model)
         kept = {name: value.clone() for name, value in self.model.named_buffers()}
+        own = (value for part in self.model.modules() for value in vars(part).values())
+        states = [(rng, rng.get_state()) for rng in own if isinstance(rng, torch.Generator)]
         with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
             with autocast(self.conditions.bf16, images.device):
                 logits = self._forward(images)
@@ -174,6 +176,8 @@ class Phase:
         with torch.no_grad():
             for name, value in self.model.named_buffers():
                 value.copy_(kept[name])
+        for rng, state in states:
+            rng.set_state(state)
         self._warm.add(images.shape)
 
     def _update(self, lr: float) -> None:

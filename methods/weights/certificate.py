@@ -21,6 +21,7 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
 from torch import nn
 
+from data.bounds import Bounds
 from methods.training.loop import Log
 
 # The values that `certify` logs.
@@ -28,6 +29,9 @@ CERTIFICATE = ("epsilon", "delta", "noise")
 
 # The ends of the search for μ = Δ/σ. At the lower one the noise is a million times the distance.
 LEAST, MOST = 1e-6, 1e6
+
+# From this ε on, μ lies between these ends for every δ, and rounding leaves digits of δ(ε).
+EPSILON = Bounds(1e-4, 1e6)
 
 
 def delta_of(epsilon: float, mu: float) -> float:
@@ -40,7 +44,10 @@ def deviation_for(epsilon: float, delta: float, distance: float) -> float:
     """Return the smallest σ that proves (ε, δ) for two results within a `distance` of each other."""
     # δ rises with μ; the largest μ with δ(μ) ≤ delta gives the smallest σ = Δ/μ
     mu: float = brentq(lambda mu: delta_of(epsilon, mu) - delta, LEAST, MOST, xtol=1e-12, rtol=1e-12)
-    return distance / (mu * (1 - 1e-9))  # the root may be too large by its tolerance
+    mu *= 1 - 1e-9  # the root may be too large by its tolerance,
+    while delta_of(epsilon, mu) > delta:  # which is a larger part of a small root
+        mu *= 1 - 1e-6
+    return distance / mu
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ VERSIONS = {
     "record": 2,  # 1 did not name the original of the recorded training
     "before": 2,  # 1 did not log the bytes that it stores
     "slice": 1,
+    "budget": 2,  # 1 went on with smaller batches; no stage, but a part of those that have a budget
     "unlearn": 1,
     "repair": 1,
     "predict": 2,
@@ -109,7 +110,7 @@ def unlearn(plan: "Plan", method: Method, budget: int | None) -> Identity:
         "version": VERSIONS["unlearn"],
         **setting(plan),
         "method": identity_of(method),
-        "budget": budget,
+        "budget": None if budget is None else {"version": VERSIONS["budget"], "examples": budget},
         "seed": plan.seed,
         **_request_of_another_seed(plan),
         **({} if name is None else {"recorder": identity_of(plan.recorders[name])}),
