@@ -18,6 +18,7 @@ from tests.conftest import (
     LEARNED,
     RETAIN,
     Weights,
+    close,
     cost_of,
     only_batch,
     original_of,
@@ -46,6 +47,22 @@ def test_two_phases_spend_both_parts_in_every_epoch_and_log_both(quick: Quick, m
     assert [point["epoch"] for point in curves if "retain_loss" in point] == [1, 2, 3]
     rates = [point["forget_lr"] / stages.plan.method.lr for point in curves if "forget_lr" in point]  # type: ignore[attr-defined]
     assert rates == pytest.approx([stages.plan.method.factor] * 3)  # type: ignore[attr-defined]
+
+
+def test_a_shared_momentum_carries_the_ascent_on_at_the_full_rate(quick: Quick) -> None:
+    """One step of ascent g and nine of descent: alone it moves the weights by αβg, and a shared momentum
+    adds α(μ + … + μ⁹)g for any β, while the weights move too little to change a gradient."""
+
+    def ended(factor: float, shared: bool) -> Tensor:
+        options = ["method=dual_phase_ascent", "method.batch_size=20", "method.epochs=1"]
+        given = [f"method.factor={factor}", f"method.shared_momentum={str(shared).lower()}"]
+        weights = unlearned_of(stages_of(quick(*options, "method.lr=1e-4", *given)))
+        return torch.cat([value.double().flatten() for value in weights.values()])
+
+    ascent = ended(1, shared=False) - ended(0, shared=False)
+    for factor in (0, 0.3):
+        carried = ended(factor, shared=True) - ended(factor, shared=False)
+        assert close(carried, sum(0.9**k for k in range(1, 10)) * ascent, rel=0.05)
 
 
 def test_shared_momentum_matters_where_there_is_momentum_alone(quick: Quick) -> None:

@@ -19,8 +19,12 @@ from methods.training.loop import Phase, alternate, cross_entropy, of_phase
 @dataclass(frozen=True)
 class TwoPhases(Descent, Method):
     """The first phase descends `forget_loss` at `factor` times the learning rate, the second the
-    cross-entropy. With `shared_momentum` one optimizer serves both phases, otherwise each has its
-    own."""
+    cross-entropy. With `shared_momentum` one optimizer serves both phases, otherwise each has its own.
+
+    A shared momentum μ carries the gradients of a forget phase on into the next phase, at the full rate
+    α: each moves the weights by up to α(β + μ/(1 − μ)) in all, and not by αβ/(1 − μ). So a small β, even
+    0, does not end the forget phase's effect: with μ = 0.9, β = 0.3 acts as 0.93, and 0.005 as 0.9.
+    """
 
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     logs: ClassVar[tuple[str, ...]] = (*of_phase("forget"), *of_phase("retain"))
