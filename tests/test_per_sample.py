@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from data.errors import UserError
 from methods.recording.files import Entries
@@ -21,6 +22,8 @@ from tests.recording import SAMPLES, model_of, shares_of, training_of, weights
 from tests.test_per_sample_gradients import reference
 
 Quick = Callable[..., Plan]
+
+GROUPED = [*SAMPLES, "recorder.per_sample.group_by=class"]
 
 
 def shares_by_vmap(stages: Stages, rows: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -165,7 +168,7 @@ def test_the_exact_share_is_refused_where_there_is_none(quick: Quick) -> None:
 
 
 def test_a_group_has_one_sum_for_all_its_rows(quick: Quick) -> None:
-    grouped = stages_of(quick(*SAMPLES, "recorder.per_sample.group_by=class"))
+    grouped = stages_of(quick(*GROUPED))
     single = stages_of(quick(*SAMPLES))
     rows = grouped.request.rows
     a, b = shares_of(grouped, rows), shares_of(single, rows)
@@ -174,9 +177,19 @@ def test_a_group_has_one_sum_for_all_its_rows(quick: Quick) -> None:
     assert size == 10 * sum(value.numel() for value in b.values()) * 4, "ten classes"
 
 
+def test_the_rows_and_steps_of_a_record_without_factors_are_not_kept(quick: Quick) -> None:
+    """Sums of groups take the same bytes for any number of rows and epochs."""
+    stored = load_file(stages_of(quick(*GROUPED)).record("per_sample").path / "rows.safetensors")
+    assert len(stored["rows"]) == len(stored["steps"]) == 0
+    stages = stages_of(quick(*SAMPLES))
+    single = load_file(stages.record("per_sample").path / "rows.safetensors")
+    entries = len(single["tracked"]) * stages.plan.recipe.epochs
+    assert len(single["rows"]) == len(single["steps"]) == entries
+
+
 def test_a_part_of_a_group_is_refused(quick: Quick) -> None:
     request = ["scenario=random", "scenario.fraction=0.1", "method=per_sample_amnesiac"]
-    stages = stages_of(quick(*SAMPLES, "recorder.per_sample.group_by=class", *request))
+    stages = stages_of(quick(*GROUPED, *request))
     with pytest.raises(UserError, match="only a part of group"):
         stages.pretrain()
 

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from data.disk import save_tensors
 from methods.recording import files
-from methods.recording.files import EntryFile
+from methods.recording.files import LOST, EntryFile
 from methods.recording.recorder import close_record
 from runner.plan import Plan
 from runner.stages.pretrain import RecordLost
@@ -83,7 +84,8 @@ def test_a_record_that_was_lost_stays_lost_after_a_kill(
     with monkeypatch.context() as patch:
         patch.setattr(EntryFile, "append", full_at(EntryFile.append, 22))
         patch.setattr("methods.recording.checkpoints.save_tensors", full_at(save_tensors, 3))
-        with struck(35, signal.SIGKILL, every=20):
+        gone = partial(disturbed.root.rglob, LOST)  # the disk is written to beside the training
+        with struck(35, signal.SIGKILL, every=20, ready=lambda: any(gone())):
             assert in_another_process(pretrain, disturbed) == -signal.SIGKILL
     told: list[str] = []
     with pytest.raises(RecordLost, match="the original is kept"):

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -105,9 +106,11 @@ def in_another_process(work: Work, plan: Plan) -> int | None:
 
 
 @contextmanager
-def struck(at: int, number: signal.Signals, every: int = 10**9) -> Iterator[None]:
-    """Send a signal to this process at the end of a step, counted from 1; write the state at every
-    `every`-th step."""
+def struck(
+    at: int, number: signal.Signals, every: int = 10**9, ready: Callable[[], bool] = lambda: True
+) -> Iterator[None]:
+    """Send a signal to this process at the end of a step, counted from 1, once it is ready; write the
+    state at every `every`-th step."""
     ended, count = StoredCheckpoint.step_ended, 0
 
     def step_ended(self: StoredCheckpoint) -> None:
@@ -116,6 +119,8 @@ def struck(at: int, number: signal.Signals, every: int = 10**9) -> Iterator[None
         if count % every == 0:
             self._due = 0
         if count == at:
+            while not ready():
+                time.sleep(0.01)
             os.kill(os.getpid(), number)
         ended(self)
 

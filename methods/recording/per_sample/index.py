@@ -9,10 +9,12 @@ from methods.training.checkpoint import State
 
 class EntryIndex:
     """Finds the tracked rows of each batch, and collects the row, the step and the scales of every
-    entry. `tracked` (T,) are row numbers in ascending order, `groups` (T,) their groups, if any."""
+    entry, if the record has `factors`: sums have no entries. `tracked` (T,) are row numbers in ascending
+    order, `groups` (T,) their groups, if any."""
 
-    def __init__(self, split: Split, tracked: Tensor, groups: Tensor | None) -> None:
+    def __init__(self, split: Split, tracked: Tensor, groups: Tensor | None, factors: bool) -> None:
         self.tracked = tracked
+        self.factors = factors
         self._all = len(tracked) == len(split)
         # (T,): groups may have any numbers; slots count from 0 without gaps
         self.slots = None if groups is None else groups.unique(return_inverse=True)[1]
@@ -31,10 +33,11 @@ class EntryIndex:
         return slice(None) if self._all else torch.isin(rows, self.tracked).nonzero()[:, 0]
 
     def add(self, rows: Tensor, step: int) -> Tensor:
-        """Note that a step has entries of these tracked rows (n,); return their slots (n,)."""
-        self.count += len(rows)
-        self._rows.append(rows.cpu())
-        self._steps.append(torch.full((len(rows),), step))
+        """Note that a step has these tracked rows (n,); return their slots (n,)."""
+        if self.factors:
+            self.count += len(rows)
+            self._rows.append(rows.cpu())
+            self._steps.append(torch.full((len(rows),), step))
         # `tracked` ascends, so the position of a row in it is found by binary search
         slots = torch.searchsorted(self.tracked, rows).cpu()
         return slots if self.slots is None else self.slots[slots]

@@ -211,7 +211,8 @@ class PerSample(Recorder):
     def watch(self, steps: Iterator[Step], training: RecordedTraining) -> Iterator[Step]:
         layout, index = self.layout(training), self.index(training.split)
         packer = self._packer(training, layout)
-        entries = EntryIndex(training.split, self.tracked(training.split), index.get("groups"))
+        tracked, groups = self.tracked(training.split), index.get("groups")
+        entries = EntryIndex(training.split, tracked, groups, factors=bool(layout.factors))
         width, checkpoint = layout.slot_numbers, training.checkpoint
         sums = SumFile(training.folder, entries.slot_count, width, checkpoint)
         file = EntryFile(training.folder, FACTORS)

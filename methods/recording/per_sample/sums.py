@@ -24,6 +24,7 @@ class SumFile:
     def __init__(self, folder: Path, slots: int, width: int, checkpoint: Checkpoint) -> None:
         self._path, self._size = folder / SUMS, 4 * slots * width
         self._part = folder / f"{SUMS}.part"
+        self._closed = self._path.exists()
         self._sum = np.empty(width, np.float32)
         self._empty = np.ones(slots, bool)  # slots that nothing was added to, which need no reading
         self._copies = [f"{SUMS}.a", f"{SUMS}.b"]  # the first is that of the last state, if there is one
@@ -32,7 +33,7 @@ class SumFile:
 
     def open(self) -> None:
         """Open the file, filled with zeros if it is new. Raise OSError if the disk has no room."""
-        if self._path.exists():
+        if self._closed:
             return
         self._file = io.FileIO(self._part, "r+", opener=_creating)
         self._file.truncate(self._size)
@@ -43,7 +44,7 @@ class SumFile:
     def state_dict(self) -> State:
         """Copy the sums, which later steps change, to a file that the last state does not need; return
         its name, or None if no step changes them. Raise OSError if the disk has no room for it."""
-        if self._path.exists():
+        if self._closed:
             return {"copy": None}
         kept = self._checkpoint.kept
         if self._copied is not None and self._copied < kept:
@@ -61,7 +62,7 @@ class SumFile:
 
     def load_state_dict(self, state: State) -> None:
         """Go on from a copy. Call it before `open`."""
-        if self._path.exists():
+        if self._closed:
             return
         shutil.copyfile(self._path.with_name(state["copy"]), self._part)
         self._empty[:] = False
@@ -69,7 +70,7 @@ class SumFile:
 
     def add(self, slots: Tensor, values: Tensor) -> None:
         """Add values (n, width) to the sums of their slots (n,)."""
-        if self._path.exists():
+        if self._closed:
             return
         for slot, value in zip(slots.tolist(), values.numpy(), strict=True):
             # Read and write: a mapping of the file would take a page fault for every page of a row.
@@ -84,10 +85,11 @@ class SumFile:
 
     def close(self) -> None:
         """Close the file, give it its name, and remove its copies."""
-        if not self._path.exists():
+        if not self._closed:
             self._file.close()
             synced(self._part)
             self._part.rename(self._path)
+            self._closed = True
         for copy in self._copies:
             self._path.with_name(copy).unlink(missing_ok=True)
 
