@@ -71,7 +71,8 @@ class Architecture(Component):
         an image anything but K logits.
         """
         model = self.randomly_initialised(channels, size, classes, seed)
-        self._require_logits(model, torch.zeros(1, channels, size, size), classes)
+        logits = self._logits(model, torch.zeros(1, channels, size, size), classes)
+        self._require_own_weights(model, logits)
         if self.weights is not None:
             path = Path(self.weights)
             found = _weights(path, self._read(path))
@@ -91,10 +92,11 @@ class Architecture(Component):
         with torch.device("meta"):
             return self._built(channels, size, classes)
 
-    def _require_logits(self, model: nn.Module, image: Tensor, classes: int) -> None:
+    def _logits(self, model: nn.Module, image: Tensor, classes: int) -> Tensor:
+        """Return the logits (1, K) of an image. Raise UserError if the model gives anything else."""
         training = [module for module in model.modules() if module.training]
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
                 logits = model.eval()(image)
         except (ValueError, RuntimeError) as error:
             raise UserError(
@@ -103,12 +105,33 @@ class Architecture(Component):
             ) from error
         for module in training:
             module.training = True
-        shape = tuple(returned(self, "build", logits, Tensor, "a model that returns a tensor").shape)
+        found: Tensor = returned(self, "build", logits, Tensor, "a model that returns a tensor")
+        shape = tuple(found.shape)
         if shape != (1, classes):
             raise UserError(
                 f"{named(self, 'build')} returned a model whose logits of one image have the shape "
                 f"{shape}: it must be {(1, classes)}, one for each of the {classes} classes"
             )
+        return found
+
+    def _require_own_weights(self, model: nn.Module, logits: Tensor) -> None:
+        """Raise UserError if a weight has two names, is frozen, or changes no logit."""
+        names: dict[int, list[str]] = {}
+        for name, weight in model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(weight), []).append(name)
+        shared = [name for each in names.values() if len(each) > 1 for name in each]
+        weights, reached = list(model.named_parameters()), _reached(logits)
+        unused = [name for name, weight in weights if id(weight) not in reached]
+        for kind, found, cure in (
+            ("shared", shared, "give each layer its own"),
+            ("frozen", [n for n, weight in weights if not weight.requires_grad], "train all weights"),
+            ("unused", unused, "remove those that change no logit"),
+        ):
+            if found:
+                raise UserError(
+                    f"{named(self, 'build')} returned a model with {kind} weights ({', '.join(found)}), "
+                    f"which records and methods would miss: {cure}"
+                )
 
     def _built(self, channels: int, size: int, classes: int) -> nn.Module:
         try:
@@ -134,6 +157,20 @@ class Architecture(Component):
     def identity(self) -> dict[str, Any]:
         """Return all fields but the path of the weights, whose checksum identifies them."""
         return {key: value for key, value in vars(self).items() if key != "weights"}
+
+
+def _reached(logits: Tensor) -> set[int]:
+    """Return the ids of the parameters that logits depend on, by the graph of their computation."""
+    found, seen, left = set(), set(), [logits.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):  # the end of a path: it adds to the gradient of a leaf
+            found.add(id(node.variable))
+        left += [each for each, _ in node.next_functions]
+    return found
 
 
 def _weights(path: Path, content: bytes) -> Mapping[str, Tensor]:

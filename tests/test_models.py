@@ -324,6 +324,43 @@ def test_a_model_without_a_logit_for_each_class_is_refused(layer: nn.Module, wor
         Own(None, None, None, layer).fresh(1, 8, 10, seed=0)
 
 
+def two_layers(**others: nn.Module) -> nn.Module:
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Linear(10, 10))
+    for name, layer in others.items():
+        layers[1].add_module(name, layer)
+    return layers
+
+
+def shared() -> nn.Module:
+    layers = two_layers()
+    layers[1].add_module("other", nn.Linear(10, 10))
+    layers[1].other.bias = layers[2].bias
+    return layers
+
+
+def frozen() -> nn.Module:
+    layers = two_layers()
+    layers[1].requires_grad_(False)
+    return layers
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (shared(), r"shared weights \(1.other.bias, 2.bias\), .*: give each layer its own"),
+        (frozen(), r"frozen weights \(1.weight, 1.bias\), .*: train all weights"),
+        (
+            two_layers(spare=nn.Linear(3, 3)),
+            r"unused weights \(1.spare.weight, .*: remove",
+        ),
+    ],
+)
+def test_a_model_whose_weights_are_not_all_trained_is_refused(layers: nn.Module, words: str) -> None:
+    """A record or a method would miss them, some only after the training."""
+    with pytest.raises(UserError, match=words):
+        Own(None, None, None, layers).fresh(1, 8, 10, seed=0)
+
+
 def test_trying_a_model_leaves_it_as_it_was() -> None:
     """Its running means, its mode and that of frozen layers, and the global generator."""
     frozen = nn.BatchNorm2d(1).eval()
