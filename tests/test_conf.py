@@ -122,14 +122,16 @@ def test_the_shelf_has_every_method(preset: str, absent: set[str]) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs_shrunk_to_digits(preset: str, tmp_path: Path) -> None:
-    """The first cell runs. Every other one begins: its method can serve the request."""
-    first, *others = (
-        plan_of(*job, *_smaller(job), f"paths.root={tmp_path}") for job in cells(preset, "quick")
-    )
+    """The first cell runs, and its table asks for no part that its request has not. Every other one
+    begins: its method can serve the request."""
+    shrunk = cells(preset, "quick")
+    first, *others = (plan_of(*job, *_smaller(job), f"paths.root={tmp_path}") for job in shrunk)
     for plan in others:
         assert len(stages_of(plan).request.rows)
     result = result_of(first)
     assert result.status == "done" and result.name.endswith("_quick")
+    columns = composed_once(*shrunk[0])[0].table.columns
+    assert {name for name in columns if "_forget" in name} <= result.scores["unlearned"].keys()
 
 
 def _smaller(job: list[str]) -> list[str]:
