@@ -89,7 +89,10 @@ class Seed:
 
 @dataclass(frozen=True)
 class Control:
-    """The scores of three seeds, and the verdicts on the control."""
+    """The scores of six seeds, and the verdicts on the control.
+
+    Three seeds left the agreement on 307 test rows undecided by the rounding of one kind of CPU.
+    """
 
     seeds: list[Seed]
     verdicts: Mapping[str, str | None]
@@ -98,7 +101,7 @@ class Control:
 @pytest.fixture(scope="module")
 def control(tmp_path_factory: pytest.TempPathFactory) -> Control:
     root = f"paths.root={tmp_path_factory.mktemp('control')}"
-    each = {0: f"{METRICS},{CURVES}", 1: METRICS, 2: METRICS}
+    each = {0: f"{METRICS},{CURVES}", **dict.fromkeys(range(1, 6), METRICS)}
     results = [
         result_of(plan_of(*NARROW, f"metric=[{metrics}]", f"seed={seed}", root))
         for seed, metrics in each.items()
