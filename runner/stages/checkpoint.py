@@ -77,10 +77,10 @@ class StoredCheckpoint(Checkpoint):
 
     def _write_if_there_is_room(self) -> None:
         assert self._meter is not None
-        own = {"meter": self._meter, **self._own}  # the meter's first: it does not count what follows
         with self._meter.paused():
             try:
-                self._write({name: part.state_dict() for name, part in own.items()})
+                # the meter's state comes first, and does not count the time of the others
+                self._write({name: part.state_dict() for name, part in self._own.items()})
             except Exception as error:
                 if not says_full(error):
                     raise
