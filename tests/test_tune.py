@@ -109,6 +109,7 @@ def test_the_best_trial_is_written_with_its_search(tuned: Path) -> None:
     assert f"The method's own options: {scores[json.dumps(own)]:.4g}. Failed trials: 0." in text
     assert "no table reports: scenario.classes=[5]. Seeds [0], sampler seed 0, commit " in text
     assert "python -m runner.tune data.limit=20 " in text and "method=finetune,negative_gradient" in text
+    assert str(tuned) not in text, "the file is for others, the folder is not"
 
 
 def test_later_runs_take_the_options_up_and_later_searches_do_not(tuned: Path) -> None:

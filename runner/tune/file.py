@@ -15,6 +15,9 @@ from runner.tune.search import Search, Trial
 # The longest line.
 WIDTH = 105
 
+# Options that say where files lie and who is told, and not what is found.
+PLACES = ("paths.", "data.root=", "tune.folder=", "tracking=", "tracking.")
+
 
 def write(search: Search, trials: Sequence[Trial], command: Sequence[str]) -> Path:
     """Write the options of the best trial to the file of a search, and return its path.
@@ -58,8 +61,9 @@ def _told(search: Search, trials: Sequence[Trial], best: Trial) -> list[str]:
 
 
 def _command(overrides: Sequence[str]) -> list[str]:
-    """Return the command of the search as lines of comment."""
-    return _comment(shlex.join(["python", "-m", "runner.tune", *overrides]), "#   ", "#     ")
+    """Return the command of the search as lines of comment, without the places of one machine."""
+    kept = [text for text in overrides if not text.lstrip("+").startswith(PLACES)]
+    return _comment(shlex.join(["python", "-m", "runner.tune", *kept]), "#   ", "#     ")
 
 
 def _comment(text: str, first: str, rest: str) -> list[str]:
