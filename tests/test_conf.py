@@ -121,6 +121,13 @@ def test_the_shelf_has_every_method(preset: str, absent: set[str]) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_the_shelf_alone_takes_searched_numbers(preset: str) -> None:
+    """Those of a search on few rows would replace the numbers of a paper."""
+    chosen = [composed_once(*job)[1].get("tuned") for job in cells(preset, "paper")]
+    assert all(chosen) if preset.startswith("shelf") else not any(chosen)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs_shrunk_to_digits(preset: str, tmp_path: Path) -> None:
     """The first cell runs, and its table asks for no part that its request has not. Every other one
     begins: its method can serve the request."""
@@ -248,6 +255,7 @@ GOLDEN = {
 
 
 TUNED = sorted(CONF.glob("tuned/*/*.yaml"))
+SEARCHED = "tuned=${dataset}_${model}/${method}"
 
 
 def test_the_tuned_folder_is_part_of_the_configuration() -> None:
@@ -255,11 +263,11 @@ def test_the_tuned_folder_is_part_of_the_configuration() -> None:
 
 
 @pytest.mark.parametrize("path", TUNED, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_tuned_numbers_are_found_and_the_command_line_beats_them(path: Path) -> None:
+def test_tuned_numbers_are_taken_if_asked_for_and_the_command_line_beats_them(path: Path) -> None:
     pair, method = path.parent.name, path.stem
     dataset = next(d for d in options("dataset") if pair.startswith(d + "_"))
     usual_choice = [f"method={method}", *needs_record(method)]
-    choice = [f"dataset={dataset}", f"model={pair[len(dataset) + 1 :]}", *usual_choice]
+    choice = [f"dataset={dataset}", f"model={pair[len(dataset) + 1 :]}", *usual_choice, SEARCHED]
     tuned = OmegaConf.load(path).method
     default, found = vars(plan_of(*usual_choice).method), vars(plan_of(*choice).method)
     assert all(found[option] == value != default[option] for option, value in tuned.items())

@@ -112,14 +112,18 @@ def test_the_best_trial_is_written_with_its_search(tuned: Path) -> None:
     assert str(tuned) not in text, "the file is for others, the folder is not"
 
 
-def test_later_runs_take_the_options_up_and_later_searches_do_not(tuned: Path) -> None:
+def test_runs_that_are_told_to_take_the_options_up_and_searches_never(tuned: Path) -> None:
     searched = f"hydra.searchpath=[file://{tuned}/conf]"
     found = OmegaConf.load(file_of(tuned, "negative_gradient")).method
     assert found, "own options are not the best here"
-    method = composed(["method=negative_gradient", searched])[0].method
+    told = "tuned=${dataset}_${model}/${method}"
+    own = {"lr": 0.0001, "epochs": 5}
+    method = composed(["method=negative_gradient", searched, told])[0].method
     assert all(method[name] == value for name, value in found.items())
-    (again,) = searches(command(tuned, "method=negative_gradient", searched))
-    assert again.own == {"lr": 0.0001, "epochs": 5}
+    usual = composed(["method=negative_gradient", searched])[0].method
+    assert all(usual[name] == value for name, value in own.items())
+    (again,) = searches(command(tuned, "method=negative_gradient", searched, told))
+    assert again.own == own
 
 
 def test_a_search_said_again_computes_nothing(tuned: Path) -> None:

@@ -24,6 +24,7 @@ def main(overrides: list[str]) -> None:
         except UserError as error:
             failed += 1
             say(f"failed: {search.path}: {error}")
+    say("runs take the options of these files with 'tuned=${dataset}_${model}/${method}'")
     if failed:
         raise UserError(f"{failed} searches failed, as told above")
 
