@@ -52,7 +52,7 @@ def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
     with _initialized():
         cfg = compose("config", present, return_hydra_config=True)
     own, names = without_hydra(cfg)
-    refuse_unread(own, overrides)
+    refuse_unread(own, names, overrides)
     return own, names
 
 
@@ -113,7 +113,7 @@ def planned(cfg: DictConfig, names: Mapping[str, str], overrides: Sequence[str])
     from runner.figure.drawing import Drawing
     from runner.plan import Plan, build_chosen
 
-    refuse_unread(cfg, overrides)
+    refuse_unread(cfg, names, overrides)
     plan = Plan.of(cfg, names)
     drawings = build_chosen(cfg.figure, Drawing, "figure", plan.source)
     asked = any(override.startswith("table.columns=") for override in overrides)

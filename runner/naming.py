@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from data.errors import UserError
 # The key of an option's words in its YAML file, and the groups that have them.
 TITLE = "_title_"
 TITLED = ("dataset", "model", "scenario", "method")
+
+# The group of tuned options, whose files are optional: a method may have none.
+TUNED = "tuned"
+
+# The override that chooses the file of each method, if there is one.
+SEARCHED = "tuned=${dataset}_${model}/${method}"
 
 # The option that names folders of the user's own configuration.
 SEARCHPATH = "hydra.searchpath="
@@ -29,15 +36,28 @@ def choices(hydra: Any) -> dict[str, str]:
     """Return the names of the chosen options by group, from Hydra's own configuration.
 
     Groups within groups (`hydra/launcher`), groups within an option (`training@pretrained.training`) and
-    groups without a choice are left out.
+    groups without a choice are left out, and so are tuned options that nobody has searched.
     """
     chosen = OmegaConf.to_container(hydra.runtime.choices)
     assert isinstance(chosen, dict)
-    return {
+    names = {
         str(group): str(name)
         for group, name in chosen.items()
         if not {"/", "@"} & set(str(group)) and name not in (None, "null", "none")
     }
+    if not _has(hydra.runtime.config_sources, f"{TUNED}/{names.get(TUNED)}.yaml"):
+        names.pop(TUNED, None)
+    return names
+
+
+def _has(sources: Any, file: str) -> bool:
+    """Return whether one of the places that Hydra composes from has a file."""
+    folders = [
+        Path(source.path) if source.schema == "file" else files(source.path)
+        for source in sources
+        if source.schema in ("file", "pkg")
+    ]
+    return any((folder / file).is_file() for folder in folders)
 
 
 def given(hydra: Any) -> list[str]:

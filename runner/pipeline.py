@@ -9,6 +9,7 @@ from methods.training.divergence import Diverged
 from metrics.metric import glossary, matrices, numbers, of_cells
 from runner import process, stages
 from runner.extra import check_shadows, has_shadows, require_time, say_if_made_elsewhere
+from runner.naming import TUNED
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.plan.idle import idle_settings
@@ -45,6 +46,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
     """
     for sentence in idle_settings(plan, overrides):
         say(sentence)
+    if TUNED in plan.names:
+        say(f"method={plan.names['method']} takes the numbers of a search: tuned={plan.names[TUNED]}")
     process.prepare(plan.device, plan.threads)
     TEAM.begin(plan.device, plan.threads, plan.recipe.compile)
     results = Results(plan.root / "results")

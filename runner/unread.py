@@ -1,7 +1,7 @@
 """Options that were added with + and that nothing reads: typing errors that would have no effect."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import get_type_hints
 
@@ -9,18 +9,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import Run
 from data.errors import UserError
-from runner.wording import LISTED, suggestion
+from runner.naming import SEARCHED, TUNED
+from runner.wording import LISTED, NOTHING, suggestion
 
 # Nodes that hold components by name, and how one of them is chosen.
 BY_NAME = {**LISTED, "evaluation.metrics": "metric=[{}]"}
 
 
-def refuse_unread(cfg: DictConfig, overrides: Iterable[str]) -> None:
+def refuse_unread(cfg: DictConfig, names: Mapping[str, str], overrides: Sequence[str]) -> None:
     """Raise UserError for an option that is in no schema and that no other option refers to, or if an
-    override adds an option of a component that is not chosen.
+    override adds an option of a component that is not chosen, or names tuned options that are not there.
 
-    The options of components are checked when the components are built.
+    `names` are the chosen options by group. The options of components are checked when the components
+    are built.
     """
+    _refuse_unsearched(names, overrides)
     _refuse_unchosen(cfg, overrides)
     for option, name, known in _unknown("", cfg, Run):
         if f"${{{option}" not in OmegaConf.to_yaml(cfg):
@@ -39,6 +42,18 @@ def _unknown(prefix: str, node: DictConfig, schema: type) -> Iterator[tuple[str,
             yield f"{prefix}{key}", key, set(hints)
         elif is_dataclass(hints[key]):
             yield from _unknown(f"{prefix}{key}.", node[key], hints[key])
+
+
+def _refuse_unsearched(names: Mapping[str, str], overrides: Iterable[str]) -> None:
+    """Raise UserError if an override names a file of tuned options that does not exist."""
+    for override in overrides:
+        group, _, name = override.partition("=")
+        literal = "${" not in name and name not in NOTHING
+        if group == TUNED and literal and TUNED not in names:
+            raise UserError(
+                f"{override}: conf/tuned has no such file: write '{SEARCHED}' for the file of each "
+                "method, if it has one, or tuned=none"
+            )
 
 
 def _refuse_unchosen(cfg: DictConfig, overrides: Iterable[str]) -> None:

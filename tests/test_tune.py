@@ -18,6 +18,7 @@ from metrics.evidence import Evidence, Needs
 from metrics.metric import Better, Metric, Score
 from metrics.predictions import Predictions
 from runner.compose import composed, jobs
+from runner.naming import SEARCHED
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.results import Result, Results
@@ -116,13 +117,14 @@ def test_runs_that_are_told_to_take_the_options_up_and_searches_never(tuned: Pat
     searched = f"hydra.searchpath=[file://{tuned}/conf]"
     found = OmegaConf.load(file_of(tuned, "negative_gradient")).method
     assert found, "own options are not the best here"
-    told = "tuned=${dataset}_${model}/${method}"
     own = {"lr": 0.0001, "epochs": 5}
-    method = composed(["method=negative_gradient", searched, told])[0].method
-    assert all(method[name] == value for name, value in found.items())
-    usual = composed(["method=negative_gradient", searched])[0].method
-    assert all(usual[name] == value for name, value in own.items())
-    (again,) = searches(command(tuned, "method=negative_gradient", searched, told))
+    cfg, names = composed(["method=negative_gradient", searched, SEARCHED])
+    assert all(cfg.method[name] == value for name, value in found.items())
+    assert names["tuned"] == "digits_small_cnn/negative_gradient"
+    for choice in (["method=negative_gradient"], ["method=scrub", SEARCHED]):
+        cfg, names = composed([*choice, searched])
+        assert "tuned" not in names and cfg.method == composed(choice)[0].method
+    (again,) = searches(command(tuned, "method=negative_gradient", searched, SEARCHED))
     assert again.own == own
 
 
@@ -287,7 +289,7 @@ def test_the_jobs_of_a_command_are_those_of_its_sweep() -> None:
     assert len(preset) > 1 and all(len(cell.reported) == 2 for cell in preset)
 
 
-SEARCHED = options("search")
+SPACES = options("search")
 
 # Methods without a number that decides how well they forget. SISA's decide what its training costs.
 UNSEARCHED = {"original", "retrain", "hessian_free", "sisa"}
@@ -295,10 +297,10 @@ UNSEARCHED = {"original", "retrain", "hessian_free", "sisa"}
 
 def test_every_method_with_numbers_has_a_space() -> None:
     numbered = {name for name in options("method") if any(bounds_of(class_of(name)))}
-    assert set(SEARCHED) == numbered - UNSEARCHED
+    assert set(SPACES) == numbered - UNSEARCHED
 
 
-@pytest.mark.parametrize("name", SEARCHED)
+@pytest.mark.parametrize("name", SPACES)
 def test_a_space_holds_the_own_options_and_those_found_by_hand(name: str) -> None:
     chosen = [f"method={name}", *needs_record(name)]
     method = plan_of(*chosen).method

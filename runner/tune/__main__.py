@@ -13,6 +13,7 @@ def main(overrides: list[str]) -> None:
     A failed search is told, and the others go on. Raise UserError before the first training if one of
     them cannot be made, and at the end if one failed.
     """
+    from runner.naming import SEARCHED
     from runner.say import say
     from runner.tune.cells import searches
     from runner.tune.file import write
@@ -24,7 +25,7 @@ def main(overrides: list[str]) -> None:
         except UserError as error:
             failed += 1
             say(f"failed: {search.path}: {error}")
-    say("runs take the options of these files with 'tuned=${dataset}_${model}/${method}'")
+    say(f"runs take the options of these files with '{SEARCHED}'")
     if failed:
         raise UserError(f"{failed} searches failed, as told above")
 
