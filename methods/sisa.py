@@ -34,7 +34,7 @@ from data.errors import UserError
 from data.split import Split
 from data.streams import Streams
 from methods.base import Access, Facts, Method, Problem
-from methods.training.cost import Cost
+from methods.training.cost import Cost, Meter
 from methods.training.loop import Conditions, fit
 
 
@@ -83,7 +83,8 @@ class Sisa(Method):
 
     kind: ClassVar[str] = "methods.sisa.Sisa"
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
-    version: ClassVar[int] = 2  # 1 gave every slice the same epochs, rounded
+    # 1 gave every slice the same epochs, rounded; 2 took up slices that another budget had cut
+    version: ClassVar[int] = 3
     logs: ClassVar[tuple[str, ...]] = ("shards_hit", "slices_retrained")
     shards: Annotated[int, COUNT]
     slices: Annotated[int, COUNT]
@@ -167,21 +168,33 @@ def _train_shard(
     epochs = epochs_of_slices(problem.recipe.epochs, len(slices))
     model: nn.Module | None = None
     costs: list[Cost] = []
+    cut = False
     for r, (rows, digest) in enumerate(_prefixes(data, slices)):
         if not len(rows):
             costs.append(Cost())
             continue
-        budget = None
-        if r >= first and meter.budget is not None:
-            spent = sum(cost.gradient_examples for cost in costs[first:])
-            budget = meter.budget - meter.cost.gradient_examples - spent
+        whole = epochs[r] * len(rows)
+        left = None if r < first else _left(meter, costs[first:])
+        budget = left if left is not None and left < whole else None
         start, model = model, problem.fresh(Streams(streams.seed, f"sisa/{number}"))
         make = partial(_continue, start, model, rows, epochs[r], f"sisa/{number}/{r}")
         identity = {"shard": number, "slice": r, "epochs": epochs[: r + 1], "rows": digest}
+        # after a cut, the examples spent so far decide where it begins
+        identity |= {"spent": [cost.gradient_examples for cost in costs]} if cut else {}
         costs.append(problem.cached_training(identity, make, model, budget))
         # the slice has a meter of its own, whose budget may have ended its passes
-        meter.cut |= costs[-1].gradient_examples < epochs[r] * len(rows)
+        cut |= costs[-1].gradient_examples < whole
+        meter.cut |= cut
     return model, costs
+
+
+def _left(meter: Meter, costs: list[Cost]) -> int | None:
+    """Return the gradient examples that are left after these costs: none once the budget has ended a
+    slice, as on a single meter, and None for no limit."""
+    if meter.budget is None:
+        return None
+    spent = sum(cost.gradient_examples for cost in costs)
+    return 0 if meter.cut else meter.budget - meter.cost.gradient_examples - spent
 
 
 def _prefixes(data: Split, slices: list[Tensor]) -> Iterator[tuple[Split, str]]:

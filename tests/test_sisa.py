@@ -93,6 +93,46 @@ def test_a_result_says_that_the_budget_cut_a_slice_short(quick: Quick) -> None:
     assert less.costs["unlearned"]["cut_by_budget"] == 1
 
 
+def test_a_slice_that_a_budget_has_cut_serves_no_other_budget(quick: Quick, tmp_path: Path) -> None:
+    """Of 60 rows, 10 a batch, 25 and 45 examples pay for 2 and 4 steps and leave 5 to the next slice."""
+    options = [*SISA, "method.shards=1", "method.slices=3", "evaluation=quick"]
+
+    def after(root: str, *budgets: int) -> str:
+        for examples in budgets:
+            budget = f"budget.gradient_examples={examples}"
+            made = result_of(quick(*options, budget, f"paths.root={tmp_path / root}"))
+        return made.weights["unlearned"]
+
+    alone = after("alone", 45)
+    assert after("both", 25, 45) == alone != after("other", 25)
+
+
+def test_a_budget_that_is_enough_trains_no_slice_again(quick: Quick) -> None:
+    stages = stages_of(quick(*SISA))
+    stages.unlearn(stages.pretrain())
+    trained = count(stages.plan, "slice")
+    enough = stages_of(quick(*SISA, "budget.gradient_examples=100000"))
+    enough.unlearn(enough.pretrain())
+    assert count(stages.plan, "slice") == trained
+
+
+def test_a_budget_that_has_ended_a_slice_ends_the_work(quick: Quick) -> None:
+    """The first shard's second slice has no batch of 64 in the 63 examples that its first one leaves.
+    The second shard's first slice has fewer rows, and takes none of them either."""
+    sizes = ["method.shards=2", "training.batch_size=64"]
+    whole = stages_of(quick(*SISA, *sizes))
+    whole.unlearn(whole.pretrain())
+    costs = {}
+    for made in Store(whole.plan.root / "store").artefacts():
+        if made.stage == "slice":
+            own = made.identity["slice"]
+            costs[own["shard"], own["slice"]] = made.read("cost.json")["gradient_examples"]
+    first = costs[0, 0]
+    assert costs[1, 0] // 2 < 63, "one of two epochs"
+    less = stages_of(quick(*SISA, *sizes, f"budget.gradient_examples={first + 63}"))
+    assert less.unlearn(less.pretrain()).read("cost.json")["gradient_examples"] == first
+
+
 def test_a_cost_does_not_depend_on_what_was_kept(quick: Quick, tmp_path: Path) -> None:
     request = one_row(tmp_path)
     first = stages_of(quick(*SISA, *request))
