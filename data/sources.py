@@ -276,10 +276,11 @@ def _reason(error: Exception) -> str:
 
 def _damaged(files: dict[str, str], root: Path) -> list[str]:
     """Return the files that are missing or have another md5."""
-    return [name for name, md5 in files.items() if not _is_sound(root / name, md5)]
+    return [name for name, md5 in files.items() if not is_sound(root / name, md5)]
 
 
-def _is_sound(path: Path, md5: str) -> bool:
+def is_sound(path: Path, md5: str) -> bool:
+    """Return whether a file exists and has this md5."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
