@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from runner.plan import Plan
+from runner.score.stored import StoredPieces
+from runner.store import Store
 from tests.conftest import QUICK, result_of, results_in
 
 Quick = Callable[..., Plan]
@@ -59,6 +61,17 @@ def test_missing_evidence_is_named_and_made_when_asked_for(quick: Quick, tmp_pat
     assert score(tmp_path, "metric=[loss]", "--train").returncode == 0
     (found,) = results_in(tmp_path)
     assert "test_loss" in found.scores["unlearned"] and "test_accuracy" in found.scores["unlearned"]
+
+
+def test_curves_of_several_lengths_are_not_compared(quick: Quick, tmp_path: Path) -> None:
+    """A result has the curves of every command that scored it, in the order of their keys."""
+    for batches, look in ((6, 2), (12, 4), (9, 3), (10, 5)):
+        curves = [f"evaluation.curve_batches={batches}", f"evaluation.curve_look={look}"]
+        result = result_of(quick("metric=[relearning]", *curves))
+    pieces = StoredPieces(Store(tmp_path / "store"), results_in(tmp_path)[0])
+    assert len(pieces.models) == 3 and result.scores
+    for model in pieces.models:
+        assert [point.batches for point in pieces.curve("relearn", model) or []] == [0, 4, 8, 12]
 
 
 def test_a_name_without_results_ends_in_a_sentence(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from runner.stages.features import features_of
 from runner.stages.models import MODEL, weights, weights_of
 from runner.stages.predict import stored_predictions
 from runner.stages.request import stored_facts, stored_request
-from runner.store import Artefact, Store
+from runner.store import Artefact, Store, fingerprint
 
 # Predictions by weights and request, shared by the results of a name.
 Shelf = dict[tuple[str, str], Predictions]
@@ -79,8 +79,27 @@ class StoredPieces:
         return None if made is None else features_of(made)
 
     def curve(self, kind: str, model: Model) -> Sequence[Point] | None:
-        made = self._made_of(kind, model)
+        made = self._curves(kind).get(self.models.get(model, ""))
         return None if made is None else points_of(made)
+
+    def _curves(self, kind: str) -> Mapping[str, Artefact]:
+        """Return the curves of a kind by the weights that they begin at, all made with the same options.
+
+        A result that was scored under several `evaluation.curve_…` has several curves of each model,
+        which are no measure of each other. Those of the most models count, then the longest ones.
+        """
+        each: dict[str, dict[str, Artefact]] = {}
+        for made in self._of_stage(kind):
+            identity = self._identity(made)
+            if identity["weights"] in self.models.values():
+                options = fingerprint({**identity, "weights": None})
+                each.setdefault(options, {})[identity["weights"]] = made
+
+        def fullness(found: Mapping[str, Artefact]) -> tuple[int, int, int]:
+            identity = self._identity(next(iter(found.values())))
+            return len(found), identity["batches"], -identity["look"]
+
+        return max(each.values(), key=fullness, default={})
 
     def batches_per_epoch(self, kind: str) -> int | None:
         made = next(iter(self._of_stage(kind)), None)
