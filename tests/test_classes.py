@@ -6,7 +6,7 @@ from data.bounds import bounds_of
 from data.classes import class_number, rare_classes
 from data.errors import UserError
 from data.sources import Digits
-from tests.conftest import plan_of
+from tests.conftest import keys_of, plan_of
 
 NAMES = ("cat", "dog", "7up")
 
@@ -85,6 +85,22 @@ def test_an_unknown_name_lists_the_names() -> None:
 def test_a_single_value_is_a_list_of_one() -> None:
     assert plan_of("dataset.mean=0.5").key == plan_of("dataset.mean=[0.5]").key
     assert plan_of("training.milestones=3").key == plan_of("training.milestones=[3]").key
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("training.milestones=[3,5]", "training.milestones=[5,3]"),
+        ("recorder.batch_updates.classes=[3,5]", "recorder.batch_updates.classes=[five,3,3]"),
+        ("scenario.classes=[3,5]", "scenario.classes=[five,3,3]"),
+        ("training.lr=0.1 training.clip=1", "training.clip=1.0 training.lr=1e-1"),
+    ],
+)
+def test_spellings_of_one_value_have_the_same_keys(one: str, other: str) -> None:
+    first, second = (
+        keys_of(plan_of("recorder=[batch_updates]", *spelling.split())) for spelling in (one, other)
+    )
+    assert first == second
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,10 @@ def test_only_a_reference_of_other_weights_changes_a_key(
     assert identities.own(plan) == identities.own(scratch)
     assert fingerprint(identities.pretrain(plan)) == fingerprint(identities.pretrain(scratch))
     assert identities.compared_on(plan) == identities.setting(plan)
+    copy = given[1].with_name("copy.safetensors")
+    copy.write_bytes(given[1].read_bytes())
+    same = quick(*given[0], f"reference.weights={copy}")
+    assert identities.compared_on(same) == identities.compared_on(plan), "the same weights elsewhere"
 
 
 # A second run of the same name

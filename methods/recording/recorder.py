@@ -89,7 +89,8 @@ class Recorder(Component):
 
     def identity(self) -> dict[str, Any]:
         listed = None if self.rows is None else content(self._listed)
-        found = super().identity() | {"rows": listed}
+        classes = None if self.classes is None else sorted(set(self.classes))
+        found = super().identity() | {"classes": classes, "rows": listed}
         del found["on_full"]  # a finished record is the same under both policies
         return found
 

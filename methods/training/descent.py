@@ -65,6 +65,9 @@ class Descent(Component):
     warmup: Annotated[float, EPOCHS]
     clip: Annotated[float, POSITIVE] | None
 
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "milestones": sorted(self.milestones)}
+
     def check_parameters(self, option: str) -> None:
         """Raise UserError if the warm-up leaves no epoch at the full learning rate, or if a schedule of
         steps has none.

@@ -90,8 +90,8 @@ def compared_on(plan: "Plan") -> Identity:
 
 def start_of_reference(plan: "Plan") -> Identity:
     """Identify the weights at which the reference starts, if they are not the original's."""
-    made = plan.of_reference()
-    return {} if made is plan else {"reference": {"sha256": made.architecture.sha256}}
+    start = plan.of_reference().architecture.sha256
+    return {} if start == plan.architecture.sha256 else {"reference": {"sha256": start}}
 
 
 def record(plan: "Plan", recorder: Recorder) -> Identity:
