@@ -50,6 +50,21 @@ def test_no_data_are_read_and_no_model_is_built(quick: Quick, tmp_path: Path) ->
     assert found.references["1"]["scores"]["test_loss"] > 0
 
 
+def test_models_of_equal_weights_keep_the_costs_of_their_own(quick: Quick, tmp_path: Path) -> None:
+    """Steps that round to nothing leave both models the original, for different numbers of examples."""
+    still = ["method.lr=1e-12", "metric=[accuracy,speed_up]"]
+    for epochs in (1, 4):
+        result_of(quick(*still, f"method.epochs={epochs}"))
+
+    def speed_ups() -> list[float]:
+        return sorted(each.scores["unlearned"]["speed_up_examples"] for each in results_in(tmp_path))
+
+    before = speed_ups()
+    assert before[1] == 4 * before[0]
+    assert score(tmp_path, "metric=[speed_up]").returncode == 0
+    assert speed_ups() == before
+
+
 def test_missing_evidence_is_named_and_made_when_asked_for(quick: Quick, tmp_path: Path) -> None:
     options = ["metric=[accuracy]"]
     result_of(quick(*options), *QUICK, *options)

@@ -6,12 +6,12 @@ from dataclasses import replace
 from metrics.evidence import Needs
 from metrics.metric import Metric, Scores, glossary, matrices, numbers, scored
 from runner.results import Result, Results
-from runner.roles import UNLEARNED, Role
+from runner.roles import REFERENCE, UNLEARNED, Role
 from runner.score.evidence import Model, evidence_of, needs_of
 from runner.score.stored import Shelf, StoredPieces
 from runner.store import Store
 
-# The scores of models that several results share, by the checksums of all that they depend on.
+# The scores of models that several results share, by all that they depend on: checksums and costs.
 Shared = dict[tuple[object, ...], Scores]
 
 
@@ -57,7 +57,9 @@ class Again:
         """Return the scores of a model. A model that several results share is scored once."""
         request = pieces.request
         others = tuple(sorted({str(weights) for weights in self._compared(pieces)}))
-        key = (model, pieces.models[model], request and request.key, others)
+        costs = [pieces.costs(each) or {} for each in (model, REFERENCE)]
+        spent = tuple(tuple(sorted(each.items())) for each in costs)
+        key = (model, pieces.models[model], request and request.key, others, spent)
         if key not in self._shared:
             evidence = evidence_of(pieces, model, needs_of(self.metrics))
             self._shared[key] = scored(self.metrics, evidence)
