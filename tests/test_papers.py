@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ from runner.papers.verdicts import (
     verdicts,
 )
 from runner.report.text import MARKDOWN
+from runner.results import Results
 from tests.composing import composed_once
 from tests.conftest import CONF
+from tests.test_report import result
 
 RULE = Rule(level=0.95, fewest=2)
 
@@ -85,6 +88,26 @@ def test_runs_of_other_data_models_options_or_scales_are_not_compared() -> None:
     assert word([cell("0.50")], [row(0.5), row(0.5, 1)], "cpu", apart=apart) == NOT_COMPARABLE
     assert word([cell("0.50")], [row(0.5), row(0.5, 1)], "paper", apart=apart) == MATCHES
     assert word([cell("0.50")], [row(0.5, line="other")]) == NOT_RUN
+
+
+def test_a_run_of_ones_own_stands_before_the_committed_one_of_its_seed(tmp_path: Path) -> None:
+    (committed,) = [
+        each
+        for each in rows.read(RESULTS / "paper004_table3_cpu_rows.csv")
+        if (each.variant, each.role) == ("amnesiac", "unlearned")
+    ]
+    made = result("amnesiac", int(committed.seed), 0.123)
+    names = {**made.names, "dataset": "mnist", "model": "resnet18", "variant": "amnesiac"}
+    scores = {role: {"test_forget_accuracy": 0.123} for role in made.scores}
+    own = replace(made, name="paper004_table3_cpu", names=names, scores=scores)
+    Results(tmp_path / "results").write(own, {})
+    found = verdicts(table("paper004_table3"), found_runs("paper004_table3", tmp_path))
+    (mine,) = [
+        each.values
+        for each in found
+        if each.cell[:3] == ("amnesiac", "unlearned", "test_forget_accuracy")
+    ]
+    assert mine == [0.123]
 
 
 def test_a_seed_counts_once_and_as_its_preset_is_written() -> None:

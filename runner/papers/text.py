@@ -24,15 +24,18 @@ HEADS = ["line", "model", "score", "printed", "ours", "verdict", "scale", "reaso
 
 
 def found_runs(name: str, root: Path) -> list[Runs]:
-    """Return the runs of a table's preset by scale, of the committed results and those below `root`."""
+    """Return the runs of a table's preset by scale, of the results below `root` and the committed ones.
+
+    The former stand first: they are those of the table above the verdicts.
+    """
     found = []
     for scale in SCALES:
         full = name if scale == WHOLE else f"{name}_{scale}"
-        rows = []
-        if (path := RESULTS / f"{full}_rows.csv").is_file():
-            rows += of_rows.read(path)
+        rows: list[of_rows.Row] = []
         if (root / "results" / full).is_dir():
             rows += of_rows.of_results(Results(root / "results").named(full))
+        if (path := RESULTS / f"{full}_rows.csv").is_file():
+            rows += of_rows.read(path)
         found.append(Runs(scale, rows))
     return found
 

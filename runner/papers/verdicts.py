@@ -72,7 +72,8 @@ def _verdict(table: Table, cell: Cell, runs: Runs) -> Verdict:
 
 
 def _one_per_seed(rows: Iterable[Row]) -> list[Row]:
-    """Return one row for each seed; rows of the preset as it is written stand before others."""
+    """Return one row for each seed, the first; rows of the preset as it is written stand before
+    others."""
     ordered = sorted(rows, key=lambda row: len(row.own_options))
     return list({row.seed: row for row in reversed(ordered)}.values())
 
