@@ -1,5 +1,6 @@
 """The doctor: findings before a sweep, each with the cure, and nothing trained to the end."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 from data.errors import UserError
 from runner.doctor.__main__ import main
 from runner.plan import Plan
+from runner.report import Report
 from runner.store import Store
-from tests.conftest import QUICK, result_of
+from tests.composing import composed_once
+from tests.conftest import QUICK, result_of, results_in
 
 Said = list[str]
 Doctor = Callable[..., Said]
@@ -69,13 +72,15 @@ def test_it_says_that_seeds_with_requests_of_their_own_share_no_reference(
 
 
 def test_it_knows_from_stored_runs_what_was_learned_and_which_verdicts_are_open(
-    doctor: Doctor, quick: Callable[..., Plan]
+    doctor: Doctor, quick: Callable[..., Plan], tmp_path: Path
 ) -> None:
     result_of(quick("evaluation.references=4"))
     said = doctor()
     # one epoch on 200 rows teaches nothing
     assert "raise training.epochs" in line(said, "the original's accuracy on the train forget rows")
-    assert "verdicts" in line(said, "the stored results have")
+    page = Report(results_in(tmp_path), list(composed_once()[0].table.columns)).terminal()
+    (told,) = re.findall(r"^(\d+) verdicts;", page, re.MULTILINE)
+    assert line(said, "the stored results have").startswith(f"ok    the stored results have {told} verd")
 
 
 @pytest.mark.parametrize(

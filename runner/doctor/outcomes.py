@@ -37,7 +37,8 @@ def of_results(ws: Workspace, columns: Collection[str]) -> Iterator[Finding]:
         yield Finding("there are no results of this name, so the spread over seeds is not known")
         return
     report = Report(folder.named(ws.plan.name), [])
-    shown = {key: each for key, each in report.comparisons.items() if key[1] in columns}
+    known = report.comparisons.items()
+    shown = {key: each for key, each in known if key[1] in columns and each.verdict}
     unclear = {key: each for key, each in shown.items() if each.verdict == "unclear"}
     yield Finding(f"the stored results have {len(shown)} verdicts, {len(unclear)} of them unclear")
     for (line, name), each in sorted(unclear.items()):
