@@ -45,8 +45,19 @@ def joined(earlier: "Result", later: "Result") -> "Result":
         },
         cell_scores={**earlier.cell_scores, **later.cell_scores},
         about={**earlier.about, **later.about},
-        undefined={**earlier.undefined, **later.undefined},
+        undefined=_undefined(earlier, later),
     )
+
+
+def _undefined(earlier: "Result", later: "Result") -> dict[str, str]:
+    """Return why metrics have no score, but for those of which either result has one by now: a score's
+    name begins with its metric's."""
+    names = {name for each in (earlier, later) for scores in each.scores.values() for name in scores}
+    return {
+        metric: reason
+        for metric, reason in {**earlier.undefined, **later.undefined}.items()
+        if not any(f"{name}_".startswith(f"{metric}_") for name in names)
+    }
 
 
 def _scored(result: "Result") -> set[str]:

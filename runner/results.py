@@ -246,12 +246,15 @@ def _command(path: Path) -> tuple[str, ...] | None:
 
 
 def _sound(path: Path) -> Result | None:
-    """Return the result in a file, or tell that it is damaged and return None."""
+    """Return the result in a file, under the name of its folder, which may have been renamed since; or
+    tell that it is damaged and return None."""
     try:
-        return read(path)
+        result = read(path)
     except DamagedResult as error:
         leave_out(str(error))
         return None
+    result.name = path.parent.name
+    return result
 
 
 @cache

@@ -108,5 +108,28 @@ def test_an_unclear_difference_names_the_seeds_that_would_decide() -> None:
     # with s ≈ 0.033 and D = 0.02, the 90 % interval must be shorter than 0.01 or the 95 % one than 0.02
     s = 0.03266
     assert 2.0 * s * math.sqrt(2 / n) <= 0.021 < 2.0 * s * math.sqrt(2 / (n - 3))
-    hopeless = Difference(0.0, 5.0, 3, 1, 4)
+    hopeless = from_shared([1.0], [1.0, -9.0, 11.0, 1.0])
     assert would_decide(hopeless, 1e-6) is None
+
+
+def spread(centre: float, variance: float, n: int) -> list[float]:
+    """Return n values of this mean and variance."""
+    steps = np.array([(-1) ** place for place in range(n - n % 2)] + [0] * (n % 2), float)
+    return (centre + steps * math.sqrt(variance / steps.var(ddof=1))).tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("own", "others"), [(0.0, 0.01), (0.01, 0.0), (0.01, 0.004), (0.01, None)])
+def test_so_many_values_of_the_same_spread_decide_and_fewer_do_not(
+    own: float, others: float | None
+) -> None:
+    """Own and retrained models may spread differently; None stands for differences paired by seed."""
+
+    def judged(n: int, r: int) -> Difference:
+        if others is None:
+            return from_pairs(spread(0.04, own, n), r)
+        return from_shared(spread(0.54, own, n), spread(0.5, others, r))
+
+    n = would_decide(judged(3, 8), 0.02)
+    assert n is not None and n > 4
+    words = [verdict(judged(each, each), 0.02, 1, "reference") for each in (n - 1, n)]
+    assert words == ["unclear", "under-forgets"]

@@ -28,8 +28,9 @@ class ScoresFigure(Drawing):
     """Scores or costs against `x`: a panel for every name in `y`.
 
     `x` is a score, a cost, or an option that the runs differ in. Points are means with 95 %
-    intervals over seeds, those of shares inside [0, 1]. The original and the retrained reference are
-    horizontal lines. If `joined`, lines of one name are joined to a curve, whatever their options.
+    intervals over seeds, those of shares inside [0, 1]. The original and the retrained models are
+    horizontal lines, at the means of the table. If `joined`, lines of one name are joined to a curve,
+    whatever their options.
     """
 
     x: str
@@ -103,7 +104,7 @@ class Panel:
         """
         if wide:
             self.axes.set_xscale("log")
-        known = values(self.runs.report.cells)
+        known = self.runs.report.estimates
         estimates = {line: known[line, metric] for line in self.lines if (line, metric) in known}
         share = self.runs.report.is_share(metric)
         look = styles(self.lines, self.names)

@@ -32,8 +32,15 @@ def verdicts_of(comparisons: Comparisons, columns: Sequence[str]) -> Verdicts:
 
 
 def matching(verdicts: Verdicts) -> list[Line]:
-    """Return the lines whose every verdict is "matches"."""
-    return [line for line, each in verdicts.items() if set(each.values()) == {"matches"}]
+    """Return the lines that match in every score that has a verdict in any line of their setting."""
+    judged: dict[str, set[str]] = {}
+    for line, each in verdicts.items():
+        judged.setdefault(line.setting, set()).update(each)
+    return [
+        line
+        for line, each in verdicts.items()
+        if each.keys() == judged[line.setting] and set(each.values()) == {"matches"}
+    ]
 
 
 def contradictions(verdicts: Verdicts) -> dict[tuple[str, str], list[Line]]:

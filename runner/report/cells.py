@@ -103,7 +103,8 @@ def interval(estimate: Estimate, share: bool) -> tuple[float, float]:
     # logit(p) ± h / (p(1 − p)), and expit(x) = ½(1 + tanh(x/2)), which does not overflow
     logit, wide = math.log(p / (1 - p)), half / (p * (1 - p))
     low, high = ((1 + math.tanh((logit + end) / 2)) / 2 for end in (-wide, wide))
-    return low, high
+    # it holds the mean, whatever the way there and back rounds to
+    return (p if low > p else low), (p if high < p else high)
 
 
 def values(cells: "pd.DataFrame") -> Estimates:

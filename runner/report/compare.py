@@ -11,6 +11,7 @@ from runner.report.frame import cell_values
 from runner.report.verdicts import (
     FEWEST,
     Difference,
+    from_one,
     from_pairs,
     from_shared,
     moments,
@@ -47,9 +48,10 @@ Comparisons = Mapping[Key, Compared]
 class Values:
     """One score of one line: its value by seed, and what the retrained models have.
 
-    `own` holds, by seed, the scores of the retrained models for that seed's run. `pool` holds, by their
-    seeds, the scores of the retrained models that all runs of the setting share; it is None if every
-    seed has its own request, or if the score compares with the retrained model of the same seed.
+    `own` holds, by seed, the scores of the retrained models for that seed, whichever runs of the setting
+    have them. `pool` holds, by their seeds, the scores of the retrained models that all runs of the
+    setting share; it is None if every seed has its own request, or if the score compares with the
+    retrained model of the same seed.
     """
 
     about: Mapping[str, Any]
@@ -74,7 +76,7 @@ class Values:
             return None
         if len(self.value) == 1:
             ((seed, value),) = self.value.items()
-            return from_shared([value], self.own[seed])
+            return from_one(value, self.own[seed])
         # the exact mean: that of equal scores is their value, with no rounding to be told from 0
         differences = [value - moments(tuple(self.own[seed]))[0] for seed, value in self.value.items()]
         return from_pairs(differences, min(len(self.own[seed]) for seed in self.value))
@@ -133,17 +135,18 @@ def of_cells(results: list[Result]) -> tuple[dict[Key, Compared], dict[Key, Esti
 def retrained(scores: Mapping[Key, Values]) -> dict[Key, Estimate]:
     """Return the mean and interval of the retrained models by their line and score, where there are
     several."""
-    found = {}
+    together: dict[Key, Values] = {}
     for (line, name), values in scores.items():
-        estimate = values.retrained()
-        if estimate is not None:
-            found[Line(line.setting, REFERENCE.name), name] = estimate
-    return found
+        key = Line(line.setting, REFERENCE.name), name
+        # a line may lack seeds that others have
+        together.setdefault(key, Values(values.about, pool=values.pool)).own.update(values.own)
+    each = {key: values.retrained() for key, values in together.items()}
+    return {key: estimate for key, estimate in each.items() if estimate is not None}
 
 
 def values_of(results: list[Result]) -> dict[Key, Values]:
     """Return every score of every line but the retrained models' own, if the results say what it means
-    and have several retrained models.
+    and the run has a retrained model.
 
     A score that is censored in the line or among the retrained models is left out: those that got there
     within the budget are no fair sample.
@@ -151,7 +154,7 @@ def values_of(results: list[Result]) -> dict[Key, Values]:
     pools, ended = _pools(results), censored(results)
     found: dict[Key, Values] = {}
     for line, result, role in models(results):
-        if role is REFERENCE or not result.references:
+        if role is REFERENCE:
             continue
         for name, value in result.scores[role.name].items():
             about = meaning(name, result.about)
@@ -159,11 +162,11 @@ def values_of(results: list[Result]) -> dict[Key, Values]:
                 continue
             if ended & {(line, name), (result.line(REFERENCE), name)}:
                 continue
-            shared = not result.drawn and not about["paired"]
-            pool = pools[line.setting, name] if shared else None
-            values = found.setdefault((line, name), Values(about, pool=pool))
-            values.value[result.seed] = value
-            values.own[result.seed] = list(_retrained_for(result, name, about["paired"]).values())
+            seed = _request_of(result, about)
+            pool = pools[line.setting, name, seed]
+            values = found.setdefault((line, name), Values(about, pool=pool if seed is None else None))
+            values.value.setdefault(result.seed, value)
+            values.own[result.seed] = list(pool.values())
     return found
 
 
@@ -177,15 +180,23 @@ def censored(results: list[Result]) -> set[Key]:
     return found
 
 
-def _pools(results: Iterable[Result]) -> dict[tuple[str, str], dict[str, float]]:
-    """Return the scores of all retrained models of a setting by name of the score, then by seed."""
-    pools: dict[tuple[str, str], dict[str, float]] = {}
+def _pools(results: Iterable[Result]) -> dict[tuple[str, str, int | None], dict[str, float]]:
+    """Return the scores of all retrained models by setting, score, and the seed of `_request_of`, then
+    by their own seeds. Runs of one seed may have different ones of them."""
+    pools: dict[tuple[str, str, int | None], dict[str, float]] = {}
     for result in results:
         for name in result.scores.get(REFERENCE.name, {}):
-            pool = pools.setdefault((result.setting, name), {})
-            for seed, value in _retrained_for(result, name, paired=False).items():
+            if (about := meaning(name, result.about)) is None:
+                continue
+            pool = pools.setdefault((result.setting, name, _request_of(result, about)), {})
+            for seed, value in _retrained_for(result, name, about["paired"]).items():
                 pool.setdefault(seed, value)
     return pools
+
+
+def _request_of(result: Result, about: Mapping[str, Any]) -> int | None:
+    """Return the seed whose retrained models a score stands beside; None if all seeds share them."""
+    return result.seed if result.drawn or about["paired"] else None
 
 
 def _retrained_for(result: Result, name: str, paired: bool) -> dict[str, float]:

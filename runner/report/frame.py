@@ -15,29 +15,37 @@ def tidy(results: list[Result]) -> "pd.DataFrame":
     `metric`, `value` and `gap`.
 
     `gap` is the value minus that of the same run's reference, NaN if the reference has no such score.
-    Originals and references that several runs share appear once per setting and seed. The values of a
-    score of a whole cell appear once per cell, by their places instead of seeds.
+    Originals and references that several runs share appear once per setting and seed, by a run that has
+    the gap if there is one. The values of a score of a whole cell appear once per cell, by their places
+    instead of seeds.
     """
     import pandas as pd
 
-    entries = []
+    entries: dict[tuple[object, ...], tuple[object, ...]] = {}
     for line, result, role in models(results):
         reference = result.scores.get(REFERENCE.name, {})
         method = role.label if role.shared else result.names["method"]
         for name, value in (*result.scores[role.name].items(), *result.costs[role.name].items()):
             gap = value - reference[name] if name in reference else None
-            entries.append((*line, method, result.seed, name, value, gap))
+            key = (*line, result.seed, name)
+            if key not in entries or (entries[key][-1] is None and gap is not None):
+                entries[key] = (*line, method, result.seed, name, value, gap)
     for line, method, name, found in cell_values(results):
-        entries += [(*line, method, place, name, value, None) for place, value in enumerate(found)]
+        for place, value in enumerate(found):
+            entries[*line, place, name] = (*line, method, place, name, value, None)
     columns = ["setting", "cell", "method", "seed", "metric", "value", "gap"]
-    frame = pd.DataFrame(entries, columns=columns)
-    return frame.drop_duplicates(["setting", "cell", "seed", "metric"], ignore_index=True)
+    return pd.DataFrame(list(entries.values()), columns=columns)
 
 
 def cell_values(results: list[Result]) -> Iterator[tuple[Line, str, str, list[float]]]:
-    """Yield line, method, name and values of every score of a cell, once per result."""
+    """Yield line, method, name and values of every score of a cell, once per cell: of runs that differ,
+    those of the one that has the most."""
+    found: dict[tuple[Line, str], tuple[str, list[float]]] = {}
     for result in results:
         line = result.line(result.repeats or UNLEARNED)
         for name, value in result.cell_scores.items():
             values = value if isinstance(value, list) else [value]
-            yield line, result.names["method"], name, values
+            if len(values) > len(found.get((line, name), ("", []))[1]):
+                found[line, name] = result.names["method"], values
+    for (line, name), (method, values) in found.items():
+        yield line, method, name, values

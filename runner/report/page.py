@@ -77,7 +77,8 @@ class Page:
         told = remarks(report.results, self._named, report.most, absent)
         told += self._on_order(others) + self._on_width(scores, gaps)
         kept = [column for column in self._columns if column not in scores]
-        told += interval_remarks(report.estimates, set(report.lines()), set(kept) - report.cell_scores)
+        of_seeds = set(kept) - report.cell_scores
+        told += interval_remarks(report.estimates, set(report.lines()), of_seeds, report.by_seed)
         told += censored_remarks(censored(report.results), self._named, kept)
         told += verdict_remarks(report.comparisons, set(others), compared)
         return told + published_remarks(report.published, comparable(report.published, report.results))

@@ -84,34 +84,47 @@ def remarks(
 
 
 def interval_remarks(
-    estimates: Estimates, lines: Collection[Line], columns: Collection[str]
+    estimates: Estimates,
+    lines: Collection[Line],
+    columns: Collection[str],
+    by_seed: Collection[str] = (),
 ) -> list[str]:
-    """Return the remarks on the number of values behind the intervals in these lines and columns."""
-    counts: dict[bool, set[int]] = {False: set(), True: set()}
+    """Return the remarks on the number of values behind the intervals in these lines and columns.
+
+    In those of `by_seed`, a value of the retrained models is the mean over those of one seed.
+    """
+    seeds, models, means = set[int](), set[int](), set[int]()
     for (line, name), each in estimates.items():
         if line in lines and name in columns and each.half_width == each.half_width:
-            counts[line.cell == REFERENCE.name].add(int(each.n))
+            retrained = means if name in by_seed else models
+            (retrained if line.cell == REFERENCE.name else seeds).add(int(each.n))
+    over = [f"{_range(models)} retrained models"] if models else []
+    if means:
+        over.append(f"the means of {_range(means)} seeds, each of several retrained models of its own")
     found = []
-    if models := counts[True]:
-        numbers = " to ".join(map(str, sorted({min(models), max(models)})))
+    if over:
         found.append(
-            f"retrain: mean ± 95 % t-interval over {numbers} retrained models; scores that compare with "
-            "a retrained model compare them with each other"
+            f"retrain: mean ± 95 % t-interval over {', or '.join(over)}; scores that compare with a "
+            "retrained model compare them with each other"
         )
     # a score that only the runs' own retrained models have rests on the seeds
-    enough = max(counts[True], default=0) >= FEWEST
+    enough = max(models, default=0) >= FEWEST
     models_cure = (
         "run more seeds" if enough else f"set evaluation.references={FEWEST}, or run more seeds"
     )
     few = [
         f"{FEW - 1} {what}: {cure}"
-        for retrained, what, cure in (
-            (False, "seeds", f"run {FEW} or more"),
-            (True, "retrained models", models_cure),
+        for counts, what, cure in (
+            (seeds | means, "seeds", f"run {FEW} or more"),
+            (models, "retrained models", models_cure),
         )
-        if FEW - 1 in counts[retrained]
+        if FEW - 1 in counts
     ]
     return found + [f"an interval rests on a single difference where it is over {each}" for each in few]
+
+
+def _range(numbers: Collection[int]) -> str:
+    return " to ".join(map(str, sorted({min(numbers), max(numbers)})))
 
 
 def censored_remarks(

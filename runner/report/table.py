@@ -165,6 +165,12 @@ class Report:
     def _compared_values(self) -> dict[tuple[Line, str], Values]:
         return values_of(self.results)
 
+    @property
+    def by_seed(self) -> set[str]:
+        """The scores of which each of several seeds has retrained models of its own."""
+        found = self._compared_values.items()
+        return {name for (_, name), each in found if each.pool is None and len(each.own) > 1}
+
     @cached_property
     def _of_cells(self) -> tuple[Comparisons, Estimates]:
         return of_cells(self.results)

@@ -7,7 +7,7 @@ interval leaves out 0, it differs. Anything else is unclear.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import mean, variance
 
@@ -42,7 +42,9 @@ def moments(values: tuple[float, ...]) -> tuple[float, float]:
 class Difference:
     """A score's mean difference from the retrained models: its standard error and degrees of freedom.
 
-    `n` and `references` count the values and the retrained models behind it.
+    `n` and `references` count the values and the retrained models behind it. `own` is the variance of
+    one value, and `others` that of one retrained model; it is None if a value is a seed's difference
+    from retrained models of its own.
     """
 
     mean: float
@@ -50,6 +52,8 @@ class Difference:
     freedom: float
     n: int
     references: int
+    own: float = 0.0
+    others: float | None = None
 
     def half_width(self, level: float) -> float:
         """Return half the width of the Student interval of this level, such as 0.95."""
@@ -69,13 +73,25 @@ def from_shared(values: Sequence[float], references: Sequence[float]) -> Differe
     difference = mean(values) - centre
     if n == 1:
         # SE = s_R · √(1 + 1/R), df = R − 1
-        return Difference(difference, math.sqrt(spread * (1 + 1 / r)), r - 1, n, r)
-    # Welch: SE² = s_u²/n + s_R²/R
-    own, others = variance(values) / n, spread / r
-    total = own + others
+        error = math.sqrt(spread * (1 + 1 / r))
+        return Difference(difference, error, r - 1, n, r, own=spread, others=spread)
+    return _welch(difference, variance(values), n, spread, r)
+
+
+def from_one(value: float, references: Sequence[float]) -> Difference:
+    """Return the difference of the value of one seed from the retrained models of that seed's own."""
+    found = from_shared([value], references)
+    return replace(found, own=found.error**2, others=None)
+
+
+def _welch(difference: float, own: float, n: int, others: float, r: int) -> Difference:
+    """Return the difference of `n` values of variance `own` from `r` references of variance `others`."""
+    # SE² = s_u²/n + s_R²/R
+    first, second = own / n, others / r
+    total = first + second
     # df = SE⁴ / (s_u⁴/(n²(n − 1)) + s_R⁴/(R²(R − 1)))
-    freedom = total**2 / (own**2 / (n - 1) + others**2 / (r - 1)) if total else math.inf
-    return Difference(difference, math.sqrt(total), freedom, n, r)
+    freedom = total**2 / (first**2 / (n - 1) + second**2 / (r - 1)) if total else math.inf
+    return Difference(difference, math.sqrt(total), freedom, n, r, own, others)
 
 
 def from_pairs(differences: Sequence[float], references: int) -> Difference:
@@ -83,9 +99,12 @@ def from_pairs(differences: Sequence[float], references: int) -> Difference:
 
     There are at least two differences: one per seed.
     """
-    n = len(differences)
+    return _paired(mean(differences), variance(differences), len(differences), references)
+
+
+def _paired(difference: float, own: float, n: int, references: int) -> Difference:
     # SE = s_d/√n, df = n − 1
-    return Difference(mean(differences), math.sqrt(variance(differences) / n), n - 1, n, references)
+    return Difference(difference, math.sqrt(own / n), n - 1, n, references, own)
 
 
 def verdict(difference: Difference, margin: float | None, remembers: int, better: str) -> str:
@@ -112,10 +131,9 @@ def verdict(difference: Difference, margin: float | None, remembers: int, better
 def would_decide(difference: Difference, margin: float | None) -> int | None:
     """Return the number of seeds, and of retrained models, at which an unclear difference would be
     decided if it and the spread stayed as they are; None if more than 200 are needed."""
-    # s of one model, from SE² = s²(1/n + 1/R)
-    s = difference.error / math.sqrt(1 / difference.n + 1 / max(difference.references, 1))
+    d, own, others = difference.mean, difference.own, difference.others
     for n in range(difference.n + 1, MOST + 1):
-        likely = Difference(difference.mean, s * math.sqrt(2 / n), 2 * n - 2, n, n)
+        likely = _paired(d, own, n, n) if others is None else _welch(d, own, n, others, n)
         if verdict(likely, margin, 0, "reference") != "unclear":
             return n
     return None

@@ -107,13 +107,19 @@ def evidence_of(pieces: Pieces, model: Model, needs: Needs) -> Evidence:
 
 
 def without_scores(metrics: Sequence[Metric], pieces: Pieces, found: ScoredModels) -> dict[str, str]:
-    """Return, by the names of their options, the reasons of metrics that had evidence and no score."""
+    """Return, by the names of their options, the reasons of metrics that had evidence and no score.
+
+    A metric whose training rows were not predicted has another reason than its own.
+    """
     names = {name for scores in (*found.roles.values(), found.cell) for name in scores}
+    predictions = pieces.predictions(UNLEARNED)
+    there = set() if predictions is None else set(predictions.logits)
     return {
         metric.option: metric.undefined
         for metric in metrics
         if metric.undefined
         and not names & metric.about().keys()
+        and {part for part in metric.parts if part.startswith("train")} <= there
         and not evidence_of(pieces, UNLEARNED, metric.needs).lacks(metric.needs)
     }
 
