@@ -110,7 +110,9 @@ def test_results_of_the_former_rule_keep_their_keys() -> None:
     """Keys of c702b8d, where the options that are zero or false today did not exist."""
     method = "method=negative_gradient_plus"
     assert plan_of(method, *FORMER).key == "aea130327cbb8baa"
-    assert plan_of(method, "dataset=mnist", "model=small_cnn").key == "f9e08be258f244b0"
-    assert plan_of(method, "dataset=cifar20", "model=small_cnn").key == "b2bf0c6a1e97fdfd"
+    searched = {("mnist", 0.003): "f9e08be258f244b0", ("cifar20", 0.001): "b2bf0c6a1e97fdfd"}
+    for (dataset, lr), key in searched.items():
+        found = [f"dataset={dataset}", "model=small_cnn", "method.epochs=3", f"method.lr={lr}"]
+        assert plan_of(method, *FORMER, *found).key == key
     changed = [[], ["method.penalty=0"], ["method.evaluation_mode=false"]]
     assert len({plan_of(method, *options).key for options in changed}) == 3
