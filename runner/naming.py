@@ -45,8 +45,8 @@ def choices(hydra: Any) -> dict[str, str]:
         for group, name in chosen.items()
         if not {"/", "@"} & set(str(group)) and name not in (None, "null", "none")
     }
-    if not _has(hydra.runtime.config_sources, f"{TUNED}/{names.get(TUNED)}.yaml"):
-        names.pop(TUNED, None)
+    if TUNED in names and not _has(hydra.runtime.config_sources, f"{TUNED}/{names[TUNED]}.yaml"):
+        del names[TUNED]
     return names
 
 

@@ -45,15 +45,14 @@ def _unknown(prefix: str, node: DictConfig, schema: type) -> Iterator[tuple[str,
 
 
 def _refuse_unsearched(names: Mapping[str, str], overrides: Iterable[str]) -> None:
-    """Raise UserError if an override names a file of tuned options that does not exist."""
-    for override in overrides:
-        group, _, name = override.partition("=")
-        literal = "${" not in name and name not in NOTHING
-        if group == TUNED and literal and TUNED not in names:
-            raise UserError(
-                f"{override}: conf/tuned has no such file: write '{SEARCHED}' for the file of each "
-                "method, if it has one, or tuned=none"
-            )
+    """Raise UserError if the last choice of tuned options names a file that does not exist."""
+    chosen = [override for override in overrides if override.startswith(f"{TUNED}=")]
+    name = chosen[-1].partition("=")[2] if chosen else ""
+    if name not in NOTHING and "${" not in name and TUNED not in names:
+        raise UserError(
+            f"{TUNED}={name}: conf/tuned has no such file: write '{SEARCHED}' for the file of each "
+            "method, if it has one, or tuned=none"
+        )
 
 
 def _refuse_unchosen(cfg: DictConfig, overrides: Iterable[str]) -> None:

@@ -147,7 +147,7 @@ LISTED = {"recorder": "recorder=[{}]", "figure": "figure=[{}]"}
 # Groups of which no option with settings is chosen at first → how to choose one.
 UNCHOSEN = {"repair": "repair=epochs", "hydra.launcher": "hydra/launcher=local, slurm or ray"}
 
-# Hydra's own groups, and those that follow from the chosen method, data set and model.
+# Hydra's own groups, and those whose options are named after the method, data set and model.
 CHOSEN_BY_OTHERS = {"hydra", "search", "tuned"}
 
 # The columns of a table are many: a wrong one is answered by so many similar ones, and this command.

@@ -104,7 +104,7 @@ def interval(estimate: Estimate, share: bool) -> tuple[float, float]:
     logit, wide = math.log(p / (1 - p)), half / (p * (1 - p))
     low, high = ((1 + math.tanh((logit + end) / 2)) / 2 for end in (-wide, wide))
     # it holds the mean, whatever the way there and back rounds to
-    return (p if low > p else low), (p if high < p else high)
+    return min(low, p), max(high, p)
 
 
 def values(cells: "pd.DataFrame") -> Estimates:

@@ -18,14 +18,15 @@ def main(overrides: list[str]) -> None:
     from runner.tune.cells import searches
     from runner.tune.file import write
 
-    failed = 0
-    for search in searches(overrides):
+    failed, wanted = 0, searches(overrides)
+    for search in wanted:
         try:
             print(write(search, search.trials(), overrides))
         except UserError as error:
             failed += 1
             say(f"failed: {search.path}: {error}")
-    say(f"runs take the options of these files with '{SEARCHED}'")
+    if failed < len(wanted):
+        say(f"runs take the options of these files with '{SEARCHED}'")
     if failed:
         raise UserError(f"{failed} searches failed, as told above")
 
