@@ -119,7 +119,8 @@ def scored(metrics: Sequence[Metric], evidence: Evidence) -> Scores:
 def glossary(metrics: Sequence[Metric], names: Collection[str]) -> dict[str, dict[str, Any]]:
     """Return what the metrics say of the named scores, as JSON-like values by name.
 
-    `paired` is true for scores that compare a model with the retrained one of its seed.
+    `metric` is the name of the metric's option. `paired` is true for scores that compare a model with
+    the retrained one of its seed.
     """
     found: dict[str, dict[str, Any]] = {}
     for metric in metrics:
@@ -127,7 +128,7 @@ def glossary(metrics: Sequence[Metric], names: Collection[str]) -> dict[str, dic
         for name in {key for name in names if (key := key_of(name, known)) is not None}:
             said = plain(vars(known[name]))
             alone = said.pop("alone")
-            found[name] = {**said, "paired": metric.paired and not alone}
+            found[name] = {**said, "metric": metric.option, "paired": metric.paired and not alone}
     return found
 
 

@@ -50,13 +50,12 @@ def joined(earlier: "Result", later: "Result") -> "Result":
 
 
 def _undefined(earlier: "Result", later: "Result") -> dict[str, str]:
-    """Return why metrics have no score, but for those of which either result has one by now: a score's
-    name begins with its metric's."""
-    names = {name for each in (earlier, later) for scores in each.scores.values() for name in scores}
+    """Return why metrics have no score, but for those of which either result has one by now."""
+    made = {said.get("metric") for each in (earlier, later) for said in each.about.values()}
     return {
         metric: reason
         for metric, reason in {**earlier.undefined, **later.undefined}.items()
-        if not any(f"{name}_".startswith(f"{metric}_") for name in names)
+        if metric not in made
     }
 
 

@@ -177,7 +177,8 @@ def test_a_metric_whose_training_rows_are_not_predicted_has_not_its_own_reason(
 
 
 def test_the_reason_of_an_absent_score_goes_with_its_absence() -> None:
-    made = replace(run("finetune", 0, 0.3, {0: 0.1}), undefined={"score": "no rows", "other": "no rows"})
-    lacking = replace(made, scores={role: {} for role in made.scores})
-    assert joined(lacking, replace(made, undefined={})).undefined == {"other": "no rows"}
-    assert joined(lacking, lacking).undefined == made.undefined
+    reasons = {"loss": "no rows", "loss_official": "no rows"}
+    lacking = replace(run("finetune", 0, 0.3, {0: 0.1}), scores={}, about={}, undefined=reasons)
+    about = {"loss_official_share": {**ALONE, "metric": "loss_official"}}
+    assert joined(lacking, replace(lacking, about=about, undefined={})).undefined == {"loss": "no rows"}
+    assert joined(lacking, lacking).undefined == reasons

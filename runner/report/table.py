@@ -178,7 +178,7 @@ class Report:
     def _comparison_columns(self) -> "pd.DataFrame":
         import pandas as pd
 
-        columns = ["null_mean", "null_half_width", "references"]
+        columns = ["null_mean", "null_half_width", "null_n"]
         columns += ["difference", "difference_half_width", "verdict"]
         rows = [
             (*each.retrained, each.difference.mean, each.difference.half_width(0.95), each.verdict)
