@@ -20,19 +20,29 @@ COMMAND = "python -m tests.counts"
 START, END = f"<!-- {COMMAND} writes the counts -->", "<!-- end of the counts -->"
 
 
-def table() -> str:
-    """Return the counts by table and verdict of the committed results alone, as Markdown."""
+def parts() -> tuple[str, str]:
+    """Return the counts by table and verdict of the committed results alone, as Markdown, and how many
+    of them rest on a single run."""
     with TemporaryDirectory() as empty:
-        text, _ = summary(MARKDOWN, Path(empty)).split("\n\n", 1)
-    return f"{text}\n"
+        text, by_one, _ = summary(MARKDOWN, Path(empty)).split("\n\n")
+    return text, by_one
+
+
+def table() -> str:
+    """Return the counts by table and verdict as Markdown."""
+    text, by_one = parts()
+    return f"{text}\n\n{by_one[0].upper()}{by_one[1:]}.\n"
 
 
 def sentence() -> str:
     """Return the counts over all papers as one sentence."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table().splitlines()]
+    text, by_one = parts()
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     (_, _, *words), (_, cells, *counts) = lines[0], lines[-1]
     found = [f"{count} *{word}*" for word, count in zip(words, counts, strict=True)]
-    return f"Verdicts on the {cells} numbers that the papers' tables print: {', '.join(found)}.\n"
+    return (
+        f"Verdicts on the {cells} numbers that the papers' tables print: {', '.join(found)}; {by_one}.\n"
+    )
 
 
 # The pages, and what is written between their marks.

@@ -104,13 +104,25 @@ def test_the_best_trial_is_written_with_its_search(tuned: Path) -> None:
     file = file_of(tuned, "finetune")
     text = header(file)
     assert yaml.safe_load(file.read_text())["method"] == {
-        name: value for name, value in best.items() if value != own[name]
+        **{name: value for name, value in best.items() if value != own[name]},
+        "batch_size": 16,  # the command sets it
     }
     assert f"The best of 3 trials by own_gap: {min(scores.values()):.4g}." in text
     assert f"The method's own options: {scores[json.dumps(own)]:.4g}. Failed trials: 0." in text
     assert "no table reports: scenario.classes=[5]. Seeds [0], sampler seed 0, commit " in text
     assert "python -m runner.tune data.limit=20 " in text and "method=finetune,negative_gradient" in text
     assert str(tuned) not in text, "the file is for others, the folder is not"
+
+
+def test_the_file_has_what_the_command_sets_beside_the_searched_options(tmp_path: Path) -> None:
+    """The search starts there, and its trials run with it."""
+    own = ["method.lr=0.05", "method.batch_size=32", "method.epochs=1", "tune.trials=1"]
+    main(command(tmp_path, "method=finetune", *own))
+    assert yaml.safe_load(file_of(tmp_path, "finetune").read_text())["method"] == {
+        "lr": 0.05,
+        "epochs": 1,
+        "batch_size": 32,
+    }
 
 
 def test_runs_that_are_told_to_take_the_options_up_and_searches_never(tuned: Path) -> None:
@@ -163,6 +175,13 @@ def test_trials_that_diverge_fail_and_are_not_tried_again(
     monkeypatch.setattr(search_module, "run", counted)
     main(command(tmp_path, *wide))
     assert len(runs) == 1 + 4 - failed, "one for the original, and one for every trial that was done"
+    stored = Results(tmp_path / "results")
+    for found in stored.named("digits_small_cnn_whole_class_tuning"):
+        row = {**found.provenance["row"], "torch": "1.0"}
+        stored.write(replace(found, provenance={**found.provenance, "row": row}), {})
+    runs.clear()
+    main(command(tmp_path, *wide))
+    assert len(runs) == 1 + 4, "another version of torch may not diverge"
 
 
 def test_a_search_whose_original_diverges_ends(tmp_path: Path) -> None:
@@ -185,14 +204,16 @@ def refused(overrides: list[str]) -> str:
     [
         ("null", "needs a validation request, which no table reports: set options of its scenario"),
         ("5", "needs a validation request"),
-        ("{classes:[3]}", "selects what the table reports with seed=0"),
-        ("{classes:[5,3]}", "or a part of it: set another class there"),
+        ("{classes:[3]}", "selects 20 rows that the table reports with seed=0"),
+        ("{classes:[5,3]}", "selects 20 rows that the table reports with seed=0: set other classes or"),
+        ("{classes:[4,5]}", "selects 20 rows that the table reports"),
     ],
 )
 def test_a_search_on_what_a_table_reports_is_refused(
     validation: str, words: str, tmp_path: Path
 ) -> None:
-    assert words in refused(command(tmp_path, "method=finetune", validation=validation))
+    table = ["method=finetune", "scenario.classes=[3,4]"]
+    assert words in refused(command(tmp_path, *table, validation=validation))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -10,6 +11,9 @@ from runner.launch.notes import DONE, FAILURE, NAME, forget_end, note
 from runner.launch.task import folder_of_cell
 from runner.results import Result, Results
 from runner.say import say
+
+if TYPE_CHECKING:
+    import torch
 
 # By the overrides of their cells.
 Stored = Mapping[tuple[str, ...], Result]
@@ -46,27 +50,28 @@ def stored(config: DictConfig, jobs: Sequence[Sequence[str]]) -> Stored:
     its artefacts are stored. A diverged one is also of the same device and version of torch, by which it
     diverges again. A configuration or code of the user's own has no commit that tells.
     """
-    from runner.provenance import code  # imports torch
+    from runner.plan.plan import device_of  # imports torch
+    from runner.provenance import code
 
     root, here = Path(config.paths.root), code()
     own = config.hydra.searchpath or config.until is not Until.end
     if own or here["commit"] is None or here["dirty"]:
         return {}
+    device = device_of(config.device)
     return {
         tuple(result.overrides): result
         for result in Results(root / "results").made_by({tuple(job) for job in jobs})
-        if _stands(config, result)
+        if stands(result, device, config.threads)
         and all((root / "store" / stage / key).is_dir() for stage, key in result.artefacts)
     }
 
 
-def _stands(config: DictConfig, result: Result) -> bool:
+def stands(result: Result, device: "torch.device", threads: int) -> bool:
     """Return whether the code, and what else decides that a run diverges, is that of a result."""
-    from runner.plan.plan import device_of
     from runner.provenance import code, provenance
 
     made, here = result.provenance["row"], code()
     if result.status == "diverged":
-        found = provenance(device_of(config.device), config.threads)
+        found = provenance(device, threads)
         here = {name: found[name] for name in (*here, "torch", "device", "threads", "machine")}
     return {name: made.get(name) for name in here} == here

@@ -8,7 +8,7 @@ import conf
 from runner.naming import WHOLE
 from runner.papers import rows as of_rows
 from runner.papers.rules import Table, names, table
-from runner.papers.verdicts import NOT_RUN, WORDS, Runs, Verdict, agreements, verdicts
+from runner.papers.verdicts import MATCHES, NOT_RUN, WORDS, Runs, Verdict, agreements, verdicts
 from runner.report.cells import Estimate, half_width_of
 from runner.report.text import Style, cell
 from runner.results import Results
@@ -89,14 +89,17 @@ def line(found: Verdict) -> list[str]:
 
 def summary(style: Style, root: Path) -> str:
     """Return the number of cells by table and verdict."""
-    body, total = [], Counter[str]()
+    body, total, single = [], Counter[str](), 0
     for name in names():
-        counts = Counter(each.word for each in verdicts(table(name), found_runs(name, root)))
+        found = verdicts(table(name), found_runs(name, root))
+        counts = Counter(each.word for each in found)
+        single += sum(each.word == MATCHES and len(each.values) == 1 for each in found)
         body.append([name, str(counts.total()), *(str(counts[word]) for word in WORDS)])
         total += counts
     body.append(["all", str(total.total()), *(str(total[word]) for word in WORDS)])
     caption = "Printed cells by table and verdict."
-    return style.table(["table", "cells", *WORDS], body, caption) + "\n\n" + _how(total)
+    by_one = f"{single} of the {total[MATCHES]} matches rest on a single run, which has no interval"
+    return "\n\n".join([style.table(["table", "cells", *WORDS], body, caption), by_one, _how(total)])
 
 
 def _how(total: Counter[str]) -> str:

@@ -104,7 +104,10 @@ def _validation(tune: Tune) -> list[str]:
 
 def _check(cell: Cell, search: Search) -> None:
     """Raise UserError if an end of the space is refused, or if a validation request and a reported one
-    are the same, or one is a part of the other."""
+    have rows in common.
+
+    Two draws may: a request with a seed of its own is refused if one of the two is a part of the other.
+    """
     for seed in search.tune.seeds:
         own, facts = _request(search.plan_of(seed, {}))
         for values in ends(search.tune.space):
@@ -112,10 +115,12 @@ def _check(cell: Cell, search: Search) -> None:
         for job in cell.reported:
             plan = Plan.of(*composed(job))
             reported, _ = _request(plan)
-            if _within(own, reported):
+            common = _common(own, reported)
+            fewest = min(len(own.rows), len(reported.rows)) if "seed" in search.tune.validation else 1
+            if common >= fewest:
                 raise UserError(
-                    f"tune.validation={search.tune.validation} selects what the table reports with "
-                    f"seed={plan.seed}, or a part of it: set another class there, or another seed"
+                    f"tune.validation={search.tune.validation} selects {common} rows that the table "
+                    f"reports with seed={plan.seed}: set other classes or rows there, or another seed"
                 )
 
 
@@ -123,7 +128,6 @@ def _request(plan: Plan) -> tuple[Request, dict[str, Any]]:
     return stages.request(stages.Workspace(plan, Store(plan.root / "store", say), Tracker()))
 
 
-def _within(one: Request, other: Request) -> bool:
-    """Return whether all rows of one request are rows of the other. Random requests share some."""
-    fewer, more = sorted((one.rows, other.rows), key=len)
-    return bool(torch.isin(fewer, more).all())
+def _common(one: Request, other: Request) -> int:
+    """Return the number of rows that both requests forget."""
+    return int(torch.isin(one.rows, other.rows).sum())

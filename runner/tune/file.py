@@ -4,13 +4,16 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from data.disk import replacing
 from data.errors import UserError
+from runner.compose import composed
 from runner.provenance import provenance
 from runner.tune.search import Search, Trial
+from runner.tune.space import overrides_of
 
 # The longest line.
 WIDTH = 105
@@ -20,18 +23,38 @@ PLACES = ("paths.", "data.root=", "tune.folder=", "tracking=", "tracking.")
 
 
 def write(search: Search, trials: Sequence[Trial], command: Sequence[str]) -> Path:
-    """Write the options of the best trial to the file of a search, and return its path.
+    """Write the method's options in the best trial to the file of a search, and return its path.
 
-    Options that are best as they are, are left out. `command` are the overrides of the search. Raise
-    UserError if every trial failed.
+    Options that have the values of the method's YAML are left out. `command` are the overrides of the
+    search. Raise UserError if every trial failed.
     """
     best = best_of(search, trials)
-    tuned = {name: value for name, value in best.values.items() if value != search.own[name]}
+    tuned = _options(search, best)
     head = ["# @package _global_", *_told(search, trials, best), *_command(command)]
     search.path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(search.path) as scratch:
         scratch.write_text("\n".join([*head, OmegaConf.to_yaml({"method": tuned})]))
     return search.path
+
+
+def _options(search: Search, best: Trial) -> dict[str, Any]:
+    """Return the options of a trial's method that are not those of its YAML, searched or set by the
+    command or its preset: runs take up the point that was tried."""
+    changed = {name: value for name, value in best.values.items() if value != search.own[name]}
+    places = [text for text in search.overrides if text.startswith("hydra.searchpath=")]
+    tried, _ = composed([*search.overrides, *overrides_of(changed)])
+    defaults, _ = composed([f"method={search.path.stem}", *places])
+    own = _written(defaults)
+    return {
+        name: value for name, value in _written(tried).items() if name not in own or value != own[name]
+    }
+
+
+def _written(cfg: DictConfig) -> dict[str, Any]:
+    """Return the method's options as they are written: an interpolation stays one."""
+    found = OmegaConf.to_container(cfg.method, resolve=False)
+    assert isinstance(found, dict)
+    return {str(name): value for name, value in found.items()}
 
 
 def best_of(search: Search, trials: Sequence[Trial]) -> Trial:

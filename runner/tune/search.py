@@ -13,6 +13,7 @@ from data.meanings import meaning
 from methods.training.divergence import Diverged
 from metrics.metric import Better, Metric
 from runner.compose import composed
+from runner.launch.stored import stands
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.results import Results
@@ -99,10 +100,15 @@ class Search:
             return Trial(values, None, str(error))
 
     def _score(self, seed: int, values: Values) -> float:
-        """Return the objective of a run. Raise Diverged if the run diverges, or did so before."""
+        """Return the objective of a run. Raise Diverged if the run diverges, or if it did so before with
+        this code and device."""
         plan = self.plan_of(seed, values)
         earlier = Results(plan.root / "results").find(plan.name, plan.key)
-        if earlier is not None and earlier.status == "diverged":
+        if (
+            earlier is not None
+            and earlier.status == "diverged"
+            and stands(earlier, plan.device, plan.threads)
+        ):
             raise Diverged(str(earlier.error))
         result = run(plan, self._overrides(seed, values))
         scores = {} if result is None else result.scores[UNLEARNED.name]
