@@ -49,6 +49,34 @@ def test_it_tells_what_attacks_can_resolve_and_what_a_sweep_costs(
     assert [made.stage for made in Store(tmp_path / "store").artefacts()] == ["request"]
 
 
+def test_of_a_preset_it_examines_the_first_cell_and_says_so(doctor: Doctor) -> None:
+    said = doctor("experiment=paper004_table2", "dataset=digits", "scenario.classes=[3]")
+    found = line(said, "cells is examined")
+    assert found == "ok    the first of 65 cells is examined: variant=amnesiac seed=0"
+    assert line(said, "recorder.batch_updates"), "the record that the variant reads"
+
+
+@pytest.mark.parametrize(
+    ("swept", "number", "first"),
+    [
+        (["seed=range(1,4)"], 3, "seed=1"),
+        (["seed=range(3)"], 3, "seed=0"),
+        (["method=choice(ssd,scrub)", "method.alpha=3"], 2, "method=ssd"),
+        (["recorder=[batch_updates],[per_sample]"], 2, "recorder=[batch_updates]"),
+    ],
+    ids=str,
+)
+def test_of_a_sweep_it_examines_the_first_cell_as_hydra_reads_it(
+    doctor: Doctor, swept: list[str], number: int, first: str
+) -> None:
+    found = line(doctor(*swept), "cells is examined")
+    assert found == f"ok    the first of {number} cells is examined: {first}"
+
+
+def test_it_says_nothing_of_cells_if_there_is_one(doctor: Doctor) -> None:
+    assert not [line for line in doctor() if "is examined" in line]
+
+
 def test_it_tells_the_batches_that_a_record_would_undo(doctor: Doctor, tmp_path: Path) -> None:
     said = doctor("method=amnesiac", "recorder=[batch_updates]")
     assert "lower training.batch_size" in line(said, "batches hold a row to forget")

@@ -2,6 +2,6 @@
 
     python -m runner.doctor method=amnesiac recorder=[batch_updates] seed=0,1,2
 
-accepts the options of a run; of several values of an option it examines the first. It trains a few steps
+accepts the options of a sweep, and examines its first cell. It trains a few steps
 to tell the time, and stores nothing.
 """

@@ -10,9 +10,9 @@ from runner.errors import command
 def main(overrides: list[str]) -> None:
     """Print the findings on the run that the options describe."""
     from runner import process, stages
-    from runner.compose import composed
+    from runner.compose import composed, jobs
     from runner.doctor.costs import of_costs
-    from runner.doctor.findings import of_attacks, of_request
+    from runner.doctor.findings import of_attacks, of_cells, of_request
     from runner.doctor.outcomes import of_original, of_results
     from runner.plan import Plan
     from runner.say import say
@@ -20,12 +20,14 @@ def main(overrides: list[str]) -> None:
     from runner.store import Store
     from runner.tracking import Tracker
 
-    cfg, names = composed([_first(override) for override in overrides])
+    cells = jobs(overrides)
+    cfg, names = composed(cells[0])
     plan = Plan.of(cfg, names)
     process.prepare(plan.device, plan.threads)
     ws = Workspace(plan, Store(plan.root / "store", say), Tracker())
     request, facts = stages.request(ws)
     for finding in (
+        *of_cells(cells),
         *of_request(plan, request, facts),
         *of_attacks(ws.dataset, request),
         *of_costs(ws, request),
@@ -33,13 +35,6 @@ def main(overrides: list[str]) -> None:
         *of_results(ws, cfg.table.columns),
     ):
         print(finding)
-
-
-def _first(override: str) -> str:
-    """Return the override with the first of several values: `seed=0` of `seed=0,1,2`."""
-    option, _, value = override.partition("=")
-    several = "," in value and not value.startswith(("[", "{", "'", '"'))
-    return f"{option}={value.split(',')[0]}" if several else override
 
 
 if __name__ == "__main__":

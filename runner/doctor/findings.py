@@ -2,12 +2,13 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from data.requests import Request
 from data.split import Dataset
 from methods.recording.estimates import share_of_batches_hit
+from runner.launch.task import labels
 from runner.plan import Plan
 from runner.plan.checks import check_request
 
@@ -26,6 +27,12 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"ok    {self.says}" if self.cure is None else f"look  {self.says}: {self.cure}"
+
+
+def of_cells(cells: Sequence[Sequence[str]]) -> Iterator[Finding]:
+    """Yield the finding on the cell that is examined, if there are several, by their overrides."""
+    if len(cells) > 1:
+        yield Finding(f"the first of {len(cells)} cells is examined: {labels(cells)[0]}")
 
 
 def of_request(plan: Plan, request: Request, facts: dict[str, Any]) -> Iterator[Finding]:
