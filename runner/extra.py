@@ -1,25 +1,20 @@
 """Extra training: what references and shadow models cost, refused if it is more than was asked for."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from data.errors import UserError
 from data.requests import Request
-from metrics.evidence import Needs
 from runner import stages
 from runner.plan import Plan
 from runner.plan.checks import check_request
 from runner.provenance import provenance
-from runner.score.evidence import needs_of
-from runner.stages.cell import member_plan, shadow_plan, wanted_trainings
+from runner.stages.cell import has_shadows, shadow_plan, wanted_trainings
 from runner.stages.references import wanted_references
 from runner.stages.workspace import Workspace, conditions_of
-from runner.store import Artefact, Wanted
-
-
-def has_shadows(plan: Plan) -> bool:
-    """Return whether a metric of the plan needs shadow models."""
-    return Needs.SHADOWS in needs_of(plan.metrics)
+from runner.state.trainings import trainings
+from runner.store import Artefact
 
 
 def check_shadows(plan: Plan, request: Request, facts: dict[str, Any]) -> None:
@@ -47,9 +42,8 @@ def require_time(ws: Workspace, request: Request, original: Artefact) -> None:
     cost = stages.cost_of(original)
     seconds = sum(missing.values()) * (cost["seconds"] + cost["compile_seconds"])
     if seconds > evaluation.seconds:
-        trainings = " and ".join(f"{n} for evaluation.{option}" for option, n in missing.items() if n)
         raise UserError(
-            f"trainings are missing ({trainings}), which take about {seconds:,.0f} s, and "
+            f"trainings are missing ({by_option(missing)}), which take about {seconds:,.0f} s, and "
             f"evaluation.seconds={evaluation.seconds:g} allows less: set evaluation.confirm=true to run "
             "them, or ask for fewer"
         )
@@ -73,27 +67,20 @@ def say_if_made_elsewhere(ws: Workspace, say: Callable[[str], None]) -> None:
             )
 
 
-def missing_extras(ws: Workspace, request: Request) -> dict[str, int]:
-    """Return the number of absent trainings by the option of `evaluation` that asks for them."""
-    rows = stages.cell_request(ws, request) if has_shadows(ws.plan) else request
-    wanted = wanted_extras(ws.plan, rows)
-    return {option: sum(not ws.store.has(*each) for each in found) for option, found in wanted.items()}
+def missing_extras(ws: Workspace, request: Request) -> Counter[str]:
+    """Return the number of absent trainings by the option of `evaluation` that asks for them.
+
+    Those that the run makes anyway are not among them.
+    """
+    if has_shadows(ws.plan):
+        stages.cell_request(ws, request)  # whose halves the shadows forget
+    return Counter(
+        each.option
+        for each in trainings(ws.plan, ws.store)
+        if each.option is not None and not ws.store.has(*each.wanted)
+    )
 
 
-def wanted_extras(plan: Plan, rows: Request) -> dict[str, list[Wanted]]:
-    """Return the trainings by the option of `evaluation` that asks for them; `rows` is the cell's
-    request, which only shadows depend on."""
-    references = wanted_references(plan)
-    wanted = {"references": [references[seed] for seed in references if seed != plan.seed]}
-    if Needs.POPULATION in needs_of(plan.metrics):
-        members = [member_plan(plan, seed) for seed in range(plan.evaluation.references)]
-        wanted["references"] += [each for member in members for each in wanted_trainings(member)]
-    if has_shadows(plan):
-        wanted["shadows"] = wanted_shadows(plan, rows, range(plan.evaluation.shadows))
-    return wanted
-
-
-def wanted_shadows(plan: Plan, rows: Request, numbers: Iterable[int]) -> list[Wanted]:
-    """Return the trainings of shadows by their numbers, for the cell's request."""
-    plans = [shadow_plan(plan, rows, number) for number in numbers]
-    return [each for member in plans for each in wanted_trainings(member)]
+def by_option(missing: Mapping[str, int]) -> str:
+    """Return the numbers of trainings with the options of `evaluation` that ask for them."""
+    return " and ".join(f"{n} for evaluation.{option}" for option, n in missing.items())

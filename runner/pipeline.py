@@ -8,7 +8,7 @@ from data.requests import Request
 from methods.training.divergence import Diverged
 from metrics.metric import glossary, matrices, numbers, of_cells
 from runner import process, stages
-from runner.extra import check_shadows, has_shadows, require_time, say_if_made_elsewhere
+from runner.extra import check_shadows, require_time, say_if_made_elsewhere
 from runner.naming import TUNED
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
@@ -27,6 +27,7 @@ from runner.say import say
 from runner.score.evidence import ScoredModels, score_models, without_scores
 from runner.score.live import LivePieces
 from runner.signals import ENDING
+from runner.stages.cell import has_shadows
 from runner.stages.models import weights_of
 from runner.stages.workspace import PROVENANCE, Workspace
 from runner.store import Artefact, Store, fingerprint

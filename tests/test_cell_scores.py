@@ -58,9 +58,9 @@ def test_a_population_is_that_of_the_references_seeds(quick: Quick, tmp_path: Pa
 
 
 def test_a_population_that_takes_too_long_is_refused(quick: Quick) -> None:
-    # three other references, and of four seeds three originals and four unlearned models
+    # of three other seeds a reference, an original and an unlearned model each
     few = ["metric=[accuracy,margin_distance]", "evaluation.references=4", "evaluation.seconds=1e-6"]
-    with pytest.raises(UserError, match=r"^trainings are missing \(10 for evaluation\.references\)"):
+    with pytest.raises(UserError, match=r"^trainings are missing \(9 for evaluation\.references\)"):
         result_of(quick(*few))
 
 

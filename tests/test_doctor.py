@@ -44,7 +44,12 @@ def test_it_tells_what_attacks_can_resolve_and_what_a_sweep_costs(
     )
     # 20 members, 20 test rows of the class: √(41 / 4800)
     assert "standard error of 0.092" in line(said, "an AUC")
-    assert "3 trainings for evaluation.references are missing" in line(said, "evaluation.references")
+    assert line(said, "missing trainings").startswith(
+        "ok    missing trainings: original, finetune, 4 × retrained model; about "
+    )
+    assert line(said, "of these are").startswith(
+        "ok    of these are 3 for evaluation.references, about "
+    )
     assert "until=pretrain" in line(said, "no original of this seed")
     assert [made.stage for made in Store(tmp_path / "store").artefacts()] == ["request"]
 
@@ -77,10 +82,75 @@ def test_it_says_nothing_of_cells_if_there_is_one(doctor: Doctor) -> None:
     assert not [line for line in doctor() if "is examined" in line]
 
 
-def test_it_tells_the_batches_that_a_record_would_undo(doctor: Doctor, tmp_path: Path) -> None:
-    said = doctor("method=amnesiac", "recorder=[batch_updates]")
-    assert "lower training.batch_size" in line(said, "batches hold a row to forget")
-    assert "expected" in line(said, "recorder.batch_updates")
+@pytest.mark.parametrize(
+    ("options", "missing", "asked"),
+    [
+        (
+            ["pretrained=digits_parity", "evaluation.references=4"],
+            "public checkpoint, original, finetune, 4 × retrained model",
+            "3 for evaluation.references",
+        ),
+        (
+            ["evaluation=full", "evaluation.references=2", "evaluation.shadows=6"],
+            "2 × original, 2 × finetune, 2 × retrained model, 12 × shadow",
+            "3 for evaluation.references and 12 for evaluation.shadows",
+        ),
+        (
+            ["evaluation=privacy", "scenario=random", "evaluation.references=1"],
+            "original, finetune, retrained model, 32 × shadow",
+            "32 for evaluation.shadows",
+        ),
+        (
+            ["method=sisa", "method.shards=2"],
+            "original, sisa, before the request, sisa, retrained model",
+            None,
+        ),
+        (["method=retrain"], "original, retrain", None),
+        (["until=pretrain", "evaluation.references=4"], "original", None),
+    ],
+    ids=str,
+)
+def test_it_counts_each_training_that_the_run_lacks_once(
+    doctor: Doctor, options: list[str], missing: str, asked: str | None
+) -> None:
+    said = doctor(*options)
+    (found,) = re.findall(r"missing trainings: (.*); about", "\n".join(said))
+    assert found == missing
+    assert re.findall(r"of these are (.*), about", "\n".join(said)) == ([] if asked is None else [asked])
+
+
+@pytest.mark.parametrize(
+    ("options", "without"),
+    [(["method=sisa"], " without sisa"), (["method=retrain"], ""), (["until=pretrain"], "")],
+    ids=str,
+)
+def test_it_names_the_trainings_of_which_it_knows_no_time(
+    doctor: Doctor, options: list[str], without: str
+) -> None:
+    assert re.search(rf" s{without}$", line(doctor(*options), "missing trainings"))
+
+
+def test_it_says_which_trainings_are_refused_and_counts_none_that_is_stored(
+    doctor: Doctor, quick: Callable[..., Plan]
+) -> None:
+    few = ["evaluation.references=3", "evaluation.seconds=1e-9"]
+    refused = line(doctor(*few), "of these are")
+    assert refused.startswith("look  of these are 2 for evaluation.references, about ")
+    assert refused.endswith(": set evaluation.confirm=true to run them, or ask for fewer")
+    assert line(doctor(*few, "evaluation.confirm=true"), "of these are").startswith("ok    ")
+    result_of(quick(*few, "evaluation.confirm=true"))
+    said = doctor(*few)
+    assert "ok    every training of the run is stored" in said
+    assert not [line for line in said if "of these are" in line]
+
+
+def test_a_training_without_steps_takes_no_time(doctor: Doctor) -> None:
+    said = doctor("training.epochs=0", "evaluation=quick")
+    assert "ok    a training has no steps, and takes no time" in said
+    assert (
+        line(said, "missing trainings")
+        == "ok    missing trainings: original, finetune; about 0 s without finetune"
+    )
 
 
 def test_it_passes_on_the_warning_of_a_method_that_can_select_nothing(
@@ -96,7 +166,8 @@ def test_it_says_that_seeds_with_requests_of_their_own_share_no_reference(
 ) -> None:
     assert "scenario.seed=0" in line(doctor("scenario=random"), "every seed draws other rows")
     pinned = doctor("scenario=random", "scenario.seed=0")
-    assert not [line for line in pinned if "every seed draws other rows" in line]
+    alone = doctor("scenario=random", "evaluation=quick")
+    assert not [line for line in (*pinned, *alone) if "every seed draws other rows" in line]
 
 
 def test_it_knows_from_stored_runs_what_was_learned_and_which_verdicts_are_open(

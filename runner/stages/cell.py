@@ -3,13 +3,15 @@
 They are the same for every seed of a run. A request that each seed draws anew is that of seed 0 here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from data.requests import Request
+from metrics.evidence import Needs
 from runner.plan import Plan, identities
 from runner.plan.share import share_of
+from runner.score.evidence import needs_of
 from runner.stages.pretrain import pretrain
 from runner.stages.request import request as request_of
 from runner.stages.together import pretrain_together, trains_together
@@ -23,6 +25,11 @@ class Shadow(NamedTuple):
 
     original: Artefact
     unlearned: Artefact
+
+
+def has_shadows(plan: Plan) -> bool:
+    """Return whether a metric of the plan needs shadow models."""
+    return Needs.SHADOWS in needs_of(plan.metrics)
 
 
 def cell_request(ws: Workspace, request: Request) -> Request:
@@ -83,6 +90,12 @@ def member_plan(plan: Plan, seed: int) -> Plan:
 def wanted_trainings(plan: Plan) -> list[Wanted]:
     """Return the original and the unlearned model of a plan, as the store finds them."""
     return [("pretrain", identities.pretrain(plan)), ("unlearn", identities.own(plan))]
+
+
+def wanted_shadows(plan: Plan, rows: Request, numbers: Iterable[int]) -> list[Wanted]:
+    """Return the trainings of shadows by their numbers, for the cell's request."""
+    plans = [shadow_plan(plan, rows, number) for number in numbers]
+    return [each for member in plans for each in wanted_trainings(member)]
 
 
 def _of_seed_0(plan: Plan) -> Plan:

@@ -16,7 +16,7 @@ from runner.state.locks import maker
 from runner.state.manifest import manifests
 from runner.state.standing import Standing, standings
 from runner.state.states import State, notes_of
-from runner.state.trainings import Training
+from runner.state.trainings import Training, of_kinds
 from runner.store import Store
 from runner.sweep import command
 
@@ -45,7 +45,7 @@ def listing(arguments: Sequence[str]) -> str:
 def _table(found: Sequence[Standing], names: Sequence[str]) -> str:
     """Return a line for each cell, below the number of cells in each state."""
     lines = [
-        (one.state.value, name, "; ".join(filter(None, [one.why, _trainings(one.missing)])))
+        (one.state.value, name, "; ".join(filter(None, [one.why, of_kinds(one.missing)])))
         for one, name in zip(found, names, strict=True)
     ]
     table = tabulate(lines, headers=["state", "cell", "missing"], disable_numparse=True)
@@ -57,12 +57,6 @@ def counts(found: Sequence[Standing]) -> str:
     number = Counter(one.state for one in found)
     states = ", ".join(f"{number[state]} {state.value}" for state in State if number[state])
     return f"{len(found)} {'cell' if len(found) == 1 else 'cells'}: {states}"
-
-
-def _trainings(missing: Sequence[Training]) -> str:
-    """Return the kinds of trainings with their numbers."""
-    kinds = Counter(each.label for each in missing)
-    return ", ".join(kind if number == 1 else f"{number} × {kind}" for kind, number in kinds.items())
 
 
 def _left(found: Sequence[Standing], ledger: Ledger) -> list[str]:

@@ -1,6 +1,7 @@
 """Trainings: all that a cell trains, whether it is stored or not."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,9 +11,11 @@ import torch
 from conf import Until
 from data.requests import Request
 from methods.base import Method
-from runner.extra import has_shadows, wanted_extras, wanted_shadows
+from metrics.evidence import Needs
 from runner.plan import Plan, identities
 from runner.roles import INITIAL, ORIGINAL, REPAIRED, UNLEARNED
+from runner.score.evidence import needs_of
+from runner.stages.cell import has_shadows, member_plan, wanted_shadows, wanted_trainings
 from runner.stages.references import wanted_references
 from runner.stages.request import stored_request
 from runner.store import Artefact, Store, Wanted, fingerprint
@@ -34,7 +37,8 @@ class Training:
     """The training of one artefact.
 
     `label` names its kind. Where the store knows no cost of its own kind, it takes as long as `instead`.
-    A record that is made later takes the training of its `original` once more.
+    A record that is made later takes the training of its `original` once more. `option` is that of
+    `evaluation` which asks for the training, None for one that the run makes anyway.
     """
 
     label: str
@@ -42,6 +46,7 @@ class Training:
     artefact: Artefact
     instead: Wanted | None = None
     original: "Training | None" = None
+    option: str | None = None
 
     @property
     def stored(self) -> bool:
@@ -64,6 +69,12 @@ def _in_common(identity: Any) -> Any:
     if isinstance(identity, Mapping):
         return {name: _in_common(value) for name, value in identity.items() if name not in OF_EACH}
     return identity
+
+
+def of_kinds(found: Iterable[Training]) -> str:
+    """Return the kinds of trainings with their numbers."""
+    kinds = Counter(each.label for each in found)
+    return ", ".join(kind if number == 1 else f"{number} × {kind}" for kind, number in kinds.items())
 
 
 def trainings(plan: Plan, store: Store) -> list[Training]:
@@ -94,9 +105,9 @@ def _original(plan: Plan) -> Wanted:
 
 
 def _all(plan: Plan, store: Store) -> Iterator[Training]:
-    def one(label: str, wanted: Wanted) -> Training:
-        retrained = label in (RETRAINED, SHADOW) and wanted[0] == "unlearn"
-        return Training(label, wanted, store.find(*wanted), _original(plan) if retrained else None)
+    def one(label: str, wanted: Wanted, option: str | None = None) -> Training:
+        instead = _original(plan) if _is_as_long(plan, label, wanted[0]) else None
+        return Training(label, wanted, store.find(*wanted), instead, option=option)
 
     if plan.public is not None:
         yield one(PUBLIC, _original(plan.public))
@@ -109,8 +120,15 @@ def _all(plan: Plan, store: Store) -> Iterator[Training]:
     yield from (original, *records)
     if plan.until is Until.end:
         yield from (one(*each) for each in _own(plan))
-        for option, found in wanted_extras(plan, rows).items():
-            yield from (one(_label(plan, option, wanted), wanted) for wanted in found)
+        for option, found in _extras(plan, rows).items():
+            yield from (one(_label(plan, option, wanted), wanted, option) for wanted in found)
+
+
+def _is_as_long(plan: Plan, label: str, stage: str) -> bool:
+    """Return whether a training that begins anew is as long as the original, but is no original."""
+    if stage == UNLEARNED.stage:
+        return label in (RETRAINED, SHADOW) or plan.method.starts_fresh
+    return stage == INITIAL.stage
 
 
 def _own(plan: Plan) -> Iterator[tuple[str, Wanted]]:
@@ -124,6 +142,19 @@ def _own(plan: Plan) -> Iterator[tuple[str, Wanted]]:
     if repaired is not None:
         yield REPAIRED.label.format(name=method), (REPAIRED.stage, {**repaired, **scoring})
     yield from ((RETRAINED, own) for seed, own in wanted_references(plan).items() if seed == plan.seed)
+
+
+def _extras(plan: Plan, rows: Request) -> dict[str, list[Wanted]]:
+    """Return the trainings by the option of `evaluation` that asks for them; `rows` is the cell's
+    request, which only shadows depend on."""
+    references = wanted_references(plan)
+    wanted = {"references": [references[seed] for seed in references if seed != plan.seed]}
+    if Needs.POPULATION in needs_of(plan.metrics):
+        members = [member_plan(plan, seed) for seed in range(plan.evaluation.references)]
+        wanted["references"] += [each for member in members for each in wanted_trainings(member)]
+    if has_shadows(plan):
+        wanted["shadows"] = wanted_shadows(plan, rows, range(plan.evaluation.shadows))
+    return wanted
 
 
 def _label(plan: Plan, option: str, wanted: Wanted) -> str:
