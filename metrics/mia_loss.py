@@ -17,14 +17,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from metrics.attacks.report import meanings, report
+from metrics.attacks.report import HeldOutAttack, meanings, report
 from metrics.evidence import Evidence
-from metrics.metric import Better, Metric, Score, Scores
+from metrics.metric import Better, Score, Scores
 from metrics.statistics.membership import loss_share
 
 
 @dataclass(frozen=True)
-class MiaLoss(Metric):
+class MiaLoss(HeldOutAttack):
     """`mia_loss_auc`, `_auc_se`, `_tpr_1`, `_tpr_01`, both with `_low` and `_high`, `mia_loss_share` and
     `mia_efficacy`.
 

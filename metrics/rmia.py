@@ -21,15 +21,18 @@ import torch
 from torch import Tensor
 
 from data.bounds import BELOW_ONE, POSITIVE
-from metrics.attacks.report import meanings, report
+from metrics.attacks.report import HeldOutAttack, meanings, report
 from metrics.evidence import Evidence, Needs
-from metrics.metric import Metric, Score, Scores
+from metrics.metric import Score, Scores
 from metrics.predictions import Predictions
 from metrics.statistics import rmia
 
+# Of the held-out rows, those that members are ranked against, and the z.
+OTHERS, Z = slice(0, None, 2), slice(1, None, 2)
+
 
 @dataclass(frozen=True)
-class Rmia(Metric):
+class Rmia(HeldOutAttack):
     """`rmia_auc`, `_auc_se`, `_tpr_1`, `_tpr_01`, both with `_low` and `_high`.
 
     `a` is 0 if a model that saw a row is certain of it, and near 1 if it knows it no better than one
@@ -52,20 +55,22 @@ class Rmia(Metric):
     def about(self) -> Mapping[str, Score]:
         return meanings("rmia", "the ratio to the retrained models")
 
+    def others(self, heldout: int, whole_classes: bool) -> int:
+        return 0 if whole_classes else len(range(heldout)[OTHERS])
+
     def __call__(self, evidence: Evidence) -> Scores:
         scored, references = evidence.predictions, evidence.references
         if "train_forget" not in scored.logits or not references or _whole_classes(scored):
             return {}
         target_x, target_h = _known(scored)
         refs_x, refs_h = map(torch.stack, zip(*map(_known, references), strict=True))
-        z = slice(1, None, 2)
-        if not len(target_h[z]):
+        if not len(target_h[Z]):
             return {}
 
         def scores(target: Tensor, refs: Tensor) -> Tensor:
-            return rmia.scores(target, refs, target_h[z], refs_h[:, z], self.a, self.gamma)
+            return rmia.scores(target, refs, target_h[Z], refs_h[:, Z], self.a, self.gamma)
 
-        members, others = scores(target_x, refs_x), scores(target_h[::2], refs_h[:, ::2])
+        members, others = scores(target_x, refs_x), scores(target_h[OTHERS], refs_h[:, OTHERS])
         return dict(report("rmia", members, others))
 
 

@@ -12,7 +12,7 @@ from runner.plan import Plan
 from runner.report import Report
 from runner.store import Store
 from tests.composing import composed_once
-from tests.conftest import QUICK, result_of, results_in
+from tests.conftest import QUICK, needs_record, result_of, results_in
 
 Said = list[str]
 Doctor = Callable[..., Said]
@@ -43,7 +43,7 @@ def test_it_tells_what_attacks_can_resolve_and_what_a_sweep_costs(
         said, "rate of 1.0%"
     )
     # 20 members, 20 test rows of the class: √(41 / 4800)
-    assert "standard error of 0.092" in line(said, "an AUC")
+    assert "standard error of 0.092" in line(said, "the AUC of mia_loss")
     assert line(said, "missing trainings").startswith(
         "ok    missing trainings: original, finetune, 4 × retrained model; about "
     )
@@ -153,12 +153,75 @@ def test_a_training_without_steps_takes_no_time(doctor: Doctor) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("method", "subtracts"),
+    [
+        ("amnesiac", True),
+        ("amnesiac_partial", True),
+        ("per_sample_amnesiac", False),
+        ("rewind", False),
+        ("distruction", False),
+        ("hessian_free", False),
+        ("finetune", False),
+    ],
+)
+def test_hit_batches_are_a_fault_only_for_methods_that_subtract_their_updates(
+    doctor: Doctor, method: str, subtracts: bool
+) -> None:
+    record = needs_record(method)
+    said = doctor(f"method={method}", *record)
+    found = line(said, "of the training's batches hold a row to forget")
+    assert found.startswith("look  " if subtracts else "ok    ")
+    cure = "lower training.batch_size, or read a record of single rows (method=per_sample_amnesiac"
+    assert (cure in found) == subtracts
+    if record:
+        assert "expected" in line(said, "recorder.")
+
+
+def test_it_counts_the_rows_that_each_attack_compares(doctor: Doctor) -> None:
+    """Of 150 held-out rows, RMIA ranks the members against every second one."""
+    said = doctor("scenario=random", "scenario.count=30", "data.limit=15")
+    assert "ok    a false-positive rate of 1.0% can be resolved by the 150 test rows of mia_loss" in said
+    lacking = line(said, "rate of 1.0% needs 100 test rows of its kind, and there are 75 for rmia")
+    assert lacking.startswith("look  ") and lacking.endswith("is left out; read the AUC")
+    # √(181 / 54000) and √(106 / 27000)
+    assert "error of 0.058" in line(said, "30 members against 150 test rows give the AUC of mia_loss")
+    assert "error of 0.063" in line(said, "30 members against 75 test rows give the AUC of rmia")
+
+
+@pytest.mark.parametrize(
+    ("options", "attacks"),
+    [
+        ([], {"mia_loss"}),  # no retrained model has seen the class
+        (["scenario=random", "metric=[mia_loss,mia_entropy]"], {"mia_loss and mia_entropy"}),
+        (["scenario=random", "evaluation=quick"], {"mia_loss"}),
+        (["scenario=random", "evaluation=test_only"], set()),
+    ],
+    ids=str,
+)
+def test_it_speaks_of_attacks_that_the_run_can_score(
+    doctor: Doctor, options: list[str], attacks: set[str]
+) -> None:
+    said = "\n".join(doctor(*options))
+    assert {*re.findall("the AUC of (.*) a standard error", said)} == attacks
+
+
 def test_it_passes_on_the_warning_of_a_method_that_can_select_nothing(
     doctor: Doctor, tmp_path: Path
 ) -> None:
     said = doctor("method=ssd", "method.alpha=20")
     assert line(said, "selects no weight").startswith("look")
     assert line(said, "selects no weight").endswith("set method.alpha below that")
+
+
+def test_a_warning_is_told_once_as_it_stands(doctor: Doctor) -> None:
+    found = line(doctor("method=sisa", "method.shards=10", "method.slices=2"), "a slice of SISA")
+    assert found.startswith("look  a slice of SISA has only 10 rows, fewer than training.batch_size=")
+    assert found.endswith(": set a smaller method.shards or method.slices")
+    assert found.count("SISA") == 1
+    shadows = ["evaluation=privacy", "evaluation.references=1"]
+    told = [line for line in doctor("method=ssd", "method.alpha=40", *shadows) if "selects" in line]
+    assert len(told) == 2, "of the request, and once of its halves for 16 shadow models"
 
 
 def test_it_says_that_seeds_with_requests_of_their_own_share_no_reference(
@@ -180,6 +243,11 @@ def test_it_knows_from_stored_runs_what_was_learned_and_which_verdicts_are_open(
     page = Report(results_in(tmp_path), list(composed_once()[0].table.columns)).terminal()
     (told,) = re.findall(r"^(\d+) verdicts;", page, re.MULTILINE)
     assert line(said, "the stored results have").startswith(f"ok    the stored results have {told} verd")
+
+
+def test_a_request_without_halves_for_shadow_models_is_refused_as_by_the_run(doctor: Doctor) -> None:
+    with pytest.raises(UserError, match=r"^a request of one row has no half for shadow models"):
+        doctor("scenario=random", "scenario.count=1", "evaluation=privacy")
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,15 @@ def normal(*shape: int, seed: int) -> Tensor:
 # Offline
 
 
+@pytest.mark.parametrize(("heldout", "others"), [(198, 99), (199, 100)])
+def test_a_low_rate_is_resolved_by_the_others_among_the_held_out_rows(heldout: int, others: int) -> None:
+    assert OFFLINE.others(heldout, whole_classes=False) == others
+    models = [knowing(normal(5, seed=s), normal(heldout, seed=s + 9)) for s in range(3)]
+    scores = OFFLINE(Evidence({Needs.PREDICTIONS: models[0], Needs.REFERENCES: models[1:]}))
+    assert "rmia_auc" in scores and ("rmia_tpr_1" in scores) == (others >= 100)
+    assert OFFLINE.others(heldout, whole_classes=True) == 0
+
+
 def test_ratios_and_scores_worked_out_by_hand() -> None:
     ratios_x = TARGET_X / rmia.expected(REFS_X, 0.3)
     ratios_z = TARGET_Z / rmia.expected(REFS_Z, 0.3)

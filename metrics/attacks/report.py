@@ -2,11 +2,21 @@
 
 from torch import Tensor
 
-from metrics.metric import Better, Score
+from metrics.metric import Better, Metric, Score
 from metrics.statistics.roc import auc, auc_error, tpr
 
 # The false positive rates, each one in so many others, by the name of the true positive rate there.
 RATES = {"tpr_1": 100, "tpr_01": 1000}
+
+
+class HeldOutAttack(Metric):
+    """A metric that ranks the forgotten training rows against held-out rows of their kind, and reports
+    both (see `report`)."""
+
+    def others(self, heldout: int, whole_classes: bool) -> int:
+        """Return the number of rows, of so many held-out ones, that members are ranked against; 0 if the
+        attack is not defined. `whole_classes` is true if no row of their classes is retained."""
+        return heldout
 
 
 def report(attack: str, members: Tensor, others: Tensor) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """python -m runner.doctor [option=value …]
 
-Before a run or a sweep: what it costs, and what its numbers can tell. The original is trained if it is
-not stored.
+Before a run or a sweep: what its first cell costs, and what its numbers can tell. A few steps are
+trained to tell the time, and no model is stored: only the request, and the predictions of an original
+that is stored already.
 """
 
 from runner.errors import command
@@ -28,8 +29,8 @@ def main(overrides: list[str]) -> None:
     request, facts = stages.request(ws)
     for finding in (
         *of_cells(cells),
-        *of_request(plan, request, facts),
-        *of_attacks(ws.dataset, request),
+        *of_request(ws, facts),
+        *of_attacks(ws, request, facts),
         *of_costs(ws, request),
         of_original(ws, request),
         *of_results(ws, cfg.table.columns),
