@@ -1,6 +1,7 @@
 """The doctor: findings before a sweep, each with the cure, and nothing trained to the end."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from data.errors import UserError
 from runner.doctor.__main__ import main
+from runner.doctor.outcomes import of_unclear
 from runner.plan import Plan
 from runner.report import Report
 from runner.store import Store
@@ -243,6 +245,28 @@ def test_it_knows_from_stored_runs_what_was_learned_and_which_verdicts_are_open(
     page = Report(results_in(tmp_path), list(composed_once()[0].table.columns)).terminal()
     (told,) = re.findall(r"^(\d+) verdicts;", page, re.MULTILINE)
     assert line(said, "the stored results have").startswith(f"ok    the stored results have {told} verd")
+
+
+def test_it_trains_no_original_again_for_a_record_that_is_missing(
+    doctor: Doctor, quick: Callable[..., Plan], tmp_path: Path
+) -> None:
+    result_of(quick())
+    said = doctor("method=amnesiac", "recorder=[batch_updates]")
+    assert line(said, "the original's accuracy")
+    assert line(said, "missing trainings").startswith(
+        "ok    missing trainings: record batch_updates, amnesiac; about "
+    )
+    assert "record" not in {made.stage for made in Store(tmp_path / "store").artefacts()}
+
+
+@pytest.mark.parametrize(
+    ("needed", "option"), [(3, "seed=0,1,2"), (12, "seed=range(12)")], ids=["few", "many"]
+)
+def test_the_seeds_that_a_verdict_needs_are_told_as_a_shell_reads_them(needed: int, option: str) -> None:
+    cure = of_unclear("ssd", "rmia_auc", needed).cure
+    assert cure is not None
+    (told,) = re.findall(r"\((.*)\) with", cure)
+    assert shlex.split(told) == [option] and (told == option or told[0] == "'")
 
 
 def test_a_request_without_halves_for_shadow_models_is_refused_as_by_the_run(doctor: Doctor) -> None:

@@ -15,12 +15,14 @@ from runner.stages.workspace import Workspace
 
 def of_original(ws: Workspace, request: Request) -> Finding:
     """Return the finding on whether the original learned the rows to forget."""
-    if not ws.store.has("pretrain", identities.pretrain(ws.plan)):
+    wanted = "pretrain", identities.pretrain(ws.plan)
+    if not ws.store.has(*wanted):
         return Finding(
             "no original of this seed is stored, so nobody knows whether it learns the rows to forget",
             "run once with until=pretrain, and ask again",
         )
-    predictions = stages.predictions(ws, request, stages.pretrain(ws, request))
+    # found, and not made by its stage, which would train again for a record that is missing
+    predictions = stages.predictions(ws, request, ws.store.find(*wanted))
     part = "train_forget" if "train_forget" in predictions.logits else "test"
     right = predictions.logits[part].argmax(1) == predictions.labels[part]
     accuracy = right.double().mean().item()
@@ -43,12 +45,13 @@ def of_results(ws: Workspace, columns: Collection[str]) -> Iterator[Finding]:
     yield Finding(f"the stored results have {len(shown)} verdicts, {len(unclear)} of them unclear")
     for (line, name), each in sorted(unclear.items()):
         if line.cell != ORIGINAL.name:
-            yield _of_unclear(report.labels[line], name, each.needed)
+            yield of_unclear(report.labels[line], name, each.needed)
 
 
-def _of_unclear(label: str, name: str, needed: int | None) -> Finding:
+def of_unclear(label: str, name: str, needed: int | None) -> Finding:
+    """Return the finding on a score whose verdict needs so many seeds, None if too many."""
     says = f"{name} of {label} is unclear"
     if needed is None:
         return Finding(says, "its spread is too wide for its margin at any number of seeds below 200")
-    seeds = f"seed={','.join(map(str, range(needed)))}" if needed <= 8 else f"seed=range({needed})"
+    seeds = f"seed={','.join(map(str, range(needed)))}" if needed <= 8 else f"'seed=range({needed})'"
     return Finding(says, f"run {needed} seeds ({seeds}) with evaluation.references={needed}")
