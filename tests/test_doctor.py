@@ -121,6 +121,15 @@ def test_it_counts_each_training_that_the_run_lacks_once(
     assert re.findall(r"of these are (.*), about", "\n".join(said)) == ([] if asked is None else [asked])
 
 
+def test_a_training_as_long_as_an_original_counts_its_seconds(doctor: Doctor) -> None:
+    said = "\n".join(doctor("training.epochs=2000", "evaluation.references=4"))
+    found = re.findall(r"(?:original|model;|references,) about ([\d,]+) s", said)
+    original, missing, asked = (int(each.replace(",", "")) for each in found)
+    assert original > 1, "14,000 steps"
+    # the original and four retrained models, three of them of other seeds; printed in whole seconds
+    assert abs(missing - 5 * original) <= 3 and abs(asked - 3 * original) <= 2
+
+
 @pytest.mark.parametrize(
     ("options", "without"),
     [(["method=sisa"], " without sisa"), (["method=retrain"], ""), (["until=pretrain"], "")],

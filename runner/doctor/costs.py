@@ -74,13 +74,16 @@ def _as_long(plan: Plan, missing: Sequence[Training]) -> tuple[int, list[Trainin
 
 
 def _of_asked(plan: Plan, trainings: str, seconds: float) -> Finding:
-    """Return the finding on the missing trainings that options of `evaluation` ask for."""
+    """Return the finding on the missing trainings that options of `evaluation` ask for.
+
+    As in the run, each counts as long as an original.
+    """
     limit = plan.evaluation.seconds
-    says = f"of these are {trainings}, about {seconds:,.0f} s"
+    says = f"of these are {trainings}, about {seconds:,.0f} s if each is as long as an original"
     if plan.evaluation.confirm:
-        return Finding(f"{says}, which evaluation.confirm=true allows")
+        return Finding(f"{says}: evaluation.confirm=true allows it")
     if seconds <= limit:
-        return Finding(f"{says}, which evaluation.seconds={limit:g} allows")
+        return Finding(f"{says}: evaluation.seconds={limit:g} allows it")
     return Finding(
         f"{says}, and evaluation.seconds={limit:g} allows less",
         "set evaluation.confirm=true to run them, or ask for fewer",
