@@ -1,7 +1,7 @@
 """W&B: what a run holds, by reading back the offline file that its client wrote."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -194,21 +194,55 @@ def test_a_run_tracks_each_curve_once_however_often_it_asks_for_the_model(
         assert tracker.points["pretrain"] == tracker.points["reference"] == 2
 
 
-def test_a_run_that_goes_on_online_logs_no_point_again() -> None:
-    """The client gives a resumed run the summary that it had: the last point of every curve."""
-    logged: list[dict[str, float]] = []
-    there = {"pretrain/epoch": 2, "pretrain/loss": 0.5}
-    client = SimpleNamespace(
-        resumed=True, summary=there, log=logged.append, define_metric=lambda *_, **__: None
-    )
-    tracker = WandbTracker(client, ["0"], pytest.fail)
-    for epoch in (1, 2, 3):
-        tracker.curve("pretrain", {"epoch": epoch, "loss": 1 / epoch})
-    tracker.curve("unlearn", {"epoch": 1, "loss": 0.4})
-    assert logged == [
-        {"pretrain/epoch": 3, "pretrain/loss": 1 / 3},
-        {"unlearn/epoch": 1, "unlearn/loss": 0.4},
-    ]
+class Online:
+    """A run online that processes begin, and that has the last value of every name for the next one."""
+
+    def __init__(self) -> None:
+        self.logged: list[dict[str, float]] = []
+        self.summary: dict[str, float] = {}
+
+    def say(self, points: Sequence[Mapping[str, float]]) -> None:
+        """Let a process log what it says of the stage unlearn."""
+        client = SimpleNamespace(
+            resumed=bool(self.logged),
+            summary=dict(self.summary),
+            log=self._log,
+            define_metric=lambda *_, **__: None,
+        )
+        tracker = WandbTracker(client, ["0"], pytest.fail)
+        for point in points:
+            tracker.curve("unlearn", point)
+
+    def _log(self, point: Mapping[str, float]) -> None:
+        self.summary |= point
+        named = {name: value for name, value in point.items() if not name.startswith("points/")}
+        self.logged.append({name.partition("/")[2]: value for name, value in named.items()})
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [
+            *({"epoch": n, "loss": 0.1} for n in (1, 2, 3)),
+            *({"epoch": n, "plain_loss": 0.2} for n in (1, 2)),
+        ],
+        [{"epoch": n, f"{phase}_loss": 0.1} for n in (1, 2) for phase in ("forget", "retain")],
+        [{"round": r, "epoch": n, "loss": 0.1} for r in (1, 2) for n in (1, 2)],
+        [{"noise_loss": 0.3}, {"noise_loss": 0.2}, {"epoch": 1, "impair_loss": 0.1}],
+        [point for n in (1, 2) for point in ({"pass": n, "test_js": 0.1}, {"epoch": n, "loss": 0.1})],
+    ],
+    ids=["phases in turn", "alternating phases", "rounds", "values of their own", "scored passes"],
+)
+def test_a_run_online_has_each_point_once_after_a_kill_anywhere_and_a_repetition(
+    points: list[dict[str, float]],
+) -> None:
+    for killed in range(len(points) + 1):
+        online = Online()
+        online.say(points[:killed])
+        online.say(points)
+        assert online.logged == points
+        online.say(points)
+        assert online.logged == points
 
 
 def test_every_job_of_a_process_has_its_own_closed_run(quick: Quick) -> None:

@@ -7,7 +7,7 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
 from runner.roles import ROLES, UNLEARNED
-from runner.tracking.sections import AXES, CONFUSION, LEAKING, PHASE, SCORED
+from runner.tracking.sections import CONFUSION, EPOCH, LEAKING, PASS, PHASE, SCORED
 
 METHOD = "method.name"
 
@@ -109,9 +109,9 @@ def _gaps(of: Project) -> list[Any]:
 def _curves(of: Project) -> list[Any]:
     """Return a panel for every phase and value, over the phase's own axis."""
     phases = [PHASE.get(role.curves, role.curves) for role in ROLES]
-    panels = [_curve(phase, AXES[0], value) for phase in phases for value in LOGGED]
+    panels = [_curve(phase, EPOCH, value) for phase in phases for value in LOGGED]
     scored = f"{UNLEARNED.curves}_{SCORED}"
-    return [*panels, *(_curve(scored, AXES[1], value) for value in (FORGETTING, UTILITY))]
+    return [*panels, *(_curve(scored, PASS, value) for value in (FORGETTING, UTILITY))]
 
 
 def _curve(section: str, axis: str, value: str) -> Any:

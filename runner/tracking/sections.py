@@ -4,6 +4,7 @@
 axis of its own. `final/…` and `cost/…` are the scores and costs of the unlearned model, `gap/…` its
 scores minus those of the reference, and `abs_gap/…` their absolute values. Other models have the same
 sections behind their role: `reference/final/…`, `repaired/gap/…`. `cell/…` are scores of all seeds.
+`points/…` number the points of each section of curves, so that a run that goes on knows what it has.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,13 @@ SCORED = "scores"
 # The section of a group of curves whose name is that of a model.
 PHASE = {REFERENCE.curves: "retrain"}
 
-# Names of the values that curves run over. The first that a point has is its axis.
-AXES = ("epoch", "pass", "round", "step")
+# Names of the values that curves run over. The first that a point has is its axis: the epochs of a
+# method that trains in rounds begin anew in each.
+EPOCH, PASS = "epoch", "pass"
+AXES = ("round", EPOCH, PASS, "step")
+
+# The section of the numbers of points: the last one that each section of curves has.
+POINTS = "points"
 
 # The matrix that is tracked as a chart, and the one of a cell that is tracked as a table.
 CONFUSION, LEAKING, CELL = "confusion", "leaking_rows", "cell"

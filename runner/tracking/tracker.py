@@ -1,9 +1,21 @@
 """Trackers: of a W&B run, or of nothing."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from runner.tracking.sections import AXES, CELL, CONFUSION, LEAKING, PHASE, SCORED, rows_of, scalars
+from runner.tracking.sections import (
+    AXES,
+    CELL,
+    CONFUSION,
+    LEAKING,
+    PASS,
+    PHASE,
+    POINTS,
+    SCORED,
+    rows_of,
+    scalars,
+)
 
 if TYPE_CHECKING:  # results and metrics are read by the runs that have some
     from metrics.metric import Matrix
@@ -34,9 +46,10 @@ class WandbTracker(Tracker):
         self.classes = list(classes)
         self._fail = fail
         self._failed = False
-        self._axes: set[str] = set()
-        # A run that goes on online has the points up to these already.
-        self._reached = dict(run.summary) if run.resumed else {}
+        self._defined: set[str] = set()
+        self._points: Counter[str] = Counter()
+        # The last values of a run that goes on online.
+        self._there = dict(run.summary) if run.resumed else {}
 
     def request(self, facts: Mapping[str, Any]) -> None:
         """Note the number of forgotten rows, and mark the classes that are forgotten as a whole."""
@@ -46,22 +59,26 @@ class WandbTracker(Tracker):
         self._ask(self.run.config.update, forgotten, allow_val_change=True)
 
     def curve(self, stage: str, values: Mapping[str, float]) -> None:
+        """Log a point, unless the run has it: all runs of one plan say the points of a section in one
+        order, whichever of them trained, so the number of a point tells which one it is."""
         phase = PHASE.get(stage, stage)
-        section = f"{phase}_{SCORED}" if "pass" in values else phase
-        axis = next((name for name in AXES if name in values), None)
+        section = f"{phase}_{SCORED}" if PASS in values else phase
+        number = f"{POINTS}/{section}"
+        self._points[section] += 1
+        if self._points[section] <= self._there.get(number, 0):
+            return
         point = {f"{section}/{name}": value for name, value in values.items()}
-        if axis is not None:
-            key = f"{section}/{axis}"
-            if point[key] <= self._reached.get(key, float("-inf")):
-                return
-            self._give_axis(key, point)
-        self._ask(self.run.log, point)
+        axis = next((f"{section}/{name}" for name in AXES if name in values), None)
+        self._define(number, hidden=True)
+        for name in point if axis is not None else ():
+            # the axis takes the place of W&B's count of points
+            self._define(name, **({"hidden": True} if name == axis else {"step_metric": axis}))
+        self._ask(self.run.log, {**point, number: self._points[section]})
 
-    def _give_axis(self, axis: str, point: Mapping[str, float]) -> None:
-        """Let the names of a point have their own axis in place of W&B's count of points."""
-        for name in point.keys() - self._axes:
-            self._axes.add(name)
-            settings = {"hidden": True} if name == axis else {"step_metric": axis}
+    def _define(self, name: str, **settings: Any) -> None:
+        """Tell W&B once how to show a name."""
+        if name not in self._defined:
+            self._defined.add(name)
             self._ask(self.run.define_metric, name, **settings)
 
     def result(self, result: "Result", matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
@@ -75,7 +92,7 @@ class WandbTracker(Tracker):
                 [int(row), self.classes[int(label)], score] for row, label, score in of_cell[LEAKING]
             ]
             found[f"tables/{LEAKING}"] = _table(["row", "class", "score"], data)
-        new = {name: value for name, value in found.items() if self._reached.get(name) != value}
+        new = {name: value for name, value in found.items() if self._there.get(name) != value}
         self._ask(self.run.log, new)
 
     def _confusion(self, role: str, counts: "Matrix") -> Any:
