@@ -19,6 +19,7 @@ from torch import nn
 
 from methods.recording.batch_updates import BatchUpdates
 from models.small_cnn import SmallCNN
+from runner.pipeline import run
 from runner.plan import Plan
 from runner.plan.share import share_of
 from runner.signals import ENDING, Ended
@@ -31,6 +32,7 @@ from runner.store.artefact import sha256_of
 from runner.store.marks import HOST
 from runner.tracking import Tracker
 from tests.conftest import keys_of, options, plan_of, stages_of
+from tests.offline_runs import written_in
 
 # 39 steps of a training that draws orders and crops.
 SHORT = [
@@ -211,6 +213,17 @@ def test_unlearning_by_whole_trainings_goes_on_too(method: list[str], tmp_path: 
         killed(unlearn, disturbed, at)
         unlearn(disturbed)
         assert bits(disturbed.root) == bits(undisturbed.root)
+
+
+def test_a_work_of_several_trainings_that_goes_on_tracks_each_point_once(tmp_path: Path) -> None:
+    """Struck in the third training, whose state comes after the first two are repeated."""
+    plan = plan_of(*SHORT, "tracking=wandb", "method=forgetting_layers", f"paths.root={tmp_path}")
+    steps = steps_of(unlearn, replace(plan, root=tmp_path / "undisturbed"))
+    interrupted(run, plan, steps - 1)
+    assert run(plan) is not None
+    (written,) = written_in(tmp_path)
+    assert written.curve("unlearn/round") == [1, 2, 3]
+    assert written.axes["unlearn/loss"] == "unlearn/round", "each round has an epoch 1 of its own"
 
 
 def together(plan: Plan) -> None:

@@ -235,7 +235,7 @@ def curves(steps: Iterator[Step], log: Log, checkpoint: Checkpoint = NO_CHECKPOI
     A point holds `epoch` (from 1), the mean `loss` and the `accuracy` (0 to 1) over the epoch's rows,
     and the last `lr`. Both means come from the training batches themselves: augmented, in the mode of
     the passes, and before each update. A consumer that stops early still gets the point of the rows so
-    far.
+    far; a process that ends does not, as the one that goes on logs the whole epoch.
     """
     # the sums over the rows of the epoch so far, and the last step's epoch and learning rate
     so_far = Values(totals={}, rows=0, epoch=None, lr=0.0)
@@ -252,6 +252,9 @@ def curves(steps: Iterator[Step], log: Log, checkpoint: Checkpoint = NO_CHECKPOI
             totals = {name: so_far["totals"].get(name, 0) + value for name, value in new.items()}
             so_far.update(totals=totals, rows=so_far["rows"] + size, epoch=step.epoch, lr=step.lr)
             yield step
+    except (SystemExit, KeyboardInterrupt):
+        so_far.update(epoch=None)
+        raise
     finally:
         if so_far["epoch"] is not None:
             _log_epoch(so_far, log)

@@ -216,10 +216,12 @@ class Points:
         return self.all
 
     def load_state_dict(self, state: Sequence[Mapping[str, float]]) -> None:
-        """Log the points of the killed process again, which had a tracker of its own."""
-        self.all.clear()
-        for values in state:
-            self.log(values)
+        """Take the points of the killed process, which had a tracker of its own. Earlier trainings of
+        the work were repeated to get here: their points come first, and are tracked already."""
+        tracked = len(self.all)
+        self.all = [dict(values) for values in state]
+        for values in self.all[tracked:]:
+            self._track(values)
 
 
 def write(path: Path, value: Any) -> None:

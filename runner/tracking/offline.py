@@ -92,11 +92,16 @@ class OfflineRun:
         return any(self.folder.glob("*.wandb.synced"))
 
     def holds(self, other: "OfflineRun") -> bool:
-        """Return whether this run has all points and scores of another one, and its options by name."""
+        """Return whether this run has all points and scores of another one, and its options by name.
+
+        The last point of a curve, in the summary, is one of its points: a killed run has an earlier one.
+        """
         own = self._points
+        points = {name for point in other.history for name in point}
+        rest = {name: value for name, value in other.summary.items() if name not in points}
         return (
             all(point in own or any(point <= mine for mine in own) for point in other._points)
-            and other.summary.items() <= self.summary.items()
+            and rest.items() <= self.summary.items()
             and other.config.keys() <= self.config.keys()
         )
 
