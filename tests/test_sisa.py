@@ -1,6 +1,6 @@
 """SISA: exact, local, resumable, and paid by the slice."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from data.errors import UserError
 from methods.sisa import Ensemble, Sisa, epochs_of_slices
 from runner.plan import Plan
+from runner.stages.checkpoint import StoredCheckpoint
 from runner.stages.workspace import content_bytes
 from runner.store import Artefact, Store
-from runner.tracking import Tracker
 from tests.conftest import (
     LEARNED,
     Stages,
@@ -144,21 +144,16 @@ def test_a_cost_does_not_depend_on_what_was_kept(quick: Quick, tmp_path: Path) -
     )
 
 
-class Interrupting(Tracker):
-    """Interrupt a run while it trains its sixth slice."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-
-    def curve(self, stage: str, values: Mapping[str, float]) -> None:
-        if count(self.plan, "slice") == 5:
-            raise KeyboardInterrupt
-
-
 def test_an_interrupted_training_goes_on_at_its_last_slice(quick: Quick) -> None:
     plan = quick(*SISA)
-    with pytest.raises(KeyboardInterrupt):
-        before(stages_of(plan, tracker=Interrupting(plan)))
+
+    def interrupt(self: StoredCheckpoint) -> None:
+        if count(plan, "slice") == 5:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(StoredCheckpoint, "step_ended", interrupt)
+        before(stages_of(plan))
     assert count(plan, "slice") == 5
     made = before(stages_of(plan))
     assert count(plan, "slice") == 8

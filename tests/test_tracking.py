@@ -178,6 +178,14 @@ class Counting(Tracker):
         self.points[stage] += 1
 
 
+def test_the_trainings_that_sisa_stores_for_later_requests_are_no_curves_of_a_run(quick: Quick) -> None:
+    """Push finds none of them, and a later run asks for fewer."""
+    run(quick(*ON, "method=sisa", "method.shards=2", "method.slices=2", "training.batch_size=10"))
+    (written,) = written_in(quick().root)
+    sections = {name.partition("/")[2] for name in written.summary if name.startswith("points/")}
+    assert sections == {"pretrain", "before", "unlearn", "retrain"}
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -219,8 +219,11 @@ def _scoring(
 def _cached_training(ws: Workspace, outer: Meter) -> CachedTraining:
     """Return a function that stores the trainings of a method, at the stage `slice`.
 
-    It subtracts its own time from the outer meter: the caller adds the cost that it returns.
+    It subtracts its own time from the outer meter: the caller adds the cost that it returns. Nothing of
+    them is tracked: a dashboard has one line for a name, and which of its many trainings a method asks
+    for depends on what is stored.
     """
+    ws = ws.member(ws.plan)
 
     def cached(
         identity: Mapping[str, Any],

@@ -64,7 +64,7 @@ class Workspace:
         return self._loaded() if self.owner is None else self.owner.clean
 
     def member(self, plan: Plan) -> "Workspace":
-        """Return the workspace of a plan that differs in its seed or its share. Nothing of it is
+        """Return the workspace of a plan that differs at most in its seed or its share. Nothing of it is
         tracked, and its artefacts count as used by this run."""
         return Workspace(plan, self.store, Tracker(), self.used, owner=self)
 
