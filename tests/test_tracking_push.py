@@ -20,7 +20,7 @@ from runner.pipeline import run
 from runner.plan import Plan
 from runner.tracking.__main__ import main
 from runner.tracking.push import push
-from tests.conftest import QUICK
+from tests.conftest import QUICK, plan_of
 from tests.offline_runs import VARIABLES, Written, files, written_in
 
 Quick = Callable[..., Plan]
@@ -46,7 +46,7 @@ def told(quick: Quick, *overrides: str) -> list[str]:
 def pushed(root: Path) -> list[str]:
     """Push the results under a root, and return what was said."""
     said: list[str] = []
-    push(NAME, root, ON, said.append)
+    push(NAME, root, plan_of(*ON).tracking, said.append)
     return said
 
 
@@ -102,6 +102,59 @@ def test_a_result_whose_command_means_another_model_is_left_out(quick: Quick) ->
     said = pushed(quick().root)
     assert len(said) == 1 and f"{NAME}/{path.stem} is left out" in said[0] and "run it again" in said[0]
     assert len(files(quick().root)) == 1
+
+
+def test_a_run_that_does_not_start_is_not_counted(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    told(quick)
+    monkeypatch.setenv("WANDB_TAGS", "a" * 65)  # the client takes 64 characters
+    said: list[str] = []
+    assert push(NAME, quick().root, plan_of(*ON).tracking, said.append) == (1, 0)
+    assert len(said) == 1 and "W&B did not start" in said[0]
+    assert not files(quick().root)
+
+
+def test_runs_that_break_off_are_not_counted_and_the_command_fails(
+    quick: Quick,
+    monkeypatch: pytest.MonkeyPatch,
+    small_disk: Callable[[int], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for seed in (8, 9):
+        told(quick, f"seed={seed}")
+    disk = small_disk(1)
+    (disk / "filled").write_bytes(bytes(1024 * 1024))
+    monkeypatch.setenv("WANDB_DIR", str(disk))
+    monkeypatch.setattr("runner.tracking.offline.PATIENCE", 0.2)
+    with pytest.raises(UserError, match=f"2 of the 2 results of {NAME} are not tracked.*push again"):
+        main(["push", f"paths.root={quick().root}"])
+    printed = capsys.readouterr()
+    assert printed.out == f"0 runs of {NAME} are tracked\n"
+    assert printed.err.count("W&B broke off") == 2
+
+
+@pytest.mark.parametrize(
+    "own", [["tracking.mode=disabled"], ["+tracking.mode=online"], ["tracking=off"]]
+)
+def test_the_tracking_of_the_command_that_made_a_result_is_not_that_of_the_push(
+    quick: Quick, own: list[str]
+) -> None:
+    run(quick(), [*QUICK, *own])
+    assert pushed(quick().root) == []
+    (written,) = written_in(quick().root)
+    assert "final/test_accuracy" in written.summary
+
+
+@pytest.mark.parametrize("files_of", ["results/*/matrices/*.json", "store/request/*/request.json"])
+def test_a_damaged_file_leaves_the_other_results_to_be_pushed(quick: Quick, files_of: str) -> None:
+    for seed in (0, 1):
+        told(quick, f"seed={seed}")
+    next(quick().root.glob(files_of)).write_text("{")
+    said = pushed(quick().root)
+    of_matrices = "matrices" in files_of
+    assert [("is left out" in line, "is damaged" in line) for line in said] == [
+        (True, True)
+    ] * of_matrices
+    assert len(files(quick().root)) == 2 - of_matrices, "the request decides no score"
 
 
 def test_curves_that_are_gone_are_named_and_the_scores_are_pushed(quick: Quick) -> None:

@@ -1,15 +1,18 @@
 """python -m runner.tracking push name=digits_small_cnn_whole_class [tracking.mode=online] […]
 
-Write the stored results of a name, with their curves, as runs of W&B: offline, or into a project.
+Write the stored results of a name, with their curves, as runs of W&B: offline, or into a project. The
+options of tracking are those given here, not those of the commands that made the results.
 """
 
-from conf import Mode
+from omegaconf import OmegaConf
+
+from conf import Mode, Tracking
 from data.errors import UserError
 from runner.errors import command
 from runner.naming import folder_of, run_name
-from runner.tracking.settings import mode_of
+from runner.tracking.settings import check_settings, mode_of
 
-PUSH, PREFIX = "push", "tracking"
+PUSH = "push"
 
 
 def main(arguments: list[str]) -> None:
@@ -24,11 +27,18 @@ def main(arguments: list[str]) -> None:
     name = run_name(cfg.name, names)
     if not cfg.tracking.enabled:
         raise UserError("tracking=off writes nothing: leave it out")
-    if mode_of(cfg.tracking) == Mode.disabled.value:
+    tracking = OmegaConf.to_object(cfg.tracking)
+    assert isinstance(tracking, Tracking)
+    check_settings(tracking)
+    if mode_of(tracking) == Mode.disabled.value:
         raise UserError("the mode is disabled, which writes nothing: set tracking.mode=offline")
-    options = ["tracking=wandb", *(text for text in arguments if text.startswith(f"{PREFIX}."))]
-    pushed = push(name, folder_of("paths.root", cfg.paths.root), options, say)
-    print(f"{pushed} runs of {name} are tracked")
+    found, written = push(name, folder_of("paths.root", cfg.paths.root), tracking, say)
+    print(f"{written} runs of {name} are tracked")
+    if written < found:
+        raise UserError(
+            f"{found - written} of the {found} results of {name} are not tracked, or in part: the lines "
+            "above name the cure of each; then push again"
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Pushing: stored results and curves become W&B runs, under the ids that live runs have."""
+"""Pushing: stored results and curves become W&B runs, under the ids that live runs with the same options
+of tracking have."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from conf import Tracking
 from data.errors import UserError
 from runner.errors import message_of
 from runner.naming import command_of
@@ -14,6 +16,7 @@ from runner.tracking.start import track
 from runner.tracking.tracker import Tracker
 
 if TYPE_CHECKING:  # imports torch, which help does without
+    from metrics.metric import Matrix
     from runner.plan import Plan
 
 Say = Callable[[str], None]
@@ -23,16 +26,26 @@ class Unfinished(Exception):
     """Closes the W&B run of a result that is not done as failed."""
 
 
-def push(name: str, root: Path, tracking: Sequence[str], say: Say) -> int:
-    """Write every result of a name as a W&B run, and return how many were written.
+class Pushed(NamedTuple):
+    """The number of results of a name, and of those whose W&B run holds all of them."""
 
-    `tracking` are the options of W&B. `say` receives what could not be written, and why. A result that
-    was tracked before has the same run again, so that pushing twice gives the same runs.
+    results: int
+    written: int
+
+
+def push(name: str, root: Path, tracking: Tracking, say: Say) -> Pushed:
+    """Write every result of a name as a W&B run.
+
+    `tracking` are the options of W&B, in place of those of the commands that made the results. `say`
+    receives what could not be written, and why. A result that was tracked before has the same run again,
+    so that pushing twice gives the same runs.
     """
-    results, pushed = Results(root / "results"), 0
-    for result in results.named(name):
+    results, written = Results(root / "results"), 0
+    found = results.named(name)
+    for result in found:
         try:
-            plan = _plan_of(result, root, tracking)
+            plan = replace(_plan_of(result), root=root, tracking=tracking)
+            matrices = results.matrices(result)
         except Exception as error:
             if (text := message_of(error)) is None:
                 raise
@@ -40,28 +53,34 @@ def push(name: str, root: Path, tracking: Sequence[str], say: Say) -> int:
             continue
         try:
             with track(plan, result.overrides, say, result.provenance["row"]) as tracker:
-                _replay(result, plan, tracker, results, say)
+                _replay(result, plan, tracker, matrices, say)
                 if result.status != "done":
                     raise Unfinished
         except Unfinished:
             pass
-        pushed += 1
-    return pushed
+        written += tracker.written
+    return Pushed(len(found), written)
 
 
-def _plan_of(result: Result, root: Path, tracking: Sequence[str]) -> "Plan":
+def _plan_of(result: Result) -> "Plan":
     """Return the plan that made a result. Raise UserError if its command has another meaning by now."""
     from runner.compose import composed
     from runner.plan import Plan
 
-    plan = Plan.of(*composed([*result.overrides, *tracking]))
+    plan = Plan.of(*composed(result.overrides))
     if plan.key != result.key:
         again = command_of(result.overrides)
         raise UserError(f"by now its command makes another model; run it again: {again}")
-    return replace(plan, name=result.name, root=root)
+    return replace(plan, name=result.name)
 
 
-def _replay(result: Result, plan: "Plan", tracker: Tracker, results: Results, say: Say) -> None:
+def _replay(
+    result: Result,
+    plan: "Plan",
+    tracker: Tracker,
+    matrices: "dict[str, dict[str, Matrix]]",
+    say: Say,
+) -> None:
     """Track what a live run would track, as far as the store has it."""
     from runner.figure.runs import Model
     from runner.plan import identities
@@ -69,7 +88,7 @@ def _replay(result: Result, plan: "Plan", tracker: Tracker, results: Results, sa
     from runner.store import Store
 
     request = Store(plan.root / "store").find("request", identities.request(plan))
-    if request.path.exists():
+    if request.path.exists() and request.damage() is None:
         tracker.request(stored_facts(request))
     for name in result.weights:
         role = ROLE[name]
@@ -80,4 +99,4 @@ def _replay(result: Result, plan: "Plan", tracker: Tracker, results: Results, sa
             continue
         for point in points:
             tracker.curve(role.curves, point)
-    tracker.result(result, results.matrices(result))
+    tracker.result(result, matrices)

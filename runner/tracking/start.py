@@ -28,7 +28,8 @@ refused: set[str] = set()
 def track(
     plan: "Plan", overrides: Sequence[str], say: Say, made_by: Made | None = None
 ) -> Iterator[Tracker]:
-    """Yield a tracker of the run. Its W&B run is closed after the body, as failed if the body raises.
+    """Yield a tracker of the run, which has `written` a W&B run only after the body: then the run is
+    closed, as failed if the body raises.
 
     `made_by` is the provenance of the result; None for that of this process.
 
@@ -46,16 +47,16 @@ def track(
         if run is None:
             yield Tracker()
             return
-        fail = _once(lambda error: say(_broken(plan, error)))
+        tracker = WandbTracker(run, plan.source.class_names, lambda error: say(_broken(plan, error)))
         folder = Path(run.settings.sync_dir) if run.offline else None
         if folder is not None:
             kept.enter_context(in_use(folder))
         done = False
         try:
-            yield WandbTracker(run, plan.source.class_names, fail)
+            yield tracker
             done = True
         finally:  # not `with run`, which would print a traceback
-            _end(run, folder, 0 if done else 1, fail)
+            _end(run, folder, 0 if done else 1, tracker.fail)
 
 
 def _started(plan: "Plan", name: str, config: Made, say: Say) -> Any:
@@ -107,18 +108,6 @@ def _forget() -> None:
 
     with suppress(Exception):
         wandb.teardown()
-
-
-def _once(tell: Fail) -> Fail:
-    """Return a function that tells of the first failure alone: others follow from it."""
-    told: list[Exception] = []
-
-    def fail(error: Exception) -> None:
-        if not told:
-            tell(error)
-        told.append(error)
-
-    return fail
 
 
 def _end(run: Any, folder: Path | None, code: int, fail: Fail) -> None:

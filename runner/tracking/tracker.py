@@ -25,6 +25,11 @@ if TYPE_CHECKING:  # results and metrics are read by the runs that have some
 class Tracker:
     """A tracker that tracks nothing."""
 
+    @property
+    def written(self) -> bool:
+        """True if a W&B run holds all that was tracked."""
+        return False
+
     def request(self, facts: Mapping[str, Any]) -> None:
         """Track the facts of the request: the number of rows in `forget`, and the classes in `gone`."""
 
@@ -38,18 +43,28 @@ class Tracker:
 class WandbTracker(Tracker):
     """A tracker that writes to a W&B run, which `track` opens and closes.
 
-    A failure of W&B ends the tracking and not the run: `fail` receives its reason once.
+    A failure of W&B ends the tracking and not the run: `tell` receives its reason.
     """
 
-    def __init__(self, run: Any, classes: Sequence[str], fail: Callable[[Exception], None]) -> None:
+    def __init__(self, run: Any, classes: Sequence[str], tell: Callable[[Exception], None]) -> None:
         self.run = run
         self.classes = list(classes)
-        self._fail = fail
+        self._tell = tell
         self._failed = False
         self._defined: set[str] = set()
         self._points: Counter[str] = Counter()
         # The last values of a run that goes on online.
         self._there = dict(run.summary) if run.resumed else {}
+
+    @property
+    def written(self) -> bool:
+        return not self._failed
+
+    def fail(self, error: Exception) -> None:
+        """End the tracking, and tell of the first failure alone: others follow from it."""
+        if not self._failed:
+            self._failed = True
+            self._tell(error)
 
     def request(self, facts: Mapping[str, Any]) -> None:
         """Note the number of forgotten rows, and mark the classes that are forgotten as a whole."""
@@ -121,8 +136,7 @@ class WandbTracker(Tracker):
         try:
             call(*values, **options)
         except (wandb.Error, OSError, RuntimeError) as error:
-            self._failed = True
-            self._fail(error)
+            self.fail(error)
 
 
 def _table(columns: list[Any], data: list[Any]) -> Any:
