@@ -1,6 +1,6 @@
 """Columns of tables and figures, checked before the first training: can a run have them?"""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 from pathlib import Path
 
@@ -33,23 +33,24 @@ def check_columns(
     given = _given(plan)
     if not columns:
         raise UserError("table.columns is empty: name some, or leave out -m and plan=true to list all")
+    check_table(columns, given, asked)
     drawn = {*given, *CURVES, *_after_passes(plan)}
-    shown = [("table.columns", columns, given)]
-    shown += [(f"figure.{name}.y", each.shown(), drawn) for name, each in drawings.items()]
-    for option, names, known in shown:
-        for name in names:
-            score = name.removesuffix("_null")
-            if key_of(score, dict.fromkeys(known)) is not None or _method_of(name) is not None:
-                continue
-            by = _metric_of(score)
-            if by is None:
-                near, more = suggestion(name, sorted(known), NEAREST), ", ".join(sorted(known - given))
-                also = f"; figures also have {more}" if more else ""
-                raise UserError(f"{option} names {name}, which no run has{near}: {ALL}{also}")
-            if asked and option == "table.columns":
-                raise UserError(
-                    f"{option} names {name}, and no chosen metric gives it: add {by} to metric=[…]"
-                )
+    for option, drawing in drawings.items():
+        for name in drawing.shown():
+            _giving(f"figure.{option}.y", name, drawn, drawn - given)
+
+
+def check_table(columns: Sequence[str], given: Set[str], asked: bool) -> None:
+    """Raise UserError for a column of the table that is not `given` (see `given_by`) and that no other
+    method or metric gives; if the columns were `asked` for, also for one of a metric that is not chosen.
+    """
+    for name in columns:
+        by = _giving("table.columns", name, given)
+        if asked and by is not None:
+            raise UserError(
+                f"table.columns names {name}, and no chosen metric gives it: add {by.option} to "
+                "metric=[…]"
+            )
 
 
 def columns_of(plan: Plan) -> str:
@@ -58,17 +59,24 @@ def columns_of(plan: Plan) -> str:
     return choice_of(given, glossary(plan.metrics, given))
 
 
+def given_by(metrics: Iterable[Metric], makers: Iterable[Method | type[Method]]) -> set[str]:
+    """Return the columns that the table of runs with these metrics, methods and repairs has."""
+    logged = chain.from_iterable(maker.logs for maker in makers)
+    return {*COSTS, *FLAGS, CUT, CLAMPED, *_scores(metrics), *logged}
+
+
+def all_metrics() -> Iterator[Metric]:
+    """Yield the metrics of conf/metric."""
+    for path in _options("metric"):
+        yield build(OmegaConf.load(path), Metric, f"metric.{path.stem}")
+
+
 def _given(plan: Plan) -> set[str]:
-    return {*COSTS, *FLAGS, CUT, CLAMPED, *_scores(plan.metrics), *_logged(plan)}
+    return given_by(plan.metrics, [plan.method, *([] if plan.repair is None else [plan.repair])])
 
 
 def _scores(metrics: Iterable[Metric]) -> Iterator[str]:
     return chain.from_iterable(metric.about() for metric in metrics)
-
-
-def _logged(plan: Plan) -> Sequence[str]:
-    """Return the values that the run's method and repair declare to log."""
-    return (*plan.method.logs, *(() if plan.repair is None else plan.repair.logs))
 
 
 def _after_passes(plan: Plan) -> Sequence[str]:
@@ -77,28 +85,30 @@ def _after_passes(plan: Plan) -> Sequence[str]:
     return (PASS, *_scores(identities.LOOKS)) if identities.scoring(plan) else ()
 
 
-def _method_of(value: str) -> str | None:
-    """Return a method of conf/method that logs a value, or None: another cell of the sweep may choose
-    it."""
+def _giving(option: str, name: str, known: Set[str], drawn: Iterable[str] = ()) -> Metric | None:
+    """Return the metric that gives a column and is not chosen; None if the column is known, or if
+    another cell of the sweep may choose a method that logs it.
 
-    def logs(path: Path) -> bool:
-        method = class_of(OmegaConf.load(path), Method, f"method.{path.stem}")
-        return value in method.logs
-
-    return _first("method", logs)
-
-
-def _metric_of(score: str) -> str | None:
-    """Return the metric of conf/metric that gives a score, or None."""
-
-    def gives(path: Path) -> bool:
-        metric = build(OmegaConf.load(path), Metric, f"metric.{path.stem}")
-        return key_of(score, metric.about()) is not None
-
-    return _first("metric", gives)
+    Raise UserError, naming the `option`, if no run has it; figures alone have those that are `drawn`.
+    """
+    score = name.removesuffix("_null")
+    if key_of(score, dict.fromkeys(known)) is not None or _is_logged(name):
+        return None
+    for metric in all_metrics():
+        if key_of(score, metric.about()) is not None:
+            return metric
+    near, more = suggestion(name, sorted(known), NEAREST), ", ".join(sorted(drawn))
+    also = f"; figures also have {more}" if more else ""
+    raise UserError(f"{option} names {name}, which no run has{near}: {ALL}{also}")
 
 
-def _first(group: str, wanted: Callable[[Path], bool]) -> str | None:
-    """Return the name of the first option of a group whose file is wanted, or None."""
-    paths = sorted(Path(conf.__file__).parent.glob(f"{group}/[!_]*.yaml"))
-    return next((path.stem for path in paths if wanted(path)), None)
+def _is_logged(value: str) -> bool:
+    """Return whether a method of conf/method logs a value."""
+    options = _options("method")
+    methods = (class_of(OmegaConf.load(path), Method, f"method.{path.stem}") for path in options)
+    return any(value in method.logs for method in methods)
+
+
+def _options(group: str) -> list[Path]:
+    """Return the files of the options of a group."""
+    return sorted(Path(conf.__file__).parent.glob(f"{group}/[!_]*.yaml"))

@@ -116,9 +116,13 @@ def planned(cfg: DictConfig, names: Mapping[str, str], overrides: Sequence[str])
     refuse_unread(cfg, names, overrides)
     plan = Plan.of(cfg, names)
     drawings = build_chosen(cfg.figure, Drawing, "figure", plan.source)
-    asked = any(override.startswith("table.columns=") for override in overrides)
-    check_columns(plan, list(cfg.table.columns), drawings, asked)
+    check_columns(plan, list(cfg.table.columns), drawings, asks_for_columns(overrides))
     return plan
+
+
+def asks_for_columns(overrides: Sequence[str]) -> bool:
+    """Return whether the overrides name the columns of the table, which a preset may name, too."""
+    return any(override.startswith("table.columns=") for override in overrides)
 
 
 def options(overrides: list[str]) -> dict[str, list[str]]:

@@ -34,11 +34,24 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
 
 
+Specify = Callable[..., dict[str, Any]]
+
+
 @pytest.fixture
-def specified(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    main(["--dry-run", "name=mine", "tracking.project=ours", "tracking.entity=team"])
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+def specify(capsys: pytest.CaptureFixture[str]) -> Specify:
+    """A function from options to the specification of a dashboard."""
+
+    def of(*options: str) -> dict[str, Any]:
+        main(["--dry-run", "name=mine", *options])
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    return of
+
+
+@pytest.fixture
+def specified(specify: Specify) -> dict[str, Any]:
+    return specify("tracking.project=ours", "tracking.entity=team")
 
 
 def sections(specified: dict[str, Any]) -> dict[str, list[Any]]:
@@ -110,6 +123,60 @@ def test_every_panel_shows_what_runs_hold(quick: Quick, specified: dict[str, Any
     assert len(tables_of(specified)) == 3 and set(tables_of(specified)) <= held
     (models,) = sections(specified)["Methods and metrics"]
     assert "tables/models" in named_in(models) and "tables/models" in held
+
+
+def pinned(specified: dict[str, Any]) -> set[str]:
+    """The names that the table of runs shows."""
+    (runs,) = specified["workspace"]["spec"]["section"]["runSets"]
+    columns = runs["runFeed"]["columnOrder"]
+    return {name.removeprefix("summary:") for name in columns if name.startswith("summary:")}
+
+
+def test_a_column_is_a_score_a_cost_or_a_logged_value_as_runs_hold_it(
+    quick: Quick, specify: Specify
+) -> None:
+    names = ["test_accuracy", "class_3_accuracy", "compile_seconds", "selected", "at_chance"]
+    options = ["method=ssd", "metric=[accuracy,class_accuracy]", f"table.columns=[{','.join(names)}]"]
+    run(quick("tracking=wandb", *options))
+    (written,) = written_in(quick().root)
+    shown = pinned(specify(*options))
+    assert shown == {
+        "abs_gap/average",
+        "final/test_accuracy",
+        "final/class_3_accuracy",
+        "cost/compile_seconds",
+        "cost/selected",
+        "cost/at_chance",
+    }
+    absent = shown - written.summary.keys()
+    assert absent <= {"cost/at_chance", "abs_gap/average"}, "a flag that is false, and a metric left out"
+
+
+def test_a_score_of_all_seeds_stands_in_a_section_of_its_own_and_has_no_gap(specify: Specify) -> None:
+    columns = "metric=[accuracy,klom,ulira]", "table.columns=[klom,klom_null,ulira_auc,test_accuracy]"
+    found = specify(*columns, "evaluation.shadows=16")
+    assert {"cell/klom", "cell/klom_null", "cell/ulira_auc", "final/test_accuracy"} <= pinned(found)
+    bars = {
+        name for panel in sections(found)["Gap to retraining"] for name in panel["config"]["metrics"]
+    }
+    assert bars == {"abs_gap/average", "gap/test_accuracy"}
+
+
+def test_a_preset_may_name_values_of_other_methods_and_scores_of_other_metrics(specify: Specify) -> None:
+    assert "cost/batches_hit" in pinned(specify("experiment=paper002_hits"))
+    assert "final/test_accuracy" in pinned(specify("metric=[klom]"))
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("klom_forget", "table.columns names klom_forget, which no run has"),
+        ("klom", "no chosen metric gives it: add klom to metric="),
+    ],
+)
+def test_a_column_that_no_run_has_is_refused(column: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        main(["--dry-run", f"table.columns=[{column}]"])
 
 
 def tables_of(specified: dict[str, Any]) -> list[str]:

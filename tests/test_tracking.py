@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,10 @@ from methods.training.divergence import Diverged
 from runner.pipeline import run
 from runner.plan import Plan
 from runner.tracking import Tracker
+from runner.tracking.sections import scalars
 from runner.tracking.tracker import WandbTracker
 from tests.offline_runs import VARIABLES, Written, files, written_in
+from tests.test_report import result
 
 Quick = Callable[..., Plan]
 ON = ["tracking=wandb"]
@@ -95,6 +98,13 @@ def test_scores_stand_in_sections_by_one_naming(recorded: tuple[Written, Any]) -
     assert all("/" in name for name in own), "every name has a section"
     scalars = {name for name in own if name.startswith(("final/", "gap/", "abs_gap/"))}
     assert all(len(written.curve(name)) == 1 for name in scalars), "a panel needs a logged point"
+
+
+def test_a_score_of_all_seeds_that_has_several_values_is_tracked_as_their_mean() -> None:
+    cell = {"ulira_auc": [0.5, 0.7], "klom": [1.5], "ulira_tpr_1": 0.25}
+    found = scalars(replace(result("finetune", 0, 0.2), cell_scores=cell))
+    own = {name: value for name, value in found.items() if name.startswith("cell/")}
+    assert own == pytest.approx({"cell/ulira_auc": 0.6, "cell/klom": 1.5, "cell/ulira_tpr_1": 0.25})
 
 
 def test_the_configuration_is_nested_as_the_options_are(recorded: tuple[Written, Any]) -> None:

@@ -275,12 +275,7 @@ def of_phase(name: str) -> tuple[str, ...]:
     return tuple(f"{name}_{value}" for value in CURVES if value != "epoch")
 
 
-def fit(
-    model: nn.Module,
-    split: Split,
-    descent: Descent,
-    conditions: Conditions,
-) -> nn.Module:
+def fit(model: nn.Module, split: Split, descent: Descent, conditions: Conditions) -> nn.Module:
     """Train `model` in place to the end, log its curves, and return it.
 
     The training goes on from the state that the conditions' checkpoint has of it.

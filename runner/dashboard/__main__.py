@@ -16,12 +16,13 @@ DRY = "--dry-run"
 
 def main(arguments: list[str]) -> None:
     """Write the workspace and the report of a name, or print their specification."""
-    from runner.compose import composed
+    from runner.compose import asks_for_columns, composed
     from runner.tracking import check_settings
 
-    cfg, names = composed([argument for argument in arguments if argument != DRY])
+    overrides = [argument for argument in arguments if argument != DRY]
+    cfg, names = composed(overrides)
     check_settings(cfg.tracking)
-    made = _made(cfg, run_name(cfg.name, names))
+    made = _made(cfg, run_name(cfg.name, names), asks_for_columns(overrides))
     if DRY in arguments:
         print(json.dumps({kind: _specification(each) for kind, each in made.items()}, indent=1))
         return
@@ -32,28 +33,42 @@ def main(arguments: list[str]) -> None:
         print(f"{kind}: {each.url}")
 
 
-def _made(cfg: Any, name: str) -> dict[str, Any]:
-    """Return the workspace and the report, by their words."""
+def _made(cfg: Any, name: str, asked: bool) -> dict[str, Any]:
+    """Return the workspace and the report, by their words. Raise UserError for a column of the table
+    that no run has; they may be `asked` for."""
     try:
         from runner.dashboard.layout import Project, report, workspace
     except ModuleNotFoundError as error:
         raise UserError(
             f"dashboards need {error.name}: install it with pip install -e '.[dashboard]'"
         ) from error
-    columns = [str(column) for column in cfg.table.columns]
+    columns, gaps = _shown(cfg, asked)
     tracking = cfg.tracking
-    of = Project(tracking.entity or "", tracking.project, name, columns, _with_gaps(cfg, columns))
+    of = Project(tracking.entity or "", tracking.project, name, columns, gaps)
     return {"workspace": workspace(of), "report": report(of)}
 
 
-def _with_gaps(cfg: Any, columns: list[str]) -> list[str]:
-    """Return the scores among the columns that do not compare with the reference themselves."""
-    from metrics.metric import Metric, glossary
-    from runner.plan import build_chosen
+def _shown(cfg: Any, asked: bool) -> tuple[list[str], list[str]]:
+    """Return the columns of the table by their names in W&B, and those that are scores with a gap: of a
+    chosen metric, of one model, and not comparing with the reference themselves."""
+    from methods.base import Method
+    from metrics.metric import Metric, Score, glossary
+    from runner.columns import all_metrics, check_table, given_by
+    from runner.plan import build_chosen, class_of
+    from runner.tracking.sections import name_of
 
-    metrics = list(build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics").values())
-    about = glossary(metrics, set(columns))
-    return [name for name in columns if name in about and not about[name]["paired"]]
+    columns = [str(column) for column in cfg.table.columns]
+    chosen = list(build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics").values())
+    makers = {option: cfg[option] for option in ("method", "repair") if cfg[option] is not None}
+    given = given_by(chosen, [class_of(node, Method, option) for option, node in makers.items()])
+    check_table(columns, given, asked)
+    scores: dict[str, Score] = {}
+    of_cells: dict[str, Score] = {}
+    for metric in (*all_metrics(), *chosen):
+        (of_cells if metric.of_a_cell else scores).update(metric.about())
+    about = glossary([metric for metric in chosen if not metric.of_a_cell], set(columns))
+    gaps = [name for name in columns if name in about and not about[name]["paired"]]
+    return [name_of(column, scores, of_cells) for column in columns], gaps
 
 
 def _specification(made: Any) -> Any:

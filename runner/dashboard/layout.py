@@ -11,9 +11,8 @@ from runner.tracking.sections import CONFUSION, EPOCH, LEAKING, PASS, PHASE, SCO
 
 METHOD = "method.name"
 
-# The two sides of the trade-off, what it costs, and the costs among the columns of a table.
+# The two sides of the trade-off, and what it costs.
 FORGETTING, UTILITY, COST = "test_forget_accuracy", "test_retain_accuracy", "gradient_examples"
-COSTS = (COST, "forward_examples", "seconds", "peak_bytes", "record_bytes", "record_seconds")
 
 # The values that every phase of training logs.
 LOGGED = ("loss", "accuracy")
@@ -25,8 +24,8 @@ WIDE = wr.Layout(w=24, h=10)
 class Project:
     """The runs to show: those of a group (the name of results) in a project of an entity.
 
-    `columns` are the scores and costs of the table. The gaps of the scores in `gaps` to the reference
-    are drawn.
+    `columns` are the columns of the table by their names in W&B. The gaps of the scores in `gaps` to the
+    reference are drawn.
     """
 
     entity: str
@@ -88,8 +87,7 @@ def _sections(of: Project) -> dict[str, list[Any]]:
 
 def _shown(of: Project) -> list[str]:
     """Return the columns of the table of runs: the average gap, the scores and the costs."""
-    named = [f"{'cost' if name in COSTS else 'final'}/{name}" for name in of.columns]
-    return ["run:displayName", *(f"summary:{name}" for name in ["abs_gap/average", *named])]
+    return ["run:displayName", *(f"summary:{name}" for name in ["abs_gap/average", *of.columns])]
 
 
 def _gaps(of: Project) -> list[Any]:

@@ -3,13 +3,16 @@
 `pretrain/…`, `before/…`, `unlearn/…`, `repair/…` and `retrain/…` are the curves of a phase, each with an
 axis of its own. `final/…` and `cost/…` are the scores and costs of the unlearned model, `gap/…` its
 scores minus those of the reference, and `abs_gap/…` their absolute values. Other models have the same
-sections behind their role: `reference/final/…`, `repaired/gap/…`. `cell/…` are scores of all seeds.
+sections behind their role: `reference/final/…`, `repaired/gap/…`. `cell/…` are scores of all seeds, or
+the means of their values.
 `points/…` number the points of each section of curves, so that a run that goes on knows what it has.
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from data.meanings import key_of
 from runner.roles import REFERENCE, UNLEARNED
 
 if TYPE_CHECKING:  # a report needs no torch
@@ -41,13 +44,27 @@ def prefix_of(role: str) -> str:
     return "" if role == UNLEARNED.name else f"{role}/"
 
 
+def name_of(column: str, scores: Mapping[str, Any], of_cells: Mapping[str, Any]) -> str:
+    """Return the section/name of a column of the table, for the unlearned model: a score of a model, a
+    score of a cell, or else a cost, as remarks and logged values are.
+
+    `scores` and `of_cells` have the names of scores as keys; a number may stand there as `<k>`.
+    """
+    if key_of(column, of_cells) is not None:
+        return f"{CELL}/{column}"
+    return f"{'cost' if key_of(column, scores) is None else 'final'}/{column}"
+
+
 def scalars(result: "Result") -> dict[str, float]:
-    """Return every number of a result by section/name."""
-    found = {f"{CELL}/{name}": value for name, value in result.cell_scores.items() if _is_number(value)}
+    """Return every number of a result by section/name; the mean of a score of several values."""
+    cell = result.cell_scores
+    found = {name_of(name, {}, cell): _mean(value) for name, value in cell.items() if value != []}
     for role, scores in result.scores.items():
-        sections = {"final": scores, "cost": result.costs.get(role, {}), **_gaps(result, role)}
-        for section, values in sections.items():
-            found |= {f"{prefix_of(role)}{section}/{name}": value for name, value in values.items()}
+        prefix = prefix_of(role)
+        values = {**result.costs.get(role, {}), **scores}
+        found |= {f"{prefix}{name_of(name, scores, {})}": value for name, value in values.items()}
+        for section, gaps in _gaps(result, role).items():
+            found |= {f"{prefix}{section}/{name}": gap for name, gap in gaps.items()}
     return found
 
 
@@ -75,5 +92,5 @@ def rows_of(result: "Result") -> tuple[list[str], list[list[Any]]]:
     return ["model", *names], data
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+def _mean(value: float | list[float]) -> float:
+    return fmean(value) if isinstance(value, list) else value
