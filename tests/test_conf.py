@@ -110,7 +110,7 @@ ABSENT = {"selective_finetune", "distillation_guided", "hessian_free"}
     [
         ("shelf_class", ABSENT),
         ("shelf_random", {*ABSENT, "lotus", "unsir"}),
-        ("shelf_part", {*ABSENT, "lotus", "unsir", "dual_phase_ascent", "uniform_labels"}),
+        ("shelf_part", {*ABSENT, "lotus", "unsir"}),
     ],
 )
 def test_the_shelf_has_every_method(preset: str, absent: set[str]) -> None:
