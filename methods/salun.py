@@ -47,11 +47,10 @@ class SalUn(Descent, Method):
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions, rest = problem.model, problem.conditions, problem.rest
-        rows = len(problem.forget) + self.epochs * (len(problem.forget) + len(rest))
-        conditions.meter.progress.expect(rows)
         # m, by parameter: 1 for the `share` of all weights with the largest |Σ_{D_f} ∂CE/∂θ|
         masks = largest(saliency(problem, self.batch_size), self.share)
         labels = conditions.streams("labels")
+        conditions.meter.progress.expect(self.epochs * (len(problem.forget) + len(rest)))
         with only(model, masks):
             forget = Phase(model, problem.forget, self, conditions, name="forget")
             retain = Phase(model, rest, self, conditions, optimizer=forget.optimizer, name="retain")

@@ -68,7 +68,10 @@ class SFRon(Descent, Method):
                 self.ascend(retain, forgotten, masks, number)
 
         retain = Phase(model, problem.retain, self, conditions, before=before)
-        conditions.meter.progress.expect(len(problem.forget) + (1 + self.epochs) * len(problem.retain))
+        steps = self.epochs * math.ceil(len(problem.retain) / self.batch_size)
+        ascents = math.ceil(steps / self.forget_every) if self.forget_weight else 0
+        ascended = ascents * min(self.batch_size, len(problem.forget))
+        conditions.meter.progress.expect(self.epochs * len(problem.retain) + ascended)
         for epoch in range(self.epochs):
             retain.run(epoch)
         return model

@@ -12,3 +12,13 @@ def say(message: str) -> None:
     """
     tqdm.write(message, file=sys.stderr)
     sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, in its two largest units."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

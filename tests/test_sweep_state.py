@@ -21,7 +21,7 @@ from data.errors import UserError
 from methods.training.divergence import Diverged
 from runner.arguments import asks_for_a_plan
 from runner.compose import BASE, Composer, composed, jobs
-from runner.launch.notes import BEGUN, DONE, FAILURE, note
+from runner.launch.notes import BEGUN, DONE, FAILURE, LABEL, LOG, SHARED, note
 from runner.results import Results
 from runner.state.cells import Cell, cells_of
 from runner.state.check import check
@@ -225,6 +225,19 @@ def test_a_sweep_says_how_its_cells_stand(tmp_path: Path) -> None:
     assert text.endswith("say again for what is left:\n  python -m runner -m a")
     assert found.left[-1].command == "python -m runner method=ssd seed=5"
     assert progress(tmp_path, "another").text() == ""
+
+
+def test_a_sweep_says_which_trainings_are_at_work_that_its_cells_wait_for(tmp_path: Path) -> None:
+    folder = sweep_of(tmp_path, listed(0, "key0"), listed(1, "key1"))
+    for number, label in enumerate(("original, seed=0", "original, seed=1", "retrained model, seed=0")):
+        note(folder / SHARED / str(number), LABEL, label)
+    note(folder / SHARED / "0", BEGUN, f"{socket.gethostname()} {os.getpid()}")
+    note(folder / SHARED / "0", LOG, "pretrain: 25%")
+    note(folder / SHARED / "1", BEGUN, f"{socket.gethostname()} {os.getpid()}")
+    note(folder / SHARED / "1", DONE, "1")
+    found = progress(tmp_path, NAME)
+    assert list(found.shared) == ["original, seed=0"]
+    assert f"(log: {folder / SHARED / '0' / LOG})" in found.text()
 
 
 def test_the_last_sweep_that_began_a_cell_counts(tmp_path: Path) -> None:

@@ -38,16 +38,19 @@ class Cost:
 
 
 class Progress(Protocol):
-    """A display of the rows done, out of the rows expected."""
+    """A display of the rows done, out of the rows expected.
 
-    def expect(self, rows: int) -> None: ...
+    `expect` begins a new count of `rows`, of which the first `done` were done in an earlier process.
+    """
+
+    def expect(self, rows: int, done: int = 0) -> None: ...
     def advance(self, rows: int) -> None: ...
 
 
 class Quiet:
     """A `Progress` that displays nothing."""
 
-    def expect(self, rows: int) -> None: ...
+    def expect(self, rows: int, done: int = 0) -> None: ...
     def advance(self, rows: int) -> None: ...
 
 

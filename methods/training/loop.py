@@ -213,9 +213,8 @@ def train(
         return loss_function(logits, batch.labels)
 
     phase = Phase(model, split, descent, conditions, loss, checkpoint=checkpoint, processes=processes)
-    progress = conditions.meter.progress
-    progress.expect(descent.epochs * len(split))
-    progress.advance(phase.place.number * descent.batch_size)
+    done = phase.place.epoch * len(split) + phase.place.taken * descent.batch_size
+    conditions.meter.progress.expect(descent.epochs * len(split), done)
     for epoch in range(phase.place.epoch, descent.epochs):
         yield from phase.steps(epoch)
 

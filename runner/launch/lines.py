@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from runner.launch.notes import Outcome, has_log, outcome
 from runner.launch.task import Task
-from runner.say import say
+from runner.say import duration, say
 
 if TYPE_CHECKING:  # it imports torch
     from runner.launch.rest import Rest
@@ -60,13 +60,3 @@ class Lines:
         more = f" and {unknown} unknown" if unknown else ""
         guessed = f" ({alike} counted like the others)" if alike else ""
         return f", about {duration(seconds)}{more} left{guessed}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, in its two largest units."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -23,6 +23,9 @@ LABEL, NAME, BEGUN, DONE, FAILURE = "label.txt", "name.txt", "begun.txt", "done.
 # The output of a cell that runs in a process of its own, or a link to it.
 LOG = "log.txt"
 
+# In the folder of a sweep: the folders of the trainings that several cells wait for.
+SHARED = "shared"
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -13,6 +13,7 @@ from conf import Until
 from runner import process, stages
 from runner.compose import without_hydra
 from runner.extra import require_time
+from runner.launch.notes import SHARED
 from runner.launch.task import Shared, Task
 from runner.pipeline import checked_request
 from runner.plan import Plan
@@ -87,7 +88,7 @@ def _tasks(chosen: Sequence[tuple[Need, Task]]) -> list[Task]:
                 cell,
                 place=f"shared {number}/{len(chosen)}",
                 label=need.label,
-                folder=cell.folder.parent / "shared" / str(number),
+                folder=cell.folder.parent / SHARED / str(number),
                 shared=need.shared,
                 after=after,
             )

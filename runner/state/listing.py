@@ -8,8 +8,8 @@ from tabulate import tabulate
 from methods.recording.estimates import in_words
 from runner.arguments import PLAN, parsed
 from runner.compose import jobs
-from runner.launch.lines import duration
 from runner.launch.task import labels
+from runner.say import duration
 from runner.state.cells import cells_of
 from runner.state.costs import Ledger, Left
 from runner.state.locks import maker

@@ -5,7 +5,7 @@ No process needs to live for it, nothing is composed, and torch is not imported.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from runner.launch.task import labels
 from runner.naming import command_of
 from runner.results import Results
 from runner.state.manifest import Listed, Manifest, manifests
-from runner.state.states import Note, State, notes_of
+from runner.state.states import Note, State, notes_of, shared_at_work
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Progress:
-    """The cells of all sweeps of a name, and the commands of the sweeps that have something left."""
+    """The cells of all sweeps of a name, and the commands of the sweeps that have something left.
+
+    `shared` holds what is known of each training at work that several cells wait for, by its label.
+    """
 
     cells: Sequence[Seen]
     commands: Sequence[str]
+    shared: Mapping[str, str]
 
     @property
     def left(self) -> list[Seen]:
@@ -57,7 +61,8 @@ class Progress:
         if not self.left:
             return head
         names = dict(zip(self.cells, labels([seen.cell.overrides for seen in self.cells]), strict=True))
-        lines = [(seen.state.value, names[seen], seen.why) for seen in self.left]
+        lines = [(State.running.value, label, why) for label, why in self.shared.items()]
+        lines += [(seen.state.value, names[seen], seen.why) for seen in self.left]
         commands = "\n".join(f"  {command}" for command in self.commands)
         table = tabulate(lines, tablefmt="plain", disable_numparse=True)
         return f"{head}\n{table}\nsay again for what is left:\n{commands}"
@@ -77,7 +82,8 @@ def progress(root: Path, name: str) -> Progress:
             if cell.name == name and cell.key is not None and cell.until == Until.end.value:
                 found[cell.key] = _seen(root, cell, notes.get((name, cell.key)))
     left = {key for key, seen in found.items() if seen.state is not State.hit}
-    return Progress(list(found.values()), _commands(sweeps, left))
+    shared = {label: why for sweep in sweeps for label, why in shared_at_work(sweep).items()}
+    return Progress(list(found.values()), _commands(sweeps, left), shared)
 
 
 def export(root: Path, name: str) -> Path | None:

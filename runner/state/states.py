@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from runner.launch.notes import begin_of, outcome
+from runner.launch.notes import LOG, SHARED, begin_of, cells_in, has_log, label_of, outcome
 from runner.state.manifest import Manifest
 
 
@@ -54,6 +54,12 @@ def notes_of(sweeps: Iterable[Manifest]) -> dict[tuple[str, str], Note]:
     return found
 
 
+def shared_at_work(sweep: Manifest) -> dict[str, str]:
+    """Return what the notes say of each training at work that several cells wait for, by its label."""
+    notes = {label_of(folder): _note(folder) for folder in cells_in(sweep.folder / SHARED)}
+    return {label: note.why for label, note in notes.items() if note and note.state is State.running}
+
+
 def _note(folder: Path) -> Note | None:
     """Return what the folder of a cell says, or None if it has not begun or has ended well."""
     with suppress(FileNotFoundError):
@@ -65,10 +71,11 @@ def _note(folder: Path) -> Note | None:
             return None
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(begin.time))
         who = f"process {begin.process} on {begin.host}, since {since}"
+        log = f" (log: {folder / LOG})" if has_log(folder) else ""
         if begin.host != socket.gethostname():
-            return Note(State.running, f"{who}, as far as can be seen from here")
+            return Note(State.running, f"{who}, as far as can be seen from here{log}")
         if _lives(begin.process):
-            return Note(State.running, who)
+            return Note(State.running, f"{who}{log}")
         return Note(State.failed, f"{who}, has gone without a word, as after SIGKILL")
     return None
 
