@@ -31,6 +31,11 @@ def says_full(error: BaseException) -> bool:
     return error.errno in FULL or (error.errno is None and "requested and" in str(error))
 
 
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes on the disk of a folder."""
+    return shutil.disk_usage(folder).free
+
+
 def save_tensors(tensors: "Mapping[str, Tensor]", path: Path) -> None:
     """Write tensors as safetensors. The file has the permissions that the umask and its folder give.
 

@@ -29,6 +29,9 @@ from tests.test_resume import (
 
 NEVER = 10**9
 
+# A state after every step.
+ALWAYS = "training.checkpoint_minutes=1e-9"
+
 
 def killed_when_closed(plan: Plan, number: signal.Signals) -> None:
     """Begin a training in another process, with a state at every fifth step, and end it by a signal when
@@ -117,10 +120,21 @@ def test_a_disk_without_room_for_a_state_of_the_sums_has_room_for_the_record(
 ) -> None:
     """A state copies the sums: 1.2 MiB of them fit on 2 MiB, and no copy beside them."""
     record = ["recorder=[per_sample]", "recorder.per_sample.form=dense", "model.hidden=64"]
-    plan = short_plan(small_disk(2), *record, "training.checkpoint_minutes=1e-9")
+    plan = short_plan(small_disk(2), *record, ALWAYS)
     told: list[str] = []
     stages = stages_of(plan, told.append)
     stages.pretrain()
-    assert "its state is not kept" in told[1]
+    assert "goes on without keeping it" in told[1]
     assert stages.record("per_sample").damage() is None
     assert not list(plan.root.rglob("sums.bin?*"))
+
+
+def test_copies_of_the_sums_take_no_room_from_another_record(small_disk: Callable[[int], Path]) -> None:
+    """1.2 MiB of sums, a copy of them and 1 MiB of updates are more than 3 MiB."""
+    records = ["recorder=[per_sample,batch_updates]", "recorder.per_sample.form=dense"]
+    plan = short_plan(small_disk(3), *records, "model.hidden=64", "training.epochs=6", ALWAYS)
+    told: list[str] = []
+    stages = stages_of(plan, told.append)
+    stages.pretrain()
+    assert "goes on without keeping it" in told[-1]
+    assert all(stages.record(name).damage() is None for name in ("per_sample", "batch_updates"))

@@ -9,7 +9,7 @@ import pytest
 
 from data.errors import UserError
 from methods.recording.estimates import largest_count, largest_share
-from methods.recording.recorder import require_space
+from methods.recording.space import require_space
 from runner.plan import Plan
 from tests.conftest import stages_of
 from tests.recording import training_of
@@ -31,7 +31,7 @@ def needed_by(plan: Plan) -> int:
 
 def cures(plan: Plan, free: int, disk: pytest.MonkeyPatch) -> list[str]:
     """Return the settings that the refusal of these records names if so many bytes are free."""
-    disk.setattr("methods.recording.recorder.free_bytes", lambda folder: free)
+    disk.setattr("methods.recording.space.free_bytes", lambda folder: free)
     recorders = {f"recorder.{name}": recorder for name, recorder in plan.recorders.items()}
     training = training_of(stages_of(plan), plan.root)
     with pytest.raises(UserError, match=r"would write .*, but .* are free: set ") as refused:
@@ -108,7 +108,7 @@ def test_a_run_is_refused_before_training_and_goes_on_with_such_a_setting(
     cure = cures(plan, free, monkeypatch)[1]
     model = training_of(stages_of(plan), plan.root).model  # is written beside the record
     room = free + sum(value.nbytes for value in model.state_dict().values())
-    monkeypatch.setattr("methods.recording.recorder.free_bytes", lambda folder: room)
+    monkeypatch.setattr("methods.recording.space.free_bytes", lambda folder: room)
     with pytest.raises(UserError, match=rf"set recorder\.layerwise\.dtype=bf16, or {cure}, or "):
         stages_of(plan).pretrain()
     assert not list(plan.root.glob("store/pretrain/[!.]*"))

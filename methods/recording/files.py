@@ -25,6 +25,9 @@ from methods.training.checkpoint import State
 # A recorder that gave up on a full disk leaves this file in its folder.
 LOST = "lost"
 
+# The endings of a file that a state of the training has a copy in, by turns.
+COPIES = (".a", ".b")
+
 # Jobs that may wait for the disk before training does.
 PENDING = 4
 

@@ -5,8 +5,7 @@ and without it. Several recorders can watch one training.
 """
 
 import math
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from data.classes import ClassNumber
 from data.component import Component
-from data.disk import save_tensors
+from data.disk import free_bytes, save_tensors
 from data.errors import UserError
 from data.row_file import content, read_rows
 from data.split import Split
@@ -183,49 +182,6 @@ class Recorder(Component):
     def writer(self, folder: Path) -> Writer:
         """Return the thread that writes this recorder's files."""
         return Writer(folder, go_on=self.on_full is OnFull.go_on)
-
-
-def free_bytes(folder: Path) -> int:
-    """Return the free bytes on the disk of a folder."""
-    return shutil.disk_usage(folder).free
-
-
-def bytes_in(folder: Path) -> int:
-    """Return the bytes of the files of a folder."""
-    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-
-
-def require_space(
-    recorders: Mapping[str, Recorder], trainings: Mapping[str, RecordedTraining], model: int
-) -> None:
-    """Raise UserError if the records of one training, and the `model` bytes of what it trains, do not
-    fit on their disk together.
-
-    Both mappings are by the recorder's option. `model` is 0 if the model is stored already. The message
-    names settings that fit, of one recorder: the one with the largest record that a setting can make
-    small enough.
-    """
-    if not recorders:
-        return
-    sizes = {
-        option: recorder.estimated_bytes(trainings[option]) for option, recorder in recorders.items()
-    }
-    # what a killed training has written already takes no more space
-    written = sum(bytes_in(each.folder) for each in trainings.values())
-    free = written + min(free_bytes(each.folder) for each in trainings.values())
-    total = sum(sizes.values()) + model
-    if total <= free:
-        return
-    cures: list[str] = []
-    for option in sorted(sizes, key=lambda option: sizes[option], reverse=True):
-        others = total - sizes[option]
-        cures = cures or list(recorders[option].cures(trainings[option], free - others, option))
-    cures = [*(cures or ["a smaller model (model=…)"]), "another disk (paths.root=…)"]
-    names = [*sizes, *(["the model"] if model else [])]
-    raise UserError(
-        f"{' and '.join(names)} would write {in_words(total)}, but {in_words(free)} are free: "
-        f"set {', or '.join(cures)}"
-    )
 
 
 class Stopwatch:

@@ -1,6 +1,6 @@
 """Checkpoints: the state of a training, from which it goes on to the bits of an undisturbed one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,6 +41,12 @@ class Checkpoint:
 
     def add(self, name: str, part: Stateful) -> None:
         """Let a part hold some of the state, under a name of its own."""
+
+    def reserve(self, room: Callable[[], int]) -> None:
+        """Let states leave free as many bytes as `room` returns, for what the training itself writes."""
+
+    def require_room(self, size: int) -> None:
+        """Raise OSError if so many bytes more would take the room that is reserved."""
 
     def step_ended(self) -> None:
         """Write the state of all parts if it is time."""

@@ -1,6 +1,8 @@
 """Checkpoints on disk: the state of a training, written into the scratch folder of its artefacts."""
 
+import errno
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data.disk import replacing, save_tensors, says_full, synced
+from data.disk import free_bytes, replacing, save_tensors, says_full, synced
 from methods.training.checkpoint import Checkpoint, State, Stateful
 from methods.training.cost import Meter
 from runner.signals import ENDING
@@ -43,6 +45,7 @@ class StoredCheckpoint(Checkpoint):
         self._lasting: dict[str, Stateful] = {}
         self._own: dict[str, Stateful] = {}
         self._meter: Meter | None = None
+        self._reserved: Callable[[], int] = lambda: 0
         self._goes_on_at, self._saved = self._read()
 
     @contextmanager
@@ -68,6 +71,13 @@ class StoredCheckpoint(Checkpoint):
         if self._number == self._goes_on_at and name in self._saved:
             part.load_state_dict(self._saved[name])
 
+    def reserve(self, room: Callable[[], int]) -> None:
+        self._reserved = room
+
+    def require_room(self, size: int) -> None:
+        if free_bytes(self._folder) < size + self._reserved():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+
     def step_ended(self) -> None:
         if ENDING.asked or time.monotonic() > self._due:
             if self._number >= self._goes_on_at:  # else an earlier training is repeated to get there
@@ -84,12 +94,13 @@ class StoredCheckpoint(Checkpoint):
             except Exception as error:
                 if not says_full(error):
                     raise
-                self._say("the disk is full: the training goes on, and its state is not kept")
+                self._say("the disk has no room for the state: the training goes on without keeping it")
 
     def _write(self, state: Mapping[str, State]) -> None:
         tensors: Tensors = {}
         values = _split(state, tensors)
         file = self._folder / f"{uuid4().hex}.safetensors"
+        self.require_room(sum(tensor.nbytes for tensor in tensors.values()))
         try:
             save_tensors(tensors, file)
             synced(file)

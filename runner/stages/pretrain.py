@@ -24,8 +24,8 @@ from methods.recording.recorder import (
     Recorder,
     Stopwatch,
     check_request,
-    require_space,
 )
+from methods.recording.space import require_space, unwritten
 from methods.training.checkpoint import NO_CHECKPOINT
 from methods.training.descent import Step
 from methods.training.loop import Conditions, curves, train
@@ -187,6 +187,7 @@ def _run(
         require_space(recorders, trainings, _bytes_of(model) if PRETRAIN in making.folders else 0)
         try:
             with kept.training(conditions.meter) as checkpoint:
+                checkpoint.reserve(unwritten(recorders, trainings))
                 steps = train(model, split, recipe, conditions, checkpoint=checkpoint, processes=team)
                 steps = _then(curves(steps, conditions.log, checkpoint), end)
                 for option in _in_order(recorders):

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from data.disk import synced
+from methods.recording.files import COPIES
 from methods.recording.per_sample.layout import SUMS
 from methods.training.checkpoint import Checkpoint, State
 
@@ -27,7 +28,8 @@ class SumFile:
         self._closed = self._path.exists()
         self._sum = np.empty(width, np.float32)
         self._empty = np.ones(slots, bool)  # slots that nothing was added to, which need no reading
-        self._copies = [f"{SUMS}.a", f"{SUMS}.b"]  # the first is that of the last state, if there is one
+        # the first is that of the last state, if there is one
+        self._copies = [f"{SUMS}{ending}" for ending in COPIES]
         self._checkpoint = checkpoint
         self._copied: int | None = None  # the states that were kept when the second was made
 
@@ -43,7 +45,8 @@ class SumFile:
 
     def state_dict(self) -> State:
         """Copy the sums, which later steps change, to a file that the last state does not need; return
-        its name, or None if no step changes them. Raise OSError if the disk has no room for it."""
+        its name, or None if no step changes them. Raise OSError if the disk has no room for it beside
+        what the records will still write."""
         if self._closed:
             return {"copy": None}
         kept = self._checkpoint.kept
@@ -51,6 +54,7 @@ class SumFile:
             self._copies.reverse()
         self._copied = None
         copy = self._path.with_name(self._copies[1])
+        self._checkpoint.require_room(self._size - (copy.stat().st_size if copy.exists() else 0))
         try:
             shutil.copyfile(self._part, copy)
             synced(copy)
