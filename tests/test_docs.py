@@ -42,11 +42,18 @@ def test_the_pages_hold_the_counts_of_verdicts(page: Path) -> None:
 
 
 def plan_jobs(arguments: list[str]) -> None:
-    """Plan a run, or each job of a sweep; jobs that differ in their seed alone are planned once."""
-    for job in {
-        tuple(text for text in each if not text.startswith("seed=")) for each in jobs_of(arguments)
-    }:
-        plan(list(job))
+    """Plan a run, or each job of a sweep; of jobs that differ in their seed or shadow alone, one.
+
+    Of a preset the first job is planned: each of its cells is built by another test.
+    """
+    if any(text.startswith("experiment=") for text in arguments):
+        return plan_first(arguments)
+    cells = {
+        tuple(text for text in job if not text.startswith(("seed=", "shadow="))): job
+        for job in jobs_of(arguments)
+    }
+    for job in cells.values():
+        plan(job)
 
 
 def plan_first(arguments: list[str]) -> None:
@@ -104,7 +111,9 @@ CHECKS: dict[str, Callable[[list[str]], object]] = {
 
 @pytest.mark.parametrize(
     "command",
-    {each.text: each for each in all_commands() if each.page not in RUN}.values(),
+    {
+        (*each.words, *each.variables.items()): each for each in all_commands() if each.page not in RUN
+    }.values(),
     ids=lambda command: f"{command.page}: {command.text}",
 )
 def test_a_command_can_be_carried_out(command: Command) -> None:
