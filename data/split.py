@@ -94,6 +94,12 @@ class Split:
         """Return the part whose rows are not among these."""
         return self.take(~torch.isin(self.rows, rows.to(self.rows.device)))
 
+    def drawn(self, rng: torch.Generator, most: int | None = None) -> "Split":
+        """Return `most` rows in random order, drawn without replacement; all if there are fewer or if
+        `most` is None. A CPU generator draws the same rows on every device."""
+        order = torch.randperm(len(self), generator=rng)
+        return self.take(order[:most].to(self.rows.device))
+
     def relabelled(self, labels: Tensor) -> "Split":
         """Return the same images with other labels, (N,) int64."""
         return replace(self, labels=labels.to(self.labels))

@@ -47,8 +47,7 @@ class BadTeacher(Descent, Method):
 
         rest = problem.rest
         # a random part of D_r, `retain_fraction` of its rows
-        order = torch.randperm(len(rest), generator=conditions.streams("sample"))
-        chosen = order[: round(self.retain_fraction * len(rest))].to(rest.rows.device)
-        both = rest.take(chosen).joined(forget)
+        part = rest.drawn(conditions.streams("sample"), round(self.retain_fraction * len(rest)))
+        both = part.joined(forget)
         alternate([Phase(problem.model, both, self, conditions, imitation)], self.epochs)
         return problem.model

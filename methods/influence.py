@@ -50,7 +50,8 @@ class Influence(Method):
         # ḡ_f − ḡ_r (M,)
         forget = self.mean_gradient(model, problem.forget, conditions)
         towards = forget - self.mean_gradient(model, problem.retain, conditions)
-        rows = self.drawn(problem)
+        # the retained rows that F is measured on
+        rows = problem.retain.drawn(conditions.streams("samples"), self.samples)
 
         def product(vector: Tensor) -> Tensor:
             # (λI + F)v = λv + 1/S Σ gᵢ(gᵢᵀv)
@@ -68,11 +69,6 @@ class Influence(Method):
             weights = parameters_to_vector(model.parameters())
             vector_to_parameters(weights + self.strength * step.to(weights), model.parameters())
         return model
-
-    def drawn(self, problem: Problem) -> Split:
-        """Return the retained rows that F is measured on."""
-        order = torch.randperm(len(problem.retain), generator=problem.conditions.streams("samples"))
-        return problem.retain.take(order[: self.samples].to(problem.retain.rows.device))
 
     def mean_gradient(self, model: nn.Module, split: Split, conditions: Conditions) -> Tensor:
         """Return the mean gradient (M,) of CE over the rows, in float64."""

@@ -65,10 +65,9 @@ class LoTUS(Descent, Method):
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions, rest = problem.model, problem.conditions, problem.rest
         # a random part of D_r, `retain_fraction` of its rows
-        order = torch.randperm(len(rest), generator=conditions.streams("sample"))
-        chosen = order[: round(self.retain_fraction * len(rest))].to(rest.rows.device)
+        part = rest.drawn(conditions.streams("sample"), round(self.retain_fraction * len(rest)))
         target = Target(problem)
-        phase = Phase(model, rest.take(chosen).joined(problem.forget), self, conditions)
+        phase = Phase(model, part.joined(problem.forget), self, conditions)
         conditions.meter.progress.expect(self.epochs * len(phase.split))
         for epoch in range(self.epochs):
             # a_f − a_v

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from data.bounds import SHARE, STRENGTH
-from data.split import Split
 from methods.base import Access, Facts, Method, Problem
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
@@ -60,17 +59,12 @@ class MSG(Descent, Method):
 
     def gradients(self, problem: Problem) -> dict[str, Tensor]:
         """Return g = Σ_S ∂CE/∂θ − Σ_{D_f} ∂CE/∂θ by parameter name."""
-        sample = some_of(problem.rest, len(problem.forget), problem.conditions.streams("sample"))
+        sample = problem.rest.drawn(problem.conditions.streams("sample"), len(problem.forget))
         keep, lose = (
             summed_gradients(problem.model, part, self.batch_size, problem.conditions)
             for part in (sample, problem.forget)
         )
         return {name: keep[name] - lose[name] for name in keep}
-
-
-def some_of(split: Split, most: int, rng: torch.Generator) -> Split:
-    """Draw at most `most` rows at random."""
-    return split.take(torch.randperm(len(split), generator=rng)[:most].to(split.rows.device))
 
 
 def smallest(model: nn.Module, gradients: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

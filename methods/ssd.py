@@ -98,8 +98,7 @@ def _by_class(problem: Problem, measure: Measure, size: int) -> tuple[Importance
 
 def _shuffled(problem: Problem, measure: Measure, size: int) -> tuple[Importance, Importance]:
     # the rest in random order, as in the loader of that script
-    order = torch.randperm(len(problem.rest), generator=problem.conditions.streams("order"))
-    rest = problem.rest.take(order.to(problem.rest.rows.device))
+    rest = problem.rest.drawn(problem.conditions.streams("order"))
     return _in_one_pass(problem, measure, size, rest)
 
 

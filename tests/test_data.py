@@ -102,6 +102,16 @@ def test_selections_keep_rows_and_labels_together() -> None:
     assert torch.equal(split.relabelled(torch.zeros(30)).labels, torch.zeros(30, dtype=torch.int64))
 
 
+def test_drawn_rows_are_in_random_order_and_all_if_there_are_fewer_than_asked_for() -> None:
+    split = split_of(30)
+
+    def drawn(most: int | None = None) -> list[int]:
+        return split.drawn(Streams(0, "test")("sample"), most).rows.tolist()
+
+    assert sorted(drawn()) == list(range(30)) != drawn()
+    assert drawn(7) == drawn()[:7] and drawn(31) == drawn() and drawn(0) == []
+
+
 def test_streams_differ_by_seed_scope_and_purpose_and_by_nothing_else() -> None:
     def draw(seed: int, scope: str, purpose: str) -> int:
         return int(torch.randint(2**62, (1,), generator=Streams(seed, scope)(purpose)))

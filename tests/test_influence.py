@@ -180,12 +180,8 @@ def test_strength_zero_leaves_the_original(quick: Quick) -> None:
     assert same(unlearned_of(stages), original_of(stages))
 
 
-def test_the_residual_is_logged_and_fewer_retained_rows_than_samples_are_all_taken(quick: Quick) -> None:
+def test_the_residual_is_logged(quick: Quick) -> None:
     stages, log = stages_of(quick("method=influence")), []
     given = problem_of(stages, log=log)
-    method = stages.plan.method
-    assert isinstance(method, Influence)
-    assert sorted(method.drawn(given).rows.tolist()) == sorted(given.retain.rows.tolist())
-    assert len(replace(method, samples=7).drawn(given)) == 7
-    method.unlearn(given)
+    stages.plan.method.unlearn(given)
     assert 0 <= log[0]["residual"] <= 0.001

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 from torch import Tensor, nn
 
 from data.bounds import COUNT, SEED
@@ -72,7 +71,10 @@ class CamFigure(Drawing):
         """Return the images of a setting, and their maps in its models."""
         workspace = next(iter(models.values())).workspace
         found, _ = request(workspace)
-        forgotten, retained = map(self._drawn, _kinds(workspace.dataset, found))
+        forgotten, retained = (
+            split.drawn(Streams(self.seed, "cam")("rows"), self.rows)
+            for split in _kinds(workspace.dataset, found)
+        )
         images = forgotten.joined(retained)
         kinds = ["forgotten"] * len(forgotten) + ["retained"] * len(retained)
         inputs = images.pixels.normalise(images.images)
@@ -81,11 +83,6 @@ class CamFigure(Drawing):
             for line, model in models.items()
         }
         return Shown(images, kinds, maps)
-
-    def _drawn(self, split: Split) -> Split:
-        """Return `rows` rows of a split, drawn without replacement."""
-        order = torch.randperm(len(split), generator=Streams(self.seed, "cam")("rows"))
-        return split.take(order[: self.rows].to(split.rows.device))
 
 
 def class_activation_maps(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """Samples of the data that are the same for every model, whatever the seed of the run."""
 
-import torch
-
 from data.split import Split
 from data.streams import Streams
 
@@ -9,5 +7,4 @@ from data.streams import Streams
 def sample(split: Split, size: int, purpose: str) -> Split:
     """Return `size` rows of a split in their order, drawn without replacement; all if it has fewer."""
     streams = Streams(0, "sample")  # of no run: models of several seeds are compared on the same rows
-    order = torch.randperm(len(split), generator=streams(purpose))
-    return split.take(order[:size].sort().values.to(split.rows.device))
+    return split.only(split.drawn(streams(purpose), size).rows)
