@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from data.bounds import COUNT, EPOCHS, ROUNDS, SHARE, STRENGTH
 from data.split import Batch
 from methods.base import Access, Method, Problem
+from methods.families.distillation import Teacher
 from methods.recording.bayesian import Bayesian, deviation_of
 from methods.recording.recorder import Recorder
 from methods.training.cost import pass_streams
@@ -204,12 +205,11 @@ def _random_labels(problem: Problem) -> Objective:
 
 
 def _bad_teacher(problem: Problem) -> Objective:
-    teacher = problem.randomly_initialised(problem.conditions.streams).eval()
+    conditions = problem.conditions
+    teacher = Teacher(problem.randomly_initialised(conditions.streams), conditions)
 
     def objective(batch: Batch) -> Callable[[Tensor], Tensor]:
-        with torch.no_grad(), autocast(problem.conditions.bf16, batch.images.device):
-            answer = teacher(batch.images).float().softmax(1)
-        problem.conditions.meter.count_forward(len(batch.rows))
+        answer = teacher(batch.images).softmax(1)
         # KL(p_random ‖ p_θ) = Σ_rows Σ_k p_k (log p_k − log q_k)
         return lambda logits: F.kl_div(F.log_softmax(logits, 1), answer, reduction="sum")
 
