@@ -53,11 +53,10 @@ class Accuracy(Metric):
         predictions = evidence.predictions
         scores: Scores = {}
         for part in self.present(predictions):
-            predicted = predictions.logits[part].argmax(1)
-            # (1/N) Σ 1[argmax_k z_k = y], in float64
-            scores[f"{part}_accuracy"] = (predicted == predictions.labels[part]).double().mean().item()
+            # (1/N) Σ 1[argmax_k z_k = y]
+            scores[f"{part}_accuracy"] = predictions.accuracy(part)
             if predictions.target is not None and part in FORGET_PARTS:
                 # (1/N) Σ 1[argmax_k z_k = target], for the forgotten rows
-                became = (predicted == predictions.target).double().mean().item()
-                scores[part.replace("forget", "relabelled")] = became
+                became = predictions.logits[part].argmax(1) == predictions.target
+                scores[part.replace("forget", "relabelled")] = became.double().mean().item()
         return scores

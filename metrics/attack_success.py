@@ -45,6 +45,5 @@ class AttackSuccess(Metric):
         # (1/n) Σ 1[argmax_k z_k = a]
         hit = (attack.logits.argmax(1) == attack.aims).double().mean()
         # (1/N) Σ 1[argmax_k z_k = y]
-        right = predictions.logits["test"].argmax(1) == predictions.labels["test"]
-        clean = right[attack.clean].double().mean()
+        clean = predictions.right("test")[attack.clean].double().mean()
         return {"attack_success": hit.item(), "clean_accuracy": clean.item()}

@@ -100,5 +100,4 @@ def _ratio(unlearned: Models, retrained: Models, part: str) -> float | None:
 
 
 def _accuracy(models: Models, part: str) -> float:
-    right = [(model.logits[part].argmax(1) == model.labels[part]).double().mean() for model in models]
-    return float(np.mean(right))
+    return float(np.mean([model.accuracy(part) for model in models]))

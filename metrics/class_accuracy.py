@@ -28,7 +28,7 @@ class ClassAccuracy(Metric):
 
     def __call__(self, evidence: Evidence) -> Scores:
         labels = evidence.predictions.labels["test"]
-        right = (evidence.predictions.logits["test"].argmax(1) == labels).double()
+        right = evidence.predictions.right("test").double()
         return {
             f"class_{k}_accuracy": right[labels == k].mean().item() for k in labels.unique().tolist()
         }

@@ -31,5 +31,5 @@ class CalibrationError(Metric):
     def __call__(self, evidence: Evidence) -> Scores:
         predictions = evidence.predictions
         confidence = predictions.logprobs("test").amax(1).exp()
-        right = predictions.logits["test"].argmax(1) == predictions.labels["test"]
+        right = predictions.right("test")
         return {"test_ece": expected_calibration_error(confidence, right, self.bins)}

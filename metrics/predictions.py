@@ -40,6 +40,14 @@ class Predictions:
         names classes, else `test`."""
         return "test_forget" if "test_forget" in self.logits else "test"
 
+    def right(self, part: str) -> Tensor:
+        """Return 1[argmax_k z_k = y], (N,) bool. Of equal logits, the first counts."""
+        return self.logits[part].argmax(1) == self.labels[part]
+
+    def accuracy(self, part: str) -> float:
+        """Return the share of a part's rows that are classified correctly, in float64."""
+        return self.right(part).double().mean().item()
+
     def logprobs(self, part: str) -> Tensor:
         """Return ln softmax(z), (N, K) float64, computed once."""
         return self.once(f"logprobs {part}", lambda: self.logits[part].double().log_softmax(1))

@@ -7,7 +7,7 @@ from metrics.predictions import Predictions
 
 def accuracy_gap(own: Predictions, reference: Predictions, part: str) -> float:
     """Return |accuracy of the model − accuracy of the retrained one| on a part that has rows."""
-    return abs(_accuracy(own, part) - _accuracy(reference, part))
+    return abs(own.accuracy(part) - reference.accuracy(part))
 
 
 def share_gap(
@@ -16,8 +16,3 @@ def share_gap(
     """Return |share of the model − share of the retrained one|, or None if one is not defined."""
     ours, theirs = share(own), share(reference)
     return None if ours is None or theirs is None else abs(ours - theirs)
-
-
-def _accuracy(predictions: Predictions, part: str) -> float:
-    right = predictions.logits[part].argmax(1) == predictions.labels[part]
-    return right.double().mean().item()

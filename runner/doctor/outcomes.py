@@ -24,8 +24,7 @@ def of_original(ws: Workspace, request: Request) -> Finding:
     # found, and not made by its stage, which would train again for a record that is missing
     predictions = stages.predictions(ws, request, ws.store.find(*wanted))
     part = "train_forget" if "train_forget" in predictions.logits else "test"
-    right = predictions.logits[part].argmax(1) == predictions.labels[part]
-    accuracy = right.double().mean().item()
+    accuracy = predictions.accuracy(part)
     says = f"the original's accuracy on the {part.replace('_', ' ')} rows is {accuracy:.3f}"
     if accuracy >= LEARNED:
         return Finding(says)
