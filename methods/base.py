@@ -162,6 +162,11 @@ class Method(Component):
     logs: ClassVar[tuple[str, ...]] = ()
     starts_fresh: ClassVar[bool] = False
 
+    @property
+    def trains_before(self) -> bool:
+        """True if the method trains a model of its own before any request."""
+        return type(self).initial_training is not Method.initial_training
+
     def sees(self) -> Access:
         """Return the data that the method sees. Override it if that depends on the hyperparameters."""
         return self.access

@@ -203,7 +203,7 @@ def keys_of(plan: Plan) -> dict[str, str]:
         found[f"record.{name}"] = identities.record(plan, recorder)
     if plan.repair is not None:
         found["repair"] = {**(identities.repair(plan) or {}), **identities.scoring(plan)}
-    if type(plan.method).initial_training is not Method.initial_training:
+    if plan.method.trains_before:
         found["before"] = identities.initial_training(plan, plan.method)
         found["slice"] = identities.cached_training(plan, {"shard": 0}, None)
     return {stage: fingerprint(identity) for stage, identity in found.items()}

@@ -119,17 +119,12 @@ def _check_shadows(plan: "Plan") -> None:
         raise UserError(
             f"shadow={plan.shadow}: evaluation.shadows={shadows} has the numbers 0 to {shadows - 1}"
         )
-    recorded = plan.method.records is not None or _trains_before(plan.method)
+    recorded = plan.method.records is not None or plan.method.trains_before
     if asked and recorded and not plan.evaluation.shadows_with_records:
         raise UserError(
             f"method={plan.names['method']} stores a record of each of the {shadows} shadow trainings: "
             "set evaluation.shadows_with_records=true to allow them, or evaluation=standard"
         )
-
-
-def _trains_before(method: Method) -> bool:
-    """Return whether a method trains models of its own before any request."""
-    return type(method).initial_training is not Method.initial_training
 
 
 def _check_weights(plan: "Plan") -> None:

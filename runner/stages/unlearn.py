@@ -74,7 +74,7 @@ def initial_training(ws: Workspace, request: Request, method: Method) -> Artefac
 
     The size of the trainings that it stores for later requests is logged as `record_bytes`.
     """
-    if type(method).initial_training is Method.initial_training:
+    if not method.trains_before:
         return None
 
     def produce(folder: Path) -> None:

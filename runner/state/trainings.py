@@ -10,7 +10,6 @@ import torch
 
 from conf import Until
 from data.requests import Request
-from methods.base import Method
 from metrics.evidence import Needs
 from runner.plan import Plan, identities
 from runner.roles import INITIAL, ORIGINAL, REPAIRED, UNLEARNED
@@ -134,7 +133,7 @@ def _is_as_long(plan: Plan, label: str, stage: str) -> bool:
 def _own(plan: Plan) -> Iterator[tuple[str, Wanted]]:
     """Yield the trainings of the run's own models, but of the original, with their labels."""
     method, scoring = plan.names["method"], identities.scoring(plan)
-    if type(plan.method).initial_training is not Method.initial_training:
+    if plan.method.trains_before:
         initial = identities.initial_training(plan, plan.method)
         yield INITIAL.label.format(name=method), (INITIAL.stage, initial)
     yield method, (UNLEARNED.stage, {**identities.own(plan), **scoring})
