@@ -93,6 +93,14 @@ class Metric(Component):
         return bool(self.needs & OF_A_CELL)
 
 
+def needs_of(metrics: Sequence[Metric]) -> Needs:
+    """Return everything that the metrics need."""
+    needs = Needs.NOTHING
+    for metric in metrics:
+        needs |= metric.needs
+    return needs
+
+
 def scored(metrics: Sequence[Metric], evidence: Evidence) -> Scores:
     """Return the scores of all metrics together. A metric that lacks evidence has none.
 

@@ -1,13 +1,12 @@
 """Idle settings: options that were given, and that the values of others leave without effect."""
 
 from collections.abc import Sequence
-from functools import reduce
-from operator import or_
 from typing import TYPE_CHECKING
 
 from conf import Until
 from data.component import Component
 from metrics.evidence import Needs
+from metrics.metric import needs_of
 
 if TYPE_CHECKING:
     from runner.plan.plan import Plan
@@ -51,7 +50,7 @@ def _uses(part: Component | None, name: str, value: object) -> bool:
 
 def _of_evaluation(plan: "Plan") -> dict[str, str]:
     """Return the reasons by option, for the options of references, shadow models and curves."""
-    needs = reduce(or_, (metric.needs for metric in plan.metrics), Needs.NOTHING)
+    needs = needs_of(plan.metrics)
     found: dict[str, str] = {}
     if plan.reference is None:
         found["evaluation.references"] = "evaluation.reference is null"

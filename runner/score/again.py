@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from metrics.evidence import Needs
-from metrics.metric import Metric, Scores, glossary, matrices, numbers, scored
+from metrics.metric import Metric, Scores, glossary, matrices, needs_of, numbers, scored
 from runner.results import Result, Results
 from runner.roles import REFERENCE, UNLEARNED, Role
-from runner.score.evidence import Model, evidence_of, needs_of
+from runner.score.evidence import Model, evidence_of
 from runner.score.stored import Shelf, StoredPieces
 from runner.store import Store
 

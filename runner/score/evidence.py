@@ -18,7 +18,7 @@ from metrics.evidence import (
     Shadows,
     Weights,
 )
-from metrics.metric import Metric, Scores, scored
+from metrics.metric import Metric, Scores, needs_of, scored
 from metrics.predictions import Predictions
 from runner.roles import ORIGINAL, REFERENCE, UNLEARNED, Role
 
@@ -90,14 +90,6 @@ def score_models(metrics: Sequence[Metric], pieces: Pieces) -> ScoredModels:
 
 def _scores(metrics: Sequence[Metric], pieces: Pieces, model: Model) -> Scores:
     return scored(metrics, evidence_of(pieces, model, needs_of(metrics)))
-
-
-def needs_of(metrics: Sequence[Metric]) -> Needs:
-    """Return everything that the metrics need."""
-    needs = Needs.NOTHING
-    for metric in metrics:
-        needs |= metric.needs
-    return needs
 
 
 def evidence_of(pieces: Pieces, model: Model, needs: Needs) -> Evidence:

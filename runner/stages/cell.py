@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from data.requests import Request
 from metrics.evidence import Needs
+from metrics.metric import needs_of
 from runner.plan import Plan, identities
 from runner.plan.share import share_of
-from runner.score.evidence import needs_of
 from runner.stages.pretrain import pretrain
 from runner.stages.request import request as request_of
 from runner.stages.together import pretrain_together, trains_together

@@ -11,9 +11,9 @@ import torch
 from conf import Until
 from data.requests import Request
 from metrics.evidence import Needs
+from metrics.metric import needs_of
 from runner.plan import Plan, identities
 from runner.roles import INITIAL, ORIGINAL, REPAIRED, UNLEARNED
-from runner.score.evidence import needs_of
 from runner.stages.cell import has_shadows, member_plan, wanted_shadows, wanted_trainings
 from runner.stages.references import wanted_references
 from runner.stages.request import stored_request
