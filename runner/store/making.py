@@ -71,7 +71,7 @@ class Making:
                     _take(found, self.scratch)
                     say(f"{self.lead.stage} {self.lead.key} goes on from the state of a killed run")
                     return
-                if _is_elsewhere(found):
+                if is_elsewhere(found):
                     continue
                 aside = found.with_name(f".{self.lead.key}.aside")
                 shutil.rmtree(aside, ignore_errors=True)
@@ -136,14 +136,14 @@ def _unfinished(lead: Artefact) -> Iterator[Path]:
     yield from sorted(ages, key=lambda place: ages[place], reverse=True)
 
 
-def _is_elsewhere(scratch: Path) -> bool:
+def is_elsewhere(scratch: Path) -> bool:
     """Return whether a process of another machine may be at work, whose locks do not reach this one."""
     return not scratch.name.endswith(".state") and f"-{HOST}-" not in scratch.name
 
 
 def _take(found: Path, scratch: Path) -> None:
     """Move a scratch folder. One of another machine is copied, since its process may be alive."""
-    if not _is_elsewhere(found):
+    if not is_elsewhere(found):
         found.rename(scratch)
         return
     try:

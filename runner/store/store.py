@@ -20,7 +20,7 @@ from runner.store.disks import (
     ignoring_unwritable,
     naming_the_owner,
 )
-from runner.store.making import Maker, Making, is_unfinished
+from runner.store.making import Maker, Making, is_elsewhere, is_unfinished
 from runner.store.marks import HOST, Marks
 
 # The stage and the identity of an artefact.
@@ -200,26 +200,30 @@ class Store:
 def _clear_finished(stage: Path) -> None:
     """Remove the scratch of processes that were killed when their artefact was in its place already."""
     for scratch in stage.glob(f".*-{HOST}-*"):
-        if scratch.with_name(scratch.name[1:17]).is_dir() and _is_dead(scratch):
+        if _lead_of(scratch).is_dir() and _is_dead(scratch):
             shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _can_go_on(scratch: Path) -> bool:
     """Return whether a scratch folder is of unfinished work on an artefact that is still missing."""
-    return is_unfinished(scratch) and not scratch.with_name(scratch.name[1:17]).is_dir()
+    return is_unfinished(scratch) and not _lead_of(scratch).is_dir()
 
 
 def _is_dead(scratch: Path) -> bool:
     """Return whether no process is at work on a scratch folder, as far as this user can see."""
     with suppress(Timeout, FileNotFoundError, PermissionError):  # it may end or be removed meanwhile
-        elsewhere = f"-{HOST}-" not in scratch.name and not scratch.name.endswith(".state")
-        if elsewhere and age_in_days(scratch) < 1:
+        if is_elsewhere(scratch) and age_in_days(scratch) < 1:
             return False
-        lock = _lock_of(scratch.with_name(scratch.name[1:17]))
+        lock = _lock_of(_lead_of(scratch))
         lock.acquire(blocking=False)
         lock.release()
         return scratch.is_dir()
     return False
+
+
+def _lead_of(scratch: Path) -> Path:
+    """Return the path of the artefact that a scratch folder lies beside: its name holds the key."""
+    return scratch.with_name(scratch.name[1:17])
 
 
 def _lock_of(path: Path) -> FileLock:
