@@ -27,7 +27,7 @@ from runner.say import say
 from runner.score.evidence import ScoredModels, score_models, without_scores
 from runner.score.live import LivePieces
 from runner.signals import ENDING
-from runner.stages.cell import has_shadows
+from runner.stages.cell import has_shadows, shadow_numbers
 from runner.stages.models import weights_of
 from runner.stages.workspace import PROVENANCE, Workspace
 from runner.store import Artefact, Store, fingerprint
@@ -123,10 +123,7 @@ def checked_request(ws: Workspace) -> Request:
 
 def _make_shadows(ws: Workspace, request: Request) -> None:
     """Make the shadow that the run names, or all shadows of its cell."""
-    plan = ws.plan
-    rows = stages.cell_request(ws, request)
-    numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
-    stages.shadows(ws, rows, numbers)
+    stages.shadows(ws, stages.cell_request(ws, request), shadow_numbers(ws.plan))
 
 
 def _remarks(made: LivePieces) -> dict[str, float]:

@@ -32,6 +32,11 @@ def has_shadows(plan: Plan) -> bool:
     return Needs.SHADOWS in needs_of(plan.metrics)
 
 
+def shadow_numbers(plan: Plan) -> Sequence[int]:
+    """Return the numbers of the shadows that a run to shadows makes: the one that it names, or all."""
+    return range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
+
+
 def cell_request(ws: Workspace, request: Request) -> Request:
     """Return the request of the cell: the run's own, or that of seed 0 if every seed draws one."""
     if not ws.plan.scenario.drawn:

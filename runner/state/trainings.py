@@ -14,7 +14,7 @@ from metrics.evidence import Needs
 from metrics.metric import needs_of
 from runner.plan import Plan, identities
 from runner.roles import INITIAL, ORIGINAL, REPAIRED, UNLEARNED
-from runner.stages.cell import has_shadows, member_plan, wanted_shadows, wanted_trainings
+from runner.stages.cell import has_shadows, member_plan, shadow_numbers, wanted_shadows, wanted_trainings
 from runner.stages.references import wanted_references
 from runner.stages.request import stored_request
 from runner.store import Artefact, Store, Wanted, fingerprint
@@ -112,8 +112,8 @@ def _all(plan: Plan, store: Store) -> Iterator[Training]:
         yield one(PUBLIC, _original(plan.public))
     rows = _request(plan, store)
     if plan.until is Until.shadow:
-        numbers = range(plan.evaluation.shadows) if plan.shadow is None else [plan.shadow]
-        yield from (one(SHADOW, wanted) for wanted in wanted_shadows(plan, rows, numbers))
+        wanted = wanted_shadows(plan, rows, shadow_numbers(plan))
+        yield from (one(SHADOW, each) for each in wanted)
         return
     original, records = of_original(plan, store)
     yield from (original, *records)
