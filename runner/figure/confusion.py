@@ -45,14 +45,12 @@ class ConfusionFigure(Drawing):
     def draw(self, runs: Runs) -> "Figure":
         """Raise UserError if a model has no such matrix. Damaged ones are told, and left out."""
         matrices = {line: self._sound(models) for line, models in runs.models.items()}
-        found = {line: np.sum(sound, axis=0) for line, sound in matrices.items() if sound}
+        found = {line: percentages(sound) for line, sound in matrices.items() if sound}
         if not found:
             raise UserError("all matrices are damaged, as told above")
         down = math.ceil(len(found) / ABREAST)
         figure, all_axes = panels(len(found), math.ceil(len(found) / down), 3.4, 3.6)
-        for axes, (line, counts) in zip(all_axes, found.items(), strict=True):
-            # a class without rows has no shares: divide by 1, which leaves its zeros
-            shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        for axes, (line, shares) in zip(all_axes, found.items(), strict=True):
             image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
             axes.set_title(in_lines(runs.report.titles[line]), fontsize="small")
             axes.set_xlabel("predicted class", fontsize="small")
@@ -71,6 +69,14 @@ class ConfusionFigure(Drawing):
             except DamagedResult as error:
                 leave_out(str(error))
         return found
+
+
+def percentages(matrices: "Sequence[Matrix]") -> "NDArray[np.float64]":
+    """Return the percentages of each true class in the sum of matrices of counts."""
+    counts = np.sum(matrices, axis=0)
+    # a class without rows has no shares: divide by 1, which leaves its zeros
+    shares: NDArray[np.float64] = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
 
 
 def _number(axes: "Axes", shares: "NDArray[np.float64]") -> None:

@@ -4,19 +4,14 @@ import base64
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from data.errors import UserError
-from runner.figure.confusion import LEGIBLE, forgotten
+from runner.figure.confusion import LEGIBLE, forgotten, percentages
 from runner.figure.drawing import Drawing, svg
 from runner.figure.runs import Model, Runs
 from runner.last_lines import of_results
 from runner.results import Line
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # The most methods that a picture with a curve for each shows, those nearest to retraining: four rows of
 # panels.
@@ -115,15 +110,10 @@ def address(image: bytes, kind: str) -> str:
 def matrices(runs: Present, name: str) -> list[Matrix]:
     """Return the confusion matrix of every line, summed over seeds; none if it has too many classes to
     be read."""
-    counts: dict[Line, NDArray[np.float64]] = {
-        line: np.sum([model.matrix(name) for model in models], axis=0)
-        for line, models in runs.models.items()
-    }
     found = []
-    for line, own in counts.items():
-        # a class without rows has no shares: divide by 1, which leaves its zeros
-        percent = 100 * own / np.maximum(own.sum(axis=1, keepdims=True), 1)
-        if len(own) <= LEGIBLE:
+    for line, models in runs.models.items():
+        percent = percentages([model.matrix(name) for model in models])
+        if len(percent) <= LEGIBLE:
             rounded = percent.round().astype(int).tolist()
-            found.append(Matrix(runs.report.titles[line], rounded, forgotten(runs.models[line])))
+            found.append(Matrix(runs.report.titles[line], rounded, forgotten(models)))
     return found
