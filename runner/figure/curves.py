@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
-from runner.figure.drawing import HOLLOW, Drawing, grid, in_lines, legend, note, shared_name, styles
+from runner.figure.drawing import HOLLOW, Drawing, grid, in_lines, legend, legend_name, note, styles
 from runner.figure.runs import Model, Runs
 from runner.report.cells import Estimate, half_width, interval
 from runner.results import Line
@@ -129,7 +129,7 @@ def _panel(axes: "Axes", runs: Runs, lines: Sequence[Line], points: "pd.DataFram
         groups = own.groupby("at")["value"].agg(["mean", "std", "count"])
         at, mean, half = groups.index, groups["mean"], half_width(groups)
         n = int(groups["count"].max())
-        label = titles[line] if line.shared_role is None else shared_name(runs, line, titles)
+        label = legend_name(runs, line, titles)
         (curve,) = axes.plot(at, mean, label=label, markersize=4, **look[line])
         if n == 1:
             curve.set_markerfacecolor(HOLLOW)

@@ -159,9 +159,9 @@ def styles(lines: Sequence[Line], names: Mapping[Line, str]) -> dict[Line, dict[
     return found
 
 
-def shared_name(runs: Runs, line: Line, names: Mapping[Line, str]) -> str:
-    """Return the name of a shared line in a legend: that of its role alone, if there are several
-    settings."""
+def legend_name(runs: Runs, line: Line, names: Mapping[Line, str]) -> str:
+    """Return the name of a line in a legend: that of its role alone, if it is shared and there are
+    several settings."""
     several = len({other.setting for other in runs.models}) > 1
     return line.shared_role.words if several and line.shared_role else names[line]
 

@@ -8,7 +8,7 @@ import numpy as np
 from data.bounds import SIZE
 from data.classes import ClassNumber
 from data.errors import UserError
-from runner.figure.drawing import Drawing, grid, legend, shared_name, styles
+from runner.figure.drawing import Drawing, grid, legend, legend_name, styles
 from runner.figure.runs import Model, Runs
 from runner.results import Line
 
@@ -61,7 +61,7 @@ class LogitsFigure(Drawing):
         for line, look in styles(list(values), titles).items():
             density, _ = np.histogram(values[line], edges, density=True)
             look.pop("marker", None)
-            name = titles[line] if line.shared_role is None else shared_name(runs, line, titles)
+            name = legend_name(runs, line, titles)
             axes.stairs(density, edges, label=name, **look)
         axes.set_yscale("log")  # a spike, such as that of equal outputs, would flatten all others
         axes.set_ylabel("density over the test set (log scale)")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from data.errors import UserError
 from runner.naming import command_of
 from runner.report import Report
-from runner.results import Line, Result, Results, models
+from runner.results import Line, Result, Results
 from runner.roles import Role
 
 if TYPE_CHECKING:
@@ -157,12 +157,10 @@ class Runs:
 
         Raises UserError if every run failed.
         """
-        found: dict[Line, dict[int | None, Model]] = {line: {} for line in self.report.lines()}
-        for line, result, role in models(self.report.results):
-            found[line].setdefault(result.seed, Model(result, role, self.root))
+        found = self.report.models()
         if not found:
             raise UserError(
                 "every run of this name failed, so there is nothing to draw: see its table for the "
                 "reasons, and run again"
             )
-        return {line: list(by_seed.values()) for line, by_seed in found.items()}
+        return {line: [Model(*each, self.root) for each in own] for line, own in found.items()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from runner.figure.drawing import HOLLOW, Drawing, grid, in_lines, legend, shared_name, styles
+from runner.figure.drawing import HOLLOW, Drawing, grid, in_lines, legend, legend_name, styles
 from runner.figure.runs import Runs
 from runner.report import Report
 from runner.report.cells import Estimate, interval, values
@@ -116,7 +116,7 @@ class Panel:
             self._point(line, estimates[line], share, look[line], rank)
         for line, estimate in estimates.items():
             if line.shared_role is not None:
-                name = shared_name(self.runs, line, self.names)
+                name = legend_name(self.runs, line, self.names)
                 self.axes.axhline(estimate.mean, lw=1, label=name, **look[line])
 
     def _at(self, line: Line, wide: bool) -> float:

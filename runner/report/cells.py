@@ -21,6 +21,9 @@ class Estimate(NamedTuple):
     n: float
 
 
+# What metrics, or results, say of their scores by name.
+About = Mapping[str, Mapping[str, Any]]
+
 # The estimate of a number that no run of a line has.
 ABSENT = Estimate(float("nan"), float("nan"), 0)
 
@@ -32,13 +35,12 @@ Estimates = Mapping[tuple[Line, str], Estimate]
 COUNTED = {"batches", "epochs", "flag", "rows"}
 
 
-def counts(results: list[Result]) -> set[str]:
+def counts(results: list[Result], about: About) -> set[str]:
     """Return the names of the numbers that are counts, and print without decimals.
 
     They are the scores of such a unit, and the costs and logged values that are whole in every run and
     measure no time.
     """
-    about = {name: said for result in results for name, said in result.about.items()}
     whole: dict[str, bool] = {}
     for result in results:
         for numbers in (*result.scores.values(), *result.costs.values()):

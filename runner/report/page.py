@@ -61,7 +61,7 @@ class Page:
             parts.append(style.table(heads, body, "Our numbers, and the paper's in brackets."))
         told = self._remarks(others, compared, shown.left_out, gap.left_out)
         kept = [column for column in self._columns if column not in shown.left_out]
-        told += glossary(report.results, self._heads(kept))
+        told += glossary(report.about, self._heads(kept))
         below = style.end.join(style.comment + text for text in told)
         return "\n\n".join([*parts, below] if below else parts) + "\n"
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 import conf
 from data.meanings import meaning
 from runner.published import Published, notes
-from runner.report.cells import Estimates
+from runner.report.cells import About, Estimates
 from runner.report.compare import Comparisons, Key
 from runner.report.text import OFFICIAL
 from runner.report.verdicts import FEWEST, false_flags
@@ -33,9 +33,6 @@ LEARNED = 0.5
 
 # The cure for such an original. The recipes are for whole data sets: few rows make few steps an epoch.
 TEACH = "raise training.epochs, lower training.batch_size or change training.lr"
-
-# What metrics, or results, say of their scores by name.
-About = Mapping[str, Mapping[str, Any]]
 
 # Values of a result's costs that are remarks on the unlearned model, and the words for each.
 FLAGS = {
@@ -179,9 +176,8 @@ def verdict_remarks(
     ]
 
 
-def glossary(results: Iterable[Result], columns: Mapping[str, str]) -> list[str]:
-    """Return one sentence for each column whose meaning a result tells; columns map to their heads."""
-    about = {name: said for result in results for name, said in result.about.items()}
+def glossary(about: About, columns: Mapping[str, str]) -> list[str]:
+    """Return one sentence for each column that `about` explains; columns map to their heads."""
     found = [f"{head}: {said}" for column, head in columns.items() if (said := meant(column, about))]
     if any(OFFICIAL in column for column in columns):
         found.append("†: as a paper's code computes it, quirks included; it has no verdict")

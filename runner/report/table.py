@@ -27,7 +27,8 @@ from runner.report.order import ACCURACIES, closeness, in_order, ranking_columns
 from runner.report.page import OF_RECORDS, Page
 from runner.report.remarks import choice_of
 from runner.report.text import MARKDOWN, TERMINAL
-from runner.results import Line, Result, Results
+from runner.results import Line, Result, Results, models
+from runner.roles import Role
 from runner.wording import ALL, NEAREST, suggestion
 
 if TYPE_CHECKING:
@@ -131,6 +132,13 @@ class Report:
         gaps = closeness(found, self.ranking, lambda line, column: self.gap(line, column).mean)
         return in_order(found, self._descriptions, self.labels, gaps)
 
+    def models(self) -> dict[Line, list[tuple[Result, Role]]]:
+        """Return the models of every line, one for each seed, in the order of the table."""
+        found: dict[Line, dict[int | None, tuple[Result, Role]]] = {line: {} for line in self.lines()}
+        for line, result, role in models(self.results):
+            found[line].setdefault(result.seed, (result, role))
+        return {line: list(by_seed.values()) for line, by_seed in found.items()}
+
     @property
     def ranking(self) -> list[str]:
         """The accuracies whose mean absolute gap to retraining orders the methods."""
@@ -207,7 +215,7 @@ class Report:
     @cached_property
     def counts(self) -> set[str]:
         """The scores, costs and logged values that are counts."""
-        return counts(self.results)
+        return counts(self.results, self.about)
 
     def rows(self) -> str:
         """Return one line for each model of each run, with its columns and the printed scores."""

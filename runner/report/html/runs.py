@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from runner.naming import command_of
 from runner.report import Report
-from runner.results import Line, Result, models
+from runner.results import Line, Result
 from runner.roles import UNLEARNED, Role
 
 
@@ -31,10 +31,7 @@ class Missing(NamedTuple):
 
 def made(report: Report) -> dict[Line, list[Made]]:
     """Return the models of every line, one for each seed."""
-    found: dict[Line, dict[int | None, Made]] = {line: {} for line in report.lines()}
-    for line, result, role in models(report.results):
-        found[line].setdefault(result.seed, _made(result, role))
-    return {line: list(by_seed.values()) for line, by_seed in found.items()}
+    return {line: [_made(*each) for each in models] for line, models in report.models().items()}
 
 
 def unfinished(root: Path, name: str) -> list[Missing]:
