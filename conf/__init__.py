@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from data.bounds import COUNT, EXAMPLES, NUMBER, POSITIVE, SEED, THREADS
+
+# The folder of the configuration: a folder of it is a group, and each file there one of its options.
+FOLDER = Path(__file__).parent
 
 
 class Until(Enum):

@@ -16,7 +16,8 @@ from runner.figure.drawing import Drawing
 from runner.plan import Plan, build, class_of, identities
 from runner.report.remarks import FLAGS, choice_of
 from runner.report.text import COSTS
-from runner.stages.unlearn import CLAMPED, CUT, PASS
+from runner.stages.unlearn import CLAMPED, CUT
+from runner.tracking.sections import PASS
 from runner.wording import ALL, NEAREST, suggestion
 
 
@@ -111,4 +112,4 @@ def _is_logged(value: str) -> bool:
 
 def _options(group: str) -> list[Path]:
     """Return the files of the options of a group."""
-    return sorted(Path(conf.__file__).parent.glob(f"{group}/[!_]*.yaml"))
+    return sorted(conf.FOLDER.glob(f"{group}/[!_]*.yaml"))

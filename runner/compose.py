@@ -18,13 +18,13 @@ from hydra.types import HydraContext
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-import conf  # noqa: F401  registers the schema
+import conf  # registers the schema
 from data.errors import UserError
 from runner.arguments import deferred, renamed
 from runner.naming import choices
 from runner.targets import of_hydra
 from runner.unread import refuse_unread
-from runner.wording import CHOSEN_BY_OTHERS, FOLDER
+from runner.wording import CHOSEN_BY_OTHERS
 
 if TYPE_CHECKING:  # a plan imports torch
     from runner.plan import Plan
@@ -182,7 +182,7 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
     parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     for each in parsed:
         value = None if each.is_sweep_override() else each.value()
-        folder = FOLDER / each.key_or_group
+        folder = conf.FOLDER / each.key_or_group
         if isinstance(value, list) and folder.is_dir() and not all(map(_is_name, value)):
             names = ", ".join(sorted(path.stem for path in folder.glob("[!_]*.yaml")))
             raise UserError(f"{each.input_line}: a group takes names of options: choose from {names}")

@@ -32,6 +32,7 @@ from runner.stages.models import weights_of
 from runner.stages.workspace import PROVENANCE, Workspace
 from runner.store import Artefact, Store, fingerprint
 from runner.tracking import track
+from runner.tracking.sections import CELL
 
 Models = Mapping[Role, Artefact]
 
@@ -71,7 +72,7 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
         result = _result(ws, overrides, made.by_role, status="done", costs=costs_by_name, **outcome)
         scores_by_name = {role.name: found for role, found in scores.roles.items()}
         found = {name: matrices(each) for name, each in scores_by_name.items()}
-        found |= {"cell": cell} if (cell := matrices(scores.cell)) else {}
+        found |= {CELL: cell} if (cell := matrices(scores.cell)) else {}
         results.write(result, found)
         tracker.result(result, found)
         return result

@@ -11,6 +11,7 @@ import torch
 from metrics.predictions import Predictions
 from runner.plan import Plan
 from runner.roles import ORIGINAL, REPAIRED, UNLEARNED, Role
+from runner.stages.unlearn import CLAMPED
 
 Say = Callable[[str], None]
 
@@ -81,7 +82,7 @@ def remarks(
 def warn_of_clamped_batches(plan: Plan, costs: Mapping[Role, Mapping[str, float]], say: Say) -> None:
     """Warn if a method's batch was larger than the rows that it was drawn from."""
     for role, option in ((UNLEARNED, "method"), (REPAIRED, "repair")):
-        if rows := costs.get(role, {}).get("clamped_batch"):
+        if rows := costs.get(role, {}).get(CLAMPED):
             say(
                 f"{option}={plan.names[option]} has a batch that is larger than a part of the rows: its "
                 f"batches are of the {rows:.0f} rows of that part"

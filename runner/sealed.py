@@ -1,13 +1,13 @@
 """JSON files that carry the digest of their content, by which damage is found."""
 
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data.disk import replacing
 from data.errors import UserError
+from runner.naming import command_of
 from runner.store.artefact import fingerprint
 
 DIGEST = "digest"
@@ -54,6 +54,6 @@ def overrides_in(path: Path) -> list[str]:
 
 def _made_again(row: Path) -> str:
     try:
-        return f"make it again with {shlex.join(['python', '-m', 'runner', *overrides_in(row)])}"
+        return f"make it again with {command_of(overrides_in(row))}"
     except (OSError, ValueError, TypeError):
         return "make it again with the command that made it: the stages that it needs are stored"

@@ -10,9 +10,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-import conf
-
-FOLDER = Path(conf.__file__).parent
+from conf import FOLDER
 
 Table = Sequence[tuple[str, str]]
 

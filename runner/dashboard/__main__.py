@@ -78,12 +78,13 @@ def _specification(made: Any) -> Any:
 
 def _save(made: Any) -> None:
     """Save a workspace or a report. Raise UserError if the server does not take it."""
+    from runner.tracking.start import reason_of
+
     try:
         made.save()
     except Exception as error:  # the client raises what its server and its parser raise
-        reason = "; ".join(line.strip() for line in str(error).splitlines()[:3])
         raise UserError(
-            f"W&B did not take the dashboard ({reason}): check the network, `wandb login` and "
+            f"W&B did not take the dashboard ({reason_of(error)}): check the network, `wandb login` and "
             "tracking.entity, push the runs first with python -m runner.tracking push name=…, or look "
             "at it with --dry-run"
         ) from error

@@ -1,7 +1,6 @@
 """Remarks below a table: what its numbers rest on, and what they lack."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -278,5 +277,5 @@ def are_chosen(columns: Sequence[str]) -> bool:
     A run may lack some of the default ones: without forgotten test rows, it has no
     `test_forget_accuracy`.
     """
-    default = OmegaConf.load(Path(conf.__file__).with_name("config.yaml"))
+    default = OmegaConf.load(conf.FOLDER / "config.yaml")
     return list(columns) != list(default.table.columns)

@@ -7,17 +7,14 @@ shows these words: Markdown, LaTeX, HTML, figures and dashboards.
 import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-import conf
+from conf import FOLDER
 from data.meanings import ROWS, meaning, on_rows
 from runner.naming import TITLE
 from runner.results import Result
-
-FOLDER = Path(conf.__file__).parent
 
 # An option by the last part of its name, and its words; `{share}` is the value in percent.
 PHRASES = {

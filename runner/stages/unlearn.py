@@ -26,10 +26,11 @@ from runner.stages.request import retained
 from runner.stages.workspace import COST, Workspace, content_bytes
 from runner.store import Artefact
 from runner.store.making import STATE
+from runner.tracking.sections import PASS
 
-# The values that a stage logs, not the method: that the budget ended its work, the rows of a clamped
-# batch, and the number of a scored pass.
-CUT, CLAMPED, PASS = "cut_by_budget", "clamped_batch", "pass"
+# The values that a stage logs once, not the method: that the budget ended its work, and the rows of a
+# clamped batch.
+CUT, CLAMPED = "cut_by_budget", "clamped_batch"
 
 MODEL_MADE = "the model that it made, a torch.nn.Module"
 

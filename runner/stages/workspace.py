@@ -25,6 +25,7 @@ from runner.provenance import maker, provenance
 from runner.stages.checkpoint import StoredCheckpoint
 from runner.store import Artefact, Identity, Making, Store, Wanted
 from runner.tracking import Tracker
+from runner.tracking.sections import EPOCH, PASS
 
 COST, CURVES, PROVENANCE = "cost.json", "curves.json", "provenance.json"
 
@@ -257,5 +258,5 @@ def remarks_of(artefact: Artefact) -> dict[str, float]:
     Such a value is the step at which a method stopped, or the strength that it found. Points of an
     epoch or a pass are left out.
     """
-    points = [point for point in curves_of(artefact) if not {"epoch", "pass"} & point.keys()]
+    points = [point for point in curves_of(artefact) if not {EPOCH, PASS} & point.keys()]
     return {name: value for point in points for name, value in point.items()}

@@ -13,6 +13,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from data.errors import UserError
+from runner.papers import rows
 from runner.report import Report
 from runner.results import Result, Results
 from runner.roles import REFERENCE
@@ -25,10 +26,7 @@ TABLES = ("_rows.csv", "_seeds.csv", ".csv")
 MEASURED = re.compile(r"(gap_)?(\w*seconds|peak_bytes|speed_up)")
 
 # The columns that say what a line is of.
-ABOUT = {
-    "key", "role", "seed", "line", "metric", "variant", "dataset", "model", "commit", "device",
-    "overrides",
-}  # fmt: skip
+ABOUT = {*rows.ABOUT, "line", "metric"}
 
 # What a line of a table belongs to: a key and a role, or a line's label and a metric.
 Place = tuple[str, str]

@@ -32,7 +32,8 @@ AXES = ("round", EPOCH, PASS, "step")
 # The section of the numbers of points: the last one that each section of curves has.
 POINTS = "points"
 
-# The matrix that is tracked as a chart, and the one of a cell that is tracked as a table.
+# The matrix that is tracked as a chart, the one of a cell that is tracked as a table, and the key of all
+# that is a cell's.
 CONFUSION, LEAKING, CELL = "confusion", "leaking_rows", "cell"
 
 # The score that a sweep minimises: the average of absolute gaps, by the name of its metric.

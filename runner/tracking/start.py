@@ -70,7 +70,7 @@ def _started(plan: "Plan", name: str, config: Made, say: Say) -> Any:
             refused.add(server)
             _forget()
             say(
-                f"W&B did not take the run ({_reason(error)}), so it is written offline, and "
+                f"W&B did not take the run ({reason_of(error)}), so it is written offline, and "
                 f"`wandb sync` uploads it: check the network, `wandb login` and tracking.entity, or set "
                 "tracking.mode=offline"
             )
@@ -78,7 +78,7 @@ def _started(plan: "Plan", name: str, config: Made, say: Say) -> Any:
         return _initialised(plan, name, config, "offline" if online else mode)
     except Exception as error:
         say(
-            f"W&B did not start ({_reason(error)}), so this run is not tracked: free some space, name "
+            f"W&B did not start ({reason_of(error)}), so this run is not tracked: free some space, name "
             f"another folder in WANDB_DIR, or set tracking=off; {_later(plan)}"
         )
         return None
@@ -127,7 +127,7 @@ def _end(run: Any, folder: Path | None, code: int, fail: Fail) -> None:
 
 def _broken(plan: "Plan", error: Exception) -> str:
     return (
-        f"W&B broke off ({_reason(error)}), and the run goes on without it: free some space or check "
+        f"W&B broke off ({reason_of(error)}), and the run goes on without it: free some space or check "
         f"the network; {_later(plan)}"
     )
 
@@ -136,7 +136,8 @@ def _later(plan: "Plan") -> str:
     return f"`python -m runner.tracking push name={plan.name}` tracks it later"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return the first lines of an error of W&B, as one."""
     return "; ".join(line.strip() for line in str(error).splitlines()[:3])
 
 

@@ -11,12 +11,10 @@ from runner.report import Report
 from runner.report.html.pictures import FEW, address
 from runner.results import Line, Result, Results
 from runner.roles import UNLEARNED
+from runner.tracking.sections import CELL, LEAKING
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# The matrix of the rows that leak, and the key under which a result keeps those of its whole cell.
-ROWS, CELL = "leaking_rows", "cell"
 
 
 class Leak(NamedTuple):
@@ -40,7 +38,7 @@ def leaks(report: Report, root: Path) -> Leaks:
     """Return the rows that leak, of at most `FEW` lines that have them."""
     found: dict[Line, tuple[Result, list[list[float]]]] = {}
     for result in report.results:
-        rows = Results(root / "results").matrices(result).get(CELL, {}).get(ROWS)
+        rows = Results(root / "results").matrices(result).get(CELL, {}).get(LEAKING)
         if rows:
             found[result.line(result.repeats or UNLEARNED)] = result, rows
     shown = [line for line in report.lines() if line in found][:FEW]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from conf import FOLDER
 from data.meanings import meaning
 from data.sources import Source
 from runner.figure.confusion import ConfusionFigure
@@ -24,7 +25,7 @@ from runner.report.html.runs import Missing, made, missing, unfinished
 from runner.report.page import Page
 from runner.report.table import Report
 from runner.report.text import COSTS, MARKDOWN, beside, cell
-from runner.report.words import FOLDER, choice, spaced
+from runner.report.words import choice, spaced
 from runner.results import Line
 from runner.roles import REFERENCE
 
