@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 from typing import Never
 
 from tqdm import tqdm
@@ -37,12 +36,7 @@ class Bar:
         )
         return Lines(self.label) if self._bar.disable else _Counted(self._bar)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.close()
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import torch
@@ -180,12 +179,7 @@ class Meter:
         self._started = now(self.device)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.cost.seconds += now(self.device) - self._started
         self.cost.peak_bytes = self._memory.peak()
 
