@@ -30,7 +30,6 @@ from runner.store import Store
 from runner.store import __main__ as command
 from runner.store.artefact import sha256_of
 from runner.store.marks import HOST
-from runner.tracking import Tracker
 from tests.conftest import keys_of, options, plan_of, stages_of
 from tests.offline_runs import written_in
 
@@ -227,7 +226,7 @@ def test_a_work_of_several_trainings_that_goes_on_tracks_each_point_once(tmp_pat
 
 
 def together(plan: Plan) -> None:
-    ws = Workspace(plan, Store(plan.root / "store"), Tracker())
+    ws = Workspace(plan, Store(plan.root / "store"))
     pretrain_together(ws, [plan.member(seed) for seed in (1, 2)])
 
 

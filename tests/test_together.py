@@ -25,7 +25,6 @@ from runner.stages.models import save
 from runner.stages.together import pretrain_together, trains_together
 from runner.stages.workspace import Workspace
 from runner.store import Artefact, Store
-from runner.tracking import Tracker
 from tests.conftest import close, plan_of, weights_in
 
 CPU = torch.device("cpu")
@@ -207,7 +206,7 @@ SHADOWS = ["evaluation.shadows=6", "scenario=random", "scenario.count=7", "until
 
 def made(plan: Plan) -> tuple[Workspace, list[Plan], list[Artefact]]:
     """Return a workspace, the plans of the shadows of its request, and their originals' places."""
-    ws = Workspace(plan, Store(plan.root / "store"), Tracker())
+    ws = Workspace(plan, Store(plan.root / "store"))
     rows = stages.cell_request(ws, stages.request(ws)[0])
     plans = [shadow_plan(plan, rows, number) for number in range(6)]
     return ws, plans, [ws.store.find("pretrain", identities.pretrain(each)) for each in plans]

@@ -19,13 +19,12 @@ def main(overrides: list[str]) -> None:
     from runner.say import say
     from runner.stages.workspace import Workspace
     from runner.store import Store
-    from runner.tracking import Tracker
 
     cells = jobs(overrides)
     cfg, names = composed(cells[0])
     plan = Plan.of(cfg, names)
     process.prepare(plan.device, plan.threads)
-    ws = Workspace(plan, Store(plan.root / "store", say), Tracker())
+    ws = Workspace(plan, Store(plan.root / "store", say))
     request, facts = stages.request(ws)
     for finding in (
         *of_cells(cells),

@@ -17,7 +17,6 @@ from runner.plan import Plan, identities
 from runner.stages.models import randomly_initialised
 from runner.stages.workspace import Workspace
 from runner.state.trainings import PUBLIC, Training, kind, of_kinds, trainings
-from runner.tracking import Tracker
 
 # Steps of the probe: the first ones compile and allocate.
 WARM, TIMED = 3, 12
@@ -99,7 +98,7 @@ def _has_other_references(plan: Plan) -> bool:
 def _seconds_of_public(ws: Workspace) -> float:
     """Return the seconds of the training of the public checkpoint."""
     assert ws.plan.public is not None
-    public = Workspace(ws.plan.public, ws.store, Tracker())
+    public = Workspace(ws.plan.public, ws.store)
     with tempfile.TemporaryDirectory() as folder:
         training = _training(public, Path(folder))
         return training.steps * _seconds_of_a_step(public, training)

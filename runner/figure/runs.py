@@ -54,7 +54,6 @@ class Model:
         from runner.compose import composed
         from runner.plan import Plan
         from runner.stages import Workspace
-        from runner.tracking import Tracker
 
         plan = Plan.of(*composed(self.result.overrides))
         if plan.key != self.result.key:
@@ -62,7 +61,7 @@ class Model:
                 f"`{self._again}` makes another model by now than {self._text}: run it again with "
                 "another name=…, and draw that name"
             )
-        return Workspace(plan, _store(self.root), Tracker())
+        return Workspace(plan, _store(self.root))
 
     @property
     def network(self) -> "nn.Module":

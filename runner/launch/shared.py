@@ -23,7 +23,6 @@ from runner.stages.workspace import Workspace
 from runner.state.cells import Cells
 from runner.state.trainings import of_original
 from runner.store import Artefact, Store
-from runner.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def make(config: DictConfig, shared: Shared) -> None:
     """
     plan = Plan.of(*without_hydra(config))
     process.prepare(plan.device, plan.threads)
-    ws = Workspace(plan, Store(plan.root / "store", say), Tracker())
+    ws = Workspace(plan, Store(plan.root / "store", say))
     request = checked_request(ws)
     stages.make_public(ws)
     if shared.reference is None:

@@ -8,11 +8,10 @@ import torch
 from data.requests import Request
 from runner.stages.pretrain import pretrain
 from runner.stages.workspace import Workspace
-from runner.tracking import Tracker
 
 
 def make_public(ws: Workspace) -> None:
     """Make the checkpoint if the run begins at one and it is not stored. Its curves are not tracked."""
     if ws.plan.public is not None:
         none = torch.empty(0, dtype=torch.int64)
-        pretrain(Workspace(ws.plan.public, ws.store, Tracker(), ws.used), Request(none, none))
+        pretrain(Workspace(ws.plan.public, ws.store, used=ws.used), Request(none, none))

@@ -42,7 +42,7 @@ class Workspace:
 
     plan: Plan
     store: Store
-    tracker: Tracker
+    tracker: Tracker = field(default_factory=Tracker)
     used: list[Artefact] = field(default_factory=list)
     owner: "Workspace | None" = None
     _tracked: set[tuple[str, Path]] = field(default_factory=set)
@@ -67,7 +67,7 @@ class Workspace:
     def member(self, plan: Plan) -> "Workspace":
         """Return the workspace of a plan that differs at most in its seed or its share. Nothing of it is
         tracked, and its artefacts count as used by this run."""
-        return Workspace(plan, self.store, Tracker(), self.used, owner=self)
+        return Workspace(plan, self.store, used=self.used, owner=self)
 
     def of_reference(self) -> "Workspace":
         """Return the workspace that makes the reference, which may start at other weights."""

@@ -19,7 +19,6 @@ from runner.plan import Plan
 from runner.plan.checks import check_request
 from runner.say import say
 from runner.store import Store
-from runner.tracking import Tracker
 from runner.tune.search import Search, direction_of
 from runner.tune.space import ends, space_of
 
@@ -125,7 +124,7 @@ def _check(cell: Cell, search: Search) -> None:
 
 
 def _request(plan: Plan) -> tuple[Request, dict[str, Any]]:
-    return stages.request(stages.Workspace(plan, Store(plan.root / "store", say), Tracker()))
+    return stages.request(stages.Workspace(plan, Store(plan.root / "store", say)))
 
 
 def _common(one: Request, other: Request) -> int:

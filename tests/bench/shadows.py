@@ -17,7 +17,6 @@ from runner.process import prepare
 from runner.stages.cell import shadow_plan
 from runner.stages.workspace import Workspace
 from runner.store import Store
-from runner.tracking import Tracker
 from tests.bench.training import conditions_of
 
 SHADOWS = 16
@@ -57,7 +56,7 @@ def originals(root: Path) -> tuple[float, float]:
 
     Both train the same number of rows by the same recipe. A bare one stores and logs nothing.
     """
-    ws = Workspace(plan_in(root), Store(root / "store"), Tracker())
+    ws = Workspace(plan_in(root), Store(root / "store"))
     request = stages.request(ws)[0]
     members = [ws.member(shadow_plan(ws.plan, request, number)) for number in range(SHADOWS)]
     split, recipe, architecture = members[0].dataset.train, ws.plan.recipe, ws.plan.architecture

@@ -66,13 +66,12 @@ def _images(result: Result, root: Path, rows: Iterable[int]) -> Mapping[int, str
     from runner.plan.identities import request
     from runner.stages import Workspace
     from runner.store import Store, fingerprint
-    from runner.tracking import Tracker
 
     try:
         plan = Plan.of(*composed(result.overrides))
         if ["request", fingerprint(request(plan))] not in map(list, result.artefacts):
             return {}
-        train = Workspace(plan, Store(root / "store"), Tracker()).dataset.train
+        train = Workspace(plan, Store(root / "store")).dataset.train
     except UserError:
         return {}
     split = train.only(torch.tensor(sorted(rows)))
