@@ -2,7 +2,7 @@
 
 import sys
 
-from runner.shadow import shadowed
+from runner.shadowed import shadowed as _shadowed
 
-if (_shadow := shadowed()) is not None:  # before any import of a package that another may stand before
+if (_shadow := _shadowed()) is not None:  # before any import of a package that another may stand before
     sys.exit(f"error: {_shadow}")

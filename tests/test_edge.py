@@ -15,7 +15,7 @@ from runner.__main__ import cli
 from runner.arguments import arranged
 from runner.compose import composed, planned, trusting
 from runner.errors import command, message_of
-from runner.shadow import PACKAGES, shadowed
+from runner.shadowed import PACKAGES, shadowed
 from tests.conftest import QUICK, options, plan_of
 from tests.forked import ROOT, run_module
 

@@ -26,7 +26,7 @@ from runner.results import Results
 from runner.state.cells import Cell, cells_of
 from runner.state.check import check
 from runner.state.costs import Ledger
-from runner.state.locks import maker
+from runner.state.locks import machine_of
 from runner.state.manifest import Listed, Manifest, manifests
 from runner.state.progress import export, progress
 from runner.state.standing import standings
@@ -257,9 +257,9 @@ def test_the_last_sweep_that_began_a_cell_counts(tmp_path: Path) -> None:
 def test_an_artefact_at_work_is_seen_by_its_lock(tmp_path: Path) -> None:
     store, seen = Store(tmp_path), []
     wanted = store.find("pretrain", {"seed": 0})
-    assert maker(wanted) is None
-    store.get("pretrain", {"seed": 0}, lambda folder: seen.append(maker(wanted)))
-    assert seen == [socket.gethostname()] and maker(wanted) is None
+    assert machine_of(wanted) is None
+    store.get("pretrain", {"seed": 0}, lambda folder: seen.append(machine_of(wanted)))
+    assert seen == [socket.gethostname()] and machine_of(wanted) is None
 
 
 def test_artefacts_that_are_made_together_are_seen_on_one_machine(tmp_path: Path) -> None:
@@ -269,12 +269,12 @@ def test_artefacts_that_are_made_together_are_seen_on_one_machine(tmp_path: Path
     both = [store.find(*each) for each in wanted.values()]
 
     def make(making: Making) -> None:
-        seen.extend(map(maker, both))
+        seen.extend(map(machine_of, both))
         for name in wanted:
             making.keep(name)
 
     store.get_many(wanted, make)
-    assert seen == [socket.gethostname()] * 2 and [*map(maker, both)] == [None, None]
+    assert seen == [socket.gethostname()] * 2 and [*map(machine_of, both)] == [None, None]
 
 
 # Published results

@@ -106,7 +106,7 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
     _require_that_the_method_is_served(ws, request, recorders)
     require_rows(min(ws.plan.recipe.batch_size, len(ws.dataset.train)))
     model = fresh(ws, ws.streams(PRETRAIN))
-    end = Ending(model, folder)
+    end = AfterLastStep(model, folder)
     streams = ws.streams(PRETRAIN)
     try:
         with (
@@ -130,9 +130,9 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
             ws.keep(making, option)
 
 
-class Ending:
-    """The end of a training, to be called after the last step: it saves the model into `folder`, unless
-    that is None. `saved` is true from then on."""
+class AfterLastStep:
+    """The work after the last step of a training, to be called then: it saves the model into `folder`,
+    unless that is None. `saved` is true from then on."""
 
     def __init__(self, model: nn.Module, folder: Path | None) -> None:
         self.model = model

@@ -35,7 +35,8 @@ TOGETHER = "together"
 
 @dataclass
 class Workspace:
-    """The plan, the store, the tracker and the data of one run. `used` lists its artefacts.
+    """The plan, the store, the tracker and the data of one run. `used` lists its artefacts. Without a
+    tracker nothing is tracked.
 
     The workspace of a member shares the loaded data of its `owner`.
     """

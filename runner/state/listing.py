@@ -12,7 +12,7 @@ from runner.launch.task import labels
 from runner.say import duration
 from runner.state.cells import cells_of
 from runner.state.costs import Ledger, Left
-from runner.state.locks import maker
+from runner.state.locks import machine_of
 from runner.state.manifest import manifests
 from runner.state.standing import Standing, standings
 from runner.state.states import State, notes_of
@@ -80,7 +80,7 @@ def _kind(label: str, found: Sequence[Training], left: Left) -> tuple[str, ...]:
     if not missing:
         time = space = ""
     more = f" and {left.unknown} unknown" if known and left.unknown else ""
-    working = sorted({host for each in found if (host := maker(each.artefact)) is not None})
+    working = sorted({host for each in found if (host := machine_of(each.artefact)) is not None})
     name = f"{label} (at work on {', '.join(working)})" if working else label
     return name, str(len(found) - missing), str(missing), time + more, space + more
 

@@ -9,7 +9,7 @@ from runner.store import Artefact
 from runner.store.making import member
 
 
-def maker(artefact: Artefact) -> str | None:
+def machine_of(artefact: Artefact) -> str | None:
     """Return the machine on which a process makes an artefact, as far as its locks reach; else None."""
     try:
         descriptor = os.open(artefact.path.with_name(f".{artefact.key}.lock"), os.O_RDONLY)

@@ -19,7 +19,7 @@ from runner.errors import exit_with_message
 from runner.naming import folder_of
 from runner.store.artefact import Artefact
 from runner.store.disks import age_in_days
-from runner.store.prune import Conditions, Prune
+from runner.store.prune import Prune, Unwanted
 from runner.store.store import Store
 
 Seen = TypeVar("Seen")
@@ -140,7 +140,7 @@ def _prune(store: Store, results: Path, options: Any) -> int:
     prune = Prune(store, options.dry_run, print)
     prune.leftovers()
     prune.unfinished(options.older_than)
-    prune.artefacts(Conditions(options.older_than, options.unused).met_by(store, results))
+    prune.artefacts(Unwanted(options.older_than, options.unused).found_in(store, results))
     print(f"{prune.folders} folders {'would go' if options.dry_run else 'deleted'}")
     if prune.in_use:
         print(f"{prune.in_use} stay: running processes use them")

@@ -16,18 +16,18 @@ from runner.store.store import Store
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """What an artefact must meet to go: unused for at least so many days, and unused by any result.
+class Unwanted:
+    """The artefacts that may go: unused for at least so many days, and unused by any result.
 
     An artefact that was used within the last day stays unless an age is given: it may belong to a run
-    that has no result yet. Without any condition all stay.
+    that has no result yet. All stay if neither an age nor `unused` is given.
     """
 
     older_than: float | None
     unused: bool
 
-    def met_by(self, store: Store, results: Path) -> list[Artefact]:
-        """Return the artefacts that meet every given condition.
+    def found_in(self, store: Store, results: Path) -> list[Artefact]:
+        """Return the artefacts of a store that may go.
 
         Raise UserError if `unused` is asked and a result does not say what it was made from.
         """
