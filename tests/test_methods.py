@@ -56,14 +56,11 @@ def test_a_method_sees_what_it_declares_and_nothing_else(quick_method: QuickMeth
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_original_stays_as_it_was_and_the_result_is_finite(
-    quick_method: QuickMethod, method: str
-) -> None:
+def test_the_original_stays_as_it_was(quick_method: QuickMethod, method: str) -> None:
     stages = stages_of(quick_method(method))
     original = stages.pretrain()
-    weights = unlearned_of(stages)
+    unlearned_of(stages)
     assert original.damage() is None
-    assert all(value.isfinite().all() for value in weights.values())
 
 
 @pytest.mark.parametrize("method", METHODS)
