@@ -1,6 +1,8 @@
 """The edge of the program: a sentence and exit code 1 for a user's mistake, a traceback for a bug."""
 
 import os
+import select
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -43,8 +45,8 @@ def command(main: Callable[[list[str]], None], about: str | None, flags: Collect
 def exit_with_message() -> Iterator[None]:
     """Exit with a sentence and code 1 if the body raises an error that `message_of` has a sentence for.
 
-    If a signal ends the body, the code is that of `Ended`. With HYDRA_FULL_ERROR=1 every error keeps its
-    traceback.
+    If a signal ends the body, the code is that of `Ended`; if the reader of stdout has gone, as `head`
+    does, it is that of SIGPIPE, without a word. With HYDRA_FULL_ERROR=1 every error keeps its traceback.
     """
     wanted = wants_traceback()
     with (
@@ -55,7 +57,12 @@ def exit_with_message() -> Iterator[None]:
         warnings.filterwarnings("error", "provider=hydra.searchpath")  # a folder that is not there
         try:
             yield
+            sys.stdout.flush()
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                # what is left in the buffer goes nowhere, or Python would say so at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(128 + signal.SIGPIPE)
             text = None if wanted else message_of(error)
             if text is None:
                 raise
@@ -63,6 +70,13 @@ def exit_with_message() -> Iterator[None]:
         except Ended as end:
             print(f"\n{end}", file=sys.stderr, flush=True)
             sys.exit(end.code)
+
+
+def _nobody_reads() -> bool:
+    """Return whether stdout is a pipe whose reader has gone."""
+    watch = select.poll()
+    watch.register(sys.stdout, 0)  # errors alone
+    return any(event & select.POLLERR for _, event in watch.poll(0))
 
 
 def wants_traceback() -> bool:

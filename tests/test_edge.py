@@ -288,3 +288,11 @@ def test_a_run_ends_with_its_row_its_table_and_what_to_try(tmp_path: Path) -> No
     done = run_module("runner.report", *words[4:])
     assert f"written to {tmp_path / 'tables' / 'a b'}.md, .csv, .tex and _rows.csv" in done.stdout
     assert "seconds" in done.stdout and "accuracy" not in done.stdout
+
+
+@pytest.mark.parametrize("arguments", ["runner --help", "runner.report papers"])
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word(arguments: str) -> None:
+    """As `head` does; the code is that of a program that SIGPIPE ends."""
+    line = f"{shlex.quote(sys.executable)} -m {arguments} | true; exit ${{PIPESTATUS[0]}}"
+    made = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert (made.returncode, made.stdout, made.stderr) == (141, "", "")
