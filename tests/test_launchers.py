@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,24 @@ from runner import provenance
 from runner.compose import BASE
 from runner.launch import queue, ray
 from runner.launch.lines import Lines, duration
-from runner.launch.local import _serve
-from runner.launch.notes import BEGUN, DONE, LABEL, LOG, fail, note, noted, outcome
+from runner.launch.notes import (
+    BEGUN,
+    DONE,
+    LABEL,
+    LOG,
+    SHARED,
+    begin_of,
+    fail,
+    label_of,
+    note,
+    noted,
+    outcome,
+)
 from runner.launch.queue import FORGOTTEN, State, states, why
 from runner.launch.rest import Rest
 from runner.launch.slurm import waves
 from runner.launch.stored import note_stored, stored
 from runner.launch.task import Shared, Task, cells, labels, left
-from runner.launch.work import Work
 from runner.signals import Ended
 from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
 from tests.forked import run_module, start_module
@@ -75,7 +84,8 @@ def test_durations_are_in_words(seconds: float, words: str) -> None:
 def test_a_folder_says_how_its_cell_stands(tmp_path: Path) -> None:
     assert outcome(tmp_path) is None and outcome(tmp_path / "absent") is None
     with noted(tmp_path):
-        assert (tmp_path / BEGUN).read_text().endswith(f" {os.getpid()}")
+        begin = begin_of(tmp_path)
+        assert begin is not None and begin.process == os.getpid()
         assert outcome(tmp_path) is None
     done = outcome(tmp_path)
     assert done is not None and done.failure is None and 0 <= done.seconds < 10
@@ -281,23 +291,6 @@ def test_an_interrupted_sweep_ends_its_processes(tmp_path: Path, number: int) ->
             os.kill(worker, 0)
 
 
-def test_a_process_ends_in_silence_if_its_launcher_has_ended_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the suite hears Ctrl-C
-    ours, theirs = Pipe()
-    ours.send(task("1", folder=tmp_path))
-
-    class Outlived(Work):
-        def __init__(self) -> None:
-            """Compose nothing."""
-
-        def __call__(self, task: Task) -> None:
-            ours.close()
-
-    _serve(theirs, Outlived())
-
-
 def test_a_sweep_pretrains_once_and_no_process_waits_for_another(tmp_path: Path) -> None:
     command = ["-m", *QUICK, "method=finetune,random_labels", "seed=0,1"]
     local, basic = tmp_path / "local", tmp_path / "serial"
@@ -306,6 +299,10 @@ def test_a_sweep_pretrains_once_and_no_process_waits_for_another(tmp_path: Path)
     assert "[shared 1/4] original, seed=0: done in" in done.stderr
     assert "[shared 4/4] retrained model, seed=1: done in" in done.stderr
     assert "[4/4] method=random_labels seed=1: done in" in done.stderr
+    labels = {label_of(folder) for folder in local.glob(f"sweeps/*/*/{SHARED}/*")}
+    assert labels == {
+        f"{made}, seed={seed}" for made in ("original", "retrained model") for seed in (0, 1)
+    }
     assert len(list((local / "store" / "pretrain").glob("[!.]*"))) == 2
     for log in local.glob(f"sweeps/*/*/*/{LOG}"):
         assert not re.search("another process that makes (pretrain|unlearn)", log.read_text())

@@ -53,7 +53,7 @@ class SerialLauncher(BasicLauncher, Planned):
         assert self.config is not None
         tasks = cells(self.config, job_overrides, initial_job_idx)
         missing = left(tasks)
-        lines = Lines(missing, Rest(missing, self.planned))
+        lines = Lines(missing, Rest(missing, self.planned), here=True)
         for task in missing:
             lines.begun(task)
             super().launch([list(task.overrides)], task.number)

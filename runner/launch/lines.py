@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runner.launch.notes import Outcome, has_log, outcome
+from runner.launch.notes import Outcome, outcome
 from runner.launch.task import Task
 from runner.say import duration, say
 
@@ -13,10 +13,14 @@ if TYPE_CHECKING:  # it imports torch
 
 
 class Lines:
-    """Prints the begin and the end of every task, with the time that the rest will take."""
+    """Prints the begin and the end of every task, with the time that the rest will take.
 
-    def __init__(self, tasks: Sequence[Task], rest: "Rest") -> None:
+    `here` is true if the tasks run in this process, where a failure is printed as it happens.
+    """
+
+    def __init__(self, tasks: Sequence[Task], rest: "Rest", here: bool = False) -> None:
         self.rest = rest
+        self.here = here
         self.total = len(tasks)
         self.count = 0
         self.failed = 0
@@ -33,16 +37,19 @@ class Lines:
         say(f"[{task.place}] {task.label}: {how}")
 
     def ended(self, task: Task) -> None:
-        """Say how a task has ended, by its notes. The reason of a failure is said unless it stands above
-        already, as that of a task without a log."""
+        """Say how a task has ended, by its notes, and why it failed unless that stands above already."""
         end = outcome(task.folder) or Outcome(0, "it ended without a word")
         self.count += 1
         self.failed += end.failure is not None
         self.rest.ended(task, end.seconds if end.failure is None else None)
         how = f"done in {duration(end.seconds)}"
         if end.failure is not None:
-            how = f"failed: {end.failure}" if has_log(task.folder) else "failed"
+            how = "failed" if self.here else f"failed: {end.failure}"
         say(f"[{task.place}] {task.label}: {how}{self._count()}")
+
+    def left_over(self) -> str:
+        """Return how many tasks have not ended, in words."""
+        return f"{self.total - self.count} of {self.total} had not ended"
 
     def _count(self) -> str:
         elapsed = time.monotonic() - self.start

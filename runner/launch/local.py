@@ -49,9 +49,9 @@ class Worker:
         self.task: Task | None = None
 
     def begin(self, task: Task) -> None:
-        """Give the process a task."""
-        self.task = task
+        """Give the process a task. Raise ConnectionError if it has died."""
         self.pipe.send(task)
+        self.task = task
 
     def end(self) -> None:
         """Let the process end by itself, or by SIGKILL if that takes long."""
@@ -81,8 +81,8 @@ class Pool:
         """Do all tasks that wait with so many processes at once."""
         while self.waiting or self.busy():
             while len(self.busy()) < number and (task := self._next()) is not None:
+                self._begin(task)
                 self.lines.begun(task)
-                self._idle().begin(task)
             self._hear()
 
     def end(self) -> None:
@@ -104,6 +104,16 @@ class Pool:
                 self.waiting.remove(task)
                 return task
         return None
+
+    def _begin(self, task: Task) -> None:
+        """Give a task to an idle process. One that has died since its last task is replaced."""
+        worker = self._idle()
+        try:
+            worker.begin(task)
+        except ConnectionError:
+            worker.end()
+            self.workers.remove(worker)
+            self._begin(task)
 
     def _idle(self) -> Worker:
         for worker in self.workers:
@@ -159,9 +169,8 @@ def run(
     pool = Pool(work, min(options.workers, len(missing)))  # they import while this process plans
 
     def end() -> str:
-        number = len(pool.waiting) + len(pool.busy())
         pool.end()
-        return f"{number} of {pool.lines.total} had not ended"
+        return pool.lines.left_over()
 
     try:
         tasks = with_shared(planned, missing)

@@ -83,12 +83,11 @@ class Pool:
 
     def cancel(self) -> str:
         """End all tasks, which may keep their state, and return how many there were."""
-        number = len(self.waiting) + len(self.given)
         for reference in self.given:
             self.ray.cancel(reference)
         if self.given:
             self.ray.wait(list(self.given), num_returns=len(self.given), timeout=PATIENCE)
-        return f"{number} of {self.lines.total} had not ended"
+        return self.lines.left_over()
 
     def _give(self) -> None:
         """Give Ray the tasks that wait for no other one."""

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, open_dict
 
 import conf  # noqa: F401  registers the schema
 from runner.compose import Composer
-from runner.launch.notes import LOG, noted
+from runner.launch.notes import LABEL, LOG, note, noted
 from runner.launch.task import Shared, Task
 from runner.signals import ENDING
 
@@ -85,7 +85,7 @@ class Work:
     def _make(self, config: DictConfig, task: Task, shared: Shared) -> None:
         from runner.launch.shared import make
 
-        task.folder.mkdir(parents=True, exist_ok=True)
+        note(task.folder, LABEL, task.label)
         with noted(task.folder):
             HydraConfig.instance().set_config(config)
             make(config, shared)
