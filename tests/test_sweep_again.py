@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_module
 from methods.training.divergence import Diverged
 from runner import provenance
 from runner.compose import BASE
-from runner.launch.notes import outcome
+from runner.launch.notes import LOG, SHARED, has_begun, link_log, noted, outcome
 from runner.launch.stored import note_stored, stored
 from runner.launch.task import cells, left
 from runner.state.manifest import MANIFEST
@@ -103,6 +103,25 @@ def test_a_sweep_writes_its_manifest_and_a_report_reads_it(tmp_path: Path) -> No
     told = run_module("runner.report", f"paths.root={tmp_path}", "name=mine")
     assert told.returncode == 0 and told.stdout.endswith("1 cells of its sweeps: 1 done\n")
     assert (tmp_path / "tables" / "mine_manifest.json").is_file()
+
+
+def test_a_folder_that_is_used_again_forgets_its_earlier_sweep(tmp_path: Path) -> None:
+    """Of its cells and of its shared trainings, which may be others now; logs are written anew."""
+    with initialize_config_module("conf", **BASE):
+        config = compose("config", [*QUICK, f"paths.root={tmp_path}"], return_hydra_config=True)
+        config.hydra.sweep.dir = str(tmp_path / "sweep")
+    jobs = [["seed=0"]]
+    (task,) = cells(config, jobs, 0)
+    folders = (task.folder, tmp_path / "sweep" / SHARED / "1")
+    for folder in folders:
+        with noted(folder):
+            link_log(folder, tmp_path / "earlier.out")
+    note_stored(config, jobs)
+    for folder in folders:
+        assert not has_begun(folder) and outcome(folder) is None
+        link_log(folder, tmp_path / "now.out")
+        assert (folder / LOG).readlink() == tmp_path / "now.out"
+    assert left([task]) == [task]
 
 
 def test_a_diverged_cell_is_left_alone_until_its_code_changes(

@@ -21,7 +21,7 @@ from data.errors import UserError
 from methods.training.divergence import Diverged
 from runner.arguments import asks_for_a_plan
 from runner.compose import BASE, Composer, composed, jobs
-from runner.launch.notes import BEGUN, DONE, FAILURE, LABEL, LOG, SHARED, note
+from runner.launch.notes import BEGUN, DONE, FAILURE, LABEL, LOG, SHARED, note, start_of
 from runner.results import Results
 from runner.state.cells import Cell, cells_of
 from runner.state.check import check
@@ -225,6 +225,19 @@ def test_a_sweep_says_how_its_cells_stand(tmp_path: Path) -> None:
     assert text.endswith("say again for what is left:\n  python -m runner -m a")
     assert found.left[-1].command == "python -m runner method=ssd seed=5"
     assert progress(tmp_path, "another").text() == ""
+
+
+def test_another_process_with_the_number_of_a_dead_one_does_not_run_its_cell(tmp_path: Path) -> None:
+    """A container that starts again has its host name, and the same numbers for its processes. Notes of
+    earlier versions lack the start of their process."""
+    host, process = socket.gethostname(), os.getpid()
+    folder = sweep_of(tmp_path, *(listed(number, f"key{number}") for number in range(3)))
+    note(folder / "0", BEGUN, f"{host} {process} {start_of(process)}")
+    note(folder / "1", BEGUN, f"{host} {process} 1")
+    note(folder / "2", BEGUN, f"{host} {process}")
+    found = {seen.cell.number: seen for seen in progress(tmp_path, NAME).cells}
+    assert found[0].state is found[2].state is State.running
+    assert found[1].state is State.failed and "has gone without a word" in found[1].why
 
 
 def test_a_sweep_says_which_trainings_are_at_work_that_its_cells_wait_for(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import socket
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,13 @@ from runner.signals import Ended
 
 # What the cell is called, the name of its results, the process that began it, its seconds once it is
 # done, and the reason if it failed.
-LABEL, NAME, BEGUN, DONE, FAILURE = "label.txt", "name.txt", "begun.txt", "done.txt", "failure.txt"
+NOTES = LABEL, NAME, BEGUN, DONE, FAILURE = (
+    "label.txt",
+    "name.txt",
+    "begun.txt",
+    "done.txt",
+    "failure.txt",
+)
 
 # The output of a cell that runs in a process of its own, or a link to it.
 LOG = "log.txt"
@@ -37,10 +43,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Begin:
-    """The begin of a cell: the process, its machine, and the time in seconds since the epoch."""
+    """The begin of a cell: the process, its machine, and the time in seconds since the epoch.
+
+    `started` tells the process from another one that bears its number (see `start_of`).
+    """
 
     host: str
     process: int
+    started: str | None
     time: float
 
 
@@ -48,8 +58,10 @@ class Begin:
 def noted(folder: Path) -> Iterator[None]:
     """Note the begin and the end of the body. An exception is printed and noted, and goes no further; a
     signal that ends the process is noted, and ends it."""
-    forget_end(folder)
-    note(folder, BEGUN, f"{socket.gethostname()} {os.getpid()}")
+    for earlier in (DONE, FAILURE):
+        (folder / earlier).unlink(missing_ok=True)
+    process = os.getpid()
+    note(folder, BEGUN, f"{socket.gethostname()} {process} {start_of(process) or ''}".rstrip())
     start = time.monotonic()
     try:
         yield
@@ -64,16 +76,24 @@ def noted(folder: Path) -> Iterator[None]:
         note(folder, DONE, f"{time.monotonic() - start:.3f}")
 
 
-def forget_end(folder: Path) -> None:
-    """Remove the notes of an earlier end of the cell."""
-    for earlier in (DONE, FAILURE):
-        (folder / earlier).unlink(missing_ok=True)
+def forget_sweep(folder: Path) -> None:
+    """Remove the notes of an earlier sweep in this folder: of its cells and of its shared trainings."""
+    for name in NOTES:
+        for earlier in (*folder.glob(f"*/{name}"), *folder.glob(f"{SHARED}/*/{name}")):
+            earlier.unlink()
 
 
 def fail(folder: Path, reason: str) -> None:
     """Note the reason of a failure, and the log where there is one."""
     log = folder / LOG
     note(folder, FAILURE, f"{reason.rstrip()} (log: {log})" if log.exists() else reason)
+
+
+def link_log(folder: Path, log: Path) -> None:
+    """Let the log of a cell be another file, in place of the log of an earlier sweep in its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LOG).unlink(missing_ok=True)
+    (folder / LOG).symlink_to(log)
 
 
 def note(folder: Path, name: str, text: str) -> None:
@@ -104,8 +124,17 @@ def begin_of(folder: Path) -> Begin | None:
     """Return the begin of a cell; None if no process has begun it."""
     if (text := _read(folder, BEGUN)) is None:
         return None
-    host, process = text.split()
-    return Begin(host, int(process), (folder / BEGUN).stat().st_mtime)
+    host, process, *started = text.split()  # earlier versions noted no start, nor does a system without
+    return Begin(host, int(process), next(iter(started), None), (folder / BEGUN).stat().st_mtime)
+
+
+def start_of(process: int) -> str | None:
+    """Return when a process of this machine started, in ticks of its clock; None if /proc does not
+    tell."""
+    with suppress(OSError):
+        # the fields after the name, which may hold spaces and ")"; the start is the 22nd of all
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    return None
 
 
 def has_begun(folder: Path) -> bool:

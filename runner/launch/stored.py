@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from conf import Until
-from runner.launch.notes import DONE, FAILURE, NAME, forget_end, note
+from runner.launch.notes import DONE, FAILURE, NAME, forget_sweep, note
 from runner.launch.task import folder_of_cell
 from runner.results import Result, Results
 from runner.say import say
@@ -21,13 +21,15 @@ Stored = Mapping[tuple[str, ...], Result]
 
 def note_stored(config: DictConfig, jobs: Sequence[Sequence[str]]) -> Stored:
     """Note the cells of a sweep whose results are stored as ended: done, or diverged. Say how many they
-    are, and return the results (see `stored`)."""
+    are, and return the results (see `stored`).
+
+    Notes of an earlier sweep in the same folder are removed.
+    """
     results = stored(config, jobs)
+    forget_sweep(Path(config.hydra.sweep.dir))
     for number, job in enumerate(jobs):
-        folder = folder_of_cell(config, number)
-        forget_end(folder)
         if (result := results.get(tuple(job))) is not None:
-            _note(folder, result)
+            _note(folder_of_cell(config, number), result)
     if results:
         diverged = sum(result.status != "done" for result in results.values())
         again = f", {diverged} of them diverged" if diverged else ""

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from runner.launch.notes import LOG, SHARED, begin_of, cells_in, has_log, label_of, outcome
+from runner.launch.notes import (
+    LOG,
+    SHARED,
+    Begin,
+    begin_of,
+    cells_in,
+    has_log,
+    label_of,
+    outcome,
+    start_of,
+)
 from runner.state.manifest import Manifest
 
 
@@ -74,15 +84,20 @@ def _note(folder: Path) -> Note | None:
         log = f" (log: {folder / LOG})" if has_log(folder) else ""
         if begin.host != socket.gethostname():
             return Note(State.running, f"{who}, as far as can be seen from here{log}")
-        if _lives(begin.process):
+        if _lives(begin):
             return Note(State.running, f"{who}{log}")
         return Note(State.failed, f"{who}, has gone without a word, as after SIGKILL")
     return None
 
 
-def _lives(process: int) -> bool:
+def _lives(begin: Begin) -> bool:
+    """Return whether the process that began a cell here is alive, and not another one of its number, as
+    the first process of a container is that starts again."""
+    start = start_of(begin.process)
+    if begin.started is not None and start is not None and begin.started != start:
+        return False
     try:
-        os.kill(process, 0)
+        os.kill(begin.process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
