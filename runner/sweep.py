@@ -74,10 +74,11 @@ class TableAfterSweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of every name in the sweep, say which cells are missing and why, and
-        exit with 1 if there are any."""
-        if not config.hydra.launcher.get("wait", True):
-            return
+        exit with 1 if there are any. Do nothing if jobs go on that the launcher does not wait for."""
         folder = Path(config.hydra.sweep.dir)
+        ended = all(outcome(cell) is not None for cell in cells_in(folder))
+        if not (ended or config.hydra.launcher.get("wait", True)):
+            return
         names = sorted({name for cell in cells_in(folder) if (name := name_of(cell)) is not None})
         wrong = missing(folder)
         for name in names if config.until is Until.end else []:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -9,9 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext
 
-from runner.launch.notes import LOG, has_begun
-from tests.conftest import QUICK, digits_of, results_in
+from runner.compose import BASE, composed
+from runner.launch.notes import DONE, LOG, has_begun, note
+from runner.launch.notes import NAME as NAME_OF_RESULTS
+from runner.launch.slurm import reports
+from runner.launch.task import cells
+from runner.launch.work import Work
+from runner.sweep import TableAfterSweep
+from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
 from tests.forked import Done, run_module, start_module
 from tests.slurm import Slurm, missing
 from tests.test_launchers import check_relative_paths
@@ -97,6 +108,45 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_every_table_of_a_sweep_that_goes_on_alone_has_a_command(tmp_path: Path) -> None:
+    """With the experiment that makes it, and the folder of the user's own that holds the experiment."""
+    (tmp_path / "experiment").mkdir()
+    for name in ("mine", "other"):
+        text = f"# @package _global_\nname: table_of_{name}\n"
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(text)
+    given = [f"hydra.searchpath=[file://{tmp_path}]", f"paths.root={tmp_path}"]
+    with initialize_config_module("conf", **BASE):
+        config = compose("config", given, return_hydra_config=True)
+        work = Work(HydraContext(GlobalHydra.instance().config_loader(), Callbacks()), config)
+        jobs = [[f"experiment={name}", f"seed={n}"] for name in ("other", "mine") for n in (0, 1)]
+        commands = [shlex.split(each) for each in reports(work, cells(config, jobs, 0))]
+    program = ["python", "-m", "runner.report", given[0]]
+    assert commands == [
+        [*program, f"experiment={name}", f"name=table_of_{name}"] for name in ("mine", "other")
+    ]
+    assert composed(commands[0][3:])[0].name == "table_of_mine"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_sweep_without_a_job_to_wait_for_prints_its_table(
+    tmp_path: Path, ended: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With wait=false, too, if every cell was stored; not if one goes on."""
+    plan = plan_of(*ALONE, f"paths.root={tmp_path}")
+    result_of(plan)
+    given = [*ALONE, f"paths.root={tmp_path}", SLURM, "hydra.launcher.wait=false"]
+    with initialize_config_module("conf", **BASE):
+        config = compose("config", given, return_hydra_config=True)
+        config.hydra.sweep.dir = str(tmp_path / "sweep")
+    found = cells(config, [["seed=0"], ["seed=1"]], 0)
+    note(found[0].folder, NAME_OF_RESULTS, plan.name)
+    for cell in found if ended else found[:1]:
+        note(cell.folder, DONE, "0")
+    capsys.readouterr()
+    TableAfterSweep().on_multirun_end(config)
+    assert ("finetune" in capsys.readouterr().out) == ended
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from data.errors import UserError
 from runner.launch import queue
 from runner.launch.interrupt import interruptible
 from runner.launch.lines import Lines
-from runner.launch.notes import FAILURE, LOG, outcome
+from runner.launch.notes import FAILURE, link_log, outcome
 from runner.launch.options import checked
 from runner.launch.task import Task, cells, left, returns
 from runner.launch.watch import Job, Watch
 from runner.launch.work import Work
-from runner.naming import choices, run_name
+from runner.naming import choices, folders, run_name
 from runner.say import say
 
 if TYPE_CHECKING:  # a plan imports torch
@@ -165,8 +165,7 @@ class Submission:
         for job, group in zip(self.executor.map_array(Batch(self.work), groups), groups, strict=True):
             self.jobs.append(Job(job.job_id, job.job_id.partition("_")[0], group))
             for task in group:
-                task.folder.mkdir(parents=True, exist_ok=True)
-                (task.folder / LOG).symlink_to(job.paths.stdout)
+                link_log(task.folder, job.paths.stdout)
 
 
 def waves(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -185,19 +184,28 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def reports(work: Work, cells: Sequence[Task]) -> list[str]:
+    """Return the command of every table that these cells make, which tells their state, too."""
+    first: dict[str, Task] = {}
+    for cell in cells:
+        config = work.composed(cell)
+        first.setdefault(run_name(config.name, choices(config.hydra)), cell)
+    words = ["python", "-m", "runner.report", *folders(work.config.hydra)]
+    return [
+        shlex.join([*words, *(text for text in cell.overrides if text.startswith(KEPT)), f"name={name}"])
+        for name, cell in sorted(first.items())
+    ]
+
+
 def _leave(work: Work, found: Sequence[Task], submission: Submission) -> str:
     """Return what a user must know whose sweep goes on without this process."""
-    configs = [work.composed(cell) for cell in found]
-    names = sorted({run_name(config.name, choices(config.hydra)) for config in configs})
-    kept = [text for text in found[0].overrides if text.startswith(KEPT)]
     ids = ",".join(submission.arrays)
-    report = shlex.join(["python", "-m", "runner.report", *kept])
-    tables = [f"state and table of its cells: {report} name={name}" for name in names]
+    number = sum(task.shared is None for job in submission.jobs for task in job.tasks)
     return "\n".join(
         [
-            f"submitted {len(found)} cells; their logs and notes are in {submission.folder.parent}",
+            f"submitted {number} cells; their logs and notes are in {submission.folder.parent}",
             f"state: squeue -j {ids}",
-            *tables,
+            *(f"state and table of its cells: {report}" for report in reports(work, found)),
             f"end it: scancel {ids.replace(',', ' ')}",
         ]
     )
