@@ -14,7 +14,7 @@ every bit. The teacher's training belongs to the method and counts as its cost.
 Reference: paper 000 (Nuralin and Bakridenov, Machine Unlearning, 2025), section 3.2.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Annotated, ClassVar
@@ -58,10 +58,19 @@ class DistillationGuided(Descent, Method):
     teacher_widths: list[Annotated[int, SIZE]]
     teacher_hidden: Annotated[int, SIZE]
 
+    def phases(self) -> Mapping[str, int]:
+        return {**super().phases(), "teacher_epochs": self.teacher_epochs}
+
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
         if len(self.teacher_widths) != 2:
             raise UserError(f"{option}.teacher_widths={self.teacher_widths}: write two widths")
+
+    def idle(self) -> Mapping[str, str]:
+        if self.distillation > 0:
+            return super().idle()
+        reason = "distillation=0 leaves the divergence out"
+        return {**super().idle(), **dict.fromkeys(("direction", "temperature"), reason)}
 
     def check(self, facts: Facts) -> None:
         require_relabelling(facts)

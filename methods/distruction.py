@@ -21,7 +21,7 @@ Reference: paper 001 (Dugue, Machine Unlearning Without Repair using DiStruction
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, ClassVar
@@ -84,6 +84,12 @@ class DiStruction(Method):
     penalty: Annotated[float, SHARE]
     eta: Annotated[float, STRENGTH]
     pull_rate: Annotated[float, STRENGTH]
+
+    def idle(self) -> Mapping[str, str]:
+        if self.step is not StepRule.proximal:
+            return {}
+        reason = "step=proximal takes no step of its own down the penalty"
+        return {"pull_rate": reason}
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model.eval(), problem.conditions

@@ -13,6 +13,7 @@ the largest eigenvalue of the Hessian), which no network of this project has.
 Reference: Qiao et al., Hessian-Free Online Certified Unlearning, ICLR 2025.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -38,6 +39,12 @@ class HessianFree(Method):
     epsilon: Annotated[float, EPSILON]
     delta: Annotated[float, INSIDE_SHARE]
     error: Annotated[float, POSITIVE] | None
+
+    def idle(self) -> Mapping[str, str]:
+        if self.error is not None:
+            return {}
+        reason = "error=null certifies nothing"
+        return dict.fromkeys(("epsilon", "delta"), reason)
 
     @torch.no_grad()
     def unlearn(self, problem: Problem) -> nn.Module:

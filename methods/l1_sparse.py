@@ -10,6 +10,7 @@ With `free_epochs` = `epochs` γ_t is 0 here, which is fine-tuning; Unlearn-Spar
 Reference: Jia et al., Model Sparsity Can Simplify Machine Unlearning, NeurIPS 2023.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -36,6 +37,12 @@ class L1Sparse(Descent, Method):
                 f"{option}.free_epochs={self.free_epochs}: it must be at most {option}.epochs "
                 f"({self.epochs})"
             )
+
+    def idle(self) -> Mapping[str, str]:
+        if self.strength > 0:
+            return super().idle()
+        reason = "strength=0 penalises no epoch"
+        return {**super().idle(), "free_epochs": reason}
 
     def coefficient(self, epoch: int) -> float:
         """Return γ_t of an epoch t, counted from 0."""

@@ -41,12 +41,21 @@ class MSG(Descent, Method):
     share: Annotated[float, SHARE]
     factor: Annotated[float, STRENGTH]
 
+    def idle(self) -> Mapping[str, str]:
+        if self.share < 1:
+            return super().idle()
+        reason = "share=1 draws every weight of the kernels anew"
+        return {**super().idle(), "factor": reason}
+
     def check(self, facts: Facts) -> None:
         convolutions(facts.outline())
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions
-        masks = smallest(model, self.gradients(problem), self.share)
+        gradients = self.gradients(problem)
+        if conditions.meter.cut:
+            return model  # g is of some rows alone, and no training would follow
+        masks = smallest(model, gradients, self.share)
         redraw(model, masks, conditions.streams("weights"))
         # m: 1 for the drawn weights of a kernel, `factor` for its others
         rates = {name: torch.where(mask, 1.0, self.factor) for name, mask in masks.items()}

@@ -34,7 +34,7 @@ Feldman et al., Privacy Amplification by Iteration, FOCS 2018; Mironov, Rényi D
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -80,6 +80,12 @@ class NoisyFinetune(Descent, Method):
                 f"a certificate needs noisy steps that are clipped: set {option}.noisy_epochs, "
                 f"{option}.weight_norm and {option}.gradient_norm, or {option}.epsilon=null"
             )
+
+    def idle(self) -> Mapping[str, str]:
+        if self.epsilon is not None:
+            return super().idle()
+        reason = "epsilon=null certifies nothing"
+        return {**super().idle(), "delta": reason}
 
     def check(self, facts: Facts) -> None:
         if self.epsilon is not None:

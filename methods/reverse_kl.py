@@ -12,6 +12,7 @@ logits of a classifier stand for the vocabulary.
 Reference: Wang et al., RKLD, 2024 (arXiv 2406.01983), as paper 000 cites it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -36,6 +37,9 @@ class ReverseKL(Descent, Method):
     strengthen_epochs: Annotated[int, EPOCHS]
     strength: Annotated[float, STRENGTH]
     temperature: Annotated[float, POSITIVE]
+
+    def phases(self) -> Mapping[str, int]:
+        return {**super().phases(), "strengthen_epochs": self.strengthen_epochs}
 
     def unlearn(self, problem: Problem) -> nn.Module:
         conditions = problem.conditions

@@ -16,7 +16,7 @@ student is pushed away from the original on these rows and drawn to it in turns.
 Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
@@ -51,6 +51,12 @@ class Scrub(Descent, Method):
         own = super().identity()
         # 1 let rounding decide between two equally close errors
         return own if self.rewind_error is None else {**own, "version": 2}
+
+    def idle(self) -> Mapping[str, str]:
+        if self.ascent_epochs > 0:
+            return super().idle()
+        reason = "ascent_epochs=0 passes over no forgotten row"
+        return {**super().idle(), "forget_batch_size": reason}
 
     def unlearn(self, problem: Problem) -> nn.Module:
         closest, kept = torch.inf, problem.model

@@ -19,7 +19,7 @@ NeurIPS 2024; its code, `Classification/unlearn/sfron.py`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, ClassVar
@@ -56,6 +56,12 @@ class SFRon(Descent, Method):
     forget_clip: Annotated[float, POSITIVE]
     loss_power: Annotated[float, POWER]
     threshold: Annotated[float, STRENGTH]
+
+    def idle(self) -> Mapping[str, str]:
+        if self.forget_weight > 0:
+            return super().idle()
+        reason = "forget_weight=0 takes no step of ascent"
+        return {**super().idle(), **dict.fromkeys(("forget_every", "forget_clip", "loss_power"), reason)}
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model, problem.conditions

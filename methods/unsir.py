@@ -17,7 +17,7 @@ averages. Its first version labels all noise as class 0 and supports only three 
 Reference: Tarun et al., Fast Yet Effective Machine Unlearning, TNNLS 2023; numbers of SSD's version.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
@@ -56,6 +56,9 @@ class Unsir(Descent, Method):
     repair_epochs: Annotated[int, EPOCHS]
     repair_batch_size: Annotated[int, COUNT]
     repair_lr: Annotated[float, POSITIVE]
+
+    def phases(self) -> Mapping[str, int]:
+        return {**super().phases(), "repair_epochs": self.repair_epochs}
 
     def identity(self) -> dict[str, Any]:
         found = super().identity()

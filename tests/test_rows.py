@@ -1,4 +1,4 @@
-"""A row says what was done: where references start, what a command made, and what had no effect."""
+"""A row says what was done: where references start, what a command made, and what is refused."""
 
 import platform
 import time
@@ -18,7 +18,6 @@ from methods.training.loop import fit
 from runner.pipeline import run
 from runner.plan import Plan, identities
 from runner.plan.build import build
-from runner.plan.idle import idle_settings
 from runner.report import Report
 from runner.results import Results
 from runner.store import fingerprint
@@ -321,7 +320,7 @@ def test_no_method_refuses_a_request_that_is_smaller_than_its_batch() -> None:
         large.check(replace(facts, relabels=needs_scenario(name) == ["scenario=relabel"]))
 
 
-# Settings that have no effect
+# Settings that contradict each other
 
 
 @pytest.mark.parametrize(
@@ -338,48 +337,3 @@ def test_settings_that_contradict_each_other_are_refused(overrides: list[str], w
     with pytest.raises(UserError) as refused:
         plan_of(*overrides)
     assert words in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("command", "told"),
-    [
-        ("scenario=random scenario.count=9 scenario.fraction=0.2", "scenario.fraction=0.2"),
-        ("scenario=poisoned scenario.count=9 scenario.fraction=0.2", "scenario.fraction=0.2"),
-        ("training.milestones=[2]", "training.milestones=[2]"),
-        ("method.gamma=0.5", "method.gamma=0.5"),
-        ("training.schedule=step training.milestones=[50]", "training.schedule=step"),
-        ("method.optimizer=adam method.momentum=0.5", "method.momentum=0.5"),
-        ("evaluation=quick evaluation.references=8", "evaluation.references=8"),
-        ("evaluation=quick reference.weights=null", "reference.weights=null"),
-        ("evaluation.shadows=16", "evaluation.shadows=16"),
-        ("evaluation.curve_batches=9", "evaluation.curve_batches=9"),
-        ("shadow=1 evaluation.shadows=16 metric=[ulira]", "shadow=1"),
-    ],
-)
-def test_an_override_without_effect_is_told(command: str, told: str) -> None:
-    overrides = command.split()
-    first, *_ = idle_settings(plan_of(*overrides), overrides)
-    assert first.startswith(f"{told} has no effect: ")
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "scenario=random scenario.fraction=0.2",
-        "experiment=paper003_table1 variant=retrain",  # whose count stands above the default fraction
-        # which the method takes over
-        "method=exact_k training.optimizer=adam training.momentum=0.5 method.optimizer=sgd",
-        "training.schedule=step training.milestones=[2] training.gamma=0.5",
-        "evaluation=privacy evaluation.shadows=8 evaluation.references=5",
-    ],
-)
-def test_an_override_with_an_effect_is_not(command: str) -> None:
-    assert idle_settings(plan_of(*command.split()), command.split()) == []
-
-
-def test_what_has_no_effect_is_told_before_any_work(
-    quick: Quick, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["scenario=random", "scenario.count=9", "scenario.fraction=0.2", "until=pretrain"]
-    run(quick(*command), command)
-    assert capsys.readouterr().err.startswith("scenario.fraction=0.2 has no effect: count=9 is set\n")

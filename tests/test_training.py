@@ -244,10 +244,13 @@ def test_numbers_out_of_bounds_are_refused_by_the_name_of_their_option(
         ["training.epochs=2", "training.warmup=2"],
         ["model=vit", "training.epochs=1"],
         ["method.epochs=1", "method.warmup=1.5"],
+        ["method=unsir", "method.epochs=4", "method.warmup=1.5", "method.repair_epochs=1"],
     ],
 )
 def test_a_warm_up_that_takes_all_epochs_is_refused(overrides: list[str]) -> None:
-    with pytest.raises(UserError, match=r"leaves no epoch at (\w+)\.lr: set \1\.warmup below [12]$"):
+    with pytest.raises(
+        UserError, match=r"takes all of (\w+)\.\w+=([12]) and .*: set \1\.warmup below \2$"
+    ):
         plan_of(*overrides)
 
 

@@ -69,31 +69,37 @@ class Descent(Component):
         return {**super().identity(), "milestones": sorted(self.milestones)}
 
     def check_parameters(self, option: str) -> None:
-        """Raise UserError if the warm-up leaves no epoch at the full learning rate, or if a schedule of
-        steps has none.
+        """Raise UserError if the warm-up leaves a phase no epoch at the full learning rate, or if a
+        schedule of steps has no step.
 
         `option` is the option group that holds the fields, such as `training` or `method`.
         """
-        if 0 < self.epochs <= self.warmup:
-            raise UserError(
-                f"{option}.warmup={self.warmup:g} takes all of {option}.epochs={self.epochs} and leaves "
-                f"no epoch at {option}.lr: set {option}.warmup below {self.epochs}"
-            )
+        for name, epochs in self.phases().items():
+            if 0 < epochs <= self.warmup:
+                raise UserError(
+                    f"{option}.warmup={self.warmup:g} takes all of {option}.{name}={epochs} and leaves "
+                    f"no epoch at the full learning rate: set {option}.warmup below {epochs}"
+                )
         if self.schedule is Schedule.step and not self.milestones:
             raise UserError(
                 f"{option}.schedule=step has no epoch to step at: set {option}.milestones=[…], or "
                 f"{option}.schedule=constant"
             )
 
+    def phases(self) -> Mapping[str, int]:
+        """Return the epochs of every phase that this schedule runs in, by the name of their field."""
+        return {"epochs": self.epochs}
+
     def idle(self) -> Mapping[str, str]:
-        found = {}
+        found, phases = {}, self.phases()
+        longest = max(phases, key=phases.__getitem__)
         if self.optimizer is not Optimizer.sgd:
             found["momentum"] = f"optimizer={self.optimizer.name} has none"
         if self.schedule is not Schedule.step:
             reason = f"schedule={self.schedule.name} has no steps"
             found |= {"milestones": reason, "gamma": reason}
-        elif min(self.milestones, default=0) >= self.epochs:
-            reason = f"the training ends after epochs={self.epochs}, before the first milestone"
+        elif min(self.milestones, default=0) >= phases[longest]:
+            reason = f"the training ends after {longest}={phases[longest]}, before the first milestone"
             found |= {"schedule": reason, "milestones": reason, "gamma": reason}
         return found
 

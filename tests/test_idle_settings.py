@@ -1,0 +1,83 @@
+"""Overrides that the values of other options leave without effect are told before any work."""
+
+from collections.abc import Callable
+
+import pytest
+
+from runner.pipeline import run
+from runner.plan import Plan
+from runner.plan.idle import idle_settings
+from tests.conftest import plan_of
+
+Quick = Callable[..., Plan]
+
+# A schedule whose only step comes after the method's `epochs`.
+STEPPED = "method.epochs=1 method.schedule=step method.milestones=[2]"
+
+GUIDED = "method=distillation_guided method.distillation=0"
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("scenario=random scenario.count=9 scenario.fraction=0.2", "scenario.fraction=0.2"),
+        ("scenario=poisoned scenario.count=9 scenario.fraction=0.2", "scenario.fraction=0.2"),
+        ("training.milestones=[2]", "training.milestones=[2]"),
+        ("method.gamma=0.5", "method.gamma=0.5"),
+        ("training.schedule=step training.milestones=[50]", "training.schedule=step"),
+        ("method.optimizer=adam method.momentum=0.5", "method.momentum=0.5"),
+        ("evaluation=quick evaluation.references=8", "evaluation.references=8"),
+        ("evaluation=quick reference.weights=null", "reference.weights=null"),
+        ("evaluation.shadows=16", "evaluation.shadows=16"),
+        ("evaluation.curve_batches=9", "evaluation.curve_batches=9"),
+        ("shadow=1 evaluation.shadows=16 metric=[ulira]", "shadow=1"),
+        ("method=distruction recorder=[bayesian] method.pull_rate=0.1", "method.pull_rate=0.1"),
+        ("method=hessian_free recorder=[leave_one_out] method.epsilon=2", "method.epsilon=2"),
+        ("method=hessian_free recorder=[leave_one_out] method.delta=0.1", "method.delta=0.1"),
+        ("method=noisy_finetune method.delta=0.1 method.epsilon=null", "method.delta=0.1"),
+        ("method=sfron method.forget_every=2 method.forget_weight=0", "method.forget_every=2"),
+        ("method=sfron method.forget_clip=2 method.forget_weight=0", "method.forget_clip=2"),
+        ("method=sfron method.loss_power=2 method.forget_weight=0", "method.loss_power=2"),
+        ("method=sfron method.gamma=0.5", "method.gamma=0.5"),
+        ("method=scrub method.forget_batch_size=9 method.ascent_epochs=0", "method.forget_batch_size=9"),
+        ("method=l1_sparse method.free_epochs=1 method.strength=0", "method.free_epochs=1"),
+        (f"{GUIDED} method.temperature=1", "method.temperature=1"),
+        (f"{GUIDED} method.direction=code", "method.direction=code"),
+        ("method=msg method.factor=0.5 method.share=1", "method.factor=0.5"),
+        (f"method=unsir {STEPPED} method.repair_epochs=2", "method.schedule=step"),
+    ],
+)
+def test_an_override_without_effect_is_told(command: str, told: str) -> None:
+    overrides = command.split()
+    first, *_ = idle_settings(plan_of(*overrides), overrides)
+    assert first.startswith(f"{told} has no effect: ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "scenario=random scenario.fraction=0.2",
+        "experiment=paper003_table1 variant=retrain",  # whose count stands above the default fraction
+        # which the method takes over
+        "method=exact_k training.optimizer=adam training.momentum=0.5 method.optimizer=sgd",
+        "training.schedule=step training.milestones=[2] training.gamma=0.5",
+        "evaluation=privacy evaluation.shadows=8 evaluation.references=5",
+        "method=hessian_free recorder=[leave_one_out] method.epsilon=2 method.error=1",
+        "method=distruction recorder=[bayesian] method.step=explicit method.pull_rate=0.1",
+        "method=sfron method.forget_every=2 method.loss_power=0",
+        # a schedule that another phase of the method steps by
+        f"method=unsir {STEPPED} method.repair_epochs=3",
+        f"method=reverse_kl {STEPPED} method.strengthen_epochs=3",
+        f"method=distillation_guided {STEPPED} method.teacher_epochs=3",
+    ],
+)
+def test_an_override_with_an_effect_is_not(command: str) -> None:
+    assert idle_settings(plan_of(*command.split()), command.split()) == []
+
+
+def test_what_has_no_effect_is_told_before_any_work(
+    quick: Quick, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["scenario=random", "scenario.count=9", "scenario.fraction=0.2", "until=pretrain"]
+    run(quick(*command), command)
+    assert capsys.readouterr().err.startswith("scenario.fraction=0.2 has no effect: count=9 is set\n")
