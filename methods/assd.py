@@ -10,12 +10,15 @@ retained rows D_r instead of all rows D, and leaves `model.eval()` out; each of 
 training mode, in which batch norms use the statistics of each batch and move their running averages.
 The notebook itself is in evaluation mode by then, because its training loop ends in that mode. With
 `retained`, rows keep their order. The percentile is a ratio that occurs (nearest rank). A weight that
-matters to no row counts with a ratio of 0. A weight that matters to no retained row is left out of the
-percentile, and becomes 0.
+matters to no row counts with a ratio of 0. With `all`, a weight that matters to no retained row has the
+largest ratio, |D|/|D_f| (in batches, that of their numbers); if all weights to select share that ratio,
+none exceeds it: none is selected, and a warning says so. With `retained`, such a weight is left out of
+the percentile, and becomes 0.
 Reference: Schoepf et al., Parameter-Tuning-Free Data Entry Error Unlearning with Adaptive Selective
 Synaptic Dampening, 2024 (arXiv 2402.10098).
 """
 
+import logging
 import math
 from dataclasses import dataclass
 from enum import Enum
@@ -74,6 +77,12 @@ class ASSD(Method):
         alpha = ratio_at(forget, everything, 100 - math.log1p(100 * share))
         selected = dampen(problem.model, forget, everything, alpha, self.dampening)
         problem.conditions.log({"alpha": alpha, "selected": selected})
+        if alpha > 0 and selected == 0:
+            logging.getLogger(__name__).warning(
+                "method=assd selects no weight: all that it would select share the largest ratio, %.3g; "
+                "choose method=ssd with a method.alpha below that",
+                alpha,
+            )
         return problem.model
 
     def _importances(self, problem: Problem) -> tuple[Importance, Importance]:

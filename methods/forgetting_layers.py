@@ -51,6 +51,8 @@ class ForgettingLayers(Descent, Method):
     def unlearn(self, problem: Problem) -> nn.Module:
         _, head = head_of(problem.model, problem.classes)
         for number in range(self.rounds):
+            if problem.conditions.meter.cut:
+                break  # what fades now would not be trained any more
             fade(head, _RATES[self.rates](problem, head, self.batch_size), self.tau)
             fit(problem.model, problem.retain, self, _of_round(problem.conditions, number))
         return problem.model

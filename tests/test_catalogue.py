@@ -82,11 +82,34 @@ def test_a_formula_computes_and_runs_nothing() -> None:
 def test_the_catalogue_says_what_a_method_costs(quick_method: QuickMethod, method: str) -> None:
     """Two epochs of training: as many as SISA's slices divide."""
     stages = stages_of(quick_method(method, "training.epochs=2"))
-    made = stages.unlearn(stages.pretrain())
-    spent = made.read("cost.json")["gradient_examples"]
     said = catalogue()[method]["cost"]
-    most = value_of(said.removeprefix("≤").strip(), letters_of(stages))
+    spent, most = spent_by(stages), value_of(said.removeprefix("≤").strip(), letters_of(stages))
     assert spent == pytest.approx(most, abs=1) or (said.startswith("≤") and spent <= most)
+
+
+def spent_by(stages: Stages) -> float:
+    """Return the gradient-examples that the method of a run takes."""
+    made = stages.unlearn(stages.pretrain())
+    return float(made.read("cost.json")["gradient_examples"])
+
+
+def test_the_last_retained_rows_meet_a_whole_batch_of_forgotten_ones(quick_method: QuickMethod) -> None:
+    """84 rows make 10 batches of 8 and one of 4, beside 11 batches of 8 forgotten rows."""
+    request = ["scenario=random", "scenario.count=16", "training.epochs=2"]
+    stages = stages_of(quick_method("negative_gradient_plus", *request))
+    letters = letters_of(stages)
+    said = catalogue()["negative_gradient_plus"]["cost"]
+    assert spent_by(stages) == letters["E"] * (84 + 88) <= value_of(said.removeprefix("≤ "), letters)
+
+
+def test_a_class_that_is_overwritten_and_stays_costs_its_retained_rows(
+    quick_method: QuickMethod,
+) -> None:
+    """The numbers of the YAML, but for 5 retained rows of each class in place of 500."""
+    smaller = ["method.noise_batch_size=32", "method.retain_per_class=5", "method.noise_classes=[3]"]
+    stages = stages_of(quick_method("unsir", "scenario=random", "scenario.count=16", *smaller))
+    said = catalogue()["unsir"]["cost"].removeprefix("≤ ").replace("500", "5")
+    assert spent_by(stages) == value_of(said, letters_of(stages))
 
 
 def letters_of(stages: Stages) -> dict[str, float]:
@@ -94,6 +117,7 @@ def letters_of(stages: Stages) -> dict[str, float]:
     forget, method = len(stages.request.rows), stages.plan.method
     letters = {"F": forget, "R": len(stages.dataset.train) - forget, "E0": 2, "C": 1}
     letters["K"] = stages.dataset.classes
+    letters["B"] = getattr(method, "batch_size", 0)
     fields = {"E": "epochs", "En": "noisy_epochs", "Et": "teacher_epochs", "S": "samples", "G": "rounds"}
     own = {letter: getattr(method, name) for letter, name in fields.items() if hasattr(method, name)}
     return letters | own

@@ -12,7 +12,7 @@ from data.component import identity_of
 from data.errors import UserError
 from data.split import Pixels, Split
 from data.streams import Streams
-from methods.assd import ratio_at
+from methods.assd import ASSD, Against, Squared, ratio_at
 from methods.base import Problem
 from methods.families.dampening import dampen, measured
 from methods.ssd import _ORDERS, Order
@@ -181,6 +181,17 @@ def test_weights_that_no_retained_row_moves_are_left_out_of_the_percentile() -> 
     )
     dampen(layer, forget, retained, alpha=2, dampening=1)
     assert torch.allclose(layer.weight, torch.tensor([[1, 1, 1 / 3, 0, 1]]))
+
+
+def test_assd_warns_if_all_weights_that_it_would_select_share_the_largest_ratio(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A weight that matters to two forgotten rows of five alone has the ratio 5/2, and stays."""
+    problem = problem_of(rows([3, 4], [1, 3]), rows([0, 1, 2], [0, 0, 0]))
+    method = ASSD(0.5, Squared.per_sample, Against.all, 64)
+    problem.model.weight.data.fill_(1.0)
+    assert method.unlearn(problem).weight == 1
+    assert "method=assd selects no weight" in caplog.text and "largest ratio, 2.5; choose" in caplog.text
 
 
 def test_the_notebooks_options_are_in_the_identity_and_its_defaults_are_not() -> None:

@@ -97,9 +97,27 @@ def test_a_result_says_that_the_budget_cut_its_method_short(quick_method: QuickM
         assert ("cut_by_budget" in result.costs["unlearned"]) == cut
 
 
-def test_fisher_forgetting_that_could_measure_nothing_moves_nothing(quick_method: QuickMethod) -> None:
-    stages = stages_of(quick_method("fisher_forgetting", "budget.gradient_examples=50"))
+@pytest.mark.parametrize(("method", "budget"), [("fisher_forgetting", 50), ("msg", 12)])
+def test_a_method_that_could_not_measure_all_that_it_needs_moves_nothing(
+    quick_method: QuickMethod, method: str, budget: int
+) -> None:
+    stages = stages_of(quick_method(method, f"budget.gradient_examples={budget}"))
     assert same(unlearned_of(stages), original_of(stages))
+
+
+def test_no_neuron_fades_for_a_round_that_the_budget_leaves_untrained(
+    quick_method: QuickMethod,
+) -> None:
+    """The first of three rounds spends it."""
+    made = [
+        unlearned_of(
+            stages_of(
+                quick_method("forgetting_layers", "budget.gradient_examples=50", f"method.{rounds}")
+            )
+        )
+        for rounds in ("rounds=1", "rounds=3")
+    ]
+    assert same(*made)
 
 
 @pytest.mark.parametrize("method", BLIND)
