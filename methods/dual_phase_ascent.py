@@ -22,8 +22,8 @@ from methods.training.loop import cross_entropy
 @dataclass(frozen=True)
 class DualPhaseAscent(TwoPhases):
     kind: ClassVar[str] = "methods.dual_phase_ascent.DualPhaseAscent"
+    climbs: ClassVar[bool] = True
 
     def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return −CE, the mean over the batch: descending it climbs the loss."""
-        # θ − αβ ∇(−CE) = θ + αβ ∇CE
-        return -cross_entropy(logits, batch)
+        """Return CE, the mean over the batch."""
+        return cross_entropy(logits, batch)  # θ ← θ + αβ ∇CE

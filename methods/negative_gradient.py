@@ -16,8 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from data.bounds import LOSS
 from methods.base import Access, Method, Problem
@@ -44,18 +43,13 @@ class NegativeGradient(Descent, Method):
         log = problem.conditions.log
         window = min(WINDOW, math.ceil(len(problem.forget) / self.batch_size))
         recent: deque[tuple[float, int]] = deque(maxlen=window)  # loss and rows of a batch
-        steps = train(problem.model, problem.forget, self, problem.conditions, ascent)
+        steps = train(problem.model, problem.forget, self, problem.conditions, climbs=True)
         updating = self.updating(steps, problem.model, problem.conditions.streams)
         for step in curves(updating, log):
-            recent.append((-step.loss.item(), len(step.batch.rows)))  # the descended loss is −CE
+            recent.append((step.loss.item(), len(step.batch.rows)))
             # mean CE over the window: Σ_b n_b·CE_b / Σ_b n_b
             loss = sum(mean * rows for mean, rows in recent) / sum(rows for _, rows in recent)
             if len(recent) == window and loss >= limit:
                 log({"stopped_at_step": step.number, "forget_loss": loss})
                 break
         return problem.model
-
-
-def ascent(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the negative mean cross-entropy: its descent, θ − η ∇(−CE), is ascent of the loss."""
-    return -F.cross_entropy(logits, labels)

@@ -81,8 +81,8 @@ class Scrub(Descent, Method):
         teacher = Teacher(problem.original(), conditions)
 
         def disobey(logits: Tensor, batch: Batch) -> Tensor:
-            # descending −T²·KL(p_o ‖ p_θ) climbs the divergence (Kurmanji et al. 2023, the max-step)
-            return -divergence(teacher(batch.images), logits, self.temperature)
+            # T²·KL(p_o ‖ p_θ), which is climbed (Kurmanji et al. 2023, the max-step)
+            return divergence(teacher(batch.images), logits, self.temperature)
 
         def obey(logits: Tensor, batch: Batch) -> Tensor:
             # α·T²·KL(p_o ‖ p_θ) + γ·CE (the min-step)
@@ -90,7 +90,9 @@ class Scrub(Descent, Method):
             return self.kl_weight * imitation + self.ce_weight * cross_entropy(logits, batch)
 
         smaller = replace(self, batch_size=self.forget_batch_size)
-        forget = Phase(problem.model, problem.forget, smaller, conditions, disobey, name="forget")
+        forget = Phase(
+            problem.model, problem.forget, smaller, conditions, disobey, climbs=True, name="forget"
+        )
         retain = Phase(
             problem.model, problem.retain, self, conditions, obey, forget.optimizer, name="retain"
         )

@@ -124,6 +124,14 @@ def test_scrub_goes_away_on_the_forgotten_rows_and_stays_on_the_rest(quick: Quic
     assert away > 10 * near
 
 
+def test_scrub_shows_the_divergence_that_it_climbs(quick: Quick) -> None:
+    """It is no less than 0, as a divergence is, and grows."""
+    stages, logged = scrub(quick, *LEARNED, "method.ascent_epochs=4"), list[dict[str, float]]()
+    stages.plan.method.unlearn(problem_of(stages, log=logged))
+    shown = [point["forget_loss"] for point in logged if "forget_loss" in point]
+    assert len(shown) == 4 and -1e-6 < shown[0] < shown[-1]
+
+
 def test_scrub_climbs_in_its_first_epochs_alone(quick: Quick) -> None:
     stages = scrub(quick, "method.ascent_epochs=2")
     assert cost_of(stages)["gradient_examples"] == 4 * RETAIN + 2 * FORGET

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.split import Batch
-from methods.training.loop import Phase, cross_entropy, fit
+from methods.training.loop import Phase, fit
 from methods.uniform_labels import uniform
 from runner.plan import Plan
 from tests.conftest import (
@@ -96,7 +96,7 @@ def test_ascent_raises_the_forget_loss_and_the_other_phase_holds_the_rest(quick:
     logged: list[dict[str, float]] = []
     problem = problem_of(stages, log=logged)
     stages.plan.method.unlearn(problem)
-    forget = [-point["forget_loss"] for point in logged if "forget_loss" in point]
+    forget = [point["forget_loss"] for point in logged if "forget_loss" in point]
     retain = [point["retain_accuracy"] for point in logged if "retain_accuracy" in point]
     assert forget[-1] > forget[0] + 1 and retain[-1] > 0.9
 
@@ -129,24 +129,23 @@ def test_negative_gradient_stops_at_the_mean_of_a_pass(quick: Quick) -> None:
     stops = [point for point in logged if "stopped_at_step" in point]
 
     again = problem_of(stages)
-    phase = Phase(again.model, again.forget, stages.plan.method, again.conditions, ascent)  # type: ignore[arg-type]
+    phase = Phase(again.model, again.forget, stages.plan.method, again.conditions, climbs=True)  # type: ignore[arg-type]
     losses: list[tuple[float, int]] = []
     means: list[float] = []
     for step in (step for epoch in range(200) for step in phase.steps(epoch)):
-        losses.append((-step.loss.item(), len(step.batch.rows)))
+        losses.append((step.loss.item(), len(step.batch.rows)))
         last = losses[-3:]
         means.append(sum(loss * rows for loss, rows in last) / sum(rows for _, rows in last))
         if len(last) == 3 and means[-1] >= math.log(10):
             break
     assert stops == [{"stopped_at_step": len(losses) - 1, "forget_loss": pytest.approx(means[-1])}]
+    shown = [point["loss"] for point in logged if "loss" in point]
+    first = sum(loss * rows for loss, rows in losses[:3]) / 20
+    assert shown[0] == pytest.approx(first), "the curves show the loss that is climbed"
     epochs = [point["epoch"] for point in logged if "epoch" in point]
     assert epochs == list(range(1, math.ceil(len(losses) / 3) + 1))  # the last one, too, was begun
     earlier = [loss for loss, _ in losses[:-1]]
     assert max(earlier) >= math.log(10), "a single batch had reached the bound before"
-
-
-def ascent(logits: Tensor, batch: Batch) -> Tensor:
-    return -cross_entropy(logits, batch)
 
 
 def test_neggrad_plus_is_one_weighted_step(quick: Quick) -> None:

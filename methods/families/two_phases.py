@@ -1,6 +1,6 @@
 """Paper 003's two phases: every epoch passes over the forgotten rows, then over the retained ones.
 
-Update rule: θ ← θ − αβ ∇L_f on D_f, then θ ← θ − α ∇CE on D_r; α is the learning rate and β is
+Update rule: θ ← θ ∓ αβ ∇L_f on D_f, then θ ← θ − α ∇CE on D_r; α is the learning rate and β is
 `factor`.
 """
 
@@ -18,8 +18,9 @@ from methods.training.loop import Phase, alternate, cross_entropy, of_phase
 
 @dataclass(frozen=True)
 class TwoPhases(Descent, Method):
-    """The first phase descends `forget_loss` at `factor` times the learning rate, the second the
-    cross-entropy. With `shared_momentum` one optimizer serves both phases, otherwise each has its own.
+    """The first phase descends `forget_loss`, or `climbs` it, at `factor` times the learning rate. The
+    second one descends the cross-entropy. With `shared_momentum` one optimizer serves both phases,
+    otherwise each has its own.
 
     A shared momentum μ carries the gradients of a forget phase on into the next phase, at the full rate
     α: each moves the weights by up to α(β + μ/(1 − μ)) in all, and not by αβ/(1 − μ). So a small β, even
@@ -28,17 +29,21 @@ class TwoPhases(Descent, Method):
 
     access: ClassVar[Access] = Access.FORGET | Access.RETAIN
     logs: ClassVar[tuple[str, ...]] = (*of_phase("forget"), *of_phase("retain"))
+    climbs: ClassVar[bool] = False
     factor: Annotated[float, STRENGTH]
     shared_momentum: bool
 
     def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the loss to descend on a batch of forgotten rows, from (B, K) logits."""
+        """Return the loss of a batch of forgotten rows, from (B, K) logits."""
         raise NotImplementedError
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions, loss = problem.model, problem.conditions, self.forget_loss
-        # θ ← θ − αβ ∇L_f on D_f
-        forget = Phase(model, problem.forget, self, conditions, loss, factor=self.factor, name="forget")
+        # θ ← θ ∓ αβ ∇L_f on D_f
+        forget = Phase(
+            model, problem.forget, self, conditions, loss,
+            factor=self.factor, climbs=self.climbs, name="forget",
+        )  # fmt: skip
         shared = forget.optimizer if self.shared_momentum else None
         # θ ← θ − α ∇CE on D_r
         retain = Phase(model, problem.retain, self, conditions, cross_entropy, shared, name="retain")

@@ -28,7 +28,6 @@ Log = Callable[[Mapping[str, float]], None]
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) to a scalar
 BatchLoss = Callable[[Tensor, Batch], Tensor]  # logits (B, K) and their batch to a scalar
 
-
 # The values of a point of the curves.
 CURVES = ("epoch", "loss", "accuracy", "lr")
 
@@ -67,9 +66,10 @@ class Phase:
     A training may alternate between phases. From pass to pass, each phase continues its step count and
     its random streams of row order and augmentation. Several phases may share one `optimizer`, including
     its momentum; without one, the phase makes its own. `factor` multiplies the learning rate of this
-    phase. A phase with a `name` has random streams of that name, and prefixes its curves with the name.
-    `before` is called with the number of each step, ahead of its forward pass; it may move the weights.
-    Its steps, and so its learning rates, are those of a training that has completed `completed` passes.
+    phase. A phase that `climbs` takes its steps up the loss, which its curves show as it is. A phase
+    with a `name` has random streams of that name, and prefixes its curves with the name. `before` is
+    called with the number of each step, ahead of its forward pass; it may move the weights. Its steps,
+    and so its learning rates, are those of a training that has completed `completed` passes.
     With a `checkpoint` of a training, the phase is a part of its state. Several `processes` can share
     its batches if the model gives each row logits of its own.
     """
@@ -83,6 +83,7 @@ class Phase:
         loss_function: BatchLoss = cross_entropy,
         optimizer: torch.optim.Optimizer | None = None,
         factor: float = 1.0,
+        climbs: bool = False,
         name: str = "",
         before: Callable[[int], None] = lambda number: None,
         completed: int = 0,
@@ -96,6 +97,7 @@ class Phase:
         self.loss_function = loss_function
         self.optimizer: torch.optim.Optimizer = optimizer or descent.optimizer_for(model)
         self.factor = factor
+        self.climbs = climbs
         self.name = name
         self.before = before
         self._forward: Forward = processes.forward(model, conditions.bf16)
@@ -135,7 +137,7 @@ class Phase:
                 logits = self._forward(batch.images)
                 loss = self.loss_function(widened(logits), batch)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            (-loss if self.climbs else loss).backward()
             # `factor` times the learning rate of this step, which counts over all passes of the phase
             lr = self.factor * descent.rate(place.number, steps_per_epoch)
             losses.add(loss.detach(), epoch, place.number)
@@ -198,6 +200,7 @@ def train(
     loss_function: LossFunction = F.cross_entropy,
     checkpoint: Checkpoint = NO_CHECKPOINT,
     processes: Processes = ALONE,
+    climbs: bool = False,
 ) -> Iterator[Step]:
     """Train `model` in place for `descent.epochs` passes, yielding every step before its update.
 
@@ -205,14 +208,15 @@ def train(
     and epochs count from 0 over the whole training. Nothing runs until the first step is requested. A
     consumer that stops early stops the training, without the update of its last step; `fit` runs a
     training to its end. A consumer that has a state of its own adds it to the `checkpoint`, if it gives
-    one. The `processes` share the passes over every batch (see `methods.training.processes`). Raise
-    Diverged, naming epoch and step, if a loss is NaN or infinite.
+    one. The `processes` share the passes over every batch (see `methods.training.processes`). A training
+    that `climbs` takes its steps up the loss. Raise Diverged, naming epoch and step, if a loss is NaN or
+    infinite.
     """
-
-    def loss(logits: Tensor, batch: Batch) -> Tensor:
-        return loss_function(logits, batch.labels)
-
-    phase = Phase(model, split, descent, conditions, loss, checkpoint=checkpoint, processes=processes)
+    phase = Phase(
+        model, split, descent, conditions,
+        lambda logits, batch: loss_function(logits, batch.labels),
+        climbs=climbs, checkpoint=checkpoint, processes=processes,
+    )  # fmt: skip
     done = phase.place.epoch * len(split) + phase.place.taken * descent.batch_size
     conditions.meter.progress.expect(descent.epochs * len(split), done)
     for epoch in range(phase.place.epoch, descent.epochs):
