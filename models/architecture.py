@@ -200,9 +200,9 @@ def _state_dict(found: Any) -> Mapping[str, Tensor]:
     if len(states) != 1:
         raise ValueError(f"it holds {len(states) or 'no'} dictionaries of tensors alone")
     state: Mapping[str, Tensor] = states[0]
-    for wrapper in WRAPPERS:
-        if all(name.startswith(wrapper) for name in state):
-            state = {name.removeprefix(wrapper): value for name, value in state.items()}
+    # one wrapper may hold another, in any order
+    while outer := [each for each in WRAPPERS if all(name.startswith(each) for name in state)]:
+        state = {name.removeprefix(outer[0]): value for name, value in state.items()}
     return state
 
 

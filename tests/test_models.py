@@ -93,7 +93,9 @@ def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+)
 @pytest.mark.parametrize("key", ["state_dict", "model"])
 def test_weights_come_from_a_checkpoint_of_a_wrapped_model(
     tmp_path: Path, key: str, prefix: str
