@@ -115,7 +115,8 @@ class Pretrained:
 class Reference:
     """Where a retrained reference starts.
 
-    `weights` is a local file and `sha256` its checksum, as in the model; null retrains from scratch.
+    `weights` is a local file and `sha256` its checksum, as in the model. `original` stands for where the
+    original starts, at a file or at the public checkpoint; null retrains from scratch.
     """
 
     weights: str | None = MISSING

@@ -78,6 +78,11 @@ class Source(Component):
             )
         return self.fine_names or tuple(map(str, range(self.fine_classes)))
 
+    def shares_images(self, other: "Source") -> bool:
+        """Return whether two sources hold the images of one data set, as CIFAR-20 and CIFAR-100 do."""
+        data_sets = [each for each in type(self).__mro__ if hasattr(each, "classes")]
+        return any(isinstance(other, each) for each in data_sets)
+
     @property
     def pixels(self) -> Pixels:
         return Pixels(tuple(self.mean), tuple(self.std), self.crop, self.flip)

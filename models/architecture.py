@@ -51,7 +51,7 @@ class Architecture(Component):
                 "model.sha256 is the checksum of model.weights, which is not set: set both, or neither"
             )
         if self.weights is not None:
-            self._read(Path(self.weights))
+            self._read(Path(self.weights), "model")
 
     def randomly_initialised(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
         """Return a new model on the CPU, with random weights that depend on `seed` alone.
@@ -63,24 +63,26 @@ class Architecture(Component):
             model = self._built(channels, size, classes)
         return model if self.input_size is None else Resized(model, self.input_size)
 
-    def fresh(self, channels: int, size: int, classes: int, seed: int) -> nn.Module:
+    def fresh(
+        self, channels: int, size: int, classes: int, seed: int, option: str = "model"
+    ) -> nn.Module:
         """Return the model at the start of training: randomly initialised, or with the file's weights.
 
         The last linear layer stays as initialised if the file's is for other classes, or absent. Raise
-        UserError if the file of weights is unreadable or does not fit the model, or if the model gives
-        an image anything but K logits.
+        UserError if the file of weights, which `option` names, is unreadable or does not fit the model,
+        or if the model gives an image anything but K logits.
         """
         model = self.randomly_initialised(channels, size, classes, seed)
         logits = self._logits(model, torch.zeros(1, channels, size, size), classes)
         self._require_own_weights(model, logits)
         if self.weights is not None:
             path = Path(self.weights)
-            found = _weights(path, self._read(path))
+            found = _weights(path, self._read(path, option), option)
             inner = model
             if isinstance(model, Resized):  # stored weights include the prefix of `Resized`
                 inner = model.model
                 found = {name.removeprefix("model."): value for name, value in found.items()}
-            _fill(inner, path, _with_head(inner, self.renamed(found)))
+            _fill(inner, _with_head(inner, self.renamed(found)), f"{option}.weights={path}")
         return model
 
     def renamed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -140,17 +142,17 @@ class Architecture(Component):
             raise UserError(f"this model cannot be built ({reason(error)}): check model.*") from error
         return returned(self, "build", built, nn.Module, "a torch.nn.Module")
 
-    def _read(self, path: Path) -> bytes:
+    def _read(self, path: Path, option: str) -> bytes:
         """Return the content of the file of weights, checked each time: it may change during a run."""
         if not path.is_file():
-            raise UserError(f"model.weights={path} does not exist: correct the path")
+            raise UserError(f"{option}.weights={path} does not exist: correct the path")
         content = path.read_bytes()
         found = hashlib.sha256(content).hexdigest()
         if self.sha256 != found:
             wrong = "is not set" if self.sha256 is None else f"is {self.sha256}"
             raise UserError(
-                f"model.weights={path} has sha256 {found}, but model.sha256 {wrong}: set model.sha256 "
-                "to it if this is the file you mean"
+                f"{option}.weights={path} has sha256 {found}, but {option}.sha256 {wrong}: set "
+                f"{option}.sha256 to it if this is the file you mean"
             )
         return content
 
@@ -173,7 +175,7 @@ def _reached(logits: Tensor) -> set[int]:
     return found
 
 
-def _weights(path: Path, content: bytes) -> Mapping[str, Tensor]:
+def _weights(path: Path, content: bytes, option: str) -> Mapping[str, Tensor]:
     """Return the tensors of a file by name. Raise UserError if it holds anything else."""
     try:
         if path.suffix == ".safetensors":
@@ -186,7 +188,7 @@ def _weights(path: Path, content: bytes) -> Mapping[str, Tensor]:
         if isinstance(error, UnpicklingError):  # torch explains in lines how to load it all the same
             why = "it holds Python objects, which may run code as they are loaded"
         raise UserError(
-            f"model.weights={path} is no safetensors or state dict ({why}): save the state dict of a "
+            f"{option}.weights={path} is no safetensors or state dict ({why}): save the state dict of a "
             "model, or choose another file"
         ) from error
 
@@ -230,8 +232,9 @@ def _with_head(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, 
     return {**weights, **own} if other and not same else weights
 
 
-def _fill(model: nn.Module, path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Load the weights. Raise UserError, naming the first difference in names or shapes."""
+def _fill(model: nn.Module, weights: Mapping[str, Tensor], given: str) -> None:
+    """Load the weights. Raise UserError, naming the option as `given` and the first difference in names
+    or shapes."""
     wanted = model.state_dict()
     # before load_state_dict, whose message lists all differences in many lines
     for name in sorted(wanted.keys() | weights.keys()):
@@ -239,7 +242,7 @@ def _fill(model: nn.Module, path: Path, weights: Mapping[str, Tensor]) -> None:
         want = tuple(wanted[name].shape) if name in wanted else "absent"
         if have != want:
             raise UserError(
-                f"model.weights={path} does not fit this model: {name} is {have} in the file and "
+                f"{given} does not fit this model: {name} is {have} in the file and "
                 f"{want} in the model: choose the model and data set that it was made for"
             )
     model.load_state_dict(weights)

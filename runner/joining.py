@@ -34,6 +34,7 @@ def joined(earlier: "Result", later: "Result") -> "Result":
         setting=referring.setting,
         parameters=referring.parameters,
         reference_from=referring.reference_from,
+        reference_may_know=referring.reference_may_know,
         artefacts=sorted({(stage, key) for stage, key in (*earlier.artefacts, *later.artefacts)}),
         weights={**earlier.weights, **later.weights},
         provenance={**earlier.provenance, **later.provenance},

@@ -86,8 +86,8 @@ def make(ws: Workspace) -> LivePieces | None:
     """
     plan = ws.plan
     request = checked_request(ws)
-    stages.make_public(ws)
     warn_if_references_may_know(plan, say)
+    stages.make_public(ws)
     if plan.until is Until.shadow:
         _make_shadows(ws, request)
         return None
@@ -215,6 +215,7 @@ def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: 
         artefacts=sorted({(made.stage, made.key) for made in ws.used}),
         drawn=plan.scenario.drawn,
         reference_from=plan.reference_from,
+        reference_may_know=plan.reference_may_know,
         weights={role.name: weights_of(model) for role, model in models.items()},
         provenance={
             "row": provenance(plan.device, plan.threads),

@@ -27,19 +27,30 @@ def warn_if_untrained(original: Predictions, say: Say) -> None:
 
 def warn_if_references_may_know(plan: Plan, say: Say) -> None:
     """Warn before any training if the reference, or a shadow model, starts where the original does."""
-    if plan.reference_from == "weights" and plan.of_reference() is plan:
-        say(
-            f"the reference is retrained from model.weights={plan.architecture.weights}, too: if these "
-            "weights have seen the rows to forget, it is no reference: set reference.weights=null to "
-            "retrain from scratch, or reference.weights=… and reference.sha256=… to weights that have "
-            "not seen them"
-        )
-    if plan.architecture.weights is not None and plan.evaluation.shadows:
-        say(
-            f"the shadow models start at model.weights={plan.architecture.weights}, too: if these "
-            "weights have seen the rows to forget, no shadow model is without them: set "
-            "evaluation.shadows=0"
-        )
+    same = plan.reference_from is not None and plan.of_reference() is plan
+    for start, seen in _starts(plan).items():
+        if same:
+            say(
+                f"the reference is retrained from {start}, too: if {seen} the rows to forget, it is no "
+                "reference: set reference.weights=null to retrain from scratch, or reference.weights=… "
+                "and reference.sha256=… to weights that have not seen them"
+            )
+        if plan.evaluation.shadows:
+            say(
+                f"the shadow models start at {start}, too: if {seen} the rows to forget, no shadow "
+                "model is without them: set evaluation.shadows=0"
+            )
+
+
+def _starts(plan: Plan) -> dict[str, str]:
+    """Return the weights at which the original starts that may know the rows to forget, with the words
+    for it."""
+    found = {}
+    if plan.architecture.weights is not None:
+        found[f"model.weights={plan.architecture.weights}"] = "these weights have seen"
+    if plan.public_may_know:
+        found["the checkpoint of pretrained="] = "its rows, images of the run's own data set, hold"
+    return found
 
 
 def remarks(

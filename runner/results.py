@@ -45,9 +45,10 @@ class Result:
     `references` holds, by seed, the weights, scores and costs of the other retrained models; a score
     that compares is with the retrained model of this run. `cell_scores` belong to all seeds of the cell.
     `about` says what the scores mean, and `undefined` why a metric has none. `drawn` is true if every
-    seed has a request of its own. `reference_from` is where the reference starts, "weights" or
-    "scratch"; None if none is retrained. `also` holds the overrides of further commands, if `overrides`
-    alone do not make all the scores.
+    seed has a request of its own. `reference_from` is where the reference starts, "weights",
+    "checkpoint" or "scratch"; None if none is retrained. `reference_may_know` is true if that checkpoint
+    was trained on images of the run's data set. `also` holds the overrides of further commands, if
+    `overrides` alone do not make all the scores.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Result:
     undefined: Mapping[str, str] = field(default_factory=dict)
     drawn: bool = False
     reference_from: str | None = None
+    reference_may_know: bool = False
     also: list[list[str]] = field(default_factory=list)
     titles: Mapping[str, str] = field(default_factory=dict)
 

@@ -10,6 +10,8 @@ import torch
 from data.errors import UserError
 from data.medmnist import OrganAMNIST
 from runner.plan import Plan, identities
+from runner.remarks import warn_if_references_may_know
+from runner.report import Report
 from runner.results import Result
 from runner.stages.models import weights
 from runner.store import Store, fingerprint
@@ -69,6 +71,68 @@ def test_seeds_and_methods_share_one_checkpoint() -> None:
     plans = [plan_of(*PUBLIC, "seed=0"), plan_of(*PUBLIC, "seed=1", "method=random_labels")]
     one, other = (identities.pretrain(plan.public) for plan in plans if plan.public is not None)
     assert one == other
+
+
+def test_a_reference_from_scratch_leaves_the_checkpoint_to_the_original(tmp_path: Path) -> None:
+    _, begun = run(tmp_path, *PUBLIC)
+    _, made = run(tmp_path, *PUBLIC, "reference.weights=null")
+    _, plain = run(tmp_path)
+    assert (begun.reference_from, made.reference_from) == ("checkpoint", "scratch")
+    assert made.weights["original"] == begun.weights["original"] != plain.weights["original"]
+    assert made.weights["reference"] == plain.weights["reference"] != begun.weights["reference"]
+    assert made.key == begun.key and made.setting != begun.setting
+
+
+def test_a_reference_starts_at_a_file_in_place_of_the_checkpoint(tmp_path: Path) -> None:
+    _, plain = run(tmp_path)
+    (key,) = (key for stage, key in plain.artefacts if stage == "pretrain")
+    file = tmp_path / "store" / "pretrain" / key / "model.safetensors"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    own = [f"reference.weights={file}", f"reference.sha256={digest}"]
+    _, made = run(tmp_path, *PUBLIC, *own, "training.epochs=0")
+    assert made.reference_from == "weights" and made.weights["reference"] == plain.weights["original"]
+
+
+@pytest.mark.parametrize(
+    ("given", "knows"),
+    [
+        (["pretrained=digits_parity"], True),
+        (["dataset=digits_parity", "scenario=random", "pretrained=digits_parity"], True),
+        (["dataset=cifar20", "pretrained=cifar100"], True),
+        (["dataset=cifar100", "pretrained=cifar100", "model=vit"], True),
+        (["dataset=cifar20", "pretrained=cifar10"], False),
+        (["dataset=mnist", "pretrained=digits_parity", "model.input_size=8"], False),
+        (["dataset=cifar20", "pretrained=cifar100", "reference.weights=null"], False),
+        (["pretrained=digits_parity", "evaluation=quick"], False),
+        ([], False),
+    ],
+)
+def test_a_checkpoint_of_the_runs_own_images_may_know_the_rows_to_forget(
+    given: list[str], knows: bool
+) -> None:
+    plan, said = plan_of(*given), list[str]()
+    warn_if_references_may_know(plan, said.append)
+    assert plan.reference_may_know == knows == any("the reference is retrained from" in s for s in said)
+
+
+def test_a_reference_that_may_know_is_told_before_any_training_and_below_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, made = run(tmp_path, *PUBLIC)
+    said = capsys.readouterr().err
+    assert "the reference is retrained from the checkpoint of pretrained=, too: if its rows" in said
+    assert (
+        "retrain starts from a checkpoint of the same images" in Report([made], ["test_loss"]).terminal()
+    )
+    _, made = run(tmp_path, *PUBLIC, "reference.weights=null")
+    assert "the checkpoint of pretrained=" not in capsys.readouterr().err
+    assert "the same images" not in Report([made], ["test_loss"]).terminal()
+
+
+def test_shadow_models_of_such_a_checkpoint_are_told() -> None:
+    said: list[str] = []
+    warn_if_references_may_know(plan_of(*PUBLIC, "evaluation=privacy"), said.append)
+    assert any("the shadow models start at the checkpoint of pretrained=, too" in each for each in said)
 
 
 def test_a_checkpoint_of_other_images_is_refused() -> None:

@@ -94,10 +94,12 @@ def test_a_reference_starts_at_a_file_of_its_own(quick: Quick, given: tuple[list
     assert made.reference_from == "weights" and made.weights["original"] == same.weights["original"]
     assert made.weights["reference"] != same.weights["reference"]
     assert made.setting != same.setting, "they are compared with other models"
-    with pytest.raises(
-        UserError, match=r"reference\.weights=.* has sha256 .*, but reference\.sha256 is"
-    ):
+    with pytest.raises(UserError) as refused:
         quick(*given[0], own[0])
+    assert str(refused.value).startswith(f"{own[0]} has sha256 {digest}, but reference.sha256 is ")
+    other.unlink()
+    with pytest.raises(UserError, match=r"^reference\.weights=.*model\.safetensors does not exist"):
+        quick(*given[0], *own)
 
 
 def test_only_a_reference_of_other_weights_changes_a_key(

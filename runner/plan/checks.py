@@ -136,7 +136,4 @@ def _check_weights(plan: "Plan") -> None:
         )
     made, source = plan.of_reference(), plan.source
     if made is not plan and made.architecture.weights is not None:
-        try:
-            made.architecture.fresh(source.channels, source.size, source.classes, 0)
-        except UserError as error:  # it speaks of the model
-            raise UserError(str(error).replace("model.", "reference.")) from error
+        made.architecture.fresh(source.channels, source.size, source.classes, 0, made.start)

@@ -90,8 +90,10 @@ def compared_on(plan: "Plan") -> Identity:
 
 def start_of_reference(plan: "Plan") -> Identity:
     """Identify the weights at which the reference starts, if they are not the original's."""
-    start = plan.of_reference().architecture.sha256
-    return {} if start == plan.architecture.sha256 else {"reference": {"sha256": start}}
+    made = plan.of_reference()
+    start = made.architecture.sha256
+    same = made.public is plan.public and start == plan.architecture.sha256
+    return {} if same else {"reference": {"sha256": start}}
 
 
 def record(plan: "Plan", recorder: Recorder) -> Identity:

@@ -26,6 +26,7 @@ from runner.plan.build import build, build_chosen
 from runner.plan.checks import check
 from runner.plan.share import Share
 from runner.published import read
+from runner.roles import ORIGINAL
 from runner.store import Identity, fingerprint
 
 Node = TypeVar("Node")
@@ -40,8 +41,9 @@ class Plan:
     `rare` maps a class to the number of its training rows that stay. `seed` is None in the plan that all
     seeds of one table cell share. `request_seed` is the seed that draws the request, None for `seed`.
     `share` cuts the training set of a shadow, None for all rows. `reference_architecture` is the
-    architecture with the weights at which a retrained reference starts. `public` is the plan of the
-    checkpoint at which all trainings begin, None if they begin at random weights or at a file of them.
+    architecture with the weights at which a retrained reference starts, None if it starts where the
+    original does. `public` is the plan of the checkpoint at which all trainings begin, None if they
+    begin at random weights or at a file of them, which the option `start` names.
     """
 
     names: Mapping[str, str]
@@ -52,7 +54,7 @@ class Plan:
     data: Data
     rare: Mapping[int, int]
     architecture: Architecture
-    reference_architecture: Architecture
+    reference_architecture: Architecture | None
     recipe: Recipe
     scenario: Scenario
     recorders: Mapping[str, Recorder]
@@ -72,6 +74,7 @@ class Plan:
     request_seed: int | None = None
     share: Share | None = None
     public: "Plan | None" = None
+    start: str = "model"
 
     @staticmethod
     def of(cfg: DictConfig, names: Mapping[str, str]) -> "Plan":
@@ -90,7 +93,7 @@ class Plan:
             data=data,
             rare=rare_classes("data.rare", data.rare, source),
             architecture=architecture,
-            reference_architecture=_at(architecture, _node(cfg, "reference", Reference)),
+            reference_architecture=_own_start(architecture, _node(cfg, "reference", Reference)),
             recipe=build(cfg.training, Recipe, "training"),
             scenario=build(cfg.scenario, Scenario, "scenario", source),
             recorders=build_chosen(cfg.recorder, Recorder, "recorder", source),
@@ -150,16 +153,31 @@ class Plan:
         A reference that starts at the original has this plan.
         """
         retrained = self.reference is not None and self.reference.starts_fresh
-        if not retrained or self.reference_architecture == self.architecture:
+        own = self.reference_architecture
+        if not retrained or own is None or (own == self.architecture and self.public is None):
             return self
-        return replace(self, architecture=self.reference_architecture)
+        return replace(self, architecture=own, public=None, start="reference")
 
     @property
     def reference_from(self) -> str | None:
-        """Where a retrained reference starts: "weights" or "scratch"; None if none is retrained."""
+        """Where a retrained reference starts: "checkpoint", "weights" or "scratch"; None if none is
+        retrained."""
         if self.reference is None or not self.reference.starts_fresh:
             return None
-        return "scratch" if self.reference_architecture.weights is None else "weights"
+        made = self.of_reference()
+        if made.public is not None:
+            return "checkpoint"
+        return "scratch" if made.architecture.weights is None else "weights"
+
+    @property
+    def reference_may_know(self) -> bool:
+        """Whether a retrained reference starts at a checkpoint of the images of the run's data set."""
+        return self.reference_from == "checkpoint" and self.public_may_know
+
+    @property
+    def public_may_know(self) -> bool:
+        """Whether the public checkpoint has learned images of the run's data set."""
+        return self.public is not None and self.public.source.shares_images(self.source)
 
     @property
     def key(self) -> str:
@@ -193,8 +211,10 @@ def _node(cfg: DictConfig, option: str, kind: type[Node]) -> Node:
     return found
 
 
-def _at(architecture: Architecture, start: Reference) -> Architecture:
-    """Return the architecture with the weights at which a reference starts."""
+def _own_start(architecture: Architecture, start: Reference) -> Architecture | None:
+    """Return the architecture with the weights at which a reference starts, None for the original's."""
+    if start.weights == ORIGINAL.label:
+        return None
     sha256 = None if start.weights is None else start.sha256
     return replace(architecture, weights=start.weights, sha256=sha256)
 

@@ -230,12 +230,18 @@ def _of_originals(results: list[Result], labels: Mapping[Line, str]) -> list[str
 
 
 def _of_references(results: list[Result]) -> list[str]:
+    found = []
     if any(result.reference_from == "weights" for result in results):
-        return [
+        found.append(
             "retrain starts from a file of weights: it is a reference only if these have not seen the "
             "rows to forget"
-        ]
-    return []
+        )
+    if any(result.reference_may_know for result in results):
+        found.append(
+            "retrain starts from a checkpoint of the same images: it is a reference only if the rows to "
+            "forget are not among them"
+        )
+    return found
 
 
 def _of_conditions(results: list[Result], labels: Mapping[Line, str]) -> list[str]:

@@ -26,7 +26,7 @@ def fresh(ws: Workspace, streams: Streams) -> nn.Module:
     """
     plan, source = ws.plan, ws.plan.source
     seed = streams.number("init")
-    model = plan.architecture.fresh(source.channels, source.size, source.classes, seed)
+    model = plan.architecture.fresh(source.channels, source.size, source.classes, seed, plan.start)
     if plan.public is not None:
         _begin_at(model, source.classes, _checkpoint(ws, plan.public))
     return model.to(plan.device)
