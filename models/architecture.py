@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from data.bounds import SIZE
 from data.component import Component
@@ -140,7 +141,14 @@ class Architecture(Component):
             built = self.build(channels, self.input_size or size, classes)
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             raise UserError(f"this model cannot be built ({reason(error)}): check model.*") from error
-        return returned(self, "build", built, nn.Module, "a torch.nn.Module")
+        built = returned(self, "build", built, nn.Module, "a torch.nn.Module")
+        tensors = dict([*built.named_parameters(), *built.named_buffers()])
+        if lazy := [name for name, tensor in tensors.items() if is_lazy(tensor)]:
+            raise UserError(
+                f"{named(self, 'build')} returned a model with weights that its first image would draw, "
+                f"by no seed ({', '.join(lazy)}): give each layer its number of inputs"
+            )
+        return built
 
     def _read(self, path: Path, option: str) -> bytes:
         """Return the content of the file of weights, checked each time: it may change during a run."""

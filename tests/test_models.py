@@ -363,6 +363,18 @@ def test_a_model_whose_weights_are_not_all_trained_is_refused(layers: nn.Module,
         Own(None, None, None, layers).fresh(1, 8, 10, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("layer", "names"),
+    [(nn.LazyLinear(10), "1.weight, 1.bias"), (nn.LazyBatchNorm1d(affine=False), "1.running_mean, .*")],
+)
+def test_a_model_whose_weights_wait_for_an_image_is_refused(layer: nn.Module, names: str) -> None:
+    """The global generator would draw them after the seed of the run is gone."""
+    with pytest.raises(
+        UserError, match=rf"by no seed \({names}\): give each layer its number of inputs"
+    ):
+        Own(None, None, None, nn.Sequential(nn.Flatten(), layer)).fresh(1, 8, 10, seed=0)
+
+
 def test_trying_a_model_leaves_it_as_it_was() -> None:
     """Its running means, its mode and that of frozen layers, and the global generator."""
     frozen = nn.BatchNorm2d(1).eval()
