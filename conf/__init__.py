@@ -42,8 +42,8 @@ class Data:
     """Options of reading the data set.
 
     `root` is the folder that torchvision calls root. `download` fetches missing files. `limit` is the
-    number of rows per class, for quick looks; null for all. `rare` limits the training rows of single
-    classes, as class:rows or a list of such pairs.
+    number of rows per class, or per fine class of a data set that has them; null for all. `rare` limits
+    the training rows of single classes, as class:rows or a list of such pairs.
     """
 
     root: str = MISSING
@@ -102,7 +102,8 @@ class Pretrained:
     """A public checkpoint: a model of another data set, at which the original and its retraining begin.
 
     `dataset` and `training` are components: its data, null for no checkpoint, and its recipe. `limit` is
-    the number of rows per class, null for all, and `seed` that of its training.
+    the number of rows per class, or per fine class of a data set that has them, null for all. `seed` is
+    that of its training.
     """
 
     dataset: Any = None
