@@ -55,8 +55,10 @@ def _npy(path: Path) -> Rows:
     rows = np.load(path, allow_pickle=False)
     if not isinstance(rows, np.ndarray):
         raise ValueError("it holds several arrays")
-    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise ValueError(f"its array is {rows.ndim}-dimensional of {rows.dtype}")
+    if len(rows) and int(rows.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"it holds {rows.max()}")  # of which int64 makes a negative number
     listed: Rows = rows.astype(np.int64)
     return listed
 
@@ -67,9 +69,18 @@ def _csv(path: Path) -> Rows:
     if any(len(line) > 1 for line in lines):
         raise ValueError("it has several columns")
     cells = [line[0] for line in lines]
-    if cells and any(map(str.isalpha, cells[0])):
-        cells = cells[1:]  # a header
+    if cells and _is_header(cells[0]):
+        cells = cells[1:]
     return np.array([int(cell) for cell in cells], dtype=np.int64)
+
+
+def _is_header(cell: str) -> bool:
+    """Return whether a cell is a word: neither a number, of any notation, nor anything with a digit."""
+    try:
+        float(cell)
+    except ValueError:
+        return any(map(str.isalpha, cell)) and not any(map(str.isdigit, cell))
+    return False
 
 
 def _txt(path: Path) -> Rows:

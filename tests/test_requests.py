@@ -129,6 +129,21 @@ def test_a_table_of_several_columns_is_refused(tmp_path: Path) -> None:
         plan_of("scenario=given_rows", f"scenario.file={file}")
 
 
+@pytest.mark.parametrize("first", ["1e3", "inf", "5.0", "row1", "0x5", ""])
+def test_a_first_line_that_is_no_word_is_no_header(tmp_path: Path, first: str) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(f'"{first}"\n5\n')
+    with pytest.raises(UserError, match="no list of row numbers"):
+        plan_of("scenario=given_rows", f"scenario.file={file}")
+
+
+def test_an_array_with_a_number_beyond_int64_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.npy"
+    np.save(file, np.array([1, 2**64 - 1], dtype=np.uint64))
+    with pytest.raises(UserError, match=r"no list of row numbers \(it holds 18446744073709551615\)"):
+        plan_of("scenario=given_rows", f"scenario.file={file}")
+
+
 @pytest.mark.parametrize("content", [b"", b"junk"])
 def test_a_broken_array_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "rows.npy"
