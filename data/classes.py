@@ -82,7 +82,10 @@ def rare_classes(option: str, asked: Any, source: Source) -> dict[int, int]:
     for pair in asked if isinstance(asked, list) else [asked]:
         name, _, rows = str(pair).rpartition(":")
         if not name or not rows.isdecimal():
-            raise UserError(f"{option}={pair}: write class:rows, as in {option}=[3:100]")
+            cure = f"write class:rows, as in {option}=[3:100]"
+            if isinstance(pair, int | float):
+                cure += ", and in quotes in a YAML file, which reads 3:10 as 190: ['3:10']"
+            raise UserError(f"{option}={pair}: {cure}")
         label, count = class_number(option, name, source.class_names), int(rows)
         check_classes(option, [label], source.classes)
         if not COUNT.hold(count):

@@ -56,6 +56,7 @@ def test_rare_classes_are_written_in_any_way(asked: str) -> None:
         ("12:5", "classes 0 to 9"),
         ("3", "write class:rows, as in data.rare=[3:100]"),
         (None, "write class:rows"),
+        (190, "in quotes in a YAML file, which reads 3:10 as 190: ['3:10']"),
         ("3:few", "write class:rows"),
         ("3:0", "at least 1 row of each"),
         (f"3:{10**20}", "at most 2,147,483,647"),
