@@ -17,8 +17,11 @@ def idle_settings(plan: "Plan", overrides: Sequence[str]) -> list[str]:
 
     Values that a file of the configuration sets are not told: they wait for other choices.
     """
-    idle = {**_of_components(plan), **_of_evaluation(plan)}
     given = {text.partition("=")[0].lstrip("+"): text.lstrip("+") for text in overrides}
+    idle = {**_of_components(plan), **_of_evaluation(plan)}
+    if plan.public is None:
+        of_checkpoint = (name for name in given if name.rpartition("@")[2].startswith("pretrained."))
+        idle |= dict.fromkeys(of_checkpoint, "pretrained= names no data set")
     return [f"{text} has no effect: {idle[name]}" for name, text in given.items() if name in idle]
 
 
@@ -26,6 +29,7 @@ def _of_components(plan: "Plan") -> dict[str, str]:
     """Return the reasons by option, for the fields of components."""
     parts: dict[str, Component | None] = {
         "training": plan.recipe,
+        "pretrained.training": None if plan.public is None else plan.public.recipe,
         "scenario": plan.scenario,
         "method": plan.method,
         "repair": plan.repair,
@@ -56,6 +60,8 @@ def _of_evaluation(plan: "Plan") -> dict[str, str]:
         found["evaluation.references"] = "evaluation.reference is null"
     if plan.reference_from is None:
         found |= dict.fromkeys(("reference.weights", "reference.sha256"), "no reference is retrained")
+    elif plan.reference_architecture is None or plan.reference_architecture.weights is None:
+        found["reference.sha256"] = "reference.weights names no file"
     if plan.until is not Until.shadow:
         found["shadow"] = "until=shadow is not set"
         if not needs & Needs.SHADOWS:
