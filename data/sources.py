@@ -244,11 +244,11 @@ def _read(
     reader: Callable[..., Any], files: dict[str, str], root: Path, download: bool
 ) -> tuple[Any, Any]:
     """Return torchvision's training and test parts after checking every file by its md5."""
-    if download:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".download.lock"):  # the jobs of a sweep start together
-            _download(reader, files, root)
-    if damaged := _damaged(files, root):
+    damaged = _damaged(files, root)
+    if damaged and download:
+        _download(reader, files, root)
+        damaged = _damaged(files, root)
+    if damaged:
         missing = not (root / damaged[0]).exists()
         raise UserError(
             f"{root / damaged[0]} {'is missing' if missing else 'is damaged (its md5 differs)'}; "
@@ -259,16 +259,15 @@ def _read(
 
 
 def _download(reader: Callable[..., Any], files: dict[str, str], root: Path) -> None:
-    damaged = _damaged(files, root)
-    if not damaged:
-        return
-    for name in damaged:  # torchvision would keep a damaged MNIST file
-        (root / name).unlink(missing_ok=True)
     try:
-        reader(root, train=True, download=True)
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".download.lock"):  # the jobs of a sweep start together
+            for name in _damaged(files, root):  # torchvision would keep a damaged MNIST file
+                (root / name).unlink(missing_ok=True)
+            reader(root, train=True, download=True)
     except Exception as error:  # network, mirror or disk: torchvision raises many kinds
         raise UserError(
-            f"could not download {damaged[0]} to {root} ({_reason(error)}); "
+            f"could not download the data set to {root} ({_reason(error)}); "
             "copy the files there by hand, or point data.root at a folder that holds them"
         ) from error
 

@@ -2,6 +2,8 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 from urllib.error import URLError
 
 import pytest
@@ -172,6 +174,25 @@ def test_a_failed_download_is_one_sentence(
         plan_of("dataset=mnist").source.load(tmp_path, True)
     assert f"({reason}); copy the files there" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"\[Errno 20\] Not a directory.* point data.root at a folder"):
+        plan_of("dataset=mnist").source.load(tmp_path / "file" / "data", True)
+
+
+def test_nothing_is_written_where_no_file_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = SimpleNamespace(data=torch.zeros(3, 28, 28, dtype=torch.uint8), targets=torch.arange(3))
+    monkeypatch.setattr("torchvision.datasets.MNIST", lambda root, train: part)
+
+    class Whole(MNIST):
+        files: ClassVar = {}
+
+    assert len(Whole([0.5], [0.5], 0, False).load(tmp_path, True).train) == 3
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("source", [Digits, DigitsParity, MNIST, CIFAR10, CIFAR20, CIFAR100])
