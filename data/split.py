@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.errors import UserError
+
 # Rows prepared by one set of tensor calls: enough that the cost of the calls is small for batches of 64,
 # few enough that the prepared floats stay in the last-level cache of a CPU.
 CHUNK = 1024
@@ -175,9 +177,17 @@ class Dataset:
         return replace(self, train=_first(self.train, per_class), test=_first(self.test, per_class))
 
     def thinned(self, label: int, rows: int) -> "Dataset":
-        """Return the data set with only the first `rows` training rows of a class, and all test rows."""
-        gone = self.train.rows[(self.train.labels == label).nonzero()[rows:, 0]]
-        return replace(self, train=self.train.without(gone))
+        """Return the data set with only the first `rows` training rows of a class, and all test rows.
+
+        Raise UserError if the class has no more: the keys would differ from those of the same data.
+        """
+        known = (self.train.labels == label).nonzero()[:, 0]
+        if len(known) <= rows:
+            raise UserError(
+                f"data.rare=[{label}:{rows}] takes no row, as class {label} has {len(known)} training "
+                "rows: keep fewer, or leave the class out of data.rare"
+            )
+        return replace(self, train=self.train.without(self.train.rows[known[rows:]]))
 
 
 def _first(split: Split, per_class: int) -> Split:

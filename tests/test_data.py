@@ -138,6 +138,14 @@ def test_a_limit_keeps_the_first_rows_of_every_class_and_their_positions(digits:
     assert torch.equal(digits.train.images[few.train.rows], few.train.images)
 
 
+@pytest.mark.parametrize("rows", [131, 1000])
+def test_a_class_that_has_no_more_rows_is_not_made_rare(digits: Dataset, rows: int) -> None:
+    assert digits.train.labels.bincount()[3] == 131
+    with pytest.raises(UserError, match=rf"data.rare=\[3:{rows}\] takes no row, as class 3 has 131"):
+        digits.thinned(3, rows)
+    assert digits.thinned(3, 130).train.labels.bincount()[3] == 130
+
+
 def test_a_missing_file_is_named_with_the_cure(tmp_path: Path) -> None:
     plan = plan_of("dataset=mnist")
     with pytest.raises(UserError, match=r"t.*-ubyte is missing.*data\.root.*data\.download=true"):
