@@ -21,6 +21,7 @@ from data.component import Component
 from data.contracts import named
 from data.errors import UserError
 from data.split import Dataset, Pixels, Split
+from data.whole import whole
 
 
 @dataclass(frozen=True)
@@ -93,22 +94,23 @@ class Source(Component):
         Raise UserError if a pixel is no byte, or a label no whole number.
         """
         return Split(
-            images=self._whole("images", images, torch.uint8).contiguous(),
-            labels=self._whole("labels", labels, torch.int64),
+            images=self._whole("images", images, np.uint8),
+            labels=self._whole("labels", labels, np.int64),
             rows=torch.arange(len(labels)),
             pixels=self.pixels,
-            fine=None if fine is None else self._whole("fine labels", fine, torch.int64),
+            fine=None if fine is None else self._whole("fine labels", fine, np.int64),
         )
 
-    def _whole(self, what: str, values: Any, wanted: torch.dtype) -> torch.Tensor:
+    def _whole(self, what: str, values: Any, wanted: type[np.integer[Any]]) -> torch.Tensor:
         """Return whole numbers as a tensor of this type, which holds each of them."""
-        given = torch.as_tensor(values)
-        found = given.to(wanted)
-        if given.dtype != wanted and not torch.equal(found.to(given.dtype), given):
-            span = f"{given.dtype} from {given.min().item():g} to {given.max().item():g}"
-            cure = "bytes from 0 to 255" if wanted is torch.uint8 else "whole numbers from 0"
-            raise UserError(f"{named(self, 'load')} splits {what} that are {span}: give {cure}")
-        return found
+        given = np.asarray(values)
+        try:
+            return whole(given, wanted)
+        except ValueError as error:
+            cure = "bytes from 0 to 255" if wanted is np.uint8 else "whole numbers from 0"
+            raise UserError(
+                f"{named(self, 'load')} splits {what} that are {error}: give {cure}"
+            ) from error
 
 
 class Digits(Source):

@@ -3,9 +3,10 @@
 import hashlib
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -201,6 +202,36 @@ def test_nothing_is_written_where_no_file_is_missing(
 
     assert len(Whole([0.5], [0.5], 0, False).load(tmp_path, True).train) == 3
     assert not list(tmp_path.iterdir())
+
+
+BYTES = np.arange(128, dtype=np.uint8).reshape(2, 1, 8, 8)
+READ_ONLY = np.broadcast_to(BYTES, BYTES.shape)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [BYTES[:, :, ::-1], BYTES.astype(">u2"), READ_ONLY, torch.from_numpy(BYTES), BYTES.tolist()],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_source_splits_arrays_of_any_layout(images: Any) -> None:
+    split = Digits([0.5], [0.5], 0, False).split(images, np.array([3, 4], ">i4"))
+    assert np.array_equal(split.images.numpy(), np.asarray(images)) and split.labels.tolist() == [3, 4]
+    assert split.images.is_contiguous() and split.images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("images", "span"),
+    [
+        (BYTES.astype(np.uint16) * 3, "uint16 from 0 to 381"),
+        (BYTES.astype(np.int8) - 1, "int8 from -1 to 126"),
+        (BYTES / 127, "float64 from 0 to 1"),
+        (np.full((2, 1, 8, 8), np.nan), "float64 from nan to nan"),
+        (BYTES.astype(str), "<U3"),
+    ],
+)
+def test_images_that_are_no_bytes_are_refused_with_their_span(images: Any, span: str) -> None:
+    with pytest.raises(UserError, match=rf"splits images that are {span}: give bytes from 0 to 255"):
+        Digits([0.5], [0.5], 0, False).split(images, [3, 4])
 
 
 @pytest.mark.parametrize("source", [Digits, DigitsParity, MNIST, CIFAR10, CIFAR20, CIFAR100])

@@ -204,8 +204,8 @@ IMAGES, LABELS = "np.zeros((20, 1, 8, 8), np.uint8)", "np.arange(20) % 2"
         (IMAGES, f"{LABELS} - 1", "train labels from -1 to 0"),
         (IMAGES, f"({LABELS})[:, None]", "train labels (20, 1) of torch.int64, where (20,)"),
         (f"{IMAGES}[:0]", f"({LABELS})[:0]", "no train row"),
-        (f"{IMAGES} + 0.5", LABELS, "images that are torch.float64 from 0.5 to 0.5: give bytes from 0"),
-        (IMAGES, f"{LABELS} + 0.5", "labels that are torch.float64 from 0.5 to 1.5: give whole numbers"),
+        (f"{IMAGES} + 0.5", LABELS, "images that are float64 from 0.5 to 0.5: give bytes from 0"),
+        (IMAGES, f"{LABELS} + 0.5", "labels that are float64 from 0.5 to 1.5: give whole numbers"),
     ],
 )
 def test_a_data_set_that_is_not_what_its_source_declares(
