@@ -86,7 +86,7 @@ class Bayesian(Recorder):
         order, noise = training.streams("order"), training.streams("noise")
         bf16 = training.recipe.precision is Precision.bf16
         descent = _Descent(Place((order,)), q, noise)
-        training.keep(descent)
+        training.keep(descent, late=True)
         for _ in range(descent.place.epoch, self.epochs):
             batches = training.split.batches(self.batch_size, order)
             for batch in islice(batches, descent.place.taken, None):

@@ -55,9 +55,10 @@ class RecordedTraining:
     checkpoint: Checkpoint = NO_CHECKPOINT
     processes: Processes = ALONE
 
-    def keep(self, part: Stateful) -> None:
-        """Make what a recorder has gathered so far a part of the training's state."""
-        self.checkpoint.add(self.folder.name, part)
+    def keep(self, part: Stateful, late: bool = False) -> None:
+        """Make what a recorder has gathered so far a part of the training's state; `late` if it begins
+        after the last step."""
+        self.checkpoint.add(self.folder.name, part, late)
 
     @property
     def parameters(self) -> int:

@@ -39,8 +39,11 @@ class Checkpoint:
         """
         yield self
 
-    def add(self, name: str, part: Stateful) -> None:
-        """Let a part hold some of the state, under a name of its own."""
+    def add(self, name: str, part: Stateful, late: bool = False) -> None:
+        """Let a part hold some of the state, under a name of its own.
+
+        A `late` part joins after the last step, and begins anew if a state was written before that.
+        """
 
     def reserve(self, room: Callable[[], int]) -> None:
         """Let states leave free as many bytes as `room` returns, for what the training itself writes."""

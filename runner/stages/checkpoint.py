@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,12 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data.disk import free_bytes, replacing, save_tensors, says_full, synced
+from data.errors import UserError
 from methods.training.checkpoint import Checkpoint, State, Stateful
 from methods.training.cost import Meter
 from runner.signals import ENDING
-from runner.store import Maker
+from runner.store import Making
 from runner.store.artefact import sha256_of
-from runner.store.making import ABOUT, STATE
+from runner.store.making import ABOUT
 
 Tensors = dict[str, Tensor]
 
@@ -28,19 +28,16 @@ Tensors = dict[str, Tensor]
 class StoredCheckpoint(Checkpoint):
     """Writes the state every `minutes`, and before a signal ends the process.
 
-    `folder` is that of the state; the folders beside it are the members of the work. `say` receives
-    messages for the user. A state is a file of tensors; `state.json`, which is written last, holds its
-    name and checksum, and all other values.
+    `making` is the work, which goes on from its state, if it has one. `say` receives messages for the
+    user. A state is a file of tensors; `state.json`, which is written last, holds its name and checksum,
+    and all other values.
     """
 
-    def __init__(
-        self, folder: Path, minutes: float, maker: Callable[[], Maker], say: Callable[[str], None]
-    ) -> None:
-        self._folder = folder
+    def __init__(self, making: Making, minutes: float, say: Callable[[str], None]) -> None:
+        self._making = making
+        self._folder = making.state
         self._seconds = 60 * minutes
-        self._maker = maker
         self._say = say
-        self._members = sorted(each.name for each in folder.parent.iterdir() if each.name != STATE)
         self._number = 0  # of the present training, from 1
         self._lasting: dict[str, Stateful] = {}
         self._own: dict[str, Stateful] = {}
@@ -62,14 +59,27 @@ class StoredCheckpoint(Checkpoint):
         finally:
             self._meter = None
 
-    def add(self, name: str, part: Stateful) -> None:
+    def add(self, name: str, part: Stateful, late: bool = False) -> None:
         if self._meter is None:
             self._lasting[name] = part
             return
         self._own[name] = part
-        # A part that was not there yet when the state was written begins anew.
-        if self._number == self._goes_on_at and name in self._saved:
+        if self._number == self._goes_on_at and (name in self._saved or not late):
+            self._load(name, part)
+
+    def _load(self, name: str, part: Stateful) -> None:
+        """Give a part its state. Raise UserError, which ends the work without its state, if the state
+        does not fit: it would not fit the next time."""
+        try:
             part.load_state_dict(self._saved[name])
+        except Exception as error:
+            passing = isinstance(error, OSError | torch.OutOfMemoryError)
+            if passing and not isinstance(error, FileNotFoundError):
+                raise
+            raise UserError(
+                f"the state of a killed training does not fit its {name} ({type(error).__name__}: "
+                f"{error}): it is removed; say the command again, and the training begins anew"
+            ) from error
 
     def reserve(self, room: Callable[[], int]) -> None:
         self._reserved = room
@@ -105,8 +115,7 @@ class StoredCheckpoint(Checkpoint):
             save_tensors(tensors, file)
             synced(file)
             about = {
-                "members": self._members,
-                "maker": self._maker(),
+                **self._making.about(),
                 "training": self._number,
                 "file": file.name,
                 "sha256": sha256_of(file),

@@ -110,7 +110,7 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
     streams = ws.streams(PRETRAIN)
     try:
         with (
-            ws.conditions(folder, PRETRAIN, streams, None, making.state) as conditions,
+            ws.conditions(folder, PRETRAIN, streams, None, making) as conditions,
             end.before([making.folders[option] for option in recorders]),
         ):
             _run(ws, request, model, conditions, recorders, making, end)

@@ -70,7 +70,7 @@ def _in_halves(ws: Workspace, plans: Sequence[Plan]) -> None:
 def _make(ws: Workspace, plans: Sequence[Plan]) -> None:
     members = {f"{PRETRAIN} {plan.seed}": ws.member(plan) for plan in plans}
     wanted = {name: (PRETRAIN, identities.pretrain(each.plan)) for name, each in members.items()}
-    ws.get_many(wanted, lambda making: _train(members, making), PRETRAIN, {})
+    ws.get_many(wanted, lambda making: _train(members, making), PRETRAIN, {}, together=True)
 
 
 def _train(members: Mapping[str, Workspace], making: Making) -> None:
@@ -79,7 +79,7 @@ def _train(members: Mapping[str, Workspace], making: Making) -> None:
     points = {name: Points(lambda values: None) for name in missing}
     first = next(iter(missing.values()))
     streams = first.streams(PRETRAIN)
-    with first.conditions(None, PRETRAIN, streams, None, making.state) as whole:
+    with first.conditions(None, PRETRAIN, streams, None, making) as whole:
         for name in missing:
             whole.checkpoint.add(f"points of {making.folders[name].name}", points[name])
         trainings = {name: _training(each, whole, points[name]) for name, each in missing.items()}

@@ -24,9 +24,10 @@ from runner.stages.predict import predictions_now
 from runner.stages.pretrain import ORIGINAL, pretrain, record
 from runner.stages.request import retained
 from runner.stages.workspace import COST, Workspace, content_bytes
-from runner.store import Artefact
-from runner.store.making import STATE
+from runner.store import Artefact, Making
 from runner.tracking.sections import PASS
+
+UNLEARN, SLICE = "unlearn", "slice"
 
 # The values that a stage logs once, not the method: that the budget ended its work, and the rows of a
 # clamped batch.
@@ -85,7 +86,7 @@ def initial_training(ws: Workspace, request: Request, method: Method) -> Artefac
             with conditions.meter:
                 made = method.initial_training(given)
                 model = returned(method, "initial_training", made, nn.Module, MODEL_MADE)
-            stored = sum(content_bytes(each) for each in ws.used[others:] if each.stage == "slice")
+            stored = sum(content_bytes(each) for each in ws.used[others:] if each.stage == SLICE)
             conditions.log({"record_bytes": stored})
             save(model, folder)
 
@@ -121,15 +122,15 @@ def _unlearned(
             "original: it is set aside: run again, and it is made anew"
         )
 
-    def produce(folder: Path) -> None:
+    def produce(making: Making) -> None:
         try:
-            _apply(ws, request, original, work, folder, made)
+            _apply(ws, request, original, work, making, made)
         except Damaged as error:
             assert made is not None
             ws.store.set_aside(made)
             raise Damaged(f"{error}; it is set aside: run again, and it is made anew") from error
 
-    return ws.get("unlearn", identity, produce, work.role.curves)
+    return ws.get_one(UNLEARN, identity, produce, work.role.curves)
 
 
 def _apply(
@@ -137,14 +138,14 @@ def _apply(
     request: Request,
     start: Artefact | None,
     work: Work,
-    folder: Path,
+    making: Making,
     recording: Artefact | None,
 ) -> None:
-    """Let a method work on the model of `start`, None for a fresh one, and write the result into the
+    """Let a method work on the model of `start`, None for a fresh one, and write the result into its
     folder."""
-    scope = "repair" if work.role is REPAIRED else "unlearn"
-    state = folder.parent / STATE
-    with ws.conditions(folder, work.role.curves, ws.streams(scope), work.budget, state) as conditions:
+    folder, curves = making.folders[UNLEARN], work.role.curves
+    streams = ws.streams("repair" if work.role is REPAIRED else "unlearn")
+    with ws.conditions(folder, curves, streams, work.budget, making) as conditions:
         given = problem(ws, request, work.method, start, conditions, work.maker, recording)
         if work.scored_passes:
             passed = _scoring(ws, request, given.model, conditions)
@@ -218,7 +219,7 @@ def _scoring(
 
 
 def _cached_training(ws: Workspace, outer: Meter) -> CachedTraining:
-    """Return a function that stores the trainings of a method, at the stage `slice`.
+    """Return a function that stores the trainings of a method, at the stage `SLICE`.
 
     It subtracts its own time from the outer meter: the caller adds the cost that it returns. Nothing of
     them is tracked: a dashboard has one line for a name, and which of its many trainings a method asks
@@ -232,15 +233,15 @@ def _cached_training(ws: Workspace, outer: Meter) -> CachedTraining:
         shell: nn.Module,
         budget: int | None,
     ) -> Cost:
-        def produce(folder: Path) -> None:
-            state = folder.parent / STATE
-            with ws.conditions(folder, "slice", ws.streams("slice"), budget, state) as conditions:
+        def produce(making: Making) -> None:
+            folder, streams = making.folders[SLICE], ws.streams("slice")
+            with ws.conditions(folder, "slice", streams, budget, making) as conditions:
                 with conditions.meter:
                     model = make(conditions)
                 save(model, folder)
 
         started = now(outer.device)
-        made = ws.get("slice", identities.cached_training(ws.plan, identity, budget), produce)
+        made = ws.get_one(SLICE, identities.cached_training(ws.plan, identity, budget), produce)
         shell.load_state_dict(weights(made.path))
         outer.cost.seconds -= now(outer.device) - started
         return Cost(**made.read(COST))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,15 @@ class Workspace:
         self, stage: str, identity: Identity, produce: Callable[[Path], None], curves: str = ""
     ) -> Artefact:
         """Return the artefact of a stage, making it if it is absent (see `get_many`)."""
+        return self.get_one(stage, identity, lambda making: produce(making.folders[stage]), curves)
+
+    def get_one(
+        self, stage: str, identity: Identity, produce: Callable[[Making], None], curves: str = ""
+    ) -> Artefact:
+        """Return the artefact of a stage as `get`. Its work can keep a state, to go on after a kill."""
 
         def one(making: Making) -> None:
-            produce(making.folders[stage])
+            produce(making)
             self.keep(making, stage)
 
         return self.get_many({stage: (stage, identity)}, one, stage, {stage: curves or stage})[stage]
@@ -113,6 +119,7 @@ class Workspace:
         produce: Callable[[Making], None],
         scope: str,
         curves: Mapping[str, str],
+        together: bool = False,
     ) -> dict[str, Artefact]:
         """Return artefacts by name; `produce` makes those that are absent (see `Store.get_many`).
 
@@ -129,7 +136,8 @@ class Workspace:
                 produce(making)
 
         plan = self.plan
-        found = self.store.get_many(wanted, seeded, lambda: maker(plan.device, plan.threads))
+        made_on = partial(maker, plan.device, plan.threads)
+        found = self.store.get_many(wanted, seeded, made_on, together)
         self.used.extend(found.values())
         for name, group in curves.items():
             if name in found:
@@ -164,17 +172,17 @@ class Workspace:
         curves: str,
         streams: Streams,
         budget: int | None,
-        state: Path | None = None,
+        making: Making | None = None,
     ) -> Iterator[Conditions]:
         """Yield the conditions under which a stage trains.
 
         Afterwards, even if the body fails, write the cost and the curves into the folder. If `folder` is
-        None, as for a training that is only repeated, write and track nothing. `state` is the folder of
-        a state in the scratch of the stage, None if it cannot go on after a kill. Raise Diverged with
-        the name of the curves in front if the body raises it.
+        None, as for a training that is only repeated, write and track nothing. `making` is the
+        work that keeps a state, None if it cannot go on after a kill. Raise Diverged with the name of
+        the curves in front if the body raises it.
         """
         points = Points(lambda values: None if folder is None else self.tracker.curve(curves, values))
-        checkpoint = NO_CHECKPOINT if state is None else self._checkpoint(state)
+        checkpoint = NO_CHECKPOINT if making is None else self._checkpoint(making)
         checkpoint.add("points", points)
 
         import torch._dynamo  # noqa: F401  torch would import it at the first metered step
@@ -197,10 +205,8 @@ class Workspace:
                     write(folder / COST, asdict(meter.cost))
                     write(folder / CURVES, points.all)
 
-    def _checkpoint(self, state: Path) -> Checkpoint:
-        plan = self.plan
-        minutes = plan.recipe.checkpoint_minutes
-        return StoredCheckpoint(state, minutes, lambda: maker(plan.device, plan.threads), self.store.say)
+    def _checkpoint(self, making: Making) -> Checkpoint:
+        return StoredCheckpoint(making, self.plan.recipe.checkpoint_minutes, self.store.say)
 
 
 class Points:

@@ -21,8 +21,8 @@ from runner.store.artefact import Artefact, Identity, seal, sha256_of
 from runner.store.marks import HOST
 
 # The folder of a state in a scratch folder, and its last file, which makes it complete: a JSON object
-# with the `members` that the state covers, its `maker`, which is the code and the machine, and the
-# `file` of its tensors with their `sha256`.
+# with the `members` that the state covers, whether they are made `together`, its `maker`, which is the
+# code and the machine, and the `file` of its tensors with their `sha256`.
 STATE, ABOUT = "state", "state.json"
 
 Maker = Mapping[str, Any]
@@ -33,11 +33,19 @@ class Making:
 
     `keep(name)` turns a filled folder into an artefact at once, so that a later failure cannot remove
     it. Folders that are not kept are removed when the work ends, unless the work can go on from the
-    state that it has written into the folder `state`.
+    state that it has written into the folder `state`. The state of work that makes its artefacts
+    `together` goes on for all of them alone, any other also without some of them.
     """
 
-    def __init__(self, missing: Mapping[str, tuple[Artefact, Identity]]) -> None:
+    def __init__(
+        self,
+        missing: Mapping[str, tuple[Artefact, Identity]],
+        maker: Callable[[], Maker],
+        together: bool,
+    ) -> None:
         self._missing = missing
+        self._maker = maker
+        self._together = together
         self.lead = min((artefact for artefact, _ in missing.values()), key=lambda each: each.path)
         self.scratch = scratch_of(self.lead)
         self.folders = {name: self.scratch / member(each) for name, (each, _) in missing.items()}
@@ -62,11 +70,18 @@ class Making:
         mended = isinstance(error, UserError) or says_full(error)
         return not mended and not self.kept and is_unfinished(self.scratch)
 
-    def take_over(self, maker: Callable[[], Maker], say: Callable[[str], None]) -> None:
+    def about(self) -> dict[str, Any]:
+        """Return what a state says of its work."""
+        return {"members": self._members(), "together": self._together, "maker": self._maker()}
+
+    def _members(self) -> list[str]:
+        return sorted(folder.name for folder in self.folders.values())
+
+    def take_over(self, say: Callable[[str], None]) -> None:
         """Take the newest state of earlier work. One that does not fit is set aside, with a message."""
         for found in _unfinished(self.lead):
             with suppress(FileNotFoundError):  # without locks another machine may take it first
-                reason = self._misfit(found, maker())
+                reason = self._misfit(found)
                 if reason is None:
                     _take(found, self.scratch)
                     say(f"{self.lead.stage} {self.lead.key} goes on from the state of a killed run")
@@ -78,17 +93,23 @@ class Making:
                 found.rename(aside)
                 say(f"the state of a killed {self.lead.stage} {reason}: it begins anew; see {aside}")
 
-    def _misfit(self, found: Path, maker: Maker) -> str | None:
+    def _misfit(self, found: Path) -> str | None:
         """Return why the work cannot go on from a state, or None if it can."""
         about = json.loads((found / STATE / ABOUT).read_text())
         if sha256_of(found / STATE / about["file"]) != about["sha256"]:
             return "differs from what was written"
-        if not {folder.name for folder in self.folders.values()} <= set(about["members"]):
+        there, here = about["maker"], self._maker()
+        differing = [name for name in here if there.get(name) != here[name]]
+        if differing:
+            words = [f"{name}={there.get(name)}, here {here[name]}" for name in differing]
+            return f"was written with {', '.join(words)}"
+        members = self._members()
+        if self._together or about["together"]:
+            return None if members == about["members"] else "is of other models, trained together"
+        # a member that was stored since then has no folder any more
+        if not all(name in about["members"] and (found / name).is_dir() for name in members):
             return "is of a training without one of the records"
-        there = about["maker"]
-        differing = [name for name in maker if there.get(name) != maker[name]]
-        words = [f"{name}={there.get(name)}, here {maker[name]}" for name in differing]
-        return f"was written with {', '.join(words)}" if words else None
+        return None
 
     def __enter__(self) -> "Making":
         for folder in (*self.folders.values(), self.state):

@@ -72,13 +72,15 @@ class Store:
         wanted: Mapping[str, Wanted],
         produce: Callable[[Making], None],
         maker: Callable[[], Maker] = dict,
+        together: bool = False,
     ) -> dict[str, Artefact]:
         """Return artefacts that one piece of work makes together, by name.
 
         `produce` is called once with a scratch folder for each artefact that is absent, and keeps those
         that it completes; a name that it does not keep is missing from the result. Names of equal
         identity share one artefact, and one folder under the first of them. Killed work goes on from its
-        state if that has the same `maker`. Raise UserError as `get`.
+        state if that has the same `maker`, and the same members if they are made `together`. Raise
+        UserError as `get`.
         """
         found = {name: self.find(*each) for name, each in wanted.items()}
         while absent := self._absent(found):
@@ -90,7 +92,7 @@ class Store:
                 still = self._absent(found)
                 if still <= absent:  # or one was deleted meanwhile, and is not locked
                     each = {name: (found[name], wanted[name][1]) for name in wanted}
-                    self._make_missing(each, still, produce, maker)
+                    self._make_missing(each, still, produce, maker, together)
                     break
         return {name: artefact for name, artefact in found.items() if self._is_sound(artefact)}
 
@@ -103,6 +105,7 @@ class Store:
         absent: set[Path],
         produce: Callable[[Making], None],
         maker: Callable[[], Maker],
+        together: bool,
     ) -> None:
         """Produce what is absent and locked; another process may have made the rest meanwhile."""
         missing: dict[str, tuple[Artefact, Identity]] = {}
@@ -112,9 +115,9 @@ class Store:
                 missing[name] = artefact, identity
         if not missing:
             return
-        making = Making(missing)
+        making = Making(missing, maker, together)
         with ENDING.waiting():  # while folders are made and removed
-            making.take_over(maker, self.say)
+            making.take_over(self.say)
             for artefact, _ in missing.values():
                 self._clear(artefact, making.scratch)
             for folder in {artefact.path.parent for artefact, _ in wanted.values()}:
