@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,8 @@ import pytest
 from data.errors import UserError
 from runner.store import Artefact, Store
 from runner.store import __main__ as command
-from runner.store.marks import DAYS, FOLDER, HOST
+from runner.store.making import scratch_of
+from runner.store.marks import DAYS, FOLDER, used
 from tests.test_store import shown, write
 
 CONTEXT = multiprocessing.get_context("fork")
@@ -31,7 +34,7 @@ def test_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "results" / "x").mkdir(parents=True)
     row = {"artefacts": [["stage", used.key]]}
     (tmp_path / "results" / "x" / "row.json").write_text(json.dumps(row))
-    scratch = unused.path.with_name(f".{unused.key}-{HOST}-killed")
+    scratch = scratch_of(unused)
     elsewhere = unused.path.with_name(f".{unused.key}-another-host-at-work")
     scratch.mkdir()
     elsewhere.mkdir()
@@ -108,6 +111,50 @@ def test_another_machines_marks_count_for_a_week(
     assert not made.path.exists()
 
 
+KILLED_AT_WORK = """
+import os, socket, sys
+from pathlib import Path
+socket.gethostname = lambda: sys.argv[1]
+from runner.store import Store
+Store(Path(sys.argv[2])).get("stage", {"seed": 0}, lambda folder: os._exit(9))
+"""
+
+
+def killed_on(host: str, store: Path) -> None:
+    """Begin to make an artefact on a machine of this name, and end without a word."""
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_WORK, host, str(store)])
+    assert done.returncode == 9
+
+
+def test_a_machine_whose_name_begins_like_this_ones_is_another(tmp_path: Path) -> None:
+    """Its locks may not reach here: its scratch stays for a day, and its marks count for a week."""
+    store = Store(tmp_path / "store")
+    killed_on(f"{socket.gethostname()}-1", store.root)
+    (scratch,) = store.root.glob("stage/.*-*/")
+    assert not store.leftovers()
+    made = store.get("stage", {"seed": 0}, write)
+    assert scratch.is_dir(), "the process there may be at work"
+    with used(store.root) as busy:
+        assert busy == {f"stage/{made.key}"}
+    killed_on(socket.gethostname(), root := tmp_path / "own")
+    assert len(Store(root).leftovers()) == 1
+    with used(root) as busy:
+        assert not busy
+
+
+def test_another_machines_scratch_is_at_work_while_a_file_in_it_grows(tmp_path: Path) -> None:
+    """A training longer than a day writes its record there; no name is added to the top folder."""
+    store = Store(tmp_path / "store")
+    files = store.find("stage", {"seed": 0}).path.with_name(f".{'0' * 16}-elsewhere-1234") / "record.1"
+    files.mkdir(parents=True)
+    (files / "updates.entries").touch()
+    for folder in (files, files.parent):
+        os.utime(folder, (0, 0))
+    assert not store.leftovers()
+    os.utime(files / "updates.entries", (0, 0))
+    assert store.leftovers() == [files.parent]
+
+
 def test_a_symbolic_link_is_skipped_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,7 +205,8 @@ def test_two_prunes_do_not_fail_each_other(tmp_path: Path) -> None:
     for seed in range(60):
         made_before(tmp_path, seed)
     for number in range(60):
-        (tmp_path / "store" / "stage" / f".{number:016x}-{HOST}-killed").mkdir()
+        key = f"{number:016x}"
+        scratch_of(Artefact("stage", key, tmp_path / "store" / "stage" / key)).mkdir()
     both = [CONTEXT.Process(target=_prune_all, args=(tmp_path,)) for _ in range(2)]
     for process in both:
         process.start()

@@ -29,7 +29,7 @@ from runner.stages.workspace import Workspace
 from runner.store import Store
 from runner.store import __main__ as command
 from runner.store.artefact import sha256_of
-from runner.store.marks import HOST
+from runner.store.marks import MACHINE
 from tests.conftest import keys_of, options, plan_of, stages_of
 from tests.offline_runs import written_in
 
@@ -319,8 +319,8 @@ def test_the_state_of_another_machine_is_copied_and_its_scratch_stays(tmp_path: 
     """Where locks do not reach, a process there may be alive."""
     plan = short_plan(tmp_path, "recorder=[batch_updates]")
     killed(pretrain, plan, at=12)
-    (scratch,) = (tmp_path / "store/pretrain").glob(f".*-{HOST}-*")
-    elsewhere = scratch.with_name(scratch.name.replace(HOST, "elsewhere"))
+    (scratch,) = (tmp_path / "store/pretrain").glob(f".*-{MACHINE}-*")
+    elsewhere = scratch.with_name(scratch.name.replace(MACHINE, "elsewhere"))
     scratch.rename(elsewhere)
     content = {file: sha256_of(file) for file in elsewhere.rglob("*.*") if file.is_file()}
     assert steps_of(pretrain, plan) == 39 - 10

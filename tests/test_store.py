@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from data.errors import UserError
 from runner.store import Artefact, Making, Store, Wanted, fingerprint
 from runner.store import __main__ as command
-from runner.store.marks import HOST
+from runner.store.making import scratch_of
 
 SOME = {"version": 1, "seed": 0}
 
@@ -314,7 +314,7 @@ def test_scratch_of_a_finished_artefact_goes_when_another_is_made(tmp_path: Path
     """A process was killed between the two."""
     store = Store(tmp_path)
     made = store.get("stage", SOME, write)
-    scratch = made.path.with_name(f".{made.key}-{HOST}-killed")
+    scratch = scratch_of(made)
     scratch.mkdir()
     store.get("stage", {**SOME, "seed": 1}, write)
     assert not scratch.exists() and made.path.is_dir()

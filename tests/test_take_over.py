@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from runner.stages.together import pretrain_together
 from runner.stages.workspace import Workspace
 from runner.store import Artefact, Making, Store, fingerprint
 from runner.store.making import ABOUT, STATE
+from runner.store.marks import MACHINE
 from runner.tracking import Tracker
 from tests.conftest import plan_of, stages_of
 from tests.test_resume import (
@@ -26,6 +28,7 @@ from tests.test_resume import (
     bits,
     in_another_process,
     interrupted,
+    killed,
     pretrain,
     short_plan,
     steps_of,
@@ -134,6 +137,49 @@ def killed_when_kept(count: int, work: Callable[[Plan], None], plan: Plan) -> No
     with pytest.MonkeyPatch.context() as patch, struck(NEVER, signal.SIGKILL, every=5):
         patch.setattr(Making, "keep", then_strike)
         assert in_another_process(work, plan) == -signal.SIGKILL
+
+
+def test_a_state_that_another_machine_replaces_while_it_is_copied_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records that were copied may be older, or newer, than the state that was."""
+    undisturbed = short_plan(tmp_path / "undisturbed", "recorder=[batch_updates]")
+    pretrain(undisturbed)
+    plan = short_plan(tmp_path / "disturbed", "recorder=[batch_updates]")
+    killed(pretrain, plan, at=12)
+    (file,) = states_of(plan)
+    scratch = file.parents[1]
+    elsewhere = scratch.rename(scratch.with_name(scratch.name.replace(MACHINE, "elsewhere")))
+    copied = shutil.copytree
+
+    def beside_a_process(source: Path, target: Path) -> None:
+        copied(source, target)
+        if source.name.startswith("record."):
+            state = elsewhere / STATE / ABOUT
+            state.write_text(state.read_text() + " ")
+
+    monkeypatch.setattr(shutil, "copytree", beside_a_process)
+    assert steps_of(pretrain, plan) == 39 and elsewhere.is_dir()
+    assert bits(plan.root) == bits(undisturbed.root)
+
+
+def test_a_copy_of_a_state_that_is_not_whole_is_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = short_plan(tmp_path)
+    killed(pretrain, plan, at=12)
+    (file,) = states_of(plan)
+    scratch = file.parents[1]
+    scratch.rename(scratch.with_name(scratch.name.replace(MACHINE, "elsewhere")))
+    copied = shutil.copytree
+
+    def torn(source: Path, target: Path) -> None:
+        copied(source, target)
+        for tensors in target.glob("*.safetensors"):
+            os.truncate(tensors, tensors.stat().st_size - 1)
+
+    monkeypatch.setattr(shutil, "copytree", torn)
+    assert steps_of(pretrain, plan) == 39
 
 
 def test_a_state_that_does_not_fit_ends_in_a_sentence_and_then_the_training_begins_anew(

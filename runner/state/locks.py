@@ -34,5 +34,5 @@ def _machine(artefact: Artefact) -> str:
         with suppress(FileNotFoundError):
             ages[files.parent] = files.stat().st_mtime
     newest = max(ages, key=lambda scratch: ages[scratch], default=None)
-    found = None if newest is None else re.fullmatch(r"\.\w+?-(.*)-\w+", newest.name)
+    found = None if newest is None else re.fullmatch(r"\.\w+-\w+-(.*)-\w+", newest.name)
     return "another machine" if found is None else found[1]

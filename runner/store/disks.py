@@ -65,6 +65,11 @@ def _owner(path: Path) -> str:
         return "another user"
 
 
+def days_untouched(folder: Path) -> float:
+    """Return the days since a folder, or anything in it, was last written."""
+    return min(map(age_in_days, (folder, *folder.rglob("*"))))
+
+
 def age_in_days(path: Path) -> float:
     """Return the days since a folder was last used."""
     return (time.time() - path.stat().st_mtime) / 86400

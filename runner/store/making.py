@@ -1,9 +1,9 @@
 """Work on artefacts: its scratch folder, and how killed work goes on.
 
-All artefacts that one piece of work makes lie in one scratch folder, `.<key>-<host>-<random>`, beside
-the first of them by path, the lead. Long work writes a state into it. If the work is interrupted, the
-folder becomes `.<key>.state`; after a hard kill it stays as it is. Whoever has the lead's lock next
-takes the folder over and goes on.
+All artefacts that one piece of work makes lie in one scratch folder beside the first of them by path,
+the lead: `.<key>-<machine>-<host>-<random>`. Long work writes a state into it. If the work is
+interrupted, the folder becomes `.<key>.state`; after a hard kill it stays as it is. Whoever has the
+lead's lock next takes the folder over and goes on.
 """
 
 import json
@@ -18,7 +18,7 @@ from uuid import uuid4
 from data.disk import says_full
 from data.errors import UserError
 from runner.store.artefact import Artefact, Identity, seal, sha256_of
-from runner.store.marks import HOST
+from runner.store.marks import HOST, MACHINE
 
 # The folder of a state in a scratch folder, and its last file, which makes it complete: a JSON object
 # with the `members` that the state covers, whether they are made `together`, its `maker`, which is the
@@ -96,7 +96,7 @@ class Making:
     def _misfit(self, found: Path) -> str | None:
         """Return why the work cannot go on from a state, or None if it can."""
         about = json.loads((found / STATE / ABOUT).read_text())
-        if sha256_of(found / STATE / about["file"]) != about["sha256"]:
+        if not _is_intact(found / STATE):
             return "differs from what was written"
         there, here = about["maker"], self._maker()
         differing = [name for name in here if there.get(name) != here[name]]
@@ -135,12 +135,18 @@ def member(artefact: Artefact) -> str:
 
 def scratch_of(artefact: Artefact) -> Path:
     """Return the path of a new scratch folder beside an artefact."""
-    return artefact.path.with_name(f".{artefact.key}-{HOST}-{uuid4().hex[:8]}")
+    return artefact.path.with_name(f".{artefact.key}-{MACHINE}-{HOST}-{uuid4().hex[:8]}")
 
 
 def is_unfinished(scratch: Path) -> bool:
     """Return whether a scratch folder has a complete state, from which its work can go on."""
     return (scratch / STATE / ABOUT).is_file()
+
+
+def _is_intact(state: Path) -> bool:
+    """Return whether the tensors of a state are those that were written."""
+    about = json.loads((state / ABOUT).read_text())
+    return sha256_of(state / about["file"]) == str(about["sha256"])
 
 
 def _parked(lead: Artefact) -> Path:
@@ -159,21 +165,28 @@ def _unfinished(lead: Artefact) -> Iterator[Path]:
 
 def is_elsewhere(scratch: Path) -> bool:
     """Return whether a process of another machine may be at work, whose locks do not reach this one."""
-    return not scratch.name.endswith(".state") and f"-{HOST}-" not in scratch.name
+    return not scratch.name.endswith(".state") and f"-{MACHINE}-" not in scratch.name
 
 
 def _take(found: Path, scratch: Path) -> None:
-    """Move a scratch folder. One of another machine is copied, since its process may be alive."""
+    """Move a scratch folder. One of another machine is copied, since its process may be alive.
+
+    Raise FileNotFoundError if that process writes another state meanwhile.
+    """
     if not is_elsewhere(found):
         found.rename(scratch)
         return
     try:
-        # the state last: files that it measures only grow
+        # the state first: files that it measures only grow, and copies that it names stay while it does
+        arriving = scratch / "arriving"
+        shutil.copytree(found / STATE, arriving)
         for folder in found.iterdir():
             if folder.name != STATE:
                 shutil.copytree(folder, scratch / folder.name)
-        shutil.copytree(found / STATE, scratch / "arriving")
-        (scratch / "arriving").rename(scratch / STATE)
+        same = (arriving / ABOUT).read_bytes() == (found / STATE / ABOUT).read_bytes()
+        if not (same and _is_intact(arriving)):
+            raise FileNotFoundError(found)
+        arriving.rename(scratch / STATE)
     except (shutil.Error, FileNotFoundError) as error:  # a file went away meanwhile
         shutil.rmtree(scratch, ignore_errors=True)
         raise FileNotFoundError(found) from error

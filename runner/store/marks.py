@@ -1,8 +1,9 @@
 """Marks of use: the artefacts that running processes read or make, which `prune` leaves alone.
 
-Each process that uses the store has one file of marks, `.use/<host>-<random>.mark`, a line per artefact.
-It holds a kernel lock on the file while it runs, so that the marks of a killed process are known to be
-stale. Locks may not reach other machines: their marks count for a week after the last one was written.
+Each process that uses the store has one file of marks, `.use/<machine>-<random>.mark`, a line per
+artefact. It holds a kernel lock on the file while it runs, so that the marks of a killed process are
+known to be stale. Locks may not reach other machines: their marks count for a week after the last one
+was written.
 """
 
 import fcntl
@@ -17,9 +18,23 @@ from uuid import uuid4
 
 from filelock import FileLock
 
+from runner.store.artefact import fingerprint
 from runner.store.disks import age_in_days, ignoring_unwritable
 
 HOST = socket.gethostname()
+
+
+def _machine() -> str:
+    """Return 8 hexadecimal digits that no other machine has, even if its host name begins like this
+    one's. They outlast a reboot, which frees the locks of all processes before it."""
+    number = ""
+    with suppress(OSError):
+        number = Path("/etc/machine-id").read_text()
+    return fingerprint([HOST, number])[:8]
+
+
+# Names in the store begin with it, where they tell whose they are.
+MACHINE = _machine()
 
 # The folder of marks in the store, and the days for which another machine's marks count.
 FOLDER, DAYS = ".use", 7
@@ -48,7 +63,7 @@ class Marks:
 
     def _opened(self) -> FileIO:
         if self._file is None:
-            place = self._folder / f"{HOST}-{uuid4().hex[:8]}.mark"
+            place = self._folder / f"{MACHINE}-{uuid4().hex[:8]}.mark"
             self._file = FileIO(place, "a")
             with suppress(OSError):  # without locks, the file counts until it is removed
                 fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -86,7 +101,7 @@ def _marks_in(place: Path) -> list[str]:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return file.read().splitlines()
-        if not place.name.startswith(f"{HOST}-") and age_in_days(place) < DAYS:
+        if not place.name.startswith(f"{MACHINE}-") and age_in_days(place) < DAYS:
             return file.read().splitlines()
         place.unlink()
     return []

@@ -15,13 +15,13 @@ from filelock import FileLock, Timeout
 from runner.signals import ENDING
 from runner.store.artefact import Artefact, Identity, fingerprint
 from runner.store.disks import (
-    age_in_days,
+    days_untouched,
     disk_errors_as_sentences,
     ignoring_unwritable,
     naming_the_owner,
 )
 from runner.store.making import Maker, Making, is_elsewhere, is_unfinished
-from runner.store.marks import HOST, Marks
+from runner.store.marks import MACHINE, Marks
 
 # The stage and the identity of an artefact.
 Wanted = tuple[str, Identity]
@@ -148,7 +148,7 @@ class Store:
         This process holds the lock, so the owners of that scratch are dead. The scratch of other
         machines stays, because their processes may be alive.
         """
-        for scratch in artefact.path.parent.glob(f".{artefact.key}-{HOST}-*"):
+        for scratch in artefact.path.parent.glob(f".{artefact.key}-{MACHINE}-*"):
             if scratch != own:
                 shutil.rmtree(scratch, ignore_errors=True)
         if artefact.path.is_dir():
@@ -185,7 +185,7 @@ class Store:
         """Return the scratch folders of killed processes, and what was set aside: damaged artefacts, and
         states that did not fit.
 
-        Scratch of other machines counts once it has not been touched for a day, and unfinished work,
+        Scratch of other machines counts once nothing in it was touched for a day, and unfinished work,
         which may go on, does not count.
         """
         scratch = [path for path in self._scratch() if not _can_go_on(path)]
@@ -202,9 +202,11 @@ class Store:
 
 def _clear_finished(stage: Path) -> None:
     """Remove the scratch of processes that were killed when their artefact was in its place already."""
-    for scratch in stage.glob(f".*-{HOST}-*"):
-        if _lead_of(scratch).is_dir() and _is_dead(scratch):
-            shutil.rmtree(scratch, ignore_errors=True)
+    for scratch in stage.glob(f".*-{MACHINE}-*"):
+        if _lead_of(scratch).is_dir():
+            with _idle(scratch) as idle:
+                if idle:
+                    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _can_go_on(scratch: Path) -> bool:
@@ -214,14 +216,24 @@ def _can_go_on(scratch: Path) -> bool:
 
 def _is_dead(scratch: Path) -> bool:
     """Return whether no process is at work on a scratch folder, as far as this user can see."""
+    with _idle(scratch) as idle:
+        return idle
+
+
+@contextmanager
+def _idle(scratch: Path) -> Iterator[bool]:
+    """Yield whether no process is at work on a scratch folder, as far as this user can see. If so, none
+    begins in the body."""
+    lock, free = _lock_of(_lead_of(scratch)), False
     with suppress(Timeout, FileNotFoundError, PermissionError):  # it may end or be removed meanwhile
-        if is_elsewhere(scratch) and age_in_days(scratch) < 1:
-            return False
-        lock = _lock_of(_lead_of(scratch))
-        lock.acquire(blocking=False)
-        lock.release()
-        return scratch.is_dir()
-    return False
+        if not is_elsewhere(scratch) or days_untouched(scratch) >= 1:
+            lock.acquire(blocking=False)
+            free = True
+    try:
+        yield free and scratch.is_dir()
+    finally:
+        if free:
+            lock.release()
 
 
 def _lead_of(scratch: Path) -> Path:
