@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from data.errors import UserError
 from runner.store import Artefact, Store
 from runner.store import __main__ as command
-from runner.store.making import scratch_of
+from runner.store.making import ABOUT, STATE, scratch_of
 from runner.store.marks import DAYS, FOLDER, used
+from runner.store.prune import Prune
 from tests.test_store import shown, write
 
 CONTEXT = multiprocessing.get_context("fork")
@@ -199,6 +201,39 @@ def test_a_prune_beside_a_sweep_fails_neither(
 def _prune_all(root: Path) -> None:
     for _ in range(30):
         assert command.main(["--root", str(root), "prune", "--older-than", "0"]) == 0
+
+
+def unfinished(store: Store) -> Path:
+    """Return the folder of a training that was interrupted, and can go on."""
+    made = store.find("stage", {"seed": 0})
+    folder = made.path.with_name(f".{made.key}.state")
+    (folder / STATE).mkdir(parents=True)
+    (folder / STATE / ABOUT).write_text("{}")
+    return folder
+
+
+def test_an_unfinished_training_that_a_process_takes_up_beside_a_prune_stays(tmp_path: Path) -> None:
+    """Between the look at it and its deletion, its lock is taken."""
+    store = Store(tmp_path)
+    folder = unfinished(store)
+    prune = Prune(store, dry_run=False, say=lambda line: None)
+    with FileLock(folder.with_name(folder.name.replace(".state", ".lock"))):
+        assert store.retire(folder) is None and folder.is_dir()
+    gone = store.retire(folder)
+    assert gone is not None and not store.unfinished() and store.leftovers() == [gone]
+    prune.leftovers()
+    assert not gone.exists() and not store.leftovers()
+
+
+def test_a_state_that_is_taken_over_beside_a_prune_does_not_end_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    folder = unfinished(store)
+    found = store.unfinished()
+    folder.rename(scratch_of(store.find("stage", {"seed": 0})))
+    monkeypatch.setattr(Store, "unfinished", lambda _: found)
+    assert shown(capsys, "--root", str(tmp_path), "prune", "--older-than", "0")[0] == 0
 
 
 def test_two_prunes_do_not_fail_each_other(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data.errors import UserError
@@ -69,14 +70,19 @@ class Prune:
 
     def leftovers(self) -> None:
         """Delete the scratch folders of killed processes, and damaged artefacts that were set aside."""
-        self._delete((path, path) for path in self.store.leftovers() if not path.is_symlink())
+        for path in self.store.leftovers():
+            if not path.is_symlink():
+                self._delete(self._retired(path, self.store.retire))
 
     def unfinished(self, older_than: float | None) -> None:
         """Delete unfinished trainings whose state was written more than so many days ago, if an age is
         given."""
-        found = [] if older_than is None else self.store.unfinished()
-        old = [path for path in found if age_in_days(path / STATE / ABOUT) > (older_than or 0)]
-        self._delete((path, path) for path in old)
+        if older_than is None:
+            return
+        for path in self.store.unfinished():
+            with suppress(FileNotFoundError):  # a process goes on from it meanwhile
+                if age_in_days(path / STATE / ABOUT) > older_than:
+                    self._delete(self._retired(path, self.store.retire))
 
     def artefacts(self, unwanted: Iterable[Artefact]) -> None:
         """Delete artefacts."""
@@ -88,22 +94,23 @@ class Prune:
                 elif f"{artefact.stage}/{artefact.key}" in busy:
                     self.in_use += 1
                 else:
-                    retired += self._retired(artefact)
+                    scratch = scratch_of(artefact)
+                    retired += self._retired(artefact.path, partial(Path.rename, target=scratch))
         self._delete(retired)
 
-    def _retired(self, artefact: Artefact) -> list[tuple[Path, Path]]:
-        """Rename an artefact to a scratch folder. Return both paths, or nothing if that fails."""
+    def _retired(self, path: Path, rename: Callable[[Path], Path | None]) -> list[tuple[Path, Path]]:
+        """Rename a folder, so that no process finds it any more. Return both paths, or nothing if that
+        fails."""
         if self.dry_run:
-            return [(artefact.path, artefact.path)]
-        scratch = scratch_of(artefact)
+            return [(path, path)]
         try:
-            artefact.path.rename(scratch)
+            renamed = rename(path)
         except FileNotFoundError:  # another process was first
             return []
         except OSError as error:
-            self.refused.append(f"{artefact.path} ({error.strerror})")
+            self.refused.append(f"{path} ({error.strerror})")
             return []
-        return [(artefact.path, scratch)]
+        return [] if renamed is None else [(path, renamed)]
 
     def _delete(self, folders: Iterable[tuple[Path, Path]]) -> None:
         """Delete folders, each given by its name for the user and its path now."""

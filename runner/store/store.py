@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -195,6 +196,16 @@ class Store:
     def unfinished(self) -> list[Path]:
         """Return the folders of killed trainings that can go on, when their command is said again."""
         return sorted(path for path in self._scratch() if _can_go_on(path) and _is_dead(path))
+
+    def retire(self, leftover: Path) -> Path | None:
+        """Rename a leftover, or unfinished work, so that no process goes on from it or clears it, and
+        return its new path. Return None if a process is at work on it, or it is gone."""
+        if leftover.suffix in (".damaged", ".aside"):
+            return leftover
+        with _idle(leftover) as idle, suppress(FileNotFoundError):
+            key = _lead_of(leftover).name
+            return leftover.rename(leftover.with_name(f".{key}.{uuid4().hex}.aside")) if idle else None
+        return None
 
     def _scratch(self) -> list[Path]:
         return [*self.root.glob("*/.*-*/"), *self.root.glob("*/.*.state/")]
