@@ -27,7 +27,7 @@ from runner.stages.workspace import COST, Workspace, content_bytes
 from runner.store import Artefact, Making
 from runner.tracking.sections import PASS
 
-UNLEARN, SLICE = "unlearn", "slice"
+UNLEARN, REPAIR, SLICE = "unlearn", "repair", "slice"
 
 # The values that a stage logs once, not the method: that the budget ended its work, and the rows of a
 # clamped batch.
@@ -65,10 +65,10 @@ def repair(ws: Workspace, request: Request, unlearned: Artefact, method: Method)
     assert identity is not None
     work = Work(REPAIRED, method, left, plan.method, bool(identities.scoring(plan)))
 
-    def produce(folder: Path) -> None:
-        _apply(ws, request, unlearned, work, folder, None)
+    def produce(making: Making) -> None:
+        _apply(ws, request, unlearned, work, making, None)
 
-    return ws.get("repair", {**identity, **identities.scoring(plan)}, produce, REPAIRED.curves)
+    return ws.get_one(REPAIR, {**identity, **identities.scoring(plan)}, produce, REPAIRED.curves)
 
 
 def initial_training(ws: Workspace, request: Request, method: Method) -> Artefact | None:
@@ -143,8 +143,8 @@ def _apply(
 ) -> None:
     """Let a method work on the model of `start`, None for a fresh one, and write the result into its
     folder."""
-    folder, curves = making.folders[UNLEARN], work.role.curves
-    streams = ws.streams("repair" if work.role is REPAIRED else "unlearn")
+    stage = REPAIR if work.role is REPAIRED else UNLEARN
+    folder, curves, streams = making.folders[stage], work.role.curves, ws.streams(stage)
     with ws.conditions(folder, curves, streams, work.budget, making) as conditions:
         given = problem(ws, request, work.method, start, conditions, work.maker, recording)
         if work.scored_passes:
