@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from metrics.metric import Metric
 from runner.plan import Plan
+from runner.results import Results
+from runner.score.again import Again
 from runner.score.stored import StoredPieces
+from runner.stages.predict import TENSORS
 from runner.store import Store
-from tests.conftest import QUICK, result_of, results_in
+from tests.conftest import QUICK, plan_of, result_of, results_in
 
 Quick = Callable[..., Plan]
 
@@ -76,6 +80,56 @@ def test_missing_evidence_is_named_and_made_when_asked_for(quick: Quick, tmp_pat
     assert score(tmp_path, "metric=[loss]", "--train").returncode == 0
     (found,) = results_in(tmp_path)
     assert "test_loss" in found.scores["unlearned"] and "test_accuracy" in found.scores["unlearned"]
+
+
+def again(root: Path, metric: str) -> list[str]:
+    """Score all results with a metric, in this process, and return what is said."""
+    said: list[str] = []
+    metrics: list[Metric] = plan_of(f"metric=[{metric}]").metrics
+    scoring = Again(Store(root / "store", said.append), Results(root / "results"), metrics, said.append)
+    for result in results_in(root):
+        scoring.score(result)
+    scoring.report()
+    return said
+
+
+def test_damaged_predictions_give_no_scores_and_are_told_once(quick: Quick, tmp_path: Path) -> None:
+    for method in ("finetune", "random_labels"):
+        result = result_of(quick("metric=[loss]", f"method={method}"))
+    before = [each.scores["original"] for each in results_in(tmp_path)]
+    of_original = [
+        made
+        for made in Store(tmp_path / "store").artefacts()
+        if made.stage == "predict" and made.identity["weights"] == result.weights["original"]
+    ]
+    for made in of_original:
+        content = (made.path / TENSORS).read_bytes()
+        (made.path / TENSORS).write_bytes(content[:-64] + bytes(byte ^ 0x80 for byte in content[-64:]))
+    said = again(tmp_path, "accuracy,loss")
+    told = [
+        f"{made.path} is damaged ({TENSORS} differs from what was written): left out"
+        for made in of_original
+    ]
+    assert sorted(said) == sorted(told)
+    after = results_in(tmp_path)
+    assert [each.scores["original"] for each in after] == before
+    assert all("test_accuracy" in each.scores["unlearned"] for each in after)
+
+
+@pytest.mark.parametrize("less", ["finetune", "random_labels"])
+def test_results_that_share_models_each_have_the_scores_of_their_own_evidence(
+    quick: Quick, tmp_path: Path, less: str
+) -> None:
+    """One of two results has no predictions of training rows, whichever is read first."""
+    for method in ("finetune", "random_labels"):
+        train = f"evaluation.train={str(method != less).lower()}"
+        result_of(quick("metric=[accuracy]", f"method={method}", train))
+    again(tmp_path, "loss")
+    for result in results_in(tmp_path):
+        for role in ("original", "unlearned", "reference"):
+            found = result.scores[role].keys()
+            assert "test_loss" in found
+            assert ("train_forget_loss" in found) == (result.names["method"] != less)
 
 
 def test_curves_of_several_lengths_are_not_compared(quick: Quick, tmp_path: Path) -> None:

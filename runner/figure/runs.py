@@ -103,17 +103,15 @@ class Model:
         return self._artefact(self.role.stage, lambda made: weights_of(made) == self._weights, what)
 
     def _artefact(self, stage: str, is_mine: "Callable[[Artefact], bool]", what: str) -> "Artefact":
-        """Return the artefact of a stage that the run used, that `is_mine` accepts, and that is sound.
+        """Return the artefact of a stage that the run used and that `is_mine` accepts.
 
-        Raise UserError, naming `what`, if none is stored. The others are not checked, which reads all
-        their bytes.
+        Raise UserError, naming `what`, if none is stored, or none whole.
         """
-        for name, key in self.result.artefacts:
-            made = _store(self.root).stored(stage, key) if name == stage else None
-            with suppress(OSError, ValueError, KeyError):  # damaged
-                if made is not None and is_mine(made) and made.damage(thorough=False) is None:
-                    return made
-        raise self._gone(what)
+        known = [each for each in self.result.artefacts if each[0] == stage]
+        made = next(_store(self.root).stored(known, is_mine), None)
+        if made is None:
+            raise self._gone(what)
+        return made
 
     @property
     def _weights(self) -> str:

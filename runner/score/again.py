@@ -11,7 +11,7 @@ from runner.score.evidence import Model, evidence_of
 from runner.score.stored import Shelf, StoredPieces
 from runner.store import Store
 
-# The scores of models that several results share, by all that they depend on: checksums and costs.
+# The scores of models that several results share, by all that they depend on.
 Shared = dict[tuple[object, ...], Scores]
 
 
@@ -56,22 +56,14 @@ class Again:
     def _scores(self, pieces: StoredPieces, model: Model) -> Scores:
         """Return the scores of a model. A model that several results share is scored once."""
         request = pieces.request
-        others = tuple(sorted({str(weights) for weights in self._compared(pieces)}))
+        read, others = frozenset(pieces.sources(model)), frozenset(pieces.compared)
         costs = [pieces.costs(each) or {} for each in (model, REFERENCE)]
         spent = tuple(tuple(sorted(each.items())) for each in costs)
-        key = (model, pieces.models[model], request and request.key, others, spent)
+        key = (model, pieces.models[model], request and request.key, read, others, spent)
         if key not in self._shared:
             evidence = evidence_of(pieces, model, needs_of(self.metrics))
             self._shared[key] = scored(self.metrics, evidence)
         return self._shared[key]
-
-    def _compared(self, pieces: StoredPieces) -> list[str]:
-        """Return the weights of the models that others are compared with: all but a run's own."""
-        return [
-            weights
-            for model, weights in pieces.models.items()
-            if not isinstance(model, Role) or model.shared
-        ]
 
     def _note_what_is_lacking(self, pieces: StoredPieces) -> bool:
         evidence = evidence_of(pieces, UNLEARNED, needs_of(self.metrics))

@@ -6,7 +6,7 @@ and renamed at the end, so that it appears whole or not at all, even on file sys
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -38,6 +38,7 @@ class Store:
         self.root = root
         self.say = say
         self._sound: set[Path] = set()  # verified once by this process
+        self._left_out: set[Path] = set()  # damaged, and told once by this process
         self._marks = Marks(root)
 
     def find(self, stage: str, identity: Identity) -> Artefact:
@@ -49,11 +50,27 @@ class Store:
         """Return true if the artefact of this identity exists and is whole."""
         return self._is_sound(self.find(stage, identity))
 
-    def stored(self, stage: str, key: str) -> Artefact | None:
-        """Return the artefact of this key, whole or damaged, or None if it is absent."""
-        artefact = Artefact(stage, key, self.root / stage / key)
-        self._marks.add(artefact.path)
-        return artefact if artefact.path.is_dir() else None
+    def stored(
+        self, known: Iterable[tuple[str, str]], is_wanted: Callable[[Artefact], bool]
+    ) -> Iterator[Artefact]:
+        """Yield the artefacts, known by stage and key, that exist, that are wanted and that are whole.
+
+        A damaged one is told, and left out. The unwanted ones are not checked, which reads all their
+        bytes.
+        """
+        for stage, key in known:
+            artefact = Artefact(stage, key, self.root / stage / key)
+            self._marks.add(artefact.path)
+            if not artefact.path.is_dir() or artefact.path in self._left_out:
+                continue
+            wanted = None
+            with suppress(OSError, ValueError, KeyError):  # by damage, if it cannot be told
+                wanted = is_wanted(artefact)
+            if wanted is not False and not self._is_sound(artefact):
+                self.say(f"{artefact.path} is damaged ({artefact.damage(thorough=False)}): left out")
+                self._left_out.add(artefact.path)
+            elif wanted:
+                yield artefact
 
     def get(self, stage: str, identity: Identity, produce: Callable[[Path], None]) -> Artefact:
         """Return the artefact of this identity. If it is absent, `produce` fills a scratch folder.
