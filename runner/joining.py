@@ -24,12 +24,13 @@ def joined(earlier: "Result", later: "Result") -> "Result":
     """Return the later result of two of the same models, with what it lacks from the earlier one.
 
     `overrides` are those of the command that makes all scores. If neither does, they are the later
-    one's, and `also` holds the earlier one's.
+    one's, and `also` holds the earlier one's. The provenance of the row is of the same run as they are.
     """
     referring = earlier if later.reference_from is None else later
+    commanding = earlier if _is_fuller(earlier, later) else later
     return replace(
         later,
-        overrides=earlier.overrides if _is_fuller(earlier, later) else later.overrides,
+        overrides=commanding.overrides,
         also=_also(earlier, later),
         setting=referring.setting,
         parameters=referring.parameters,
@@ -37,7 +38,7 @@ def joined(earlier: "Result", later: "Result") -> "Result":
         reference_may_know=referring.reference_may_know,
         artefacts=sorted({(stage, key) for stage, key in (*earlier.artefacts, *later.artefacts)}),
         weights={**earlier.weights, **later.weights},
-        provenance={**earlier.provenance, **later.provenance},
+        provenance={**earlier.provenance, **later.provenance, "row": commanding.provenance["row"]},
         scores=inner_joined(earlier.scores, later.scores),
         costs={**earlier.costs, **later.costs, **_fuller_costs(earlier, later)},
         references={
@@ -77,7 +78,11 @@ def _also(earlier: "Result", later: "Result") -> list[list[str]]:
         return earlier.also
     if not lost(earlier, later):
         return later.also
-    return [each for each in (*earlier.also, earlier.overrides) if each != later.overrides]
+    found: list[list[str]] = []
+    for each in (*earlier.also, earlier.overrides, *later.also):
+        if each not in (later.overrides, *found):
+            found.append(each)
+    return found
 
 
 def _fuller_costs(earlier: "Result", later: "Result") -> Mapping[str, Mapping[str, float]]:

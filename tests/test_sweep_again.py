@@ -19,7 +19,7 @@ from runner.launch.stored import note_stored, stored
 from runner.launch.task import cells, left
 from runner.state.manifest import MANIFEST
 from runner.store import Store
-from tests.conftest import QUICK, digits_of, plan_of, result_of
+from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
 from tests.forked import run_module, start_module
 from tests.test_sweep_state import tree
 
@@ -122,6 +122,20 @@ def test_a_folder_that_is_used_again_forgets_its_earlier_sweep(tmp_path: Path) -
         link_log(folder, tmp_path / "now.out")
         assert (folder / LOG).readlink() == tmp_path / "now.out"
     assert left([task]) == [task]
+
+
+def test_the_commit_of_a_row_is_that_of_the_command_which_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores of an earlier commit stay in a row: its command, said at a later one, makes them again."""
+    here = {"commit": "0" * 40, "dirty": False}
+    monkeypatch.setattr(provenance, "code", lambda: here)
+    more, less = ([*QUICK, f"metric=[{metrics}]"] for metrics in ("accuracy,loss", "accuracy"))
+    for command, commit, kept in ((more, "1", "1"), (less, "2", "1"), (more, "2", "2")):
+        here["commit"] = commit * 40
+        result_of(plan_of(*command, f"paths.root={tmp_path}"), *command)
+        (found,) = results_in(tmp_path)
+        assert found.overrides == more and found.provenance["row"]["commit"] == kept * 40
 
 
 def test_a_diverged_cell_is_left_alone_until_its_code_changes(
