@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from metrics.metric import Metric
 from runner.plan import Plan
 from runner.results import Results
 from runner.score.again import Again
@@ -85,8 +84,9 @@ def test_missing_evidence_is_named_and_made_when_asked_for(quick: Quick, tmp_pat
 def again(root: Path, metric: str) -> list[str]:
     """Score all results with a metric, in this process, and return what is said."""
     said: list[str] = []
-    metrics: list[Metric] = plan_of(f"metric=[{metric}]").metrics
-    scoring = Again(Store(root / "store", said.append), Results(root / "results"), metrics, said.append)
+    given = [f"metric=[{metric}]"]
+    store, results = Store(root / "store", said.append), Results(root / "results")
+    scoring = Again(store, results, plan_of(*given).metrics, said.append, given)
     for result in results_in(root):
         scoring.score(result)
     scoring.report()
@@ -130,6 +130,29 @@ def test_results_that_share_models_each_have_the_scores_of_their_own_evidence(
             found = result.scores[role].keys()
             assert "test_loss" in found
             assert ("train_forget_loss" in found) == (result.names["method"] != less)
+
+
+def test_a_result_knows_the_command_of_its_new_scores(quick: Quick, tmp_path: Path) -> None:
+    result_of(quick("metric=[accuracy]"), "seed=0", "metric=[accuracy]")
+    for metric in ("loss", "accuracy", "loss,ece"):
+        again(tmp_path, metric)
+    (found,) = results_in(tmp_path)
+    assert found.overrides == ["seed=0", "metric=[accuracy]"]
+    new = ("metric=[loss]", "metric=[loss,ece]")
+    assert found.also == [[*found.overrides, metric] for metric in new], "accuracy gave no new scores"
+
+
+def test_a_run_that_fails_is_named_at_the_end_and_the_others_go_on(quick: Quick, tmp_path: Path) -> None:
+    for seed, wrong in (("seed=0", ["method.nope=1"]), ("seed=1", [])):
+        result_of(quick("metric=[accuracy]", seed), *QUICK, seed, *wrong)
+    shutil.rmtree(tmp_path / "store" / "predict")
+    done = score(tmp_path, "metric=[loss]", "--train")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: 1 of 2 runs failed, for the reasons above:\n  python -m runner " in done.stderr
+    assert "method.nope=1" in done.stderr.splitlines()[-1]
+    failed, made = results_in(tmp_path)
+    assert "test_loss" not in failed.scores["unlearned"] and "test_loss" in made.scores["unlearned"]
+    assert "test_loss: Mean cross-entropy" in done.stdout, "the table is of what there is"
 
 
 def test_curves_of_several_lengths_are_not_compared(quick: Quick, tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ Score the stored results of a name again, with the metrics that the options choo
 stored is named, and its metrics are skipped; --train makes it by running the results' commands again.
 """
 
-from runner.errors import command
-from runner.naming import folder_of, run_name
+import sys
+import traceback
+
+from runner.errors import command, message_of, wants_traceback
+from runner.naming import command_of, folder_of, run_name
 
 TRAIN = "--train"
 
@@ -14,8 +17,7 @@ def main(arguments: list[str]) -> None:
     """Score all results of a name, and print its table."""
     from metrics.metric import Metric
     from runner.compose import composed
-    from runner.pipeline import run
-    from runner.plan import Plan, build_chosen
+    from runner.plan import build_chosen
     from runner.report import show
     from runner.results import Results
     from runner.say import say
@@ -27,17 +29,37 @@ def main(arguments: list[str]) -> None:
     root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
     metrics = build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics")
     results = Results(root / "results")
-    again = Again(Store(root / "store", say), results, list(metrics.values()), say)
+    given = list(dict.fromkeys([*overrides, f"name={name}"]))
+    again = Again(Store(root / "store", say), results, list(metrics.values()), say, given)
     done = [result for result in results.named(name) if result.status == "done"]
     incomplete = [result for result in done if not again.score(result)]
+    failed = []
     if TRAIN in arguments:
-        for result in incomplete:
-            command = list(dict.fromkeys([*result.overrides, *overrides, f"name={name}"]))
-            run(Plan.of(*composed(command)), command)
+        commands = [again.command(result) for result in incomplete]
+        failed = [command for command in commands if not _has_run(command)]
     else:
         again.report()
     chosen = any(each.startswith("metric=") for each in overrides)
     show(cfg, name, [score for metric in metrics.values() for score in metric.about()] if chosen else ())
+    if failed:
+        lines = "".join(f"\n  {command_of(command)}" for command in failed)
+        sys.exit(f"error: {len(failed)} of {len(incomplete)} runs failed, for the reasons above:{lines}")
+
+
+def _has_run(command: list[str]) -> bool:
+    """Run a command, given by its overrides. Say why it failed, and return false, if it did."""
+    from runner.compose import composed
+    from runner.pipeline import run
+    from runner.plan import Plan
+    from runner.say import say
+
+    try:
+        run(Plan.of(*composed(command)), command)
+    except Exception as error:
+        text = (None if wants_traceback() else message_of(error)) or traceback.format_exc()
+        say(f"{command_of(command)} failed: {text}")
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from metrics.evidence import Needs
 from metrics.metric import Metric, Scores, glossary, matrices, needs_of, numbers, scored
+from runner.joining import lost
 from runner.results import Result, Results
 from runner.roles import REFERENCE, UNLEARNED, Role
 from runner.score.evidence import Model, evidence_of
@@ -16,13 +17,22 @@ Shared = dict[tuple[object, ...], Scores]
 
 
 class Again:
-    """Scores stored results with metrics. `say` receives what could not be scored, and why."""
+    """Scores stored results with metrics, which the overrides `given` choose.
+
+    `say` receives what could not be scored, and why.
+    """
 
     def __init__(
-        self, store: Store, results: Results, metrics: Sequence[Metric], say: Callable[[str], None]
+        self,
+        store: Store,
+        results: Results,
+        metrics: Sequence[Metric],
+        say: Callable[[str], None],
+        given: Sequence[str] = (),
     ) -> None:
         self.store = store
         self.results = results
+        self.given = given
         self.metrics = [metric for metric in metrics if not metric.of_a_cell]
         self.of_cells = [metric for metric in metrics if metric.of_a_cell]
         self.say = say
@@ -44,8 +54,14 @@ class Again:
         plain = {role: numbers(scores) for role, scores in roles.items()}
         about = glossary(self.metrics, {name for scores in plain.values() for name in scores})
         again = replace(result, scores=plain, references=references, about=about)
+        if lost(again, result):
+            again.also = [*result.also, self.command(result)]
         self.results.write(again, {role: matrices(scores) for role, scores in roles.items()})
         return complete
+
+    def command(self, result: Result) -> list[str]:
+        """Return the overrides of the run that makes a result with the scores of the metrics."""
+        return [*(each for each in result.overrides if each not in self.given), *self.given]
 
     def report(self) -> None:
         """Say which metrics lacked evidence, and in how many results."""
