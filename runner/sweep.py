@@ -18,7 +18,7 @@ from runner.arguments import typed
 from runner.compose import planned
 from runner.errors import exit_with_message, message_of
 from runner.last_lines import last_lines
-from runner.launch.notes import NAME, cells_in, label_of, name_of, note, noted, outcome
+from runner.launch.notes import NAME, STAYS, cells_in, label_of, name_of, note, noted, outcome
 from runner.naming import choices, folder_of, given
 from runner.report import Report, show
 from runner.torchrun import refuse_sweeps
@@ -94,14 +94,20 @@ class TableAfterSweep(Callback):
 
 
 def missing(folder: Path) -> list[str]:
-    """Return lines that name the cells of a sweep that failed, and why, and the command for them."""
+    """Return lines that name the cells of a sweep that failed, and why, and the command for them, but
+    for those that diverged."""
     cells = cells_in(folder)
-    ends = [(label_of(cell), end.failure) for cell in cells if (end := outcome(cell)) is not None]
-    reasons = [f"  {label}: {failure.strip()}" for label, failure in ends if failure is not None]
-    if not reasons:
+    ends = [(label_of(cell), end) for cell in cells if (end := outcome(cell)) is not None]
+    failed = [(label, end.failure, end.diverged) for label, end in ends if end.failure is not None]
+    if not failed:
         return []
-    again = f"the same command makes what is missing: {command()}"
-    return [f"{len(reasons)} of {len(cells)} cells of the sweep failed:", *reasons, again]
+    lines = [f"{len(failed)} of {len(cells)} cells of the sweep failed:"]
+    lines += [f"  {label}: {failure.strip()}" for label, failure, _ in failed]
+    if any(diverged for *_, diverged in failed):
+        lines.append(STAYS)
+    if not all(diverged for *_, diverged in failed):
+        lines.append(f"the same command makes what is missing: {command()}")
+    return lines
 
 
 def command(arguments: Sequence[str] | None = None) -> str:

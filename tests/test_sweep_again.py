@@ -14,10 +14,13 @@ from hydra import compose, initialize_config_module
 from methods.training.divergence import Diverged
 from runner import provenance
 from runner.compose import BASE
-from runner.launch.notes import LOG, SHARED, has_begun, link_log, noted, outcome
+from runner.launch.notes import LOG, SHARED, STAYS, has_begun, link_log, noted, outcome
 from runner.launch.stored import note_stored, stored
 from runner.launch.task import cells, left
+from runner.state.cells import cells_of
 from runner.state.manifest import MANIFEST
+from runner.state.standing import standings
+from runner.state.states import State
 from runner.store import Store
 from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
 from tests.forked import run_module, start_module
@@ -138,6 +141,22 @@ def test_the_commit_of_a_row_is_that_of_the_command_which_it_names(
         assert found.overrides == more and found.provenance["row"]["commit"] == kept * 40
 
 
+def test_a_diverged_cell_is_no_work_that_is_left(tmp_path: Path) -> None:
+    """The sweep, the listing and the report name it, and no command that would make it."""
+    swept = ["-m", *QUICK, "evaluation=quick", "method=finetune,negative_gradient", "method.epochs=3"]
+    swept += [f"paths.root={tmp_path}", "method.lr=1e6", "method.clip=null"]
+    assert run_module("runner", *swept).returncode == 1
+    again = run_module("runner", *swept)
+    listed = run_module("runner", *swept, "plan=true").stdout
+    told = run_module("runner.report", f"paths.root={tmp_path}").stdout
+    assert again.returncode == 1 and "the loss became" in again.stderr
+    for text in (again.stderr, listed, told):
+        assert STAYS in text
+        assert "python -m runner -m" not in text
+    assert re.match(r"2 cells: (1 hit, 1|2) diverged", listed)
+    assert "nothing is left" in listed and " ? " not in listed
+
+
 def test_a_diverged_cell_is_left_alone_until_its_code_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,12 +172,16 @@ def test_a_diverged_cell_is_left_alone_until_its_code_changes(
         config.hydra.sweep.dir = str(tmp_path / "sweep")
     note_stored(config, [command])
     (task,) = cells(config, [command], 0)
+    (listed,) = standings(cells_of([command]), {})
+    assert listed.state is State.diverged and not listed.is_left
     end = outcome(task.folder)
     assert left([task]) == [] and end is not None
-    assert end.failure is not None and "the loss became nan" in end.failure
+    assert end.failure is not None and "the loss became nan" in end.failure and end.diverged
     config.device = "cpu:0"  # by its name another device
     assert not stored(config, [command]), "another device may not diverge"
     config.device = None
     assert stored(config, [command])
     here["commit"] = "1" * 40
     assert not stored(config, [command])
+    (listed,) = standings(cells_of([command]), {})
+    assert listed.state is State.missing and listed.is_left, "other code may not diverge"

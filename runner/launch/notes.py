@@ -17,14 +17,18 @@ from runner.say import say
 from runner.signals import Ended
 
 # What the cell is called, the name of its results, the process that began it, its seconds once it is
-# done, and the reason if it failed.
-NOTES = LABEL, NAME, BEGUN, DONE, FAILURE = (
+# done, and the reason if it failed. An empty note beside the reason says that it diverged.
+NOTES = LABEL, NAME, BEGUN, DONE, FAILURE, DIVERGED = (
     "label.txt",
     "name.txt",
     "begun.txt",
     "done.txt",
     "failure.txt",
+    "diverged.txt",
 )
+
+# Told of cells that diverged: to say their command again makes nothing.
+STAYS = "what diverged stays so until code, options or device change"
 
 # The output of a cell that runs in a process of its own, or a link to it.
 LOG = "log.txt"
@@ -35,10 +39,11 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a cell: its seconds, or the reason of its failure."""
+    """The end of a cell: its seconds, or the reason of its failure, and whether that is divergence."""
 
     seconds: float
     failure: str | None = None
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Begin:
 def noted(folder: Path) -> Iterator[None]:
     """Note the begin and the end of the body. An exception is printed and noted, and goes no further; a
     signal that ends the process is noted, and ends it."""
-    for earlier in (DONE, FAILURE):
+    for earlier in (DONE, FAILURE, DIVERGED):
         (folder / earlier).unlink(missing_ok=True)
     process = os.getpid()
     note(folder, BEGUN, f"{socket.gethostname()} {process} {start_of(process) or ''}".rstrip())
@@ -71,9 +76,17 @@ def noted(folder: Path) -> Iterator[None]:
     except Exception as error:
         text = (None if wants_traceback() else message_of(error)) or traceback.format_exc()
         say(f"failed: {text}")
+        if _is_divergence(error):
+            note(folder, DIVERGED, "")
         fail(folder, text)
     else:
         note(folder, DONE, f"{time.monotonic() - start:.3f}")
+
+
+def _is_divergence(error: Exception) -> bool:
+    from methods.training.divergence import Diverged  # imports torch
+
+    return isinstance(error, Diverged)
 
 
 def forget_sweep(folder: Path) -> None:
@@ -151,7 +164,7 @@ def outcome(folder: Path) -> Outcome | None:
     """Return how a cell ended; None if it has not, as far as its notes say."""
     names = _names(folder)
     if FAILURE in names:
-        return Outcome(0, (folder / FAILURE).read_text())
+        return Outcome(0, (folder / FAILURE).read_text(), DIVERGED in names)
     return Outcome(float((folder / DONE).read_text())) if DONE in names else None
 
 

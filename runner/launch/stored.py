@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from conf import Until
-from runner.launch.notes import DONE, FAILURE, NAME, forget_sweep, note
+from runner.launch.notes import DIVERGED, DONE, FAILURE, NAME, STAYS, forget_sweep, note
 from runner.launch.task import folder_of_cell
 from runner.results import Result, Results
 from runner.say import say
@@ -32,7 +32,7 @@ def note_stored(config: DictConfig, jobs: Sequence[Sequence[str]]) -> Stored:
             _note(folder_of_cell(config, number), result)
     if results:
         diverged = sum(result.status != "done" for result in results.values())
-        again = f", {diverged} of them diverged" if diverged else ""
+        again = f", {diverged} of them diverged: {STAYS}" if diverged else ""
         say(f"{len(results)} of {len(jobs)} cells are stored, by this command and this commit{again}")
     return results
 
@@ -42,6 +42,7 @@ def _note(folder: Path, result: Result) -> None:
     if result.status == "done":
         note(folder, DONE, "0")
     else:
+        note(folder, DIVERGED, "")
         note(folder, FAILURE, f"{result.error} (found before, and the same again by this code)")
 
 

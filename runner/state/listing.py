@@ -8,6 +8,7 @@ from tabulate import tabulate
 from methods.recording.estimates import in_words
 from runner.arguments import PLAN, parsed
 from runner.compose import jobs
+from runner.launch.notes import STAYS
 from runner.launch.task import labels
 from runner.say import duration
 from runner.state.cells import cells_of
@@ -37,7 +38,9 @@ def listing(arguments: Sequence[str]) -> str:
     for root in roots:
         own = [one for one in each if one.cell.plan is not None and one.cell.plan.root == root]
         texts += _left(own, Ledger(Store(root / "store").artefacts()))
-    if any(one.state is not State.hit for one in each):
+    if any(one.state is State.diverged for one in each):
+        texts.append(STAYS)
+    if any(one.is_left for one in each):
         texts.append(f"make it: {command(given)}")
     return "\n\n".join(texts)
 
@@ -45,11 +48,19 @@ def listing(arguments: Sequence[str]) -> str:
 def _table(found: Sequence[Standing], names: Sequence[str]) -> str:
     """Return a line for each cell, below the number of cells in each state."""
     lines = [
-        (one.state.value, name, "; ".join(filter(None, [one.why, of_kinds(one.missing)])))
+        (
+            one.state.value,
+            name,
+            "; ".join(filter(None, [one.why, of_kinds(one.missing) if one.is_left else ""])),
+        )
         for one, name in zip(found, names, strict=True)
     ]
     table = tabulate(lines, headers=["state", "cell", "missing"], disable_numparse=True)
     return f"{counts(found)}\n\n{table}"
+
+
+def _missing(one: Standing) -> str:
+    return of_kinds(one.missing) if one.is_left else ""
 
 
 def counts(found: Sequence[Standing]) -> str:
@@ -60,16 +71,18 @@ def counts(found: Sequence[Standing]) -> str:
 
 
 def _left(found: Sequence[Standing], ledger: Ledger) -> list[str]:
-    """Return a table of the trainings by kind, each counted once, and what is left in all."""
-    distinct = {each.artefact: each for one in found for each in one.trainings}
+    """Return a table of the trainings by kind, each counted once, and what is left in all. Those of
+    cells that diverged are not made."""
+    wanted = [one for one in found if one.state is not State.diverged]
+    distinct = {each.artefact: each for one in wanted for each in one.trainings}
     kinds: dict[str, list[Training]] = {}
     for each in distinct.values():
         kinds.setdefault(each.label, []).append(each)
     lines = [_kind(label, each, ledger.left(each)) for label, each in kinds.items()]
     heads = ["trainings", "stored", "missing", "time left", "space left"]
     table = tabulate(lines, headers=heads, disable_numparse=True)
-    if all(one.state is State.hit for one in found):
-        return [table, "nothing is left: every cell has its result"]
+    if not any(one.is_left for one in found):
+        return [*([table] if lines else []), "nothing is left: every cell has its result"]
     return [table, _in_all(ledger.left(distinct.values()), kinds)]
 
 

@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from conf import Until
 from data.disk import replacing
+from runner.launch.notes import STAYS
 from runner.launch.task import labels
 from runner.naming import command_of
 from runner.results import Results
@@ -27,6 +28,11 @@ class Seen:
     cell: Listed
     state: State
     why: str = ""
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the cell is still to be made, as far as can be told without its device."""
+        return self.state not in (State.hit, State.diverged)
 
     @property
     def command(self) -> str:
@@ -47,8 +53,8 @@ class Progress:
 
     @property
     def left(self) -> list[Seen]:
-        """The cells without a result."""
-        return [seen for seen in self.cells if seen.state is not State.hit]
+        """The cells without a result. One that diverged has a result, which says so."""
+        return [seen for seen in self.cells if seen.is_left]
 
     def text(self) -> str:
         """Return the number of cells in each state, a line for each that is not done, and the commands;
@@ -58,14 +64,19 @@ class Progress:
         number = Counter("done" if seen.state is State.hit else seen.state.value for seen in self.cells)
         states = ", ".join(f"{count} {state}" for state, count in sorted(number.items()))
         head = f"{len(self.cells)} cells of its sweeps: {states}"
-        if not self.left:
+        told = [seen for seen in self.cells if seen.state is not State.hit]
+        if not told:
             return head
         names = dict(zip(self.cells, labels([seen.cell.overrides for seen in self.cells]), strict=True))
         lines = [(State.running.value, label, why) for label, why in self.shared.items()]
-        lines += [(seen.state.value, names[seen], seen.why) for seen in self.left]
-        commands = "\n".join(f"  {command}" for command in self.commands)
-        table = tabulate(lines, tablefmt="plain", disable_numparse=True)
-        return f"{head}\n{table}\nsay again for what is left:\n{commands}"
+        lines += [(seen.state.value, names[seen], seen.why) for seen in told]
+        texts = [head, tabulate(lines, tablefmt="plain", disable_numparse=True)]
+        if len(told) > len(self.left):
+            texts.append(STAYS)
+        if self.left:
+            commands = [f"  {command}" for command in self.commands]
+            texts += ["say again for what is left:", *commands]
+        return "\n".join(texts)
 
 
 def progress(root: Path, name: str) -> Progress:
@@ -81,7 +92,7 @@ def progress(root: Path, name: str) -> Progress:
         for cell in sweep.cells:
             if cell.name == name and cell.key is not None and cell.until == Until.end.value:
                 found[cell.key] = _seen(root, cell, notes.get((name, cell.key)))
-    left = {key for key, seen in found.items() if seen.state is not State.hit}
+    left = {key for key, seen in found.items() if seen.is_left}
     shared = {label: why for sweep in sweeps for label, why in shared_at_work(sweep).items()}
     return Progress(list(found.values()), _commands(sweeps, left), shared)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from conf import Until
 from metrics.metric import Metric
+from runner.launch.stored import stands
 from runner.plan import Plan
 from runner.results import Result, Results
 from runner.state.cells import Cell
@@ -25,6 +26,11 @@ class Standing:
     state: State
     why: str = ""
     trainings: list[Training] = field(default_factory=list)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the command, said again, makes something for this cell."""
+        return self.state not in (State.hit, State.diverged)
 
     @property
     def missing(self) -> list[Training]:
@@ -58,7 +64,9 @@ def _state(cell: Cell, plan: Plan, found: Iterable[Training], note: Note | None)
         result = Results(plan.root / "results").find(plan.name, plan.key)
         lacks = "no result" if result is None else _lacks(cell, plan, result)
     if result is not None and result.status == "diverged":
-        return State.diverged, result.error or ""
+        if stands(result, plan.device, plan.threads):
+            return State.diverged, result.error or ""
+        lacks = "it diverged with other code or on another device"
     if not absent and not lacks:
         return State.hit, ""
     return (State.missing, lacks) if note is None else (note.state, note.why)
