@@ -53,11 +53,15 @@ def _uses(part: Component | None, name: str, value: object) -> bool:
 
 
 def _of_evaluation(plan: "Plan") -> dict[str, str]:
-    """Return the reasons by option, for the options of references, shadow models and curves."""
+    """Return the reasons by option, for the options of references, shadow models, curves and
+    passes."""
     needs = needs_of(plan.metrics)
     found: dict[str, str] = {}
     if plan.reference is None:
         found["evaluation.references"] = "evaluation.reference is null"
+    if plan.method == plan.reference:
+        reason = "the method's model is the reference, too: evaluation.reference=null scores its passes"
+        found["evaluation.every"] = reason
     if plan.reference_from is None:
         found |= dict.fromkeys(("reference.weights", "reference.sha256"), "no reference is retrained")
     elif plan.reference_architecture is None or plan.reference_architecture.weights is None:
