@@ -169,4 +169,5 @@ def test_a_failed_cell_and_one_without_a_plan_tell_nothing(
     lines.begun(cells[0])
     fail(cells[0].folder, "no space")
     lines.ended(cells[0])
-    assert capsys.readouterr().err.splitlines()[-1] == "[1] ssd 0: failed; 1 of 2 ended, 1 failed"
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "[1] ssd 0: failed: no space; 1 of 2 ended, 1 failed"
