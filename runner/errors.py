@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -82,6 +83,11 @@ def _nobody_reads() -> bool:
 def wants_traceback() -> bool:
     """Return whether the user asked for tracebacks with HYDRA_FULL_ERROR=1."""
     return os.environ.get(WISH, os.environ.get(HYDRA)) == "1"
+
+
+def text_of(error: Exception) -> str:
+    """Return what to say of an error that goes no further: its sentence, or else its traceback."""
+    return (None if wants_traceback() else message_of(error)) or traceback.format_exc()
 
 
 def message_of(error: Exception) -> str | None:

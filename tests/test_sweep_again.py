@@ -173,7 +173,7 @@ def test_a_diverged_cell_is_left_alone_until_its_code_changes(
     note_stored(config, [command])
     (task,) = cells(config, [command], 0)
     (listed,) = standings(cells_of([command]), {})
-    assert listed.state is State.diverged and not listed.is_left
+    assert listed.state is State.diverged and not listed.state.is_left
     end = outcome(task.folder)
     assert left([task]) == [] and end is not None
     assert end.failure is not None and "the loss became nan" in end.failure and end.diverged
@@ -184,4 +184,4 @@ def test_a_diverged_cell_is_left_alone_until_its_code_changes(
     here["commit"] = "1" * 40
     assert not stored(config, [command])
     (listed,) = standings(cells_of([command]), {})
-    assert listed.state is State.missing and listed.is_left, "other code may not diverge"
+    assert listed.state is State.missing and listed.state.is_left, "other code may not diverge"

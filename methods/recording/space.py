@@ -20,9 +20,7 @@ def unwritten(
     recorders: Mapping[str, Recorder], trainings: Mapping[str, RecordedTraining]
 ) -> Callable[[], int]:
     """Return a function of the bytes that the records of one training will still write, as expected."""
-    sizes = {
-        option: recorder.estimated_bytes(trainings[option]) for option, recorder in recorders.items()
-    }
+    sizes = _sizes(recorders, trainings)
 
     def left() -> int:
         return sum(max(0, size - bytes_in(trainings[option].folder)) for option, size in sizes.items())
@@ -42,9 +40,7 @@ def require_space(
     """
     if not recorders:
         return
-    sizes = {
-        option: recorder.estimated_bytes(trainings[option]) for option, recorder in recorders.items()
-    }
+    sizes = _sizes(recorders, trainings)
     # what a killed training has written already takes no more space
     written = sum(bytes_in(each.folder) for each in trainings.values())
     free = written + min(free_bytes(each.folder) for each in trainings.values())
@@ -61,3 +57,11 @@ def require_space(
         f"{' and '.join(names)} would write {in_words(total)}, but {in_words(free)} are free: "
         f"set {', or '.join(cures)}"
     )
+
+
+def _sizes(
+    recorders: Mapping[str, Recorder], trainings: Mapping[str, RecordedTraining]
+) -> dict[str, int]:
+    return {
+        option: recorder.estimated_bytes(trainings[option]) for option, recorder in recorders.items()
+    }

@@ -6,13 +6,12 @@ This module alone writes and reads them.
 import os
 import socket
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.errors import message_of, wants_traceback
+from runner.errors import text_of
 from runner.say import say
 from runner.signals import Ended
 
@@ -74,7 +73,7 @@ def noted(folder: Path) -> Iterator[None]:
         fail(folder, str(ended))
         raise
     except Exception as error:
-        text = (None if wants_traceback() else message_of(error)) or traceback.format_exc()
+        text = text_of(error)
         say(f"failed: {text}")
         if _is_divergence(error):
             note(folder, DIVERGED, "")

@@ -5,9 +5,8 @@ stored is named, and its metrics are skipped; --train makes it by running the re
 """
 
 import sys
-import traceback
 
-from runner.errors import command, message_of, wants_traceback
+from runner.errors import command, text_of
 from runner.naming import command_of, folder_of, run_name
 
 TRAIN = "--train"
@@ -56,7 +55,7 @@ def _has_run(command: list[str]) -> bool:
     try:
         run(Plan.of(*composed(command)), command)
     except Exception as error:
-        text = (None if wants_traceback() else message_of(error)) or traceback.format_exc()
+        text = text_of(error)
         say(f"{command_of(command)} failed: {text}")
         return False
     return True

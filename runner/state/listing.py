@@ -40,7 +40,7 @@ def listing(arguments: Sequence[str]) -> str:
         texts += _left(own, Ledger(Store(root / "store").artefacts()))
     if any(one.state is State.diverged for one in each):
         texts.append(STAYS)
-    if any(one.is_left for one in each):
+    if any(one.state.is_left for one in each):
         texts.append(f"make it: {command(given)}")
     return "\n\n".join(texts)
 
@@ -51,16 +51,12 @@ def _table(found: Sequence[Standing], names: Sequence[str]) -> str:
         (
             one.state.value,
             name,
-            "; ".join(filter(None, [one.why, of_kinds(one.missing) if one.is_left else ""])),
+            "; ".join(filter(None, [one.why, of_kinds(one.missing) if one.state.is_left else ""])),
         )
         for one, name in zip(found, names, strict=True)
     ]
     table = tabulate(lines, headers=["state", "cell", "missing"], disable_numparse=True)
     return f"{counts(found)}\n\n{table}"
-
-
-def _missing(one: Standing) -> str:
-    return of_kinds(one.missing) if one.is_left else ""
 
 
 def counts(found: Sequence[Standing]) -> str:
@@ -81,7 +77,7 @@ def _left(found: Sequence[Standing], ledger: Ledger) -> list[str]:
     lines = [_kind(label, each, ledger.left(each)) for label, each in kinds.items()]
     heads = ["trainings", "stored", "missing", "time left", "space left"]
     table = tabulate(lines, headers=heads, disable_numparse=True)
-    if not any(one.is_left for one in found):
+    if not any(one.state.is_left for one in found):
         return [*([table] if lines else []), "nothing is left: every cell has its result"]
     return [table, _in_all(ledger.left(distinct.values()), kinds)]
 

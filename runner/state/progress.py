@@ -30,11 +30,6 @@ class Seen:
     why: str = ""
 
     @property
-    def is_left(self) -> bool:
-        """Whether the cell is still to be made, as far as can be told without its device."""
-        return self.state not in (State.hit, State.diverged)
-
-    @property
     def command(self) -> str:
         """The command that makes this cell alone."""
         return command_of(self.cell.overrides)
@@ -54,7 +49,7 @@ class Progress:
     @property
     def left(self) -> list[Seen]:
         """The cells without a result. One that diverged has a result, which says so."""
-        return [seen for seen in self.cells if seen.is_left]
+        return [seen for seen in self.cells if seen.state.is_left]
 
     def text(self) -> str:
         """Return the number of cells in each state, a line for each that is not done, and the commands;
@@ -92,7 +87,7 @@ def progress(root: Path, name: str) -> Progress:
         for cell in sweep.cells:
             if cell.name == name and cell.key is not None and cell.until == Until.end.value:
                 found[cell.key] = _seen(root, cell, notes.get((name, cell.key)))
-    left = {key for key, seen in found.items() if seen.is_left}
+    left = {key for key, seen in found.items() if seen.state.is_left}
     shared = {label: why for sweep in sweeps for label, why in shared_at_work(sweep).items()}
     return Progress(list(found.values()), _commands(sweeps, left), shared)
 

@@ -28,11 +28,6 @@ class Standing:
     trainings: list[Training] = field(default_factory=list)
 
     @property
-    def is_left(self) -> bool:
-        """Whether the command, said again, makes something for this cell."""
-        return self.state not in (State.hit, State.diverged)
-
-    @property
     def missing(self) -> list[Training]:
         """The trainings that are not stored."""
         return [each for each in self.trainings if not each.stored]

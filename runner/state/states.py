@@ -35,6 +35,11 @@ class State(Enum):
     failed = "failed"
     diverged = "diverged"
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the cell's command, said again, makes something."""
+        return self not in (State.hit, State.diverged)
+
 
 @dataclass(frozen=True)
 class Note:
