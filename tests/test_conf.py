@@ -146,6 +146,8 @@ def _smaller(job: list[str]) -> list[str]:
     """Return the options that shrink a cell further, of those that its model has."""
     cfg, _ = composed_once(*job)
     small = [*QUICK, "model.dim=24", "model.depth=1"]
+    # QUICK leaves 20 rows of a class
+    small += ["data.rare=3:10"] if cfg.data.rare else []
     return [o for o in small if not o.startswith("model.") or o.split(".")[1].split("=")[0] in cfg.model]
 
 

@@ -124,7 +124,7 @@ def test_a_retrained_model_relearns_the_class_and_never_recovers_it(quick: Quick
     stages = stages_of(plan)
     retrained = stages.unlearn(stages.pretrain())
     relearned, recovered = (looks(stages, kind, retrained) for kind in ("relearn", "recover"))
-    assert relearned[0][1] == 0 and relearned[-1][1] > 0.5
+    assert relearned[0][1] == 0 and max(forget for _, forget, _ in relearned) > 0.5
     assert all(forget == 0 for _, forget, _ in recovered)
 
 
