@@ -155,12 +155,15 @@ class Method(Component):
     `access` declares the data that it sees, and `records` the recorder whose record it reads. `logs`
     names the values that it logs, but those of the curves that every training logs (`CURVES`).
     `starts_fresh` is true if it uses no weight of the original: its `problem.model` is a new model.
+    `makes_passes` is true if it trains that model in passes, after which `evaluation.every` scores it;
+    every `Descent` does.
     """
 
     access: ClassVar[Access]
     records: ClassVar[type[Recorder] | None] = None
     logs: ClassVar[tuple[str, ...]] = ()
     starts_fresh: ClassVar[bool] = False
+    makes_passes: ClassVar[bool] = False
 
     @property
     def trains_before(self) -> bool:

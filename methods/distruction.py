@@ -76,6 +76,7 @@ class DiStruction(Method):
     version: ClassVar[int] = 2  # 1 began the random teacher at a file of weights, if there was one
     records: ClassVar[type[Recorder] | None] = Bayesian
     logs: ClassVar[tuple[str, ...]] = ("step", "kl", "objective")
+    makes_passes: ClassVar[bool] = True
     objective: Unlearning
     step: StepRule
     epochs: Annotated[int, EPOCHS]

@@ -27,6 +27,7 @@ class Retrain(Method):
     kind: ClassVar[str] = "methods.retrain.Retrain"
     access: ClassVar[Access] = Access.RETAIN
     starts_fresh: ClassVar[bool] = True
+    makes_passes: ClassVar[bool] = True
 
     def check(self, facts: Facts) -> None:
         batch_fits("training", facts.recipe, facts.retain, "the retained part")

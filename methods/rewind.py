@@ -49,6 +49,7 @@ class Rewind(Method):
     access: ClassVar[Access] = Access.RETAIN
     records: ClassVar[type[Recorder] | None] = Checkpoints
     logs: ClassVar[tuple[str, ...]] = ("rewound_epochs", *CERTIFICATE)
+    makes_passes: ClassVar[bool] = True
     share: Annotated[float, SHARE]
     epsilon: Annotated[float, EPSILON]
     delta: Annotated[float, INSIDE_SHARE]

@@ -37,6 +37,9 @@ GUIDED = "method=distillation_guided method.distillation=0"
         ),
         ("evaluation.shadows=16", "evaluation.shadows=16"),
         ("method=retrain evaluation.every=1", "evaluation.every=1"),
+        ("method=ssd evaluation.every=1", "evaluation.every=1"),
+        ("method=sisa evaluation.every=1", "evaluation.every=1"),
+        ("method=amnesiac recorder=[batch_updates] evaluation.every=1", "evaluation.every=1"),
         ("evaluation.curve_batches=9", "evaluation.curve_batches=9"),
         ("shadow=1 evaluation.shadows=16 metric=[ulira]", "shadow=1"),
         ("method=distruction recorder=[bayesian] method.pull_rate=0.1", "method.pull_rate=0.1"),
@@ -71,6 +74,7 @@ def test_an_override_without_effect_is_told(command: str, told: str) -> None:
         "training.schedule=step training.milestones=[2] training.gamma=0.5",
         "evaluation=privacy evaluation.shadows=8 evaluation.references=5",
         "method=retrain evaluation=quick evaluation.every=1",
+        "method=ssd repair=epochs evaluation.every=1",  # whose passes are scored
         "pretrained=digits_parity pretrained.limit=9 pretrained.seed=1 pretrained.training.lr=0.1",
         "method=hessian_free recorder=[leave_one_out] method.epsilon=2 method.error=1",
         "method=distruction recorder=[bayesian] method.step=explicit method.pull_rate=0.1",

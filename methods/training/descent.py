@@ -53,6 +53,8 @@ class Descent(Component):
     Each field's annotation states the bounds of its values.
     """
 
+    makes_passes: ClassVar[bool] = True
+
     epochs: Annotated[int, EPOCHS]
     batch_size: Annotated[int, COUNT]
     optimizer: Optimizer

@@ -62,6 +62,8 @@ def _of_evaluation(plan: "Plan") -> dict[str, str]:
     if plan.method == plan.reference:
         reason = "the method's model is the reference, too: evaluation.reference=null scores its passes"
         found["evaluation.every"] = reason
+    elif plan.repair is None and not plan.method.makes_passes:
+        found["evaluation.every"] = f"method={plan.names['method']} trains its model in no passes"
     if plan.reference_from is None:
         found |= dict.fromkeys(("reference.weights", "reference.sha256"), "no reference is retrained")
     elif plan.reference_architecture is None or plan.reference_architecture.weights is None:
