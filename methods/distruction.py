@@ -87,10 +87,12 @@ class DiStruction(Method):
     pull_rate: Annotated[float, STRENGTH]
 
     def idle(self) -> Mapping[str, str]:
-        if self.step is not StepRule.proximal:
-            return {}
-        reason = "step=proximal takes no step of its own down the penalty"
-        return {"pull_rate": reason}
+        found = {"eta": "penalty=1 leaves the objective out"} if self.penalty == 1 else {}
+        if self.penalty == 0:
+            found["pull_rate"] = "penalty=0 multiplies it"
+        elif self.step is StepRule.proximal:
+            found["pull_rate"] = "step=proximal takes no step of its own down the penalty"
+        return found
 
     def unlearn(self, problem: Problem) -> nn.Module:
         model, conditions = problem.model.eval(), problem.conditions

@@ -14,6 +14,7 @@ Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -38,6 +39,14 @@ class FisherForgetting(Method):
     boost: Annotated[float, STRENGTH]
     gone_variance: Annotated[float, STRENGTH]
     batch_size: Annotated[int, COUNT]
+
+    def idle(self) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        if self.alpha == 0:
+            found |= dict.fromkeys(("cap", "head_cap"), "alpha=0 multiplies it")
+        if self.boost == 0:
+            found |= dict.fromkeys(("head_cap", "gone_variance"), "boost=0 multiplies it")
+        return found
 
     @torch.no_grad()
     def unlearn(self, problem: Problem) -> nn.Module:

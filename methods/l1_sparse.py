@@ -39,10 +39,11 @@ class L1Sparse(Descent, Method):
             )
 
     def idle(self) -> Mapping[str, str]:
-        if self.strength > 0:
-            return super().idle()
-        reason = "strength=0 penalises no epoch"
-        return {**super().idle(), "free_epochs": reason}
+        if self.strength == 0:
+            return {**super().idle(), "free_epochs": "strength=0 penalises no epoch"}
+        if self.free_epochs == self.epochs:
+            return {**super().idle(), "strength": f"free_epochs={self.free_epochs} frees every epoch"}
+        return super().idle()
 
     def coefficient(self, epoch: int) -> float:
         """Return γ_t of an epoch t, counted from 0."""

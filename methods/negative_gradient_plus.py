@@ -13,6 +13,7 @@ Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023 (
 its code, small_scale_unlearning.ipynb, `run_neggrad_epoch`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -48,6 +49,11 @@ class NegativeGradientPlus(Descent, Method):
         if not self.evaluation_mode:
             del identity["evaluation_mode"]
         return identity
+
+    def idle(self) -> Mapping[str, str]:
+        if self.retain_weight > 0:
+            return super().idle()
+        return {**super().idle(), "penalty": "retain_weight=0 multiplies it"}
 
     def set_mode(self, model: nn.Module) -> None:
         model.train(not self.evaluation_mode)

@@ -84,8 +84,11 @@ class NoisyFinetune(Descent, Method):
     def idle(self) -> Mapping[str, str]:
         if self.epsilon is not None:
             return super().idle()
-        reason = "epsilon=null certifies nothing"
-        return {**super().idle(), "delta": reason}
+        found = {**super().idle(), "delta": "epsilon=null certifies nothing"}
+        if not self.noisy_epochs:
+            noisy = ("noisy_lr", "noisy_weight_decay", "gradient_norm")
+            found |= dict.fromkeys(noisy, "noisy_epochs=0 takes no noisy step")
+        return found
 
     def check(self, facts: Facts) -> None:
         if self.epsilon is not None:

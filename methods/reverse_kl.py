@@ -41,6 +41,11 @@ class ReverseKL(Descent, Method):
     def phases(self) -> Mapping[str, int]:
         return {**super().phases(), "strengthen_epochs": self.strengthen_epochs}
 
+    def idle(self) -> Mapping[str, str]:
+        if self.strengthen_epochs:
+            return super().idle()
+        return {**super().idle(), "strength": "strengthen_epochs=0 gains nothing"}
+
     def unlearn(self, problem: Problem) -> nn.Module:
         conditions = problem.conditions
         strengthened = Teacher(self.strengthened(problem), conditions)

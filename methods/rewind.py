@@ -25,6 +25,7 @@ Reference: Mu & Klabjan, Rewind-to-Delete, NeurIPS 2025 (arXiv 2409.09778).
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -55,6 +56,11 @@ class Rewind(Method):
     delta: Annotated[float, INSIDE_SHARE]
     smoothness: Annotated[float, POSITIVE] | None
     gradient_norm: Annotated[float, POSITIVE] | None
+
+    def idle(self) -> Mapping[str, str]:
+        if self.smoothness is not None:
+            return {}
+        return dict.fromkeys(("epsilon", "delta"), "smoothness=null certifies nothing")
 
     def check_parameters(self, option: str) -> None:
         if (self.smoothness is None) != (self.gradient_norm is None):

@@ -56,7 +56,8 @@ class Scrub(Descent, Method):
         if self.ascent_epochs > 0:
             return super().idle()
         reason = "ascent_epochs=0 passes over no forgotten row"
-        return {**super().idle(), "forget_batch_size": reason}
+        found = {**super().idle(), "forget_batch_size": reason}
+        return found if self.kl_weight else {**found, "temperature": f"{reason}, and kl_weight=0"}
 
     def unlearn(self, problem: Problem) -> nn.Module:
         closest, kept = torch.inf, problem.model

@@ -91,6 +91,11 @@ class Sisa(Method):
     aggregate: Aggregate
     sharding: Sharding
 
+    def idle(self) -> Mapping[str, str]:
+        if self.shards * self.slices > 1:
+            return {}
+        return {"sharding": "one slice of one shard holds every row"}
+
     def check(self, facts: Facts) -> None:
         rows = facts.all // (self.shards * self.slices)
         if rows == 0:

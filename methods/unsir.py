@@ -60,6 +60,16 @@ class Unsir(Descent, Method):
     def phases(self) -> Mapping[str, int]:
         return {**super().phases(), "repair_epochs": self.repair_epochs}
 
+    def idle(self) -> Mapping[str, str]:
+        found = {**super().idle()}
+        if not self.epochs:
+            found |= dict.fromkeys(("lr", "batch_size"), "epochs=0 impairs nothing")
+        if not self.noise_steps:
+            found |= dict.fromkeys(("noise_lr", "noise_penalty"), "noise_steps=0 learns no noise")
+        if not self.repair_epochs:
+            found |= dict.fromkeys(("repair_lr", "repair_batch_size"), "repair_epochs=0 repairs nothing")
+        return found
+
     def identity(self) -> dict[str, Any]:
         found = super().identity()
         if self.noise_classes is None:

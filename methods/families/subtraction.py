@@ -8,7 +8,7 @@ or halving and then bisection, and logs the strength and the number of evaluatio
 forgotten rows; the update sees no data.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -37,6 +37,9 @@ class Subtraction(Method):
     def identity(self) -> dict[str, Any]:
         strength = self.strength if isinstance(self.strength, str) else float(self.strength)
         return super().identity() | {"strength": strength}
+
+    def idle(self) -> Mapping[str, str]:
+        return {} if self.strength == AUTO else {"target": "strength=auto alone searches for it"}
 
     def sees(self) -> Access:
         return Access.FORGET if self.strength == AUTO else Access.NOTHING

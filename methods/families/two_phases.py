@@ -4,6 +4,7 @@ Update rule: θ ← θ ∓ αβ ∇L_f on D_f, then θ ← θ − α ∇CE on D_
 `factor`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from data.bounds import STRENGTH
 from data.split import Batch
 from methods.base import Access, Method, Problem
-from methods.training.descent import Descent
+from methods.training.descent import Descent, Optimizer
 from methods.training.loop import Phase, alternate, cross_entropy, of_phase
 
 
@@ -32,6 +33,11 @@ class TwoPhases(Descent, Method):
     climbs: ClassVar[bool] = False
     factor: Annotated[float, STRENGTH]
     shared_momentum: bool
+
+    def idle(self) -> Mapping[str, str]:
+        if self.optimizer is not Optimizer.sgd or self.momentum:
+            return super().idle()
+        return {**super().idle(), "shared_momentum": "there is none: momentum=0"}
 
     def forget_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss of a batch of forgotten rows, from (B, K) logits."""

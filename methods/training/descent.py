@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Annotated, Any, ClassVar
 
@@ -39,6 +39,10 @@ class Schedule(Enum):
     step = "step"
     cosine = "cosine"
     linear = "linear"
+
+
+# The fields of a descent that may have an effect without a step: methods also measure in batches.
+UNSTEPPED = {"epochs", "batch_size"}
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,9 @@ class Descent(Component):
     def idle(self) -> Mapping[str, str]:
         found, phases = {}, self.phases()
         longest = max(phases, key=phases.__getitem__)
+        if not phases[longest]:
+            reason = f"{' and '.join(f'{name}=0' for name in phases)} leave no step"
+            return {each.name: reason for each in fields(Descent) if each.name not in UNSTEPPED}
         if self.optimizer is not Optimizer.sgd:
             found["momentum"] = f"optimizer={self.optimizer.name} has none"
         if self.schedule is not Schedule.step:
@@ -147,6 +154,9 @@ class Recipe(Descent):
         found = super().identity()
         del found["checkpoint_minutes"]  # it changes no result
         return found
+
+    def idle(self) -> Mapping[str, str]:
+        return super().idle() if self.epochs else {}  # curves take steps from a model that has had none
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The recorder of per-sample gradients."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -77,6 +77,9 @@ class PerSample(Recorder):
     def _listed_groups(self) -> Any:
         assert self.group_by is not None
         return read_numbers(self.group_by, "recorder.group_by")
+
+    def idle(self) -> Mapping[str, str]:
+        return {} if self.form is Form.masked else {"mask": f"form={self.form.name} masks nothing"}
 
     def check_parameters(self, option: str) -> None:
         super().check_parameters(option)
