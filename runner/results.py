@@ -13,6 +13,7 @@ from runner.joining import inner_joined, joined, lost, of_the_same_models
 from runner.roles import ROLE, ROLES, UNLEARNED, Role
 from runner.say import say
 from runner.sealed import DamagedResult
+from runner.store import lock_of
 from runner.wording import suggestion
 
 if TYPE_CHECKING:  # a report needs no torch
@@ -131,8 +132,14 @@ class Results:
         earlier result stays if it is done and the new one diverged. If both are of the same models, the
         earlier scores that the new one lacks are kept: it may have other metrics, no
         reference, or no training rows. A result of other models that lacks scores of the earlier one is
-        told, and not written.
+        told, and not written. Commands that end together write in turn.
         """
+        folder = self._row(result).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock_of(folder / "rows"):
+            self._write(result, matrices)
+
+    def _write(self, result: Result, matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
         earlier = self.find(result.name, result.key)
         if earlier is not None and earlier.status == "done":
             if result.status != "done":

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import multiprocessing
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from runner.results import DamagedResult, Results, read
 from tests.conftest import QUICK, plan_of, result_of
 
 Quick = Callable[..., Plan]
+
+CONTEXT = multiprocessing.get_context("fork")
 
 NAME = "digits_small_cnn_whole_class"
 COMMAND = [*QUICK, "evaluation=quick", "metric=[accuracy,confusion]"]
@@ -88,6 +92,26 @@ def test_a_damaged_row_is_named_with_its_command_and_left_out(
     assert "python -m runner data.limit=20" in told and "'metric=[accuracy,confusion]'" in told
     Results(tmp_path).named(NAME)
     assert capsys.readouterr().err == "", "it is told once"
+
+
+def test_commands_that_end_together_lose_no_score(row: Path, tmp_path: Path) -> None:
+    """Two processes write each row at once, each with a score of its own."""
+    made, results, keys = read(row), Results(tmp_path), [f"{number:016}" for number in range(30)]
+    together = CONTEXT.Barrier(2)
+
+    def write(score: str) -> None:
+        for key in keys:
+            together.wait(60)
+            results.write(replace(made, key=key, scores={"unlearned": {score: 1.0}}), {})
+
+    processes = [CONTEXT.Process(target=write, args=(score,)) for score in ("mine", "yours")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    found = {each.key: sorted(each.scores["unlearned"]) for each in results.named(NAME)}
+    assert found == {key: ["mine", "yours"] for key in keys}
 
 
 def test_if_all_rows_are_damaged_there_is_no_table(row: Path, tmp_path: Path) -> None:

@@ -2,6 +2,6 @@
 
 from runner.store.artefact import Artefact, Identity, fingerprint
 from runner.store.making import Maker, Making
-from runner.store.store import Store, Wanted
+from runner.store.store import Store, Wanted, lock_of
 
-__all__ = ["Artefact", "Identity", "Maker", "Making", "Store", "Wanted", "fingerprint"]
+__all__ = ["Artefact", "Identity", "Maker", "Making", "Store", "Wanted", "fingerprint", "lock_of"]

@@ -183,7 +183,7 @@ class Store:
 
     @contextmanager
     def _lock(self, path: Path) -> Iterator[None]:
-        lock = _lock_of(path)
+        lock = lock_of(path)
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -252,7 +252,7 @@ def _is_dead(scratch: Path) -> bool:
 def _idle(scratch: Path) -> Iterator[bool]:
     """Yield whether no process is at work on a scratch folder, as far as this user can see. If so, none
     begins in the body."""
-    lock, free = _lock_of(_lead_of(scratch)), False
+    lock, free = lock_of(_lead_of(scratch)), False
     with suppress(Timeout, FileNotFoundError, PermissionError):  # it may end or be removed meanwhile
         if not is_elsewhere(scratch) or days_untouched(scratch) >= 1:
             lock.acquire(blocking=False)
@@ -269,6 +269,6 @@ def _lead_of(scratch: Path) -> Path:
     return scratch.with_name(scratch.name[1:17])
 
 
-def _lock_of(path: Path) -> FileLock:
-    """Return the lock of an artefact: the file `.<key>.lock` beside it."""
+def lock_of(path: Path) -> FileLock:
+    """Return the lock of an artefact, or of another path: the file `.<name>.lock` beside it."""
     return FileLock(path.with_name(f".{path.name}.lock"))
