@@ -102,6 +102,7 @@ def test_a_cell_that_a_signal_ends_says_so(tmp_path: Path) -> None:
         raise Ended(signal.SIGTERM)
     end = outcome(tmp_path)
     assert end is not None and str(end.failure).startswith("ended by SIGTERM: finished stages and")
+    assert end.stopped
 
 
 def test_lines_tell_the_time_and_what_is_left(

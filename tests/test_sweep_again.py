@@ -5,8 +5,10 @@ import os
 import random
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -141,13 +143,22 @@ def test_the_commit_of_a_row_is_that_of_the_command_which_it_names(
         assert found.overrides == more and found.provenance["row"]["commit"] == kept * 40
 
 
+def committed(folder: Path) -> dict[str, str]:
+    """Return an environment in which git sees a new checkout without changed files."""
+    own = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(folder)]
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    subprocess.run([*own, "commit", "--quiet", "--allow-empty", "-m", "a"], check=True)
+    return {"GIT_DIR": str(folder / ".git"), "GIT_WORK_TREE": str(folder)}
+
+
 def test_a_diverged_cell_is_no_work_that_is_left(tmp_path: Path) -> None:
     """The sweep, the listing and the report name it, and no command that would make it."""
     swept = ["-m", *QUICK, "evaluation=quick", "method=finetune,negative_gradient", "method.epochs=3"]
     swept += [f"paths.root={tmp_path}", "method.lr=1e6", "method.clip=null"]
-    assert run_module("runner", *swept).returncode == 1
-    again = run_module("runner", *swept)
-    listed = run_module("runner", *swept, "plan=true").stdout
+    clean = committed(tmp_path / "checkout")
+    assert run_module("runner", *swept, **clean).returncode == 1
+    again = run_module("runner", *swept, **clean)
+    listed = run_module("runner", *swept, "plan=true", **clean).stdout
     told = run_module("runner.report", f"paths.root={tmp_path}").stdout
     assert again.returncode == 1 and "the loss became" in again.stderr
     for text in (again.stderr, listed, told):
@@ -185,3 +196,19 @@ def test_a_diverged_cell_is_left_alone_until_its_code_changes(
     assert not stored(config, [command])
     (listed,) = standings(cells_of([command]), {})
     assert listed.state is State.missing and listed.state.is_left, "other code may not diverge"
+
+
+@pytest.mark.parametrize("here", [{"commit": "0" * 40, "dirty": True}, {"commit": None, "dirty": None}])
+def test_a_diverged_cell_of_code_that_no_commit_names_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: dict[str, Any]
+) -> None:
+    """A sweep tries it again, and the listing says so."""
+    monkeypatch.setattr(provenance, "code", lambda: here)
+    command = [*QUICK, "evaluation=quick", f"paths.root={tmp_path}", "training.lr=1e6"]
+    command += ["training.optimizer=sgd", "training.clip=null"]
+    with pytest.raises(Diverged):
+        result_of(plan_of(*command), *command)
+    with initialize_config_module("conf", **BASE):
+        assert not stored(compose("config", command, return_hydra_config=True), [command])
+    (listed,) = standings(cells_of([command]), {})
+    assert listed.state is State.missing and listed.state.is_left

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -19,10 +20,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from conf import Until
 from data.errors import UserError
 from methods.training.divergence import Diverged
+from runner import provenance
 from runner.arguments import asks_for_a_plan
 from runner.compose import BASE, Composer, composed, jobs
-from runner.launch.notes import BEGUN, DONE, FAILURE, LABEL, LOG, SHARED, note, start_of
+from runner.launch.notes import BEGUN, DONE, FAILURE, LABEL, LOG, SHARED, note, noted, start_of
 from runner.results import Results
+from runner.signals import Ended
 from runner.state.cells import Cell, cells_of
 from runner.state.check import check
 from runner.state.costs import Ledger
@@ -164,7 +167,10 @@ def test_what_is_left_costs_what_trainings_of_the_same_kind_took(tmp_path: Path)
 # States
 
 
-def test_cells_are_hit_missing_diverged_or_refused(tmp_path: Path) -> None:
+def test_cells_are_hit_missing_diverged_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "code", lambda: {"commit": "0" * 40, "dirty": False})
     done, other = cell(tmp_path, "seed=0"), cell(tmp_path, "seed=1")
     assert done.plan is not None
     result_of(done.plan, *done.overrides)
@@ -225,6 +231,19 @@ def test_a_sweep_says_how_its_cells_stand(tmp_path: Path) -> None:
     assert text.endswith("say again for what is left:\n  python -m runner -m a")
     assert found.left[-1].command == "python -m runner method=ssd seed=5"
     assert progress(tmp_path, "another").text() == ""
+
+
+def test_a_cell_that_ctrl_c_ended_is_missing_until_it_begins_again(tmp_path: Path) -> None:
+    """It has not failed: its training goes on."""
+    folder = sweep_of(tmp_path, listed(0, "key0"))
+    with pytest.raises(Ended), noted(folder / "0"):
+        raise Ended(signal.SIGINT)
+    (seen,) = progress(tmp_path, NAME).cells
+    assert seen.state is State.missing and seen.why.startswith("ended by SIGINT: finished stages and")
+    with noted(folder / "0"):
+        raise UserError("no space")
+    (seen,) = progress(tmp_path, NAME).cells
+    assert seen.state is State.failed and seen.why == "no space"
 
 
 def test_another_process_with_the_number_of_a_dead_one_does_not_run_its_cell(tmp_path: Path) -> None:

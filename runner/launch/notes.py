@@ -16,14 +16,16 @@ from runner.say import say
 from runner.signals import Ended
 
 # What the cell is called, the name of its results, the process that began it, its seconds once it is
-# done, and the reason if it failed. An empty note beside the reason says that it diverged.
-NOTES = LABEL, NAME, BEGUN, DONE, FAILURE, DIVERGED = (
+# done, and the reason if it failed. An empty note beside the reason says that it diverged, or that a
+# signal stopped it.
+NOTES = LABEL, NAME, BEGUN, DONE, FAILURE, DIVERGED, STOPPED = (
     "label.txt",
     "name.txt",
     "begun.txt",
     "done.txt",
     "failure.txt",
     "diverged.txt",
+    "stopped.txt",
 )
 
 # Told of cells that diverged: to say their command again makes nothing.
@@ -38,11 +40,13 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a cell: its seconds, or the reason of its failure, and whether that is divergence."""
+    """The end of a cell: its seconds, or the reason of its failure, and whether that is divergence or a
+    signal."""
 
     seconds: float
     failure: str | None = None
     diverged: bool = False
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Begin:
 def noted(folder: Path) -> Iterator[None]:
     """Note the begin and the end of the body. An exception is printed and noted, and goes no further; a
     signal that ends the process is noted, and ends it."""
-    for earlier in (DONE, FAILURE, DIVERGED):
+    for earlier in (DONE, FAILURE, DIVERGED, STOPPED):
         (folder / earlier).unlink(missing_ok=True)
     process = os.getpid()
     note(folder, BEGUN, f"{socket.gethostname()} {process} {start_of(process) or ''}".rstrip())
@@ -70,6 +74,7 @@ def noted(folder: Path) -> Iterator[None]:
     try:
         yield
     except Ended as ended:
+        note(folder, STOPPED, "")
         fail(folder, str(ended))
         raise
     except Exception as error:
@@ -163,7 +168,7 @@ def outcome(folder: Path) -> Outcome | None:
     """Return how a cell ended; None if it has not, as far as its notes say."""
     names = _names(folder)
     if FAILURE in names:
-        return Outcome(0, (folder / FAILURE).read_text(), DIVERGED in names)
+        return Outcome(0, (folder / FAILURE).read_text(), DIVERGED in names, STOPPED in names)
     return Outcome(float((folder / DONE).read_text())) if DONE in names else None
 
 

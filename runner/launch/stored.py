@@ -54,11 +54,9 @@ def stored(config: DictConfig, jobs: Sequence[Sequence[str]]) -> Stored:
     diverges again. A configuration or code of the user's own has no commit that tells.
     """
     from runner.plan.plan import device_of  # imports torch
-    from runner.provenance import code
 
-    root, here = Path(config.paths.root), code()
-    own = config.hydra.searchpath or config.until is not Until.end
-    if own or here["commit"] is None or here["dirty"]:
+    root = Path(config.paths.root)
+    if config.hydra.searchpath or config.until is not Until.end:
         return {}
     device = device_of(config.device)
     return {
@@ -70,10 +68,13 @@ def stored(config: DictConfig, jobs: Sequence[Sequence[str]]) -> Stored:
 
 
 def stands(result: Result, device: "torch.device", threads: int) -> bool:
-    """Return whether the code, and what else decides that a run diverges, is that of a result."""
+    """Return whether the code, and what else decides that a run diverges, is that of a result. Changed
+    files, or code without a commit, may be other code each time."""
     from runner.provenance import code, provenance
 
     made, here = result.provenance["row"], code()
+    if here["commit"] is None or here["dirty"]:
+        return False
     if result.status == "diverged":
         found = provenance(device, threads)
         here = {name: found[name] for name in (*here, "torch", "device", "threads", "machine")}

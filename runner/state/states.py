@@ -43,7 +43,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Note:
-    """What the notes of sweeps say last of a cell: that it runs, or why it failed."""
+    """What the notes of sweeps say last of a cell: that it runs, or why it has not ended well."""
 
     state: State
     why: str
@@ -80,7 +80,10 @@ def _note(folder: Path) -> Note | None:
     with suppress(FileNotFoundError):
         ended = outcome(folder)
         if ended is not None:
-            return None if ended.failure is None else Note(State.failed, ended.failure.strip())
+            if ended.failure is None:
+                return None
+            state = State.missing if ended.stopped else State.failed
+            return Note(state, ended.failure.strip())
         begin = begin_of(folder)
         if begin is None:
             return None
