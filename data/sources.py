@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -125,16 +126,22 @@ class Digits(Source):
     names = DIGITS
 
     def load(self, root: Path, download: bool) -> Dataset:
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+        images, labels = _digits()
         test = np.arange(len(images)) % 5 == 4
         return Dataset(
-            self.split(images[~test], digits.target[~test]),
-            self.split(images[test], digits.target[test]),
+            self.split(images[~test], labels[~test]),
+            self.split(images[test], labels[test]),
             self.classes,
         )
+
+
+@cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return images and labels, which splits copy; the file is a text, and slow to read."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None], digits.target
 
 
 class DigitsParity(Digits):

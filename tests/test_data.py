@@ -132,6 +132,17 @@ def test_digits_are_scikit_learns(digits: Dataset) -> None:
     assert counts == torch.tensor(load_digits().target).bincount().tolist()
 
 
+def test_digits_that_were_changed_are_read_unchanged_again(digits: Dataset) -> None:
+    """A process reads the file once."""
+    source = plan_of("dataset=digits").source
+    changed = source.load(Path(), False)
+    changed.train.images.fill_(0)
+    changed.train.labels.fill_(0)
+    again = source.load(Path(), False).train
+    assert torch.equal(again.images, digits.train.images) and again.images.any()
+    assert torch.equal(again.labels, digits.train.labels) and again.labels.any()
+
+
 def test_a_limit_keeps_the_first_rows_of_every_class_and_their_positions(digits: Dataset) -> None:
     few = digits.limited(7)
     assert few.train.labels.bincount().tolist() == [7] * 10 == few.test.labels.bincount().tolist()
