@@ -36,6 +36,11 @@ from runner.stages.workspace import Workspace
 from runner.store import Artefact, Store, fingerprint
 from runner.tracking import Tracker
 from tests.composing import composed_once
+from tests.suite import (  # noqa: F401  hooks of pytest
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_xdist_auto_num_workers,
+)
 
 # A loaded machine is slow and not wrong.
 settings.register_profile("suite", deadline=None)
@@ -43,14 +48,15 @@ settings.load_profile("suite")
 
 CONF = Path(conf.__file__).parent
 
-# A run in a tenth of a second: 20 rows per class, a narrow network, one epoch.
+# A run in a tenth of a second: 20 rows per class, a narrow network, one epoch. All are values, which
+# `tests.composing` sets without Hydra.
 QUICK = [
     "data.limit=20",
     "model.widths=[4,8]",
     "model.hidden=16",
     "training.epochs=1",
     "training.warmup=0",
-    "tracking=off",
+    "tracking.enabled=false",
     "threads=1",
     "evaluation.references=1",
 ]

@@ -1,5 +1,6 @@
 """Every option builds, every preset runs, and one meaning has one key."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from omegaconf import OmegaConf
 
 from data.errors import UserError
 from runner.arguments import arranged, typed
-from runner.compose import jobs
+from runner.compose import composed, jobs
 from runner.naming import SEARCHED
 from runner.plan import Plan, identities
 from tests.composing import composed_once
@@ -55,6 +56,7 @@ def test_every_option_builds(group: str, name: str, rows: Path) -> None:
         assert plan.names.get(group, "none") == name
 
 
+@cache
 def cells(preset: str, scale: str) -> list[list[str]]:
     """Return the options of every cell of a preset at a scale, for the first seed."""
     found = jobs([f"experiment={preset}", f"scale={scale}"])
@@ -332,3 +334,10 @@ def test_the_order_of_classes_is_no_other_request() -> None:
 
 def test_the_plan_is_a_value() -> None:
     assert isinstance(plan_of(), Plan) and plan_of() == plan_of()
+
+
+@pytest.mark.parametrize("extra", [[], ["method=ssd", "method.alpha=7", "seed=3"], ["scale=quick"]])
+def test_values_that_are_set_without_hydra_are_those_that_it_sets(extra: list[str]) -> None:
+    given = [*QUICK, *extra]
+    (once, names), (hydras, chosen) = composed_once(*given), composed(given)
+    assert once == hydras and names == chosen

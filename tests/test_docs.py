@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from runner.arguments import arranged
-from runner.compose import composed, jobs, planned
+from runner.arguments import arranged, renamed
+from runner.compose import jobs, planned
 from runner.store.__main__ import _parsed as of_store
 from tests.commands import PAGES, Command, all_commands, blocks, write_files
+from tests.composing import composed_once
 from tests.counts import COMMAND, written
 from tests.counts import PAGES as COUNTED
 from tests.forked import ROOT, run_module
@@ -72,13 +73,12 @@ def jobs_of(arguments: list[str]) -> list[list[str]]:
 
 
 def plan(job: list[str]) -> None:
-    cfg, names = composed(job)
-    planned(cfg, names, job)
+    planned(*composed_once(*job), job)
 
 
 def compose_options(arguments: list[str]) -> None:
     """Compose the options of a command on stored results."""
-    composed([text for text in arguments if "=" in text])
+    composed_once(*renamed([text for text in arguments if "=" in text]))
 
 
 def find_files(arguments: list[str]) -> None:

@@ -14,6 +14,7 @@ from runner.plan import Plan, build
 from runner.report import Report
 from runner.report.labels import as_option
 from runner.report.words import choice, score, setting
+from tests.composing import composed_once
 from tests.conftest import CONF, options, plan_of
 from tests.test_report import COLUMNS, result
 
@@ -33,7 +34,7 @@ def test_no_two_choices_have_one_title(group: str) -> None:
 
 
 def test_no_two_variants_have_one_title() -> None:
-    found = {name: titles(composed([f"variant={name}"])[0])["method"] for name in options("variant")}
+    found = {name: titles(composed_once(f"variant={name}")[0])["method"] for name in options("variant")}
     assert len(set(found.values())) == len(found), "set method._title_ in the variant's file"
 
 
