@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
@@ -19,10 +20,11 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parent.parent
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# torch would import its compiler at the first metered step.
-CONTEXT.set_forkserver_preload(
-    ["tests.forked", "runner.sweep", "runner.report", "torch._dynamo", "sklearn.datasets"]
-)
+# What a default run imports. torch would import its compiler at the first metered step.
+RUN = ["runner.sweep", "runner.report", "runner.columns", "models.small_cnn", "torch._dynamo"]
+EVALUATED = ["metrics.closeness", "metrics.mia_loss", "metrics.rmia", "metrics.trade_off"]
+LEARNERS = ["sklearn.datasets", "sklearn.linear_model", "sklearn.pipeline", "sklearn.svm"]
+CONTEXT.set_forkserver_preload(["tests.forked", *RUN, *EVALUATED, *LEARNERS])
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Done:
     returncode: int
     stdout: str
     stderr: str
+
+
+def fresh(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a fresh interpreter, for what a fork would hide."""
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
 def run_module(module: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> Done:

@@ -37,7 +37,7 @@ from runner.launch.stored import note_stored, stored
 from runner.launch.task import Shared, Task, cells, labels, left
 from runner.signals import Ended
 from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
-from tests.forked import run_module, start_module
+from tests.forked import fresh, run_module, start_module
 
 LOCAL = ["hydra/launcher=local", "hydra.launcher.workers=2"]
 
@@ -295,7 +295,7 @@ def test_an_interrupted_sweep_ends_its_processes(tmp_path: Path, number: int) ->
 def test_a_sweep_pretrains_once_and_no_process_waits_for_another(tmp_path: Path) -> None:
     command = ["-m", *QUICK, "method=finetune,random_labels", "seed=0,1"]
     local, basic = tmp_path / "local", tmp_path / "serial"
-    done = run_module("runner", *command, *LOCAL, f"paths.root={local}")
+    done = fresh("-m", "runner", *command, *LOCAL, f"paths.root={local}")
     assert done.returncode == 0, done.stderr
     assert "[shared 1/4] original, seed=0: done in" in done.stderr
     assert "[shared 4/4] retrained model, seed=1: done in" in done.stderr
