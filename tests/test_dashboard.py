@@ -108,7 +108,7 @@ def test_the_trade_off_is_a_scatter_with_its_front(specified: dict[str, Any]) ->
 
 
 def test_every_panel_shows_what_runs_hold(quick: Quick, specified: dict[str, Any]) -> None:
-    run(quick("tracking=wandb", "evaluation.every=1"))
+    run(quick("tracking.enabled=true", "evaluation.every=1"))
     (written,) = written_in(quick().root)
     held = {name.removesuffix("/sha256") for name in written.summary}
     asked = {
@@ -137,7 +137,7 @@ def test_a_column_is_a_score_a_cost_or_a_logged_value_as_runs_hold_it(
 ) -> None:
     names = ["test_accuracy", "class_3_accuracy", "compile_seconds", "selected", "at_chance"]
     options = ["method=ssd", "metric=[accuracy,class_accuracy]", f"table.columns=[{','.join(names)}]"]
-    run(quick("tracking=wandb", *options))
+    run(quick("tracking.enabled=true", *options))
     (written,) = written_in(quick().root)
     shown = pinned(specify(*options))
     assert shown == {

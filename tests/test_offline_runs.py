@@ -18,7 +18,7 @@ from runner.tracking.offline import OfflineRun, complete, in_use, keep_one, reco
 from tests.offline_runs import VARIABLES, files, written_in
 
 Quick = Callable[..., Plan]
-ON = ["tracking=wandb"]
+ON = ["tracking.enabled=true"]
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from tests.offline_runs import VARIABLES, Written, files, written_in
 from tests.test_report import result
 
 Quick = Callable[..., Plan]
-ON = ["tracking=wandb"]
+ON = ["tracking.enabled=true"]
 
 
 @pytest.fixture(autouse=True)

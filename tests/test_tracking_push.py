@@ -24,7 +24,7 @@ from tests.conftest import QUICK, plan_of
 from tests.offline_runs import VARIABLES, Written, files, written_in
 
 Quick = Callable[..., Plan]
-ON = ["tracking=wandb"]
+ON = ["tracking.enabled=true"]
 NAME = "digits_small_cnn_whole_class"
 ROOT = Path(__file__).parent.parent
 SWEEP = Path(runner.tracking.__file__).parent / "sweep.yaml"
