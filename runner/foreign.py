@@ -54,9 +54,14 @@ def _innermost(error: Exception, wanted: Callable[[FrameType], bool]) -> str | N
 def _is_foreign(frame: FrameType) -> bool:
     """Return whether a user wrote the frame's code, be it a file of theirs or an installed component."""
     path = Path(frame.f_code.co_filename)
-    if not path.is_file() or _below(path, OURS):
-        return False
-    return _component(frame) is not None or not is_library(path)
+    if _component(frame) is not None:
+        return path.is_file() and not _below(path, OURS)
+    return is_own(path)
+
+
+def is_own(path: Path) -> bool:
+    """Return whether a file is the user's: neither of this program nor of an installed distribution."""
+    return path.is_file() and not _below(path, OURS) and not is_library(path)
 
 
 def is_library(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import torch
 
+from runner.own_code import digests
 from runner.processes import TEAM
+from runner.store import Identity
 
 
 def provenance(device: torch.device, threads: int) -> dict[str, Any]:
@@ -29,11 +32,16 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
     }
 
 
-def maker(device: torch.device, threads: int) -> dict[str, Any]:
-    """Return what decides the bits of a training beside its inputs, by the names that users know."""
+def maker(device: torch.device, threads: int, identities: Sequence[Identity]) -> dict[str, Any]:
+    """Return what decides the bits of a training beside its inputs, by the names that users know.
+
+    `identities` are those of what it makes. Each of the user's components in them has a name of its own:
+    a command without a recorder of theirs goes on without its code.
+    """
     found = provenance(device, threads)
     return {
         "code": _sources(),
+        **{f"code of {kind}": digest for kind, digest in digests(list(identities)).items()},
         **{name: found[name] for name in ("torch", "machine", "device", "threads", "processes")},
     }
 

@@ -136,7 +136,8 @@ class Workspace:
                 produce(making)
 
         plan = self.plan
-        made_on = partial(maker, plan.device, plan.threads)
+        identities = [identity for _, identity in wanted.values()]
+        made_on = partial(maker, plan.device, plan.threads, identities)
         found = self.store.get_many(wanted, seeded, made_on, together)
         self.used.extend(found.values())
         for name, group in curves.items():
