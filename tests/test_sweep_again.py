@@ -20,6 +20,7 @@ from runner.launch.notes import LOG, SHARED, STAYS, has_begun, link_log, noted, 
 from runner.launch.stored import note_stored, stored
 from runner.launch.task import cells, left
 from runner.state.cells import cells_of
+from runner.state.listing import listing
 from runner.state.manifest import MANIFEST
 from runner.state.standing import standings
 from runner.state.states import State
@@ -89,6 +90,9 @@ def test_plan_true_lists_the_cells_and_writes_nothing(tmp_path: Path) -> None:
     alone = run_module("runner", *options, "seed=0", "plan=true")
     assert alone.stdout.startswith("1 cell: 1 hit") and "make it" not in alone.stdout
     assert alone.stdout.rstrip().endswith("nothing is left: every cell has its result")
+    refused = listing(["-m", *options, "method=finetune,amnesiac", "seed=0"])
+    assert refused.endswith("nothing is left: every cell that is not refused has its result")
+    assert "make it" not in listing([*options, "method=amnesiac"])
 
 
 def test_a_sweep_writes_its_manifest_and_a_report_reads_it(tmp_path: Path) -> None:

@@ -35,12 +35,13 @@ def listing(arguments: Sequence[str]) -> str:
     notes = notes_of(sweep for root in roots for sweep in manifests(root))
     each = standings(cells, notes)
     texts = [_table(each, labels(found))]
+    refused = any(one.cell.plan is None for one in each)
     for root in roots:
         own = [one for one in each if one.cell.plan is not None and one.cell.plan.root == root]
-        texts += _left(own, Ledger(Store(root / "store").artefacts()))
+        texts += _left(own, Ledger(Store(root / "store").artefacts()), refused)
     if any(one.state is State.diverged for one in each):
         texts.append(STAYS)
-    if any(one.state.is_left for one in each):
+    if any(one.is_left for one in each):
         texts.append(f"make it: {command(given)}")
     return "\n\n".join(texts)
 
@@ -51,7 +52,7 @@ def _table(found: Sequence[Standing], names: Sequence[str]) -> str:
         (
             one.state.value,
             name,
-            "; ".join(filter(None, [one.why, of_kinds(one.missing) if one.state.is_left else ""])),
+            "; ".join(filter(None, [one.why, of_kinds(one.missing) if one.is_left else ""])),
         )
         for one, name in zip(found, names, strict=True)
     ]
@@ -66,9 +67,9 @@ def counts(found: Sequence[Standing]) -> str:
     return f"{len(found)} {'cell' if len(found) == 1 else 'cells'}: {states}"
 
 
-def _left(found: Sequence[Standing], ledger: Ledger) -> list[str]:
+def _left(found: Sequence[Standing], ledger: Ledger, refused: bool) -> list[str]:
     """Return a table of the trainings by kind, each counted once, and what is left in all. Those of
-    cells that diverged are not made."""
+    cells that diverged are not made. `refused` is true if the command has refused cells too."""
     wanted = [one for one in found if one.state is not State.diverged]
     distinct = {each.artefact: each for one in wanted for each in one.trainings}
     kinds: dict[str, list[Training]] = {}
@@ -77,8 +78,9 @@ def _left(found: Sequence[Standing], ledger: Ledger) -> list[str]:
     lines = [_kind(label, each, ledger.left(each)) for label, each in kinds.items()]
     heads = ["trainings", "stored", "missing", "time left", "space left"]
     table = tabulate(lines, headers=heads, disable_numparse=True)
-    if not any(one.state.is_left for one in found):
-        return [*([table] if lines else []), "nothing is left: every cell has its result"]
+    if not any(one.is_left for one in found):
+        every = "every cell that is not refused" if refused else "every cell"
+        return [*([table] if lines else []), f"nothing is left: {every} has its result"]
     return [table, _in_all(ledger.left(distinct.values()), kinds)]
 
 

@@ -28,6 +28,11 @@ class Standing:
     trainings: list[Training] = field(default_factory=list)
 
     @property
+    def is_left(self) -> bool:
+        """Whether the cell's command, said again, makes something: not that of a refused cell."""
+        return self.state.is_left and self.cell.plan is not None
+
+    @property
     def missing(self) -> list[Training]:
         """The trainings that are not stored."""
         return [each for each in self.trainings if not each.stored]
