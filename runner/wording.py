@@ -148,6 +148,14 @@ UNCHOSEN = {"repair": "repair=epochs", "hydra.launcher": "hydra/launcher=local, 
 # Hydra's own groups, and those whose options are named after the method, data set and model.
 CHOSEN_BY_OTHERS = {"hydra", "search", "tuned"}
 
+# Groups whose files begin with a line that says where their options stand → that place.
+PACKAGES = {
+    "metric": "evaluation.metrics.{}",
+    "recorder": "recorder.{}",
+    "figure": "figure.{}",
+    "search": "tune.space",
+}
+
 # The columns of a table are many: a wrong one is answered by so many similar ones, and this command.
 NEAREST = 3
 ALL = "table.columns=[] lists all"
@@ -193,8 +201,17 @@ def _about_option(text: str) -> str | None:
         if found := re.match(pattern, text, re.DOTALL):
             words = _matched(REASONS, found["reason"])
             file = found.groupdict().get("file")
+            group, _, name = (file or "").rpartition("/")
+            if found["option"] == group and group in PACKAGES:
+                return lacks_package(group, name)
             return words and f"{f'{file}.yaml, ' if file else ''}{found['option']}: {words}"
     return None
+
+
+def lacks_package(group: str, name: str) -> str:
+    """Name the first line that a file lacks whose options stand in another place than its group."""
+    line = f"# @package {PACKAGES[group].format(name)}"
+    return f"{group}/{name}.yaml does not say where its options stand: begin it with the line {line}"
 
 
 def _yaml(mark: Any, problem: str) -> str:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from conf import FOLDER
 from runner.arguments import renamed
 from runner.compose import composed
 from runner.errors import HYDRA, WISH, message_of
+from runner.wording import PACKAGES
 from tests.conftest import QUICK
 from tests.test_cli import told
 
@@ -124,6 +126,45 @@ def test_a_group_lists_the_options_of_every_folder(
     asked = [f"hydra.searchpath=[file://{tmp_path}]", "recorder=[min]"]
     text = said(asked, monkeypatch, capsys)
     assert "(did you mean mine?)" in text and "leave_one_out, mine, paper004" in text
+
+
+@pytest.mark.parametrize(
+    ("group", "line"),
+    [
+        (
+            "metric",
+            "metric/mine.yaml does not say where its options stand: begin it with the line "
+            "# @package evaluation.metrics.mine",
+        ),
+        ("recorder", "begin it with the line # @package recorder.<name>"),
+        ("figure", "begin it with the line # @package figure.<name>"),
+        (
+            "search",
+            "search/mine.yaml does not say where its options stand: begin it with the line "
+            "# @package tune.space",
+        ),
+    ],
+)
+def test_a_file_of_ones_own_without_its_place_is_told_its_first_line(
+    group: str,
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The files of the program begin with such a line themselves."""
+    place = PACKAGES[group]
+    for file in (FOLDER / group).glob("[!_]*.yaml"):
+        named = f"# @package {place.format(file.stem)}\n"
+        assert file.read_text().startswith((named, f"# @package {group}\n"))
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text("_target_: mine.Mine\n")
+    asked = [f"hydra.searchpath=[file://{tmp_path}]", f"paths.root={tmp_path}/out"]
+    if group == "search":
+        (tmp_path / "method").mkdir()
+        (tmp_path / "method" / "mine.yaml").write_text("_target_: methods.original.Original\n")
+    choice = "method=mine" if group == "search" else f"{group}=[mine]"
+    assert line in said([*asked, choice], monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(

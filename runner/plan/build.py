@@ -17,6 +17,7 @@ from data.sources import Source
 from runner.foreign import blamed
 from runner.naming import TITLE
 from runner.targets import require_allowed
+from runner.wording import PACKAGES, lacks_package
 
 Part = TypeVar("Part", bound=Component)
 
@@ -60,8 +61,10 @@ def build_chosen(
     """Return the chosen components of a group that allows several, by name.
 
     A preset may set options of a component that is not chosen. Such a node has no `_target_`, and is
-    left out.
+    left out. Raise UserError, as `build`, also for a file whose options are not those of one component.
     """
+    if option in PACKAGES and "_target_" in nodes:
+        raise UserError(lacks_package(option, "<name>"))
     return {
         name: build(node, kind, f"{option}.{name}", source)
         for name, node in ((str(key), nodes[key]) for key in nodes)
