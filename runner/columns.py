@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 import conf
 from data.errors import UserError
@@ -13,7 +13,7 @@ from methods.base import Method
 from methods.training.loop import CURVES
 from metrics.metric import Metric, glossary
 from runner.figure.drawing import Drawing
-from runner.plan import Plan, build, class_of, identities
+from runner.plan import Plan, build, build_chosen, class_of, identities
 from runner.report.remarks import FLAGS, choice_of
 from runner.report.text import COSTS
 from runner.stages.unlearn import CLAMPED, CUT
@@ -58,6 +58,21 @@ def columns_of(plan: Plan) -> str:
     """Return all columns that the table of a run may have, one a line, with what is known of each."""
     given = _given(plan)
     return choice_of(given, glossary(plan.metrics, given))
+
+
+def not_shown(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Return the scores of the run's metrics of which the table has no column; none if the overrides
+    name the columns."""
+    if asks_for_columns(overrides):
+        return []
+    metrics = build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics").values()
+    shown = set(cfg.table.columns)
+    return [score for each in metrics if not shown & each.about().keys() for score in each.about()]
+
+
+def asks_for_columns(overrides: Sequence[str]) -> bool:
+    """Return whether the overrides name the columns of the table, which a preset may name, too."""
+    return any(override.startswith("table.columns=") for override in overrides)
 
 
 def given_by(metrics: Iterable[Metric], makers: Iterable[Method | type[Method]]) -> set[str]:

@@ -109,7 +109,7 @@ def planned(cfg: DictConfig, names: Mapping[str, str], overrides: Sequence[str])
 
     Raise UserError for every fault that can be found without reading data, also of table and figures.
     """
-    from runner.columns import check_columns
+    from runner.columns import asks_for_columns, check_columns
     from runner.figure.drawing import Drawing
     from runner.plan import Plan, build_chosen
 
@@ -118,11 +118,6 @@ def planned(cfg: DictConfig, names: Mapping[str, str], overrides: Sequence[str])
     drawings = build_chosen(cfg.figure, Drawing, "figure", plan.source)
     check_columns(plan, list(cfg.table.columns), drawings, asks_for_columns(overrides))
     return plan
-
-
-def asks_for_columns(overrides: Sequence[str]) -> bool:
-    """Return whether the overrides name the columns of the table, which a preset may name, too."""
-    return any(override.startswith("table.columns=") for override in overrides)
 
 
 def options(overrides: list[str]) -> dict[str, list[str]]:

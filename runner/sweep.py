@@ -58,9 +58,19 @@ def _alone(cfg: DictConfig, names: Mapping[str, str], overrides: list[str]) -> N
         return
     result = run(planned(cfg, names, overrides), overrides)
     if result is not None:
-        table = Report([result], cfg.table.columns).terminal()
+        table = Report([result], cfg.table.columns).led_by(_leading(cfg, overrides)).terminal()
         print(f"\n{result.name}, seed {result.seed}\n\n{table}")
         print(last_lines(result, cfg.paths.root, overrides))
+
+
+def _leading(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Return the scores that lead the table of a command: those of metrics that it chooses and that no
+    column shows."""
+    if not any(each.startswith("metric=") for each in overrides):
+        return []
+    from runner.columns import not_shown  # imports torch
+
+    return not_shown(cfg, overrides)
 
 
 class TableAfterSweep(Callback):
@@ -81,11 +91,12 @@ class TableAfterSweep(Callback):
             return
         names = sorted({name for cell in cells_in(folder) if (name := name_of(cell)) is not None})
         wrong = missing(folder)
+        first = _leading(config, given(config.hydra)) if names else []
         for name in names if config.until is Until.end else []:
             if not any((Path(config.paths.root) / "results" / name).glob("*.json")):
                 continue  # every cell failed, and its reason is printed already
             try:
-                show(config, name)
+                show(config, name, first)
             except Exception as error:
                 wrong.append(message_of(error) or traceback.format_exc())
         if wrong:

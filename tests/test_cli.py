@@ -73,6 +73,15 @@ def test_a_sweep_over_scenarios_prints_a_table_of_each(tmp_path: Path) -> None:
     assert "digits_small_cnn_random" in done.stdout and "digits_small_cnn_relabel" in done.stdout
 
 
+def test_scores_that_the_command_chooses_and_no_column_shows_lead_its_table(tmp_path: Path) -> None:
+    options = ["metric=[accuracy,ece]", "evaluation=quick", f"paths.root={tmp_path}"]
+    for done in (runner(*options), runner("-m", *options)):
+        head = done.stdout.split("\n\n")[1].split("---")[0].split()
+        assert head.index("ece") < head.index("forget"), done.stderr
+    given = runner(*options, "table.columns=[test_accuracy]")
+    assert given.returncode == 0 and "ece" not in given.stdout.split("\n\n")[1]
+
+
 def test_the_report_renders_what_is_stored(tmp_path: Path) -> None:
     assert runner(f"paths.root={tmp_path}", "name=mine").returncode == 0
     done = run_module("runner.report", f"paths.root={tmp_path}", "name=mine")

@@ -16,7 +16,8 @@ DRY = "--dry-run"
 
 def main(arguments: list[str]) -> None:
     """Write the workspace and the report of a name, or print their specification."""
-    from runner.compose import asks_for_columns, composed
+    from runner.columns import asks_for_columns
+    from runner.compose import composed
     from runner.tracking import check_settings
 
     overrides = [argument for argument in arguments if argument != DRY]

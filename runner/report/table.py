@@ -54,6 +54,11 @@ class Report:
     seeds: int | None = None
     published: Published = field(default_factory=dict)
 
+    def led_by(self, first: Sequence[str]) -> "Report":
+        """Return the report with those of `first` that some run has before the other columns."""
+        asked = [column for column in first if column in self.known]
+        return replace(self, columns=list(dict.fromkeys([*asked, *self.columns])))
+
     def terminal(self) -> str:
         """Return scores, gaps and remarks as aligned text, as wide as the terminal, or 80 characters
         where there is none. Columns that do not fit go on in a second table. The last ones are left
@@ -247,8 +252,7 @@ def show(cfg: "DictConfig", name: str, first: Sequence[str] = ()) -> None:
     if not report.columns:
         print(choice_of(report.known, report.about))
         return
-    asked = [column for column in first if column in report.known]
-    report = replace(report, columns=list(dict.fromkeys([*asked, *report.columns])))
+    report = report.led_by(first)
     report.check_columns()
     print(f"\n{name}\n\n{report.terminal()}")
     report.write(root / "tables", name)
