@@ -129,11 +129,15 @@ def test_logits_are_those_of_the_line_for_all_seeds(runs: Runs) -> None:
         (ScoresFigure("seconds", ["nothing"], False), r"figure\.scores\.y names nothing"),
         (
             CurvesFigure("epoch", ["kl"]),
-            r"figure\.curves\.y names kl.*choose from accuracy, loss, lr,",
+            r"figure\.curves\.y names kl.*choose from accuracy, loss, lr$",
         ),
         (
             CurvesFigure("step", ["loss"]),
-            r"figure\.curves\.y names loss.*with step.*set figure\.curves\.x to another",
+            r"figure\.curves\.y names loss.*with step.*that it was logged with: accuracy, epoch, lr$",
+        ),
+        (
+            CurvesFigure("step", ["kl"]),
+            r"figure\.curves\.y names kl.*with step: set figure\.curves\.x to one of accuracy, epoch,",
         ),
         (ScoresFigure("seconds", [], False), "the figure has no panel"),
         (ConfusionFigure("nothing"), "no matrix nothing: set figure.confusion.matrix=confusion, or run"),
@@ -158,6 +162,8 @@ def test_curves_are_drawn_of_lines_that_have_them_and_the_others_are_named(tmp_p
         names = {str(line.get_label()) for line in axes.get_lines()}
         return names, " ".join(figure.get_supxlabel().split())
 
+    with pytest.raises(UserError, match=r"it is a single value, which table\.columns=\[selected"):
+        CurvesFigure("step", ["selected"]).draw(mixed)
     names, told = drawn("epoch")
     assert names == {"original", "retrained", "random labels"}
     assert told.startswith("No curve of ") and told.endswith(": not one value at each epoch.")

@@ -88,10 +88,9 @@ class CurvesFigure(Drawing):
         logged = sorted(set(frame["name"]))
         for name in self.y:
             if name not in logged:
-                choice = f"choose from {', '.join(logged)}, or set" if logged else "nothing was; set"
                 raise UserError(
-                    f"figure.curves.y names {name}, which no run logged with {self.x}: {choice} "
-                    "figure.curves.x to another axis, such as epoch or step"
+                    f"figure.curves.y names {name}, which no run logged with {self.x}: "
+                    f"{self._cure(runs, name, logged)}"
                 )
         frame = frame[frame["name"].isin(self.y)]
         several = set(_lines(frame[frame.duplicated(POINT)]))
@@ -102,6 +101,19 @@ class CurvesFigure(Drawing):
                 "point: choose another, such as epoch or step"
             )
         return frame
+
+    def _cure(self, runs: Runs, name: str, logged: Sequence[str]) -> str:
+        """Return what to do about a name that no run logged with `x`, with which others are `logged`."""
+        every = [point for models in runs.models.values() for each in models for point in each.logged]
+        points = [self._values(point).keys() for point in every if name in self._values(point)]
+        beside = sorted(set().union(*points) - {name})
+        if beside:
+            return f"set figure.curves.x to a value that it was logged with: {', '.join(beside)}"
+        if points:
+            return f"it is a single value, which table.columns=[{name}] shows"
+        if logged:
+            return f"choose from {', '.join(logged)}"
+        return f"set figure.curves.x to one of {', '.join(sorted(set().union(*every)))}"
 
     def _values(self, point: Mapping[str, float]) -> dict[str, float]:
         """Return the values of a point, and the differences of them that `y` names."""
