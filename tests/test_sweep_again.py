@@ -172,16 +172,22 @@ def test_a_diverged_cell_is_no_work_that_is_left(tmp_path: Path) -> None:
     assert "nothing is left" in listed and " ? " not in listed
 
 
+def diverged(root: Path) -> list[str]:
+    """Run a command that diverges, and return it."""
+    command = [*QUICK, "evaluation=quick", f"paths.root={root}", "training.lr=1e6"]
+    command += ["training.optimizer=sgd", "training.clip=null"]
+    with pytest.raises(Diverged):
+        result_of(plan_of(*command), *command)
+    return command
+
+
 def test_a_diverged_cell_is_left_alone_until_its_code_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would diverge again; the sweep names it among those that failed."""
     here = {"commit": "0" * 40, "dirty": False}
     monkeypatch.setattr(provenance, "code", lambda: here)
-    command = [*QUICK, "evaluation=quick", f"paths.root={tmp_path}", "training.lr=1e6"]
-    command += ["training.optimizer=sgd", "training.clip=null"]
-    with pytest.raises(Diverged):
-        result_of(plan_of(*command), *command)
+    command = diverged(tmp_path)
     with initialize_config_module("conf", **BASE):
         config = compose("config", command, return_hydra_config=True)
         config.hydra.sweep.dir = str(tmp_path / "sweep")
@@ -208,10 +214,7 @@ def test_a_diverged_cell_of_code_that_no_commit_names_is_left(
 ) -> None:
     """A sweep tries it again, and the listing says so."""
     monkeypatch.setattr(provenance, "code", lambda: here)
-    command = [*QUICK, "evaluation=quick", f"paths.root={tmp_path}", "training.lr=1e6"]
-    command += ["training.optimizer=sgd", "training.clip=null"]
-    with pytest.raises(Diverged):
-        result_of(plan_of(*command), *command)
+    command = diverged(tmp_path)
     with initialize_config_module("conf", **BASE):
         assert not stored(compose("config", command, return_hydra_config=True), [command])
     (listed,) = standings(cells_of([command]), {})
