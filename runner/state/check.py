@@ -2,10 +2,8 @@
 
 import csv
 import io
-import json
 import math
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +14,13 @@ from data.errors import UserError
 from runner.papers import rows
 from runner.report import Report
 from runner.results import Result, Results
-from runner.roles import REFERENCE
 
-# The tables of a name, those with the most to hold against first: one line per model and seed, or one
+# The tables of a name, the one with the most to hold against first: one line per model and seed, or one
 # per cell of the table.
-TABLES = ("_rows.csv", "_seeds.csv", ".csv")
+TABLES = ("_rows.csv", ".csv")
 
 # Numbers that a clock, or the memory of a machine, gives: no two runs have the same.
-MEASURED = re.compile(r"(gap_)?(\w*seconds|peak_bytes|speed_up)")
+MEASURED = re.compile(r"\w*seconds|peak_bytes|speed_up")
 
 # The columns that say what a line is of.
 ABOUT = {*rows.ABOUT, "line", "metric"}
@@ -32,8 +29,6 @@ ABOUT = {*rows.ABOUT, "line", "metric"}
 Place = tuple[str, str]
 
 Numbers = Mapping[Place, Mapping[str, float]]
-
-Lines = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,7 @@ def check(place: Path, root: Path, name: str | None = None) -> Checked:
 
 def _table(place: Path) -> tuple[Path, Path]:
     """Return the path of a published table without an ending, and the file to hold against."""
-    stem = place.with_name(re.sub(r"(_rows|_seeds)?\.(csv|md|tex)$", "", place.name))
+    stem = place.with_name(re.sub(r"(_rows)?\.(csv|md|tex)$", "", place.name))
     for ending in TABLES:
         if (found := stem.with_name(stem.name + ending)).is_file():
             return stem, found
@@ -147,16 +142,12 @@ def _numbers(line: Mapping[str, str], by_key: bool) -> Iterator[tuple[str, float
 
 
 def _of_results(results: Iterable[Result]) -> Numbers:
-    """Return the scores, costs and gaps of every model by its key and role."""
-    found: dict[Place, dict[str, float]] = {}
-    for result in results:
-        reference = result.scores.get(REFERENCE.name, {})
-        for role, scores in result.scores.items():
-            gaps = {
-                f"gap_{name}": scores[name] - reference[name] for name in scores if name in reference
-            }
-            found[result.key, role] = {**scores, **result.costs.get(role, {}), **gaps}
-    return found
+    """Return the scores and costs of every model by its key and role."""
+    return {
+        (result.key, role): {**scores, **result.costs.get(role, {})}
+        for result in results
+        for role, scores in result.scores.items()
+    }
 
 
 def _of_report(results: list[Result]) -> Numbers:
@@ -170,16 +161,16 @@ def _of_report(results: list[Result]) -> Numbers:
 def _label(line: Mapping[str, str], by_key: bool) -> str:
     if not by_key:
         return f"{line['line']}, {line['metric']}"
-    return f"{line.get('line') or line.get('variant')}, {line['role']}, seed {line['seed']}"
+    return f"{line['variant']}, {line['role']}, seed {line['seed']}"
 
 
 def _commands(stem: Path, missing: Iterable[Mapping[str, str]]) -> list[str]:
-    """Return the commands that make missing lines: those of the lines themselves or of the manifest, or
-    else all that the text beside the table names."""
-    overrides = _manifest(stem)
-    found = [line.get("overrides") or overrides.get(line.get("key", ""), "") for line in missing]
-    if all(found):
-        return [f"python -m runner {each}" for each in dict.fromkeys(found)]
+    """Return the commands that make missing lines: those of the lines themselves, or else all that the
+    text beside the table names."""
+    lines = list(missing)
+    if "overrides" in lines[0]:
+        found = dict.fromkeys(line["overrides"] for line in lines)
+        return [f"python -m runner {each}".rstrip() for each in found]
     text = stem.with_name(f"{stem.name}.md")
     if not text.is_file():
         return []
@@ -187,17 +178,3 @@ def _commands(stem: Path, missing: Iterable[Mapping[str, str]]) -> list[str]:
     return [
         " ".join(line.split()) for line in re.findall(r"^python -m runner .*$", joined, re.MULTILINE)
     ]
-
-
-def _manifest(stem: Path) -> dict[str, str]:
-    """Return the overrides of every cell in the manifest beside a table by the key of its result."""
-    path = stem.with_name(f"{stem.name}_manifest.json")
-    if not path.is_file():
-        return {}
-    try:
-        sweeps = json.loads(path.read_text())["sweeps"]
-        return {
-            cell["key"]: shlex.join(cell["overrides"]) for sweep in sweeps for cell in sweep["cells"]
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no manifest ({error}): git checkout it, or remove it") from error
