@@ -12,12 +12,9 @@ from types import FrameType
 
 from data.component import Component
 from data.contracts import kind_of
+from runner.shadowed import PACKAGES, ROOT
 
-ROOT = Path(__file__).parent.parent
-OURS = [
-    ROOT / package
-    for package in ("conf", "data", "hydra_plugins", "methods", "metrics", "models", "runner")
-]
+OURS = [ROOT / package for package in (*PACKAGES, "hydra_plugins", "runner")]
 STANDARD = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
 
 # Folders of installed packages, of this environment and of those that it is layered on.

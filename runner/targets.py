@@ -12,8 +12,9 @@ from typing import Any
 
 from data.errors import UserError
 from runner.foreign import is_library
+from runner.shadowed import PACKAGES
 
-OURS = ("conf", "data", "methods", "metrics", "models", "runner")
+OURS = (*PACKAGES, "runner")
 
 # Hydra's own plugins, and the handlers of its logging.
 HYDRAS = ("hydra", "hydra_plugins", "logging", "colorlog")

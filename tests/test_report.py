@@ -132,8 +132,8 @@ def test_shared_models_are_counted_once_per_seed() -> None:
     results += [result("retrain", seed, 0.5) for seed in (0, 1)] + [result("original", 0, 0.9)]
     frame = tidy(results)
     accuracy = frame[frame.metric == "test_accuracy"]
-    assert accuracy.groupby("method").size().to_dict() == {
-        "original": 2, "retrain": 2, "finetune": 2, "random_labels": 2
+    assert accuracy.groupby("cell").size().to_dict() == {
+        "original": 2, "reference": 2, "finetune[]": 2, "random_labels[]": 2
     }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def test_a_score_against_retrained_models_of_the_same_request(word: str) -> None
 
 
 def exactly(mean: float) -> Difference:
-    return Difference(mean, 0.0, math.inf, 3, 4)
+    return Difference(mean, 0.0, math.inf, 3)
 
 
 def test_the_sign_tells_remembering_from_over_forgetting_and_damage_from_gain() -> None:
@@ -77,7 +77,7 @@ def test_an_attack_that_finds_too_little_is_over_forgetting_and_not_private() ->
 
 
 def test_differences_of_requests_drawn_anew_have_an_interval_over_seeds() -> None:
-    found = from_pairs([0.1, 0.2, 0.3], references=4)
+    found = from_pairs([0.1, 0.2, 0.3])
     # t₀.₉₇₅,₂ · s/√3 = 4.302653 · 0.1/√3
     assert (found.mean, found.freedom) == (pytest.approx(0.2), 2)
     assert found.half_width(0.95) == pytest.approx(0.2484138, rel=1e-6)
@@ -126,7 +126,7 @@ def test_so_many_values_of_the_same_spread_decide_and_fewer_do_not(
 
     def judged(n: int, r: int) -> Difference:
         if others is None:
-            return from_pairs(spread(0.04, own, n), r)
+            return from_pairs(spread(0.04, own, n))
         return from_shared(spread(0.54, own, n), spread(0.5, others, r))
 
     n = would_decide(judged(3, 8), 0.02)

@@ -58,10 +58,9 @@ class ScoresFigure(Drawing):
 
     def _check(self, report: Report, places: Mapping[Line, float]) -> None:
         """Raise UserError if there is nothing to show."""
-        known = set(report.cells.index.get_level_values("metric"))
         for name in self.y:
-            if name not in known:
-                near = suggestion(name, sorted(known), NEAREST)
+            if name not in report.known:
+                near = suggestion(name, sorted(report.known), NEAREST)
                 raise UserError(
                     f"figure.scores.y names {name}, which no run has{near}: in runner.report {ALL}"
                 )

@@ -4,17 +4,17 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import conf
 from runner.naming import WHOLE
 from runner.papers import rows as of_rows
 from runner.papers.rules import Table, names, table
 from runner.papers.verdicts import MATCHES, NOT_RUN, WORDS, Runs, Verdict, agreements, verdicts
+from runner.published import FOLDER
 from runner.report.cells import Estimate, half_width_of
 from runner.report.text import Style, cell
 from runner.results import Results
 
 # The committed results.
-RESULTS = Path(conf.__file__).parent.parent / "results"
+RESULTS = FOLDER.parent
 
 # The scales whose runs have a verdict, the largest first.
 SCALES = (WHOLE, "gpu", "cpu")

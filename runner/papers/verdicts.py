@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from runner.papers.rows import Row
 from runner.papers.rules import Cell, Rule, Table, rule
-from runner.report.verdicts import ROUNDING
+from runner.report.verdicts import ROUNDING, quantile
 
 MATCHES, DIFFERS, NOT_COMPARABLE, NOT_RUN = WORDS = ("matches", "differs", "not comparable", "not run")
 
@@ -101,11 +101,9 @@ def judged(cell: Cell, values: Sequence[float], by: Rule) -> tuple[str, str]:
 
 def half_of_prediction(values: Sequence[float], level: float) -> float:
     """Return half the width of the interval that holds one more of at least two normal values."""
-    from scipy.special import stdtrit
-
     n = len(values)
     # t₍₁₊level₎⸝₂,ₙ₋₁ · s · √(1 + 1/n)
-    return float(stdtrit(n - 1, (1 + level) / 2)) * stdev(values) * math.sqrt(1 + 1 / n)
+    return quantile((1 + level) / 2, n - 1) * stdev(values) * math.sqrt(1 + 1 / n)
 
 
 class Agreement(NamedTuple):

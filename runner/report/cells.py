@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.meanings import ROWS, meaning
 from runner.report.frame import tidy
+from runner.report.verdicts import quantile
 from runner.results import Line, Result
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def statistics(results: list[Result]) -> "pd.DataFrame":
     value.insert(1, "half_width", half_width(value))
     gap.insert(1, "half_width", half_width(gap))
     value = value.drop(columns="std").rename(columns={"mean": "value", "count": "n"})
-    gap = gap.drop(columns="std").rename(columns={"mean": "", "count": "n"})
+    gap = gap.drop(columns="std")
     gap.columns = ["gap", "gap_half_width", "gap_n"]
     return value.join(gap)
 
@@ -86,10 +87,8 @@ def half_width(groups: "pd.DataFrame") -> Any:
 
 def half_width_of(values: Sequence[float]) -> float:
     """Return half the width of the 95 % Student interval of the mean of at least two values."""
-    from scipy.special import stdtrit
-
     n = len(values)
-    return float(stdtrit(n - 1, 0.975)) * stdev(values) / math.sqrt(n)
+    return quantile(0.975, n - 1) * stdev(values) / math.sqrt(n)
 
 
 def interval(estimate: Estimate, share: bool) -> tuple[float, float]:

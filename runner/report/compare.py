@@ -79,7 +79,7 @@ class Values:
             return from_one(value, self.own[seed])
         # the exact mean: that of equal scores is their value, with no rounding to be told from 0
         differences = [value - moments(tuple(self.own[seed]))[0] for seed, value in self.value.items()]
-        return from_pairs(differences, min(len(self.own[seed]) for seed in self.value))
+        return from_pairs(differences)
 
 
 def compared(scores: Mapping[Key, Values]) -> dict[Key, Compared]:
@@ -115,7 +115,7 @@ def of_cells(results: list[Result]) -> tuple[dict[Key, Compared], dict[Key, Esti
     """
     found, nulls = {}, {}
     abouts = {(result.setting, name): result.about for result in results for name in result.cell_scores}
-    measured = {(line, name): values for line, _, name, values in cell_values(results)}
+    measured = {(line, name): values for line, name, values in cell_values(results)}
     for (line, name), values in measured.items():
         about = meaning(name, abouts[line.setting, name])
         if about is None:
@@ -127,7 +127,7 @@ def of_cells(results: list[Result]) -> tuple[dict[Key, Compared], dict[Key, Esti
         estimate = Estimate(known, math.nan, 1) if null is None else _spread(tuple(null))
         nulls[Line(line.setting, REFERENCE.name), name] = estimate
         if known is not None and len(values) > 1:
-            difference = from_pairs([value - known for value in values], len(values))
+            difference = from_pairs([value - known for value in values])
             found[line, name] = _judged(difference, estimate, about)
     return found, nulls
 

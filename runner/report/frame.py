@@ -11,8 +11,8 @@ if TYPE_CHECKING:  # pandas is imported when a report renders
 
 
 def tidy(results: list[Result]) -> "pd.DataFrame":
-    """Return a frame with one entry per model and number: `setting`, `cell`, `method`, `seed`,
-    `metric`, `value` and `gap`.
+    """Return a frame with one entry per model and number: `setting`, `cell`, `seed`, `metric`, `value`
+    and `gap`.
 
     `gap` is the value minus that of the same run's reference, NaN if the reference has no such score.
     Originals and references that several runs share appear once per setting and seed, by a run that has
@@ -24,28 +24,27 @@ def tidy(results: list[Result]) -> "pd.DataFrame":
     entries: dict[tuple[object, ...], tuple[object, ...]] = {}
     for line, result, role in models(results):
         reference = result.scores.get(REFERENCE.name, {})
-        method = role.label if role.shared else result.names["method"]
         for name, value in (*result.scores[role.name].items(), *result.costs[role.name].items()):
             gap = value - reference[name] if name in reference else None
             key = (*line, result.seed, name)
             if key not in entries or (entries[key][-1] is None and gap is not None):
-                entries[key] = (*line, method, result.seed, name, value, gap)
-    for line, method, name, found in cell_values(results):
+                entries[key] = (*line, result.seed, name, value, gap)
+    for line, name, found in cell_values(results):
         for place, value in enumerate(found):
-            entries[*line, place, name] = (*line, method, place, name, value, None)
-    columns = ["setting", "cell", "method", "seed", "metric", "value", "gap"]
+            entries[*line, place, name] = (*line, place, name, value, None)
+    columns = ["setting", "cell", "seed", "metric", "value", "gap"]
     return pd.DataFrame(list(entries.values()), columns=columns)
 
 
-def cell_values(results: list[Result]) -> Iterator[tuple[Line, str, str, list[float]]]:
-    """Yield line, method, name and values of every score of a cell, once per cell: of runs that differ,
+def cell_values(results: list[Result]) -> Iterator[tuple[Line, str, list[float]]]:
+    """Yield line, name and values of every score of a cell, once per cell: of runs that differ,
     those of the one that has the most."""
-    found: dict[tuple[Line, str], tuple[str, list[float]]] = {}
+    found: dict[tuple[Line, str], list[float]] = {}
     for result in results:
         line = result.line(result.repeats or UNLEARNED)
         for name, value in result.cell_scores.items():
             values = value if isinstance(value, list) else [value]
-            if len(values) > len(found.get((line, name), ("", []))[1]):
-                found[line, name] = result.names["method"], values
-    for (line, name), (method, values) in found.items():
-        yield line, method, name, values
+            if len(values) > len(found.get((line, name), [])):
+                found[line, name] = values
+    for (line, name), values in found.items():
+        yield line, name, values

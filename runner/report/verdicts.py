@@ -42,16 +42,14 @@ def moments(values: tuple[float, ...]) -> tuple[float, float]:
 class Difference:
     """A score's mean difference from the retrained models: its standard error and degrees of freedom.
 
-    `n` and `references` count the values and the retrained models behind it. `own` is the variance of
-    one value, and `others` that of one retrained model; it is None if a value is a seed's difference
-    from retrained models of its own.
+    `n` counts the values behind it. `own` is the variance of one value, and `others` that of one
+    retrained model; it is None if a value is a seed's difference from retrained models of its own.
     """
 
     mean: float
     error: float
     freedom: float
     n: int
-    references: int
     own: float = 0.0
     others: float | None = None
 
@@ -74,7 +72,7 @@ def from_shared(values: Sequence[float], references: Sequence[float]) -> Differe
     if n == 1:
         # SE = s_R · √(1 + 1/R), df = R − 1
         error = math.sqrt(spread * (1 + 1 / r))
-        return Difference(difference, error, r - 1, n, r, own=spread, others=spread)
+        return Difference(difference, error, r - 1, n, own=spread, others=spread)
     return _welch(difference, variance(values), n, spread, r)
 
 
@@ -91,20 +89,18 @@ def _welch(difference: float, own: float, n: int, others: float, r: int) -> Diff
     total = first + second
     # df = SE⁴ / (s_u⁴/(n²(n − 1)) + s_R⁴/(R²(R − 1)))
     freedom = total**2 / (first**2 / (n - 1) + second**2 / (r - 1)) if total else math.inf
-    return Difference(difference, math.sqrt(total), freedom, n, r, own, others)
+    return Difference(difference, math.sqrt(total), freedom, n, own, others)
 
 
-def from_pairs(differences: Sequence[float], references: int) -> Difference:
-    """Return the mean of differences, each from `references` retrained models of its own.
-
-    There are at least two differences: one per seed.
-    """
-    return _paired(mean(differences), variance(differences), len(differences), references)
+def from_pairs(differences: Sequence[float]) -> Difference:
+    """Return the mean of at least two differences, one per seed, each from retrained models of its
+    own."""
+    return _paired(mean(differences), variance(differences), len(differences))
 
 
-def _paired(difference: float, own: float, n: int, references: int) -> Difference:
+def _paired(difference: float, own: float, n: int) -> Difference:
     # SE = s_d/√n, df = n − 1
-    return Difference(difference, math.sqrt(own / n), n - 1, n, references, own)
+    return Difference(difference, math.sqrt(own / n), n - 1, n, own)
 
 
 def verdict(difference: Difference, margin: float | None, remembers: int, better: str) -> str:
@@ -133,7 +129,7 @@ def would_decide(difference: Difference, margin: float | None) -> int | None:
     decided if it and the spread stayed as they are; None if more than 200 are needed."""
     d, own, others = difference.mean, difference.own, difference.others
     for n in range(difference.n + 1, MOST + 1):
-        likely = _paired(d, own, n, n) if others is None else _welch(d, own, n, others, n)
+        likely = _paired(d, own, n) if others is None else _welch(d, own, n, others, n)
         if verdict(likely, margin, 0, "reference") != "unclear":
             return n
     return None
