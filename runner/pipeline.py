@@ -99,14 +99,14 @@ def make(ws: Workspace) -> LivePieces | None:
     made = LivePieces(ws, request, {ORIGINAL: original})
     warn_if_untrained(made.predicted(ORIGINAL), say)
     models = made.models
-    initial = stages.initial_training(ws, request, plan.method)
+    initial = stages.initial_training(ws, request)
     if initial is not None:
         models[INITIAL] = initial
     models[UNLEARNED] = stages.unlearn(ws, request, original)
     if plan.repair is not None:
-        models[REPAIRED] = stages.repair(ws, request, models[UNLEARNED], plan.repair)
+        models[REPAIRED] = stages.repair(ws, request, models[UNLEARNED])
     if plan.reference is not None:
-        models[REFERENCE] = stages.reference(ws, request, plan.reference)
+        models[REFERENCE] = stages.reference(ws, request)
     for seed, other in stages.other_references(ws, request).items():
         models[seed] = other
     return made
@@ -232,7 +232,7 @@ def _cells(shared: Plan, models: Models) -> dict[str, str]:
     """
     cells = {UNLEARNED.name: fingerprint(identities.own(shared))}
     if INITIAL in models:
-        cells[INITIAL.name] = fingerprint(identities.initial_training(shared, shared.method))
+        cells[INITIAL.name] = fingerprint(identities.initial_training(shared))
     repaired = identities.repair(shared)
     if repaired is not None:
         cells[REPAIRED.name] = fingerprint(repaired)

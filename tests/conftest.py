@@ -158,9 +158,9 @@ class Stages:
         """Return what a recorder wrote."""
         return stages.record(self._workspace, self.request, name)
 
-    def initial_training(self, method: Method) -> Artefact:
-        """Return the model that a method has before any request."""
-        made = stages.initial_training(self._workspace, self.request, method)
+    def initial_training(self) -> Artefact:
+        """Return the model that the run's method has before any request."""
+        made = stages.initial_training(self._workspace, self.request)
         assert made is not None
         return made
 
@@ -168,9 +168,9 @@ class Stages:
         """Return the model that the run's method makes of the original."""
         return stages.unlearn(self._workspace, self.request, original)
 
-    def repair(self, repair: Method, unlearned: Artefact) -> Artefact:
+    def repair(self, unlearned: Artefact) -> Artefact:
         """Return the unlearned model, repaired."""
-        return stages.repair(self._workspace, self.request, unlearned, repair)
+        return stages.repair(self._workspace, self.request, unlearned)
 
     def predictions(self, made: Artefact, method: Method | None = None) -> Predictions:
         """Return the predictions of a model that `method` made, or of the original."""
@@ -210,7 +210,7 @@ def keys_of(plan: Plan) -> dict[str, str]:
     if plan.repair is not None:
         found["repair"] = {**(identities.repair(plan) or {}), **identities.scoring(plan)}
     if plan.method.trains_before:
-        found["before"] = identities.initial_training(plan, plan.method)
+        found["before"] = identities.initial_training(plan)
         found["slice"] = identities.cached_training(plan, {"shard": 0}, None)
     return {stage: fingerprint(identity) for stage, identity in found.items()}
 

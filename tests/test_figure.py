@@ -227,6 +227,9 @@ def test_phases_go_from_the_first_epoch_to_the_repair(tmp_path: Path) -> None:
     # an epoch of training, the unlearned and the repaired model, for retained and for forgotten rows
     lengths = sorted(len(line.get_xdata()) for line in axes.get_lines() if line.get_marker() == ".")
     assert lengths == [2, 2, 3, 3]
+    shutil.rmtree(tmp_path / "store" / "record")
+    with pytest.raises(UserError, match="no longer in the store: run `python -m runner"):
+        PhasesFigure().draw(Runs(phases.report, tmp_path))
 
 
 @pytest.mark.parametrize("preset", options("experiment"))

@@ -201,8 +201,7 @@ def test_a_repair_stops_where_the_original_stood(quick: Quick) -> None:
     learned = [*LEARNED, "method=original"]
     plan = quick(*learned, "repair=recovered", "repair.batch_size=10", "repair.lr=0.001")
     stages = stages_of(plan)
-    assert plan.repair is not None
-    made = stages.repair(plan.repair, stages.unlearn(stages.pretrain()))
+    made = stages.repair(stages.unlearn(stages.pretrain()))
     (stop,) = (point for point in made.read("curves.json") if "recovered_at_step" in point)
     assert 31 <= stop["recovered_at_step"] < 72
 
@@ -215,9 +214,8 @@ def test_a_repair_has_recovered_at_the_goal_itself(
     shares = chain([0.8], repeat(0.7))
     monkeypatch.setattr("methods.repair.accuracy", lambda *given: next(shares))
     sizes = ["repair.batch_size=5", "repair.epochs=1", "repair.recovered=0.1"]
-    stages = stages_of(plan := quick("method=original", "repair=recovered", *sizes))
-    assert plan.repair is not None
-    made = stages.repair(plan.repair, stages.unlearn(stages.pretrain()))
+    stages = stages_of(quick("method=original", "repair=recovered", *sizes))
+    made = stages.repair(stages.unlearn(stages.pretrain()))
     assert {"recovered_at_step": 31, "goal": 0.8 - 0.1} in made.read("curves.json")
 
 

@@ -13,7 +13,8 @@ from runner.plan import Plan, identities
 from runner.remarks import warn_if_references_may_know
 from runner.report import Report
 from runner.results import Result
-from runner.stages.models import weights
+from runner.stages import Workspace
+from runner.stages.models import fresh, weights
 from runner.store import Store, fingerprint
 from tests.conftest import QUICK, plan_of, result_of
 
@@ -38,7 +39,7 @@ def test_the_checkpoint_is_the_original_of_its_own_data_set(tmp_path: Path) -> N
     )
     assert identities.pretrain(plan.public) == identities.pretrain(own)
     run(tmp_path, *PUBLIC)
-    assert Store(tmp_path / "store").find("pretrain", identities.pretrain(own)) is not None
+    assert Store(tmp_path / "store").has(*identities.wanted_original(own))
 
 
 def test_originals_and_retrained_models_begin_at_the_checkpoint_but_for_the_head(tmp_path: Path) -> None:
@@ -57,6 +58,13 @@ def test_originals_and_retrained_models_begin_at_the_checkpoint_but_for_the_head
         body = {name for name in public if not name.startswith("8.")}
         assert all(torch.equal(found[name], public[name]) for name in body)
     assert len(heads) == 3 and not torch.equal(heads[0], heads[1])
+
+
+def test_a_checkpoint_that_was_deleted_is_told_with_its_cure(tmp_path: Path) -> None:
+    plan = plan_of(*QUICK, *PUBLIC, f"paths.root={tmp_path}")
+    ws = Workspace(plan, Store(tmp_path / "store"))
+    with pytest.raises(UserError, match=r"pretrained= is no longer in the store: run the command"):
+        fresh(ws, ws.streams("pretrain"))
 
 
 def test_the_checkpoint_is_in_the_keys_of_what_begins_at_it() -> None:

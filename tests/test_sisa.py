@@ -31,7 +31,7 @@ SISA = ["method=sisa", *SHAPE, "training.epochs=3", "training.batch_size=10"]
 
 def before(stages: Stages) -> Artefact:
     """Return SISA's ensemble of all rows, before any request."""
-    return stages.initial_training(stages.plan.method)
+    return stages.initial_training()
 
 
 def count(plan: Plan, stage: str) -> int:

@@ -209,7 +209,7 @@ def made(plan: Plan) -> tuple[Workspace, list[Plan], list[Artefact]]:
     ws = Workspace(plan, Store(plan.root / "store"))
     rows = stages.cell_request(ws, stages.request(ws)[0])
     plans = [shadow_plan(plan, rows, number) for number in range(6)]
-    return ws, plans, [ws.store.find("pretrain", identities.pretrain(each)) for each in plans]
+    return ws, plans, [ws.store.find(*identities.wanted_original(each)) for each in plans]
 
 
 def test_only_a_gpu_trains_together() -> None:
@@ -273,7 +273,7 @@ def test_a_kept_original_survives_the_failure_of_a_later_one(
     monkeypatch.setattr(together, "save", fails_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         pretrain_together(ws, plans)
-    assert [ws.store.has("pretrain", identities.pretrain(plan)) for plan in plans].count(True) == 1
+    assert [ws.store.has(*identities.wanted_original(plan)) for plan in plans].count(True) == 1
     assert not [*joined[0].path.parent.glob(".*-*/")], "no scratch is left"
 
 

@@ -65,7 +65,7 @@ def _as_long(plan: Plan, missing: Sequence[Training]) -> tuple[int, list[Trainin
 
     Missing records are made in the training of the original, which is repeated if it is stored.
     """
-    original = kind("pretrain", identities.pretrain(plan))
+    original = kind(*identities.wanted_original(plan))
     again = any(each.original is not None and each.original.stored for each in missing)
     own = [each for each in missing if each.original is None and each.label != PUBLIC]
     others = [each for each in own if original not in each.kinds]

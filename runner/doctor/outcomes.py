@@ -15,7 +15,7 @@ from runner.stages.workspace import Workspace
 
 def of_original(ws: Workspace, request: Request) -> Finding:
     """Return the finding on whether the original learned the rows to forget."""
-    wanted = "pretrain", identities.pretrain(ws.plan)
+    wanted = identities.wanted_original(ws.plan)
     if not ws.store.has(*wanted):
         return Finding(
             "no original of this seed is stored, so nobody knows whether it learns the rows to forget",

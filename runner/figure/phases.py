@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
 from runner.figure.drawing import Drawing, legend, panels, styles
 from runner.figure.runs import Model, Runs
+from runner.naming import command_of
 from runner.report.cells import ABSENT, values
 from runner.results import Line
 from runner.roles import ORIGINAL, REPAIRED, UNLEARNED
@@ -20,16 +21,6 @@ PARTS = {"test_retain_accuracy": "-", "test_forget_accuracy": "--"}
 
 # The phases after the training, in order.
 LATER = (UNLEARNED, REPAIRED)
-
-
-class Trained(NamedTuple):
-    """The accuracies after every epoch of a training, from 0, by score."""
-
-    scores: Mapping[str, list[float]]
-
-    @property
-    def epochs(self) -> int:
-        return len(next(iter(self.scores.values()))) - 1
 
 
 @dataclass(frozen=True)
@@ -52,15 +43,15 @@ class PhasesFigure(Drawing):
         return figure
 
 
-def _panel(axes: "Axes", runs: Runs, original: Line, trained: Trained) -> None:
+def _panel(axes: "Axes", runs: Runs, original: Line, trained: Mapping[str, Sequence[float]]) -> None:
     """Draw the training of an original, and the models that were made from it."""
     labels, known = runs.report.titles, values(runs.report.cells)
-    look, last = styles(list(runs.models), labels), trained.epochs
+    look, last = styles(list(runs.models), labels), len(next(iter(trained.values()))) - 1
     for part, stroke in PARTS.items():
-        _draw(axes, look[original]["color"], stroke, labels[original], 0, trained.scores[part])
+        _draw(axes, look[original]["color"], stroke, labels[original], 0, trained[part])
         for line, after in _made_from(runs, original).items():
             means = [known.get((each, part), ABSENT).mean for each in after]
-            shown = [trained.scores[part][-1], *means]
+            shown = [trained[part][-1], *means]
             _draw(axes, look[line]["color"], stroke, labels[line], last, shown)
     axes.axvline(last + 0.5, color="black", ls=":", lw=1)
     axes.set_xticks([0, last, *(last + 1 + i for i in range(len(LATER)))])
@@ -86,8 +77,9 @@ def _made_from(runs: Runs, original: Line) -> dict[Line, list[Line]]:
     return found
 
 
-def _trained(model: Model) -> Trained:
-    """Return the accuracies of a training, from the record of its checkpoints."""
+def _trained(model: Model) -> dict[str, list[float]]:
+    """Return the accuracies after every epoch of a training, from 0, by score, from the record of its
+    checkpoints."""
     from methods.recording.checkpoints import Checkpoints, weights_after
     from metrics.predictions import predict
     from models.precision import Precision
@@ -97,11 +89,17 @@ def _trained(model: Model) -> Trained:
     workspace = model.workspace
     plan, network = workspace.plan, model.network
     recorders = [each for each in plan.recorders.values() if isinstance(each, Checkpoints)]
-    found = [workspace.store.find("record", identities.record(plan, each)) for each in recorders]
-    if not found or found[0] is None:
+    if not recorders:
         raise UserError(
             "the figure phases needs the weights after every epoch: add recorder=[checkpoints]"
         )
+    wanted = "record", identities.record(plan, recorders[0])
+    if not workspace.store.has(*wanted):
+        raise UserError(
+            "the figure phases needs a record of checkpoints that is no longer in the store: run "
+            f"`{command_of(model.result.overrides)}` again"
+        )
+    record = workspace.store.find(*wanted)
     asked, _ = request(workspace)
     test = workspace.dataset.test
     if not len(asked.test):
@@ -110,8 +108,8 @@ def _trained(model: Model) -> Trained:
     bf16 = plan.recipe.precision is Precision.bf16
     scores: dict[str, list[float]] = {part: [] for part in parts}
     for epoch in range(plan.recipe.epochs + 1):
-        network.load_state_dict(weights_after(found[0].path, epoch))
+        network.load_state_dict(weights_after(record.path, epoch))
         for part, split in parts.items():
             logits = predict(network, split, plan.evaluation.batch_size, bf16)
             scores[part].append((logits.argmax(1) == split.labels.cpu()).double().mean().item())
-    return Trained(scores)
+    return scores

@@ -111,8 +111,7 @@ def make(config: DictConfig, shared: Shared) -> None:
     if _waits_for_original(plan):
         require_time(ws, request, stages.pretrain(ws, request))
     member = members(plan)[shared.reference]
-    assert plan.reference is not None
-    stages.reference(ws if member is plan else ws.member(member), request, plan.reference)
+    stages.reference(ws if member is plan else ws.member(member), request)
 
 
 def _needs_of(planned: Cells, cell: Task) -> Iterator[Need]:

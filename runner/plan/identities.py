@@ -13,7 +13,7 @@ from metrics.accuracy import Accuracy
 from metrics.class_accuracy import ClassAccuracy
 from metrics.confusion import Confusion
 from metrics.loss import Loss
-from runner.store import Identity
+from runner.store import Identity, Wanted
 
 if TYPE_CHECKING:
     from runner.plan.plan import Plan
@@ -75,6 +75,11 @@ def pretrain(plan: "Plan") -> Identity:
         "seed": plan.seed,
         **({} if plan.public is None else {"public": pretrain(plan.public)}),
     }
+
+
+def wanted_original(plan: "Plan") -> Wanted:
+    """Return the original as the store finds it."""
+    return "pretrain", pretrain(plan)
 
 
 def setting(plan: "Plan") -> Identity:
@@ -151,9 +156,9 @@ def scoring(plan: "Plan") -> Identity:
     return {"looks": {"every": evaluation.every, "train": evaluation.train, "metrics": metrics}}
 
 
-def initial_training(plan: "Plan", method: Method) -> Identity:
-    """Identify the model that a method trains before any request."""
-    return {**pretrain(plan), "version": VERSIONS["before"], "method": identity_of(method)}
+def initial_training(plan: "Plan") -> Identity:
+    """Identify the model that the run's method trains before any request."""
+    return {**pretrain(plan), "version": VERSIONS["before"], "method": identity_of(plan.method)}
 
 
 def cached_training(plan: "Plan", identity: Identity, budget: int | None) -> Identity:

@@ -6,8 +6,8 @@ artefacts that it starts from.
 
 from runner.stages.cell import cell_request, retrained_member, shadows, unlearned_member
 from runner.stages.corrupted import alignment, attacked
-from runner.stages.curve import Curve, batches_per_epoch, curve, points_of
-from runner.stages.features import features, features_of
+from runner.stages.curve import Curve, batches_per_epoch, curve
+from runner.stages.features import features
 from runner.stages.models import weights_of
 from runner.stages.predict import logits_of, predictions
 from runner.stages.pretrain import pretrain, record, record_cost
@@ -29,12 +29,10 @@ __all__ = [
     "curve",
     "curves_of",
     "features",
-    "features_of",
     "initial_training",
     "logits_of",
     "make_public",
     "other_references",
-    "points_of",
     "predictions",
     "pretrain",
     "random_predictions",

@@ -39,9 +39,14 @@ def shadow_numbers(plan: Plan) -> Sequence[int]:
 
 def cell_request(ws: Workspace, request: Request) -> Request:
     """Return the request of the cell: the run's own, or that of seed 0 if every seed draws one."""
-    if not ws.plan.scenario.drawn:
-        return request
-    return request_of(ws.member(_of_seed_0(ws.plan)))[0]
+    plan = request_plan(ws.plan)
+    return request if plan is ws.plan else request_of(ws.member(plan))[0]
+
+
+def request_plan(plan: Plan) -> Plan:
+    """Return the plan of the cell's request: the run's own, or that of seed 0 if every seed draws
+    one."""
+    return _of_seed_0(plan) if plan.scenario.drawn else plan
 
 
 def shadows(ws: Workspace, request: Request, numbers: Sequence[int]) -> list[Shadow]:
@@ -72,8 +77,7 @@ def unlearned_member(ws: Workspace, request: Request, seed: int) -> Artefact:
 
 def retrained_member(ws: Workspace, request: Request, seed: int) -> Artefact:
     """Return the reference of another seed for the cell's request."""
-    assert ws.plan.reference is not None
-    return reference(ws.member(_of_seed_0(ws.plan).member(seed)), request, ws.plan.reference)
+    return reference(ws.member(_of_seed_0(ws.plan).member(seed)), request)
 
 
 def shadow_plan(plan: Plan, request: Request, number: int) -> Plan:
@@ -94,7 +98,7 @@ def member_plan(plan: Plan, seed: int) -> Plan:
 
 def wanted_trainings(plan: Plan) -> list[Wanted]:
     """Return the original and the unlearned model of a plan, as the store finds them."""
-    return [("pretrain", identities.pretrain(plan)), ("unlearn", identities.own(plan))]
+    return [identities.wanted_original(plan), ("unlearn", identities.own(plan))]
 
 
 def wanted_shadows(plan: Plan, rows: Request, numbers: Iterable[int]) -> list[Wanted]:

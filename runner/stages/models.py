@@ -33,10 +33,10 @@ def fresh(ws: Workspace, streams: Streams) -> nn.Module:
 
 
 def _checkpoint(ws: Workspace, public: Plan) -> Artefact:
-    found = ws.store.find("pretrain", identities.pretrain(public))
-    if found is None:
+    wanted = identities.wanted_original(public)
+    if not ws.store.has(*wanted):
         raise UserError("the checkpoint of pretrained= is no longer in the store: run the command again")
-    return found
+    return ws.store.find(*wanted)
 
 
 def _begin_at(model: nn.Module, classes: int, checkpoint: Artefact) -> None:

@@ -47,7 +47,7 @@ from runner.store import Artefact, Making
 PRETRAIN = "pretrain"
 
 # In a record: the checksum of the weights that the recorded training ended in.
-ORIGINAL = "original.json"
+ORIGINAL_FILE = "original.json"
 
 
 class RecordLost(UserError):
@@ -77,7 +77,7 @@ def record_cost(ws: Workspace, request: Request, name: str) -> dict[str, float]:
 def _trained(ws: Workspace, request: Request) -> dict[str, Artefact]:
     """Return the original under its stage's name, and each record under its recorder's option."""
     plan = ws.plan
-    wanted = {PRETRAIN: (PRETRAIN, identities.pretrain(plan))}
+    wanted = {PRETRAIN: identities.wanted_original(plan)}
     for name, recorder in plan.recorders.items():
         wanted[f"recorder.{name}"] = "record", identities.record(plan, recorder)
     found = ws.get_many(
@@ -100,7 +100,7 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
         for option in making.folders
         if option != PRETRAIN
     }
-    stored = None if folder else ws.store.find(PRETRAIN, identities.pretrain(ws.plan))
+    stored = None if folder else ws.store.find(*identities.wanted_original(ws.plan))
     if stored is not None:
         _require_its_conditions(ws, stored)
     _require_that_the_method_is_served(ws, request, recorders)
@@ -126,7 +126,7 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
         _require_its_weights(model, stored)
     for option in recorders:
         if not (making.folders[option] / LOST).exists():
-            write(making.folders[option] / ORIGINAL, {"weights": weights_of(stored)})
+            write(making.folders[option] / ORIGINAL_FILE, {"weights": weights_of(stored)})
             ws.keep(making, option)
 
 

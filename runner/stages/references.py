@@ -17,10 +17,7 @@ def other_references(ws: Workspace, request: Request) -> dict[int, Artefact]:
     plan = ws.plan
     if plan.reference is None:
         return {}
-    return {
-        seed: reference(ws.member(member), request, plan.reference)
-        for seed, member in _other_members(plan).items()
-    }
+    return {seed: reference(ws.member(member), request) for seed, member in _other_members(plan).items()}
 
 
 def wanted_references(plan: Plan) -> dict[int, Wanted]:

@@ -33,7 +33,7 @@ def pretrain_together(ws: Workspace, plans: Sequence[Plan]) -> None:
     then on. Left to `pretrain` are a single one, those that are recorded, and those that are not
     `stackable`.
     """
-    absent = [plan for plan in plans if not ws.store.has(PRETRAIN, identities.pretrain(plan))]
+    absent = [plan for plan in plans if not ws.store.has(*identities.wanted_original(plan))]
     if len(absent) < 2 or not _can_share(ws.member(absent[0])):
         return
     for _, group in groupby(sorted(absent, key=_left_out), _left_out):
@@ -69,7 +69,7 @@ def _in_halves(ws: Workspace, plans: Sequence[Plan]) -> None:
 
 def _make(ws: Workspace, plans: Sequence[Plan]) -> None:
     members = {f"{PRETRAIN} {plan.seed}": ws.member(plan) for plan in plans}
-    wanted = {name: (PRETRAIN, identities.pretrain(each.plan)) for name, each in members.items()}
+    wanted = {name: identities.wanted_original(each.plan) for name, each in members.items()}
     ws.get_many(wanted, lambda making: _train(members, making), PRETRAIN, {}, together=True)
 
 

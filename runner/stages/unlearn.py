@@ -21,13 +21,13 @@ from runner.plan import identities
 from runner.roles import INITIAL, REFERENCE, REPAIRED, UNLEARNED, Role
 from runner.stages.models import fresh, load, randomly_initialised, save, weights, weights_of
 from runner.stages.predict import predictions_now
-from runner.stages.pretrain import ORIGINAL, pretrain, record
+from runner.stages.pretrain import ORIGINAL_FILE, pretrain, record
 from runner.stages.request import retained
 from runner.stages.workspace import COST, Workspace, content_bytes
 from runner.store import Artefact, Making
 from runner.tracking.sections import PASS
 
-UNLEARN, REPAIR, SLICE = "unlearn", "repair", "slice"
+SLICE = "slice"
 
 # The values that a stage logs once, not the method: that the budget ended its work, and the rows of a
 # clamped batch.
@@ -45,37 +45,39 @@ def unlearn(ws: Workspace, request: Request, original: Artefact) -> Artefact:
     return _unlearned(ws, request, start, work, identity)
 
 
-def reference(ws: Workspace, request: Request, method: Method) -> Artefact:
+def reference(ws: Workspace, request: Request) -> Artefact:
     """Return the reference, which all other models are compared with. It has no budget.
 
     A method that starts with a fresh model needs no original, and none is trained for it.
     """
-    ws = ws.of_reference()
+    ws, method = ws.of_reference(), ws.plan.reference
+    assert method is not None
     original = None if method.starts_fresh else pretrain(ws, request)
     identity = identities.unlearn(ws.plan, method, None)
     return _unlearned(ws, request, original, Work(REFERENCE, method, None), identity)
 
 
-def repair(ws: Workspace, request: Request, unlearned: Artefact, method: Method) -> Artefact:
+def repair(ws: Workspace, request: Request, unlearned: Artefact) -> Artefact:
     """Return the unlearned model, repaired with the rest of the budget."""
     plan = ws.plan
     spent = unlearned.read(COST)["gradient_examples"]
     left = None if plan.budget is None else plan.budget - spent
     identity = identities.repair(plan)
-    assert identity is not None
-    work = Work(REPAIRED, method, left, plan.method, bool(identities.scoring(plan)))
+    assert plan.repair is not None and identity is not None
+    work = Work(REPAIRED, plan.repair, left, plan.method, bool(identities.scoring(plan)))
 
     def produce(making: Making) -> None:
         _apply(ws, request, unlearned, work, making, None)
 
-    return ws.get_one(REPAIR, {**identity, **identities.scoring(plan)}, produce, REPAIRED.curves)
+    return ws.get_one(REPAIRED.stage, {**identity, **identities.scoring(plan)}, produce, REPAIRED.curves)
 
 
-def initial_training(ws: Workspace, request: Request, method: Method) -> Artefact | None:
-    """Return the model that a method trains before any request, or None if that is the original.
+def initial_training(ws: Workspace, request: Request) -> Artefact | None:
+    """Return the model that the run's method trains before any request, or None if that is the original.
 
     The size of the trainings that it stores for later requests is logged as `record_bytes`.
     """
+    method = ws.plan.method
     if not method.trains_before:
         return None
 
@@ -90,7 +92,7 @@ def initial_training(ws: Workspace, request: Request, method: Method) -> Artefac
             conditions.log({"record_bytes": stored})
             save(model, folder)
 
-    identity = identities.initial_training(ws.plan, method)
+    identity = identities.initial_training(ws.plan)
     return ws.get(INITIAL.stage, identity, produce, INITIAL.curves)
 
 
@@ -115,7 +117,7 @@ def _unlearned(
 ) -> Artefact:
     name = ws.plan.record_of(work.method)
     made = None if name is None else record(ws, request, name)
-    if made is not None and original and made.read(ORIGINAL)["weights"] != weights_of(original):
+    if made is not None and original and made.read(ORIGINAL_FILE)["weights"] != weights_of(original):
         ws.store.set_aside(made)
         raise UserError(
             f"recorder.{name} is of a training that ended in other weights than the stored "
@@ -130,7 +132,7 @@ def _unlearned(
             ws.store.set_aside(made)
             raise Damaged(f"{error}; it is set aside: run again, and it is made anew") from error
 
-    return ws.get_one(UNLEARN, identity, produce, work.role.curves)
+    return ws.get_one(work.role.stage, identity, produce, work.role.curves)
 
 
 def _apply(
@@ -143,7 +145,7 @@ def _apply(
 ) -> None:
     """Let a method work on the model of `start`, None for a fresh one, and write the result into its
     folder."""
-    stage = REPAIR if work.role is REPAIRED else UNLEARN
+    stage = work.role.stage
     folder, curves, streams = making.folders[stage], work.role.curves, ws.streams(stage)
     with ws.conditions(folder, curves, streams, work.budget, making) as conditions:
         given = problem(ws, request, work.method, start, conditions, work.maker, recording)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,14 @@ from metrics.evidence import Needs
 from metrics.metric import needs_of
 from runner.plan import Plan, identities
 from runner.roles import INITIAL, ORIGINAL, REPAIRED, UNLEARNED
-from runner.stages.cell import has_shadows, member_plan, shadow_numbers, wanted_shadows, wanted_trainings
+from runner.stages.cell import (
+    has_shadows,
+    member_plan,
+    request_plan,
+    shadow_numbers,
+    wanted_shadows,
+    wanted_trainings,
+)
 from runner.stages.references import wanted_references
 from runner.stages.request import stored_request
 from runner.store import Artefact, Store, Wanted, fingerprint
@@ -90,7 +97,7 @@ def trainings(plan: Plan, store: Store) -> list[Training]:
 
 def of_original(plan: Plan, store: Store) -> tuple[Training, list[Training]]:
     """Return the training of a run's original, and those of its records."""
-    wanted = _original(plan)
+    wanted = identities.wanted_original(plan)
     original = Training(ORIGINAL.label, wanted, store.find(*wanted))
     records: list[Training] = []
     for name, recorder in plan.recorders.items():
@@ -99,17 +106,13 @@ def of_original(plan: Plan, store: Store) -> tuple[Training, list[Training]]:
     return original, records
 
 
-def _original(plan: Plan) -> Wanted:
-    return "pretrain", identities.pretrain(plan)
-
-
 def _all(plan: Plan, store: Store) -> Iterator[Training]:
     def one(label: str, wanted: Wanted, option: str | None = None) -> Training:
-        instead = _original(plan) if _is_as_long(plan, label, wanted[0]) else None
+        instead = identities.wanted_original(plan) if _is_as_long(plan, label, wanted[0]) else None
         return Training(label, wanted, store.find(*wanted), instead, option=option)
 
     if plan.public is not None:
-        yield one(PUBLIC, _original(plan.public))
+        yield one(PUBLIC, identities.wanted_original(plan.public))
     rows = _request(plan, store)
     if plan.until is Until.shadow:
         wanted = wanted_shadows(plan, rows, shadow_numbers(plan))
@@ -134,7 +137,7 @@ def _own(plan: Plan) -> Iterator[tuple[str, Wanted]]:
     """Yield the trainings of the run's own models, but of the original, with their labels."""
     method, scoring = plan.names["method"], identities.scoring(plan)
     if plan.method.trains_before:
-        initial = identities.initial_training(plan, plan.method)
+        initial = identities.initial_training(plan)
         yield INITIAL.label.format(name=method), (INITIAL.stage, initial)
     yield method, (UNLEARNED.stage, {**identities.own(plan), **scoring})
     repaired = identities.repair(plan)
@@ -172,6 +175,5 @@ def _request(plan: Plan, store: Store) -> Request:
     """Return the request of the plan's cell, whose halves shadows forget, as far as it is stored."""
     if not (plan.until is Until.shadow or has_shadows(plan)):
         return UNKNOWN
-    of_cell = replace(plan, seed=0, request_seed=None) if plan.scenario.drawn else plan
-    made = store.find("request", identities.request(of_cell))
+    made = store.find("request", identities.request(request_plan(plan)))
     return stored_request(made) if made.path.is_dir() else UNKNOWN
