@@ -122,6 +122,16 @@ def test_the_largest_scale_that_decides_counts() -> None:
     assert (found.word, found.scale) == (MATCHES, "cpu")
 
 
+def test_several_runs_count_before_a_single_one_of_a_larger_scale() -> None:
+    """A single run can only match: it would hide that the interval of several leaves the number out."""
+    several = [row(0.9), row(0.91, 1), row(0.89, 2)]
+    (found,) = verdicts(Table("x", [cell()]), [Runs("paper", [row(0.5)]), Runs("cpu", several)])
+    assert (found.word, found.scale) == (DIFFERS, "cpu")
+    apart = Table("x", [cell()], apart={"cpu": "a tenth of the rows"})
+    (found,) = verdicts(apart, [Runs("paper", [row(0.5)]), Runs("cpu", several)])
+    assert (found.word, found.scale, found.values) == (MATCHES, "paper", [0.5])
+
+
 def test_lines_and_scores_may_stand_for_printed_ones() -> None:
     of = {"instead": {"cpu": {"amnesiac": "small"}}, "metrics": {"cpu": {"x": "test_forget_accuracy"}}}
     found = [row(0.5, line="small"), row(0.5, 1, line="small")]

@@ -49,7 +49,7 @@ def of_table(style: Style, name: str, root: Path) -> str | None:
 
 def printed_table(name: str, root: Path) -> tuple[Table, list[Runs]] | None:
     """Return the printed table whose preset gives results of this name, and its runs; None if there is
-    no such table. The scale in the name decides the runs, and without one the largest that decides."""
+    no such table. The scale in the name chooses the runs, and without one those of all scales count."""
     for scale in SCALES:
         own = name if scale == WHOLE else name.removesuffix(f"_{scale}")
         if own in names() and (scale == WHOLE or own != name):
@@ -98,7 +98,10 @@ def summary(style: Style, root: Path) -> str:
         total += counts
     body.append(["all", str(total.total()), *(str(total[word]) for word in WORDS)])
     caption = "Printed cells by table and verdict."
-    by_one = f"{single} of the {total[MATCHES]} matches rest on a single run, which has no interval"
+    by_one = (
+        f"{single} of the {total[MATCHES]} matches rest on a single run, which has no interval and counts "
+        "only where no scale has several comparable runs"
+    )
     return "\n\n".join([style.table(["table", "cells", *WORDS], body, caption), by_one, _how(total)])
 
 

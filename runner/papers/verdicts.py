@@ -34,18 +34,18 @@ class Runs:
 def verdicts(table: Table, found: Sequence[Runs]) -> list[Verdict]:
     """Return a verdict on every cell of a table.
 
-    `found` holds our runs by scale, the largest first. The largest scale whose runs decide counts, else
-    the largest that has any.
+    `found` holds our runs by scale, the largest first. The largest scale whose runs decide by an interval
+    counts, else the largest whose single run matches, else the largest that has any: a single run cannot
+    differ, so it must not stand before several that can.
     """
     return [_best([_verdict(table, cell, runs) for runs in found], cell) for cell in table.cells]
 
 
 def _best(each: list[Verdict], cell: Cell) -> Verdict:
-    for words in ((MATCHES, DIFFERS), (NOT_COMPARABLE,)):
-        for verdict in each:
-            if verdict.word in words:
-                return verdict
-    return Verdict(cell, [], NOT_RUN, "", "")
+    decided = [found for found in each if found.word in (MATCHES, DIFFERS)]
+    by_interval = [found for found in decided if len(found.values) >= rule().fewest]
+    others = [found for found in each if found.word == NOT_COMPARABLE]
+    return next(iter((*by_interval, *decided, *others)), Verdict(cell, [], NOT_RUN, "", ""))
 
 
 def _verdict(table: Table, cell: Cell, runs: Runs) -> Verdict:
