@@ -28,6 +28,7 @@ class Cka(Metric):
     kind: ClassVar[str] = "metrics.cka.Cka"
     needs: ClassVar[Needs] = Needs.FEATURES
     parts: ClassVar[tuple[str, ...]] = ("train_forget", "train_retain", "test_forget", "test_retain")
+    undefined: ClassVar[str] = "the request names no kinds of rows"
 
     def about(self) -> Mapping[str, Score]:
         says = "Likeness of the representations of the {part} rows to the retrained model's."

@@ -33,6 +33,9 @@ class Idi(Metric):
     kind: ClassVar[str] = "metrics.idi.Idi"
     needs: ClassVar[Needs] = Needs.FEATURES
     parts: ClassVar[tuple[str, ...]] = ("train_forget", "train_retain", "test_forget", "test_retain")
+    undefined: ClassVar[str] = (
+        "the request names no kinds of rows, or the original knows no more of them than retrained models"
+    )
 
     def about(self) -> Mapping[str, Score]:
         says = "Share of the original's surplus information about forgotten kinds that is left."

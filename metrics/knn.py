@@ -31,6 +31,7 @@ class NearestNeighbours(Metric):
     kind: ClassVar[str] = "metrics.knn.NearestNeighbours"
     needs: ClassVar[Needs] = Needs.FEATURES
     parts: ClassVar[tuple[str, ...]] = ("train_forget", "train_retain", "test_forget", "test_retain")
+    undefined: ClassVar[str] = "the request names no kinds of rows to tell apart, or fewer than k"
 
     def about(self) -> Mapping[str, Score]:
         says = "Balanced accuracy with which near training rows tell forgotten kinds of test rows."

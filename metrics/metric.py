@@ -57,12 +57,13 @@ class Metric(Component):
     """A pure function of the evidence that it declares: a frozen dataclass, whose fields are its
     parameters.
 
-    `undefined` is the reason, for the user, why it may have no score although it has its evidence.
+    `undefined` is the reason, for the user, why it may have no score of any model of a run although it
+    has its evidence.
     """
 
     needs: ClassVar[Needs] = Needs.PREDICTIONS
     parts: ClassVar[tuple[str, ...]] = PARTS
-    undefined: ClassVar[str] = ""
+    undefined: ClassVar[str] = "it returns none for these models"
 
     @property
     def option(self) -> str:
@@ -102,7 +103,8 @@ def needs_of(metrics: Sequence[Metric]) -> Needs:
 
 
 def scored(metrics: Sequence[Metric], evidence: Evidence) -> Scores:
-    """Return the scores of all metrics together. A metric that lacks evidence has none.
+    """Return the scores of all metrics together. A metric that lacks evidence has none, and a score may
+    be no finite number (see `numbers` and `not_finite`).
 
     Raise UserError if a metric returns anything but scores that it says something about.
     """
@@ -117,10 +119,8 @@ def scored(metrics: Sequence[Metric], evidence: Evidence) -> Scores:
                 raise UserError(
                     f"{named(metric, '__call__')} returned {name}, and `about` says nothing of it"
                 )
-            if isinstance(value, list):
-                found[name] = value
-            elif math.isfinite(value):
-                found[name] = value + 0  # −0, as the loss of a certain model, becomes 0
+            # −0, as the loss of a certain model, becomes 0
+            found[name] = value if isinstance(value, list) else value + 0
     return found
 
 
@@ -154,19 +154,23 @@ def for_parts(name: str, score: Score, parts: Sequence[str]) -> dict[str, Score]
 
 
 def of_cells(scores: Scores) -> dict[str, float | list[float]]:
-    """Return the scores of a cell that are numbers, or lists of them."""
-    found: dict[str, float | list[float]] = {}
+    """Return the scores of a cell that are finite numbers, or lists of numbers."""
+    found: dict[str, float | list[float]] = {**numbers(scores)}
     for name, value in scores.items():
-        if not isinstance(value, list):
-            found[name] = value
-        elif not any(isinstance(item, list) for item in value):
+        if isinstance(value, list) and not any(isinstance(item, list) for item in value):
             found[name] = [item for item in value if not isinstance(item, list)]
     return found
 
 
 def numbers(scores: Scores) -> dict[str, float]:
-    """Return the scores that are single numbers."""
-    return {name: value for name, value in scores.items() if not isinstance(value, list)}
+    """Return the scores that are single finite numbers."""
+    single = {name: value for name, value in scores.items() if not isinstance(value, list)}
+    return {name: value for name, value in single.items() if math.isfinite(value)}
+
+
+def not_finite(scores: Scores) -> set[str]:
+    """Return the names of the scores that are single numbers, and not finite."""
+    return {name for name, value in scores.items() if not isinstance(value, list)} - {*numbers(scores)}
 
 
 def matrices(scores: Scores) -> dict[str, Matrix]:

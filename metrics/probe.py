@@ -29,6 +29,7 @@ class Probe(Metric):
     kind: ClassVar[str] = "metrics.probe.Probe"
     needs: ClassVar[Needs] = Needs.FEATURES
     parts: ClassVar[tuple[str, ...]] = ("train_forget", "train_retain", "test_forget", "test_retain")
+    undefined: ClassVar[str] = "the request names no kinds of rows to tell apart"
 
     def about(self) -> Mapping[str, Score]:
         says = (

@@ -48,6 +48,7 @@ def joined(earlier: "Result", later: "Result") -> "Result":
         cell_scores={**earlier.cell_scores, **later.cell_scores},
         about={**earlier.about, **later.about},
         undefined=_undefined(earlier, later),
+        not_finite=_not_finite(earlier, later),
     )
 
 
@@ -59,6 +60,15 @@ def _undefined(earlier: "Result", later: "Result") -> dict[str, str]:
         for metric, reason in {**earlier.undefined, **later.undefined}.items()
         if metric not in made
     }
+
+
+def _not_finite(earlier: "Result", later: "Result") -> dict[str, list[str]]:
+    """Return, by role, the scores that were no finite number, but for those that are one by now."""
+    found = {role: {*names} for role, names in later.not_finite.items()}
+    for role, names in earlier.not_finite.items():
+        made = {**later.scores.get(role, {}), **later.cell_scores}
+        found.setdefault(role, set()).update(name for name in names if name not in made)
+    return {role: sorted(names) for role, names in found.items() if names}
 
 
 def _scored(result: "Result") -> set[str]:

@@ -153,6 +153,7 @@ def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any
         "cell_scores": of_cells(scores.cell),
         "about": glossary(plan.metrics, named),
         "undefined": without_scores(plan.metrics, made, scores),
+        "not_finite": scores.not_finite,
     }
 
 

@@ -1,7 +1,7 @@
 """Results: one JSON file per run."""
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -45,11 +45,11 @@ class Result:
 
     `references` holds, by seed, the weights, scores and costs of the other retrained models; a score
     that compares is with the retrained model of this run. `cell_scores` belong to all seeds of the cell.
-    `about` says what the scores mean, and `undefined` why a metric has none. `drawn` is true if every
-    seed has a request of its own. `reference_from` is where the reference starts, "weights",
-    "checkpoint" or "scratch"; None if none is retrained. `reference_may_know` is true if that checkpoint
-    was trained on images of the run's data set. `also` holds the overrides of further commands, if
-    `overrides` alone do not make all the scores.
+    `about` says what the scores mean, `undefined` why a metric has none, and `not_finite` which scores
+    of a role came out as no finite number. `drawn` is true if every seed has a request of its own.
+    `reference_from` is where the reference starts, "weights", "checkpoint" or "scratch"; None if none is
+    retrained. `reference_may_know` is true if that checkpoint was trained on images of the run's data
+    set. `also` holds the overrides of further commands, if `overrides` alone do not make all the scores.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Result:
     cell_scores: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     undefined: Mapping[str, str] = field(default_factory=dict)
+    not_finite: Mapping[str, Sequence[str]] = field(default_factory=dict)
     drawn: bool = False
     reference_from: str | None = None
     reference_may_know: bool = False

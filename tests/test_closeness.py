@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from metrics.closeness import Closeness
 from metrics.closeness_official import ClosenessOfficial
 from metrics.evidence import Evidence, Needs
-from metrics.metric import Scores, numbers, scored
+from metrics.metric import Scores, scored
 from metrics.predictions import Predictions
 from metrics.statistics.divergences import jensen_shannon, kullback_leibler, reversed_jensen_shannon
 from metrics.zrf import ZeroRetrainForgetting
@@ -35,7 +35,8 @@ def closeness(own: Rows, reference: Rows) -> dict[str, float]:
     """Return the scores of Closeness on a part, without its name."""
     given = {Needs.PREDICTIONS: own, Needs.REFERENCE: reference}
     scores = Closeness()(Evidence({need: predictions(z, "test") for need, z in given.items()}))
-    return {name.removeprefix("test_"): value for name, value in numbers(scores).items()}
+    single = {name: value for name, value in scores.items() if not isinstance(value, list)}
+    return {name.removeprefix("test_"): value for name, value in single.items()}
 
 
 def official(own: Predictions, other: Predictions) -> Scores:

@@ -23,7 +23,7 @@ from metrics.evidence import (
     Undeclared,
     Weights,
 )
-from metrics.metric import Metric, scored
+from metrics.metric import Metric, not_finite, scored
 from metrics.predictions import Predictions, by_part
 from tests.conftest import options, plan_of
 
@@ -123,7 +123,7 @@ def test_a_metric_sees_what_it_declares_and_says_what_it_returns(
     if not evidence.lacks(metric.needs):
         scores = metric(evidence.only(metric.needs))  # raises Undeclared if it reads more
         assert all(meaning(score, metric.about()) for score in scores)
-        assert scored([metric], evidence) == scores, "a score is not finite"
+        assert scored([metric], evidence) == scores and not not_finite(scores)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,14 +1,20 @@
 """What a run says of a model that learned, forgot or kept nothing."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 
+from metrics.accuracy import Accuracy
+from metrics.evidence import Evidence
+from metrics.metric import Better, Metric, Score, Scores
 from metrics.predictions import Predictions
 from runner.plan import Plan
 from runner.remarks import at_chance, remarks
 from runner.report import Report
+from runner.state.standing import lacking_scores
 from tests.conftest import LEARNED, result_of
 
 Quick = Callable[..., Plan]
@@ -113,3 +119,36 @@ def test_an_original_that_has_not_learned_the_rows_to_forget_is_named_in_the_tab
 
 def test_an_original_at_chance_is_not_held_against_the_method(quick: Quick) -> None:
     assert said_of(quick(), CHANCE, answers("test", 29)) == ({}, "")
+
+
+@dataclass(frozen=True)
+class Own(Metric):
+    """A metric that returns the same for every model."""
+
+    found: Scores = field(default_factory=dict)
+
+    def about(self) -> Mapping[str, Score]:
+        return {"mine": Score("A number.", Better.lower)}
+
+    def __call__(self, evidence: Evidence) -> Scores:
+        return self.found
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_metric_that_returns_no_finite_number_is_named_with_the_lines(
+    quick: Quick, value: float
+) -> None:
+    own = Own({"mine": value})
+    made = result_of(replace(quick("evaluation=quick"), metrics=[Accuracy(), own]))
+    assert "mine" not in made.scores["unlearned"] and not lacking_scores([own], made)
+    text = Report([made, replace(made, seed=1, key="other")], ["test_accuracy"]).terminal()
+    lines = "original (seed 0, 1); finetune (seed 0, 1)"
+    assert f"mine has no value of {lines}: its metric returned nan or infinity" in text
+
+
+def test_a_metric_that_returns_nothing_is_named_and_where_it_does(quick: Quick) -> None:
+    made = result_of(replace(quick("evaluation=quick"), metrics=[Accuracy(), Own()]))
+    other = replace(made, seed=1, key="other", undefined={})
+    name, why = "test_remarks has no score", "it returns none for these models"
+    assert f"{name}: {why}" in Report([made], ["test_accuracy"]).terminal()
+    assert f"{name} of finetune (seed 0): {why}" in Report([made, other], ["test_accuracy"]).terminal()

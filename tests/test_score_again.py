@@ -93,6 +93,15 @@ def again(root: Path, metric: str) -> list[str]:
     return said
 
 
+def test_a_metric_that_has_its_evidence_and_no_score_is_told_as_by_a_run(
+    quick: Quick, tmp_path: Path
+) -> None:
+    result_of(quick("metric=[accuracy]"))
+    assert again(tmp_path, "rmia") == []
+    (found,) = results_in(tmp_path)
+    assert "no retrained model has seen the classes" in found.undefined["rmia"]
+
+
 def test_damaged_predictions_give_no_scores_and_are_told_once(quick: Quick, tmp_path: Path) -> None:
     for method in ("finetune", "random_labels"):
         result = result_of(quick("metric=[loss]", f"method={method}"))

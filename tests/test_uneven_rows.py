@@ -182,3 +182,7 @@ def test_the_reason_of_an_absent_score_goes_with_its_absence() -> None:
     about = {"loss_official_share": {**ALONE, "metric": "loss_official"}}
     assert joined(lacking, replace(lacking, about=about, undefined={})).undefined == {"loss": "no rows"}
     assert joined(lacking, lacking).undefined == reasons
+    nan = {"unlearned": ["mine", "other"], "reference": ["mine"]}
+    made = replace(lacking, scores={"unlearned": {"mine": 0.5}}, not_finite={})
+    absent = joined(replace(lacking, not_finite=nan), made).not_finite
+    assert absent == {"unlearned": ["other"], "reference": ["mine"]}

@@ -99,8 +99,8 @@ def summary(style: Style, root: Path) -> str:
     body.append(["all", str(total.total()), *(str(total[word]) for word in WORDS)])
     caption = "Printed cells by table and verdict."
     by_one = (
-        f"{single} of the {total[MATCHES]} matches rest on a single run, which has no interval and counts "
-        "only where no scale has several comparable runs"
+        f"{single} of the {total[MATCHES]} matches rest on a single run, which has no interval and "
+        "counts only where no scale has several comparable runs"
     )
     return "\n\n".join([style.table(["table", "cells", *WORDS], body, caption), by_one, _how(total)])
 

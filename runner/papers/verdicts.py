@@ -34,9 +34,9 @@ class Runs:
 def verdicts(table: Table, found: Sequence[Runs]) -> list[Verdict]:
     """Return a verdict on every cell of a table.
 
-    `found` holds our runs by scale, the largest first. The largest scale whose runs decide by an interval
-    counts, else the largest whose single run matches, else the largest that has any: a single run cannot
-    differ, so it must not stand before several that can.
+    `found` holds our runs by scale, the largest first. The largest scale whose runs decide by an
+    interval counts, else the largest whose single run matches, else the largest that has any: a single
+    run cannot differ, so it must not stand before several that can.
     """
     return [_best([_verdict(table, cell, runs) for runs in found], cell) for cell in table.cells]
 

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 import conf
 from data.meanings import meaning
 from runner.published import Published, notes
+from runner.report.absent import Holders, held, of_absent
 from runner.report.cells import About, Estimates
 from runner.report.compare import Comparisons, Key
 from runner.report.text import OFFICIAL
@@ -68,8 +69,7 @@ def remarks(
         if result.status != "done":
             label = labels[result.line(UNLEARNED)]
             found.append(f"{label}, seed {result.seed}: {result.status}: {result.error}")
-    undefined = {name: reason for result in results for name, reason in result.undefined.items()}
-    found += [f"{name} has no score: {reason}" for name, reason in undefined.items()]
+    found += of_absent(results, labels)
     found += _of_originals(results, labels)
     found += _of_models(results, labels)
     found += _of_references(results)
@@ -197,7 +197,7 @@ def choice_of(columns: Iterable[str], about: About) -> str:
 
 def _of_models(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
     """Return a remark for each flag of an unlearned model, with the lines and seeds that have it."""
-    flagged: dict[str, dict[str, list[str]]] = {}
+    flagged: dict[str, Holders] = {}
     for result in results:
         costs = result.costs.get(UNLEARNED.name, {})
         for flag in FLAGS:
@@ -206,11 +206,7 @@ def _of_models(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
             if costs.get(flag) and not repeated:
                 label = labels[result.line(UNLEARNED)]
                 flagged.setdefault(flag, {}).setdefault(label, []).append(str(result.seed))
-    return [
-        f"{words}: " + "; ".join(f"{label} (seed {', '.join(seeds)})" for label, seeds in lines.items())
-        for flag, words in FLAGS.items()
-        if (lines := flagged.get(flag))
-    ]
+    return [f"{words}: {held(flagged[flag])}" for flag, words in FLAGS.items() if flag in flagged]
 
 
 def _of_originals(results: list[Result], labels: Mapping[Line, str]) -> list[str]:

@@ -8,7 +8,7 @@ from metrics.metric import Metric, Scores, glossary, matrices, needs_of, numbers
 from runner.joining import lost
 from runner.results import Result, Results
 from runner.roles import REFERENCE, UNLEARNED, Role
-from runner.score.evidence import Model, evidence_of
+from runner.score.evidence import Model, ScoredModels, evidence_of, without_scores
 from runner.score.stored import Shelf, StoredPieces
 from runner.store import Store
 
@@ -45,19 +45,30 @@ class Again:
         """Write a result with the scores of the metrics added to it. Return whether all had evidence."""
         pieces = StoredPieces(self.store, result, self._identities, self._shelf)
         complete = self._note_what_is_lacking(pieces)
-        found = {model: self._scores(pieces, model) for model in pieces.models}
-        roles = {model.name: scores for model, scores in found.items() if isinstance(model, Role)}
-        references = {
-            seed: {**each, "scores": {**each["scores"], **numbers(found[int(seed)])}}
-            for seed, each in result.references.items()
-        }
-        plain = {role: numbers(scores) for role, scores in roles.items()}
-        about = glossary(self.metrics, {name for scores in plain.values() for name in scores})
-        again = replace(result, scores=plain, references=references, about=about)
+        each = {model: self._scores(pieces, model) for model in pieces.models}
+        found = ScoredModels(
+            {model: scores for model, scores in each.items() if isinstance(model, Role)},
+            {model: scores for model, scores in each.items() if not isinstance(model, Role)},
+            {},
+        )
+        again = self._scored_again(result, found)
+        again.undefined = without_scores(self.metrics, pieces, found)
         if lost(again, result):
             again.also = [*result.also, self.command(result)]
-        self.results.write(again, {role: matrices(scores) for role, scores in roles.items()})
+        self.results.write(again, {role.name: matrices(scores) for role, scores in found.roles.items()})
         return complete
+
+    def _scored_again(self, result: Result, found: ScoredModels) -> Result:
+        """Return a result with these scores in place of its own."""
+        references = {
+            seed: {**each, "scores": {**each["scores"], **numbers(found.references[int(seed)])}}
+            for seed, each in result.references.items()
+        }
+        plain = {role.name: numbers(scores) for role, scores in found.roles.items()}
+        about = glossary(self.metrics, {name for scores in plain.values() for name in scores})
+        return replace(
+            result, scores=plain, references=references, about=about, not_finite=found.not_finite
+        )
 
     def command(self, result: Result) -> list[str]:
         """Return the overrides of the run that makes a result with the scores of the metrics."""

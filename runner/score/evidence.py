@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from data.meanings import meaning
 from metrics.evidence import (
     Attacked,
     Costs,
@@ -18,7 +19,7 @@ from metrics.evidence import (
     Shadows,
     Weights,
 )
-from metrics.metric import Metric, Scores, needs_of, scored
+from metrics.metric import Metric, Scores, needs_of, not_finite, scored
 from metrics.predictions import Predictions
 from runner.roles import ORIGINAL, REFERENCE, UNLEARNED, Role
 
@@ -75,6 +76,16 @@ class ScoredModels:
     references: Mapping[int, Scores]
     cell: Scores
 
+    @property
+    def not_finite(self) -> dict[str, list[str]]:
+        """The names of the scores that are no finite number, by the name of the role whose line of a
+        table they miss in: all retrained models share one, and a cell has that of its method."""
+        found = {role.name: not_finite(scores) for role, scores in self.roles.items()}
+        for scores in self.references.values():
+            found.setdefault(REFERENCE.name, set()).update(not_finite(scores))
+        found.setdefault(UNLEARNED.name, set()).update(not_finite(self.cell))
+        return {role: sorted(names) for role, names in found.items() if names}
+
 
 def score_models(metrics: Sequence[Metric], pieces: Pieces) -> ScoredModels:
     """Return the scores of all metrics for every model of a run."""
@@ -101,7 +112,8 @@ def evidence_of(pieces: Pieces, model: Model, needs: Needs) -> Evidence:
 def without_scores(metrics: Sequence[Metric], pieces: Pieces, found: ScoredModels) -> dict[str, str]:
     """Return, by the names of their options, the reasons of metrics that had evidence and no score.
 
-    A metric whose training rows were not predicted has another reason than its own.
+    A metric whose training rows were not predicted has another reason than its own, and so has one that
+    compares with a retrained model in a run without one.
     """
     names = {name for scores in (*found.roles.values(), found.cell) for name in scores}
     predictions = pieces.predictions(UNLEARNED)
@@ -109,8 +121,8 @@ def without_scores(metrics: Sequence[Metric], pieces: Pieces, found: ScoredModel
     return {
         metric.option: metric.undefined
         for metric in metrics
-        if metric.undefined
-        and not names & metric.about().keys()
+        if all(meaning(name, metric.about()) is None for name in names)
+        and not (metric.paired and REFERENCE not in found.roles)
         and {part for part in metric.parts if part.startswith("train")} <= there
         and not evidence_of(pieces, UNLEARNED, metric.needs).lacks(metric.needs)
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from conf import Until
+from data.meanings import meaning
 from metrics.metric import Metric
 from runner.launch.stored import stands
 from runner.plan import Plan
@@ -96,9 +97,11 @@ def lacking_scores(metrics: Iterable[Metric], result: Result) -> list[str]:
     """
     if not result.about:
         return []
+    not_finite = {name for names in result.not_finite.values() for name in names}
     return [
         metric.option
         for metric in metrics
         if not metric.about().keys() & result.about.keys()
+        and all(meaning(name, metric.about()) is None for name in not_finite)
         and not {metric.option, type(metric).__name__} & result.undefined.keys()
     ]
