@@ -22,7 +22,7 @@ TUNED = "tuned"
 SEARCHED = "tuned=${dataset}_${model}/${method}"
 
 # The option that names folders of the user's own configuration.
-SEARCHPATH = "hydra.searchpath="
+SEARCHPATH = "hydra.searchpath"
 
 # The scale that shrinks nothing.
 WHOLE = "paper"
@@ -75,8 +75,14 @@ def command_of(overrides: Sequence[str]) -> str:
 
 def folders(hydra: Any) -> list[str]:
     """Return the override that names folders of the user's own configuration, if there is one."""
-    found = [text for text in hydra.overrides.hydra if text.lstrip("+").startswith(SEARCHPATH)]
+    found = [text for text in hydra.overrides.hydra if text.lstrip("+").startswith(f"{SEARCHPATH}=")]
     return [str(text) for text in found[-1:]]
+
+
+def names_own(override: str) -> bool:
+    """Return whether an override names a configuration or a class that may be the user's own."""
+    option = override.partition("=")[0].lstrip("+")
+    return option == SEARCHPATH or option.endswith("._target_")
 
 
 def titles(cfg: DictConfig) -> dict[str, str]:

@@ -172,9 +172,9 @@ def test_a_diverged_cell_is_no_work_that_is_left(tmp_path: Path) -> None:
     assert "nothing is left" in listed and " ? " not in listed
 
 
-def diverged(root: Path) -> list[str]:
+def diverged(root: Path, *options: str) -> list[str]:
     """Run a command that diverges, and return it."""
-    command = [*QUICK, "evaluation=quick", f"paths.root={root}", "training.lr=1e6"]
+    command = [*options, *QUICK, "evaluation=quick", f"paths.root={root}", "training.lr=1e6"]
     command += ["training.optimizer=sgd", "training.clip=null"]
     with pytest.raises(Diverged):
         result_of(plan_of(*command), *command)
@@ -206,6 +206,20 @@ def test_a_diverged_cell_is_left_alone_until_its_code_changes(
     assert not stored(config, [command])
     (listed,) = standings(cells_of([command]), {})
     assert listed.state is State.missing and listed.state.is_left, "other code may not diverge"
+
+
+def test_a_diverged_cell_of_the_users_own_code_or_configuration_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No commit tells whether they are the same: a sweep tries it again, and the listing says so."""
+    monkeypatch.setattr(provenance, "code", lambda: {"commit": "0" * 40, "dirty": False})
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    own = (f"hydra.searchpath=[file://{folder}]", "method._target_=methods.finetune.Finetune")
+    for option in own:
+        command = diverged(tmp_path, option)
+        (listed,) = standings(cells_of([command]), {})
+        assert listed.state is State.missing and listed.state.is_left, option
 
 
 @pytest.mark.parametrize("here", [{"commit": "0" * 40, "dirty": True}, {"commit": None, "dirty": None}])

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from conf import Until
 from runner.launch.notes import DIVERGED, DONE, FAILURE, NAME, STAYS, forget_sweep, note
 from runner.launch.task import folder_of_cell
+from runner.naming import names_own
 from runner.results import Result, Results
 from runner.say import say
 
@@ -51,12 +52,12 @@ def stored(config: DictConfig, jobs: Sequence[Sequence[str]]) -> Stored:
 
     Such a result is of the same overrides and the same commit, without changed files then and now, and
     its artefacts are stored. A diverged one is also of the same device and version of torch, by which it
-    diverges again. A configuration or code of the user's own has no commit that tells.
+    diverges again.
     """
     from runner.plan.plan import device_of  # imports torch
 
     root = Path(config.paths.root)
-    if config.hydra.searchpath or config.until is not Until.end:
+    if config.hydra.searchpath or config.until is not Until.end:  # jobs do not name the search path
         return {}
     device = device_of(config.device)
     return {
@@ -68,12 +69,15 @@ def stored(config: DictConfig, jobs: Sequence[Sequence[str]]) -> Stored:
 
 
 def stands(result: Result, device: "torch.device", threads: int) -> bool:
-    """Return whether the code, and what else decides that a run diverges, is that of a result. Changed
-    files, or code without a commit, may be other code each time."""
+    """Return whether the code, and what else decides that a run diverges, is that of a result.
+
+    Changed files, code without a commit, or the user's own configuration and classes may be other code
+    each time.
+    """
     from runner.provenance import code, provenance
 
     made, here = result.provenance["row"], code()
-    if here["commit"] is None or here["dirty"]:
+    if here["commit"] is None or here["dirty"] or any(map(names_own, result.overrides)):
         return False
     if result.status == "diverged":
         found = provenance(device, threads)

@@ -67,7 +67,7 @@ def _state(cell: Cell, plan: Plan, found: Iterable[Training], note: Note | None)
     if result is not None and result.status == "diverged":
         if stands(result, plan.device, plan.threads):
             return State.diverged, result.error or ""
-        lacks = "it diverged with other code or on another device"
+        lacks = "it diverged, with code or on a device that may be another now"
     if not absent and not lacks:
         return State.hit, ""
     return (State.missing, lacks) if note is None else (note.state, note.why)
