@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from runner.naming import python_path
 from runner.results import Result
 
 DEFAULT_ROOT = "outputs"
@@ -15,10 +16,11 @@ def last_lines(result: Result, root: str, overrides: Sequence[str]) -> str:
     shown = [each for each in overrides if each.startswith("table.")]
     table = shlex.join([*of_results(result.name, root), *shown])
     again = shlex.join(["seed=0,1,2", *(each for each in overrides if not each.startswith("seed="))])
+    program = f"{python_path(overrides)}python -m runner"
     return (
         f"row:   {Path(root) / 'results' / result.name / result.key}.json\n"
         f"table: python -m runner.report {table}\n"
-        f"next:  python -m runner -m {again}   # three seeds give intervals; add method=a,b to compare"
+        f"next:  {program} -m {again}   # three seeds give intervals; add method=a,b to compare"
     )
 
 

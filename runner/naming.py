@@ -1,5 +1,6 @@
 """The names of the chosen options, and the name of a run's results."""
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -70,7 +71,14 @@ def given(hydra: Any) -> list[str]:
 
 def command_of(overrides: Sequence[str]) -> str:
     """Return the command of a run with these overrides, as one types it in a shell."""
-    return shlex.join(["python", "-m", "runner", *overrides])
+    return python_path(overrides) + shlex.join(["python", "-m", "runner", *overrides])
+
+
+def python_path(overrides: Sequence[str]) -> str:
+    """Return what a command begins with whose overrides may name classes that PYTHONPATH finds: its
+    setting here, if it has one."""
+    path = os.environ.get("PYTHONPATH")
+    return f"PYTHONPATH={shlex.quote(path)} " if path and any(map(names_own, overrides)) else ""
 
 
 def folders(hydra: Any) -> list[str]:

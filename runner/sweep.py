@@ -19,7 +19,7 @@ from runner.compose import planned
 from runner.errors import exit_with_message, message_of
 from runner.last_lines import last_lines
 from runner.launch.notes import NAME, STAYS, cells_in, label_of, name_of, note, noted, outcome
-from runner.naming import choices, folder_of, given
+from runner.naming import choices, folder_of, given, python_path
 from runner.report import Report, show
 from runner.torchrun import refuse_sweeps
 
@@ -124,4 +124,5 @@ def missing(folder: Path) -> list[str]:
 def command(arguments: Sequence[str] | None = None) -> str:
     """Return the command of these arguments, or the one that this program was started with."""
     program = "unlearn" if Path(sys.argv[0]).name == "unlearn" else "python -m runner"
-    return f"{program} {shlex.join(typed(sys.argv[1:] if arguments is None else arguments))}"
+    given = typed(sys.argv[1:] if arguments is None else arguments)
+    return f"{python_path(given)}{program} {shlex.join(given)}"

@@ -136,16 +136,21 @@ def test_a_method_that_logs_what_it_did_not_declare(said: Said, tmp_path: Path) 
 
 
 def test_its_commands_name_the_folder_of_its_configuration(tmp_path: Path) -> None:
-    """Without it the method is not found when a stored result is planned, drawn or made again."""
+    """Without it, and without the folder of its code, the method is not found when a stored result is
+    planned, drawn or made again."""
     write_files("add.md", tmp_path)
     search, out = f"hydra.searchpath=[file://{tmp_path}/mine/conf]", tmp_path / "out"
     asked = [search, "method=halve_head", f"paths.root={out}"]
+    path = f"PYTHONPATH={tmp_path}/mine"
     alone = runner(*asked, PYTHONPATH=f"{tmp_path}/mine")
     assert alone.returncode == 0, alone.stderr
-    assert f"next:  python -m runner -m seed=0,1,2 '{search}'" in alone.stdout
+    assert f"next:  {path} python -m runner -m seed=0,1,2 '{search}'" in alone.stdout
+    listed = runner(*asked, "seed=2", "plan=true", PYTHONPATH=f"{tmp_path}/mine")
+    assert f"make it: {path} python -m runner " in listed.stdout
     swept = runner("-m", *asked, "seed=1", PYTHONPATH=f"{tmp_path}/mine")
     assert swept.returncode == 0, swept.stderr
     (sweep,) = manifests(out)
+    assert sweep.command.startswith(f"{path} python -m runner -m")
     commands = [cell.overrides for cell in sweep.cells]
     commands += [tuple(result.overrides) for result in results_in(out)]
     assert len(commands) == 3

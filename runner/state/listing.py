@@ -102,7 +102,7 @@ def _in_all(left: Left, kinds: dict[str, list[Training]]) -> str:
         return "every training is stored; what is left is to score the models"
     unknown = (
         f"what {left.unknown} of {missing} trainings cost is not known, as the store has none of their "
-        "kinds: python -m runner.doctor times a step of them"
+        "kinds: python -m runner.doctor estimates those that are as long as an original"
     )
     if left.unknown == missing:
         return unknown
