@@ -108,6 +108,16 @@ def test_the_retrained_line_is_over_all_seeds_whichever_the_last_method_has(
     assert "over the means of 3 seeds, each of several retrained models of its own" in report.terminal()
 
 
+def test_the_remark_on_the_retrained_line_counts_seeds_and_models_of_each_request_apart() -> None:
+    """Two seeds of random rows, each with retrained models of its own, and two of a class, which share
+    five."""
+    retrained = {seed: 0.1 * (seed + 1) for seed in range(5)}
+    drawn = [run("finetune", seed, 0.3, retrained, drawn=True) for seed in (0, 1)]
+    shared = [replace(run("finetune", seed, 0.3, retrained), setting="a class") for seed in (0, 1)]
+    said = Report([*drawn, *shared], ["score"]).terminal()
+    assert "over 5 retrained models, or the means of 2 seeds, each of several" in said
+
+
 def test_a_shared_model_has_its_gap_from_the_run_that_has_a_retrained_one() -> None:
     with_gap = [run("finetune", seed, 0.3, {seed: 0.1}) for seed in (0, 1)]
     bare = [without_retrained(run("amnesiac", seed, 0.4, {seed: 0.1})) for seed in (0, 1)]

@@ -135,13 +135,25 @@ def of_cells(results: list[Result]) -> tuple[dict[Key, Compared], dict[Key, Esti
 def retrained(scores: Mapping[Key, Values]) -> dict[Key, Estimate]:
     """Return the mean and interval of the retrained models by their line and score, where there are
     several."""
+    each = {key: values.retrained() for key, values in _of_retrained(scores).items()}
+    return {key: estimate for key, estimate in each.items() if estimate is not None}
+
+
+def of_means(scores: Mapping[Key, Values]) -> set[Key]:
+    """Return the scores of retrained models, by their line, whose values are the means over those of a
+    seed: there are several seeds, each with retrained models of its own."""
+    found = _of_retrained(scores).items()
+    return {key for key, values in found if values.pool is None and len(values.own) > 1}
+
+
+def _of_retrained(scores: Mapping[Key, Values]) -> dict[Key, Values]:
+    """Return the scores of the retrained models by their line, of all seeds that any line has."""
     together: dict[Key, Values] = {}
     for (line, name), values in scores.items():
         key = Line(line.setting, REFERENCE.name), name
         # a line may lack seeds that others have
         together.setdefault(key, Values(values.about, pool=values.pool)).own.update(values.own)
-    each = {key: values.retrained() for key, values in together.items()}
-    return {key: estimate for key, estimate in each.items() if estimate is not None}
+    return together
 
 
 def values_of(results: list[Result]) -> dict[Key, Values]:

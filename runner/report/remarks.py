@@ -83,16 +83,17 @@ def interval_remarks(
     estimates: Estimates,
     lines: Collection[Line],
     columns: Collection[str],
-    by_seed: Collection[str] = (),
+    by_seed: Collection[Key] = (),
 ) -> list[str]:
     """Return the remarks on the number of values behind the intervals in these lines and columns.
 
-    In those of `by_seed`, a value of the retrained models is the mean over those of one seed.
+    In the lines and columns of `by_seed`, a value of the retrained models is the mean over those of one
+    seed.
     """
     seeds, models, means = set[int](), set[int](), set[int]()
     for (line, name), each in estimates.items():
         if line in lines and name in columns and each.half_width == each.half_width:
-            retrained = means if name in by_seed else models
+            retrained = means if (line, name) in by_seed else models
             (retrained if line.cell == REFERENCE.name else seeds).add(int(each.n))
     over = [f"{_range(models)} retrained models"] if models else []
     if means:

@@ -20,7 +20,16 @@ from runner.papers import rows
 from runner.published import Published, read
 from runner.report import words
 from runner.report.cells import ABSENT, Estimate, Estimates, counts, gaps, statistics, values
-from runner.report.compare import Comparisons, Values, compared, of_cells, retrained, values_of
+from runner.report.compare import (
+    Comparisons,
+    Key,
+    Values,
+    compared,
+    of_cells,
+    of_means,
+    retrained,
+    values_of,
+)
 from runner.report.labels import Description, descriptions, labels, titles
 from runner.report.latex import LATEX, NEEDS
 from runner.report.order import ACCURACIES, closeness, in_order, ranking_columns
@@ -179,10 +188,9 @@ class Report:
         return values_of(self.results)
 
     @property
-    def by_seed(self) -> set[str]:
-        """The scores of which each of several seeds has retrained models of its own."""
-        found = self._compared_values.items()
-        return {name for (_, name), each in found if each.pool is None and len(each.own) > 1}
+    def by_seed(self) -> set[Key]:
+        """The retrained models' lines and scores that are means over those of each of several seeds."""
+        return of_means(self._compared_values)
 
     @cached_property
     def _of_cells(self) -> tuple[Comparisons, Estimates]:
