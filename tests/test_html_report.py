@@ -184,6 +184,14 @@ def test_a_shared_model_has_one_command_for_each_seed() -> None:
     assert [each.seed for each in found[Line("setting", "original")]] == [0, 1]
 
 
+def test_a_run_that_several_commands_have_scored_tells_each() -> None:
+    both = replace(result("a", 0, 0.6), overrides=["metric=[loss]"], also=[["metric=[accuracy]"]])
+    for models in made(Report([both], ["test_accuracy"])).values():
+        assert [each.commands for each in models] == [
+            ["python -m runner 'metric=[loss]'", "python -m runner 'metric=[accuracy]'"]
+        ]
+
+
 def test_a_command_can_be_pasted_into_a_shell() -> None:
     assert command_of(["a=[1,2]", "b=it's"]) == """python -m runner 'a=[1,2]' 'b=it'"'"'s'"""
 

@@ -12,10 +12,11 @@ from runner.roles import UNLEARNED, Role
 
 
 class Made(NamedTuple):
-    """A model behind a line: its seed, the command of its run, its result's file, and what made it."""
+    """A model behind a line: its seed, the commands that make all of its scores, its result's file, and
+    what made it."""
 
     seed: int | None
-    command: str
+    commands: list[str]
     file: str
     provenance: dict[str, Any]
 
@@ -76,8 +77,8 @@ def missing(report: Report) -> list[Missing]:
 
 def _made(result: Result, role: Role) -> Made:
     provenance = {**result.provenance.get("row", {}), **result.provenance.get(role.name, {})}
-    again, row = command_of(result.overrides), f"{result.name}/{result.key}.json"
-    return Made(result.seed, again, row, provenance)
+    commands = [command_of(each) for each in (result.overrides, *result.also)]
+    return Made(result.seed, commands, f"{result.name}/{result.key}.json", provenance)
 
 
 def _expected(report: Report) -> list[int]:
