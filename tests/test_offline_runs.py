@@ -71,6 +71,13 @@ def test_a_run_with_less_evaluation_leaves_the_fuller_folder_alone(quick: Quick)
     assert len(files(quick().root)) == 2
 
 
+def test_a_run_that_is_said_again_with_more_metrics_keeps_one_folder(quick: Quick) -> None:
+    run(quick(*ON, "metric=[accuracy]"))
+    run(quick(*ON, "metric=[accuracy,loss]"))
+    (kept,) = written_in(quick().root)
+    assert "final/test_loss" in kept.summary
+
+
 def test_a_folder_that_was_uploaded_stays_in_place_of_one_that_holds_the_same(quick: Quick) -> None:
     run(quick(*ON))
     (uploaded,) = files(quick().root)

@@ -17,6 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from runner.tracking.sections import MODELS
+
 # The log's format is that of LevelDB: blocks with pieces of records, of which some kinds are the last.
 BLOCK, HEADER, LAST = 32768, 7, (1, 4)
 
@@ -49,7 +51,8 @@ class OfflineRun:
     """What the file of an offline run holds, as far as it is written.
 
     `config` and `summary` have the last value of every name, and `history` has every point. Files that
-    the run logged stand by their checksum. `ended` is true if the file is complete.
+    the run logged stand by their checksum; the table of the models is left out, whose numbers all stand
+    by themselves. `ended` is true if the file is complete.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,7 +114,7 @@ def _values(items: Any) -> dict[str, Any]:
     found = {}
     for item in items:
         path = list(item.nested_key) or [item.key]
-        if path[0].startswith("_") or (len(path) > 1 and path[-1] != "sha256"):
+        if path[0].startswith("_") or path[0] == MODELS or (len(path) > 1 and path[-1] != "sha256"):
             continue
         found["/".join(path)] = json.loads(item.value_json)
     return found

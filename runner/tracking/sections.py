@@ -32,6 +32,9 @@ AXES = ("round", EPOCH, PASS, "step")
 # The section of the numbers of points: the last one that each section of curves has.
 POINTS = "points"
 
+# The table of all models and their scores and costs, each of which is also a number of its own.
+MODELS = "tables/models"
+
 # The matrix that is tracked as a chart, the one of a cell that is tracked as a table, and the key of all
 # that is a cell's.
 CONFUSION, LEAKING, CELL = "confusion", "leaking_rows", "cell"

@@ -9,6 +9,7 @@ from runner.tracking.sections import (
     CELL,
     CONFUSION,
     LEAKING,
+    MODELS,
     PASS,
     PHASE,
     POINTS,
@@ -98,7 +99,7 @@ class WandbTracker(Tracker):
 
     def result(self, result: "Result", matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
         found: dict[str, Any] = dict(scalars(result))
-        found["tables/models"] = _table(*rows_of(result))
+        found[MODELS] = _table(*rows_of(result))
         for role, each in matrices.items():
             if CONFUSION in each:
                 found[f"{CONFUSION}/{role}"] = self._confusion(role, each[CONFUSION])
