@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from runner.results import Result, Results
 from runner.tune import search as search_module
 from runner.tune.__main__ import main
 from runner.tune.cells import cells_of, searches
+from runner.tune.file import taken_up
 from runner.tune.search import direction_of
 from runner.tune.space import ends, overrides_of, rounded, space_of
 from tests.composing import composed_once
@@ -138,6 +140,19 @@ def test_runs_that_are_told_to_take_the_options_up_and_searches_never(tuned: Pat
         assert "tuned" not in names and cfg.method == composed(choice)[0].method
     (again,) = searches(command(tuned, "method=negative_gradient", searched, SEARCHED))
     assert again.own == own
+
+
+def test_a_search_tells_the_options_by_which_runs_find_its_files(tuned: Path) -> None:
+    told = shlex.split(taken_up(file_of(tuned, "negative_gradient")))
+    assert (
+        composed(["method=negative_gradient", *told])[1]["tuned"] == "digits_small_cnn/negative_gradient"
+    )
+    assert shlex.split(taken_up(CONF / "tuned" / "digits_small_cnn" / "ssd.yaml")) == [SEARCHED]
+
+
+def test_a_folder_in_which_no_run_looks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"set tune\.folder=.*/best/tuned"):
+        searches(command(tmp_path, "method=finetune", f"tune.folder={tmp_path}/best"))
 
 
 def test_a_search_said_again_computes_nothing(tuned: Path) -> None:

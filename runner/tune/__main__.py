@@ -13,10 +13,9 @@ def main(overrides: list[str]) -> None:
     A failed search is told, and the others go on. Raise UserError before the first training if one of
     them cannot be made, and at the end if one failed.
     """
-    from runner.naming import SEARCHED
     from runner.say import say
     from runner.tune.cells import searches
-    from runner.tune.file import write
+    from runner.tune.file import taken_up, write
 
     failed, wanted = 0, searches(overrides)
     for search in wanted:
@@ -26,7 +25,7 @@ def main(overrides: list[str]) -> None:
             failed += 1
             say(f"failed: {search.path}: {error}")
     if failed < len(wanted):
-        say(f"runs take the options of these files with '{SEARCHED}'")
+        say(f"runs take the options of these files with {taken_up(wanted[0].path)}")
     if failed:
         raise UserError(f"{failed} searches failed, as told above")
 

@@ -14,7 +14,7 @@ from data.errors import UserError
 from data.requests import Request
 from runner import stages
 from runner.compose import composed, jobs
-from runner.naming import ending, folder_of, run_name
+from runner.naming import TUNED, ending, folder_of, run_name
 from runner.plan import Plan
 from runner.plan.checks import check_request
 from runner.say import say
@@ -50,7 +50,8 @@ def searches(overrides: list[str]) -> list[Search]:
     """Return the searches of a table's command, checked. Trains nothing.
 
     Methods without a space are told, and left out. Raise UserError if none is left, if two searches
-    would fill one file, or if a validation request is missing or reported.
+    would fill one file, if runs do not look into `tune.folder`, or if a validation request is missing or
+    reported.
     """
     found: dict[Path, Search] = {}
     for cell in cells_of(overrides):
@@ -85,6 +86,8 @@ def _search(cell: Cell) -> Search:
     overrides = [*cell.options, UNTUNED, *_validation(tune), f"name={name}_tuning"]
     plan = Plan.of(*composed([*overrides, f"seed={tune.seeds[0]}"]))
     tuned = folder_of("tune.folder", tune.folder)
+    if tuned.name != TUNED:
+        raise UserError(f"runs find no options in tune.folder={tuned}: set tune.folder={tuned / TUNED}")
     path = tuned / f"{names['dataset']}_{names['model']}" / f"{names['method']}.yaml"
     space = space_of(plan.method, tune.space)
     return Search(path, overrides, plan, tune, space, direction_of(plan.metrics, tune.objective))

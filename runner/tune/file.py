@@ -8,9 +8,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+import conf
 from data.disk import replacing
 from data.errors import UserError
 from runner.compose import composed
+from runner.naming import SEARCHED, SEARCHPATH
 from runner.provenance import provenance
 from runner.tune.search import Search, Trial
 from runner.tune.space import overrides_of
@@ -35,6 +37,14 @@ def write(search: Search, trials: Sequence[Trial], command: Sequence[str]) -> Pa
     with replacing(search.path) as scratch:
         scratch.write_text("\n".join([*head, OmegaConf.to_yaml({"method": tuned})]))
     return search.path
+
+
+def taken_up(path: Path) -> str:
+    """Return the options with which runs take up the file of a search, and those beside it, as one types
+    them: with the folder that holds `tuned`, if it is not this program's."""
+    holder = path.resolve().parents[2]
+    mine = [] if holder == conf.FOLDER.resolve() else [f"{SEARCHPATH}[file://{holder}]"]
+    return shlex.join([*mine, SEARCHED])
 
 
 def _options(search: Search, best: Trial) -> dict[str, Any]:
