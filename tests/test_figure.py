@@ -140,7 +140,10 @@ def test_logits_are_those_of_the_line_for_all_seeds(runs: Runs) -> None:
             r"figure\.curves\.y names kl.*with step: set figure\.curves\.x to one of accuracy, epoch,",
         ),
         (ScoresFigure("seconds", [], False), "the figure has no panel"),
-        (ConfusionFigure("nothing"), "no matrix nothing: set figure.confusion.matrix=confusion, or run"),
+        (
+            ConfusionFigure("nothing"),
+            r"set figure\.confusion\.matrix=confusion, or run `python -m runner\.score name=",
+        ),
         (LogitsFigure([10], 20), r"figure\.logits\.classes names 10: choose from 0 to 9"),
     ],
 )

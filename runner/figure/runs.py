@@ -91,8 +91,8 @@ class Model:
         if name not in found:
             choice = "".join(f"set figure.confusion.matrix={each}, or " for each in sorted(found))
             raise UserError(
-                f"{self._text} has no matrix {name}: {choice}run `{self._again}` again with a metric "
-                "that makes it"
+                f"{self._text} has no matrix {name}: {choice}run `python -m runner.score "
+                f"name={self.result.name} metric=[…] paths.root={self.root}` with a metric that makes it"
             )
         return found[name]
 
