@@ -43,7 +43,7 @@ def taken_up(path: Path) -> str:
     """Return the options with which runs take up the file of a search, and those beside it, as one types
     them: with the folder that holds `tuned`, if it is not this program's."""
     holder = path.resolve().parents[2]
-    mine = [] if holder == conf.FOLDER.resolve() else [f"{SEARCHPATH}[file://{holder}]"]
+    mine = [] if holder == conf.FOLDER.resolve() else [f"{SEARCHPATH}=[file://{holder}]"]
     return shlex.join([*mine, SEARCHED])
 
 
