@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # By the overrides of their cells.
 Stored = Mapping[tuple[str, ...], Result]
 
+# The beginning of the options of metrics.
+METRICS = "evaluation.metrics."
+
 
 def note_stored(config: DictConfig, jobs: Sequence[Sequence[str]]) -> Stored:
     """Note the cells of a sweep whose results are stored as ended: done, or diverged. Say how many they
@@ -76,10 +79,12 @@ def stands(result: Result, device: "torch.device", threads: int) -> bool:
     """
     from runner.provenance import code, provenance
 
-    made, here = result.provenance["row"], code()
-    if here["commit"] is None or here["dirty"] or any(map(names_own, result.overrides)):
+    made, here, diverged = result.provenance["row"], code(), result.status == "diverged"
+    # no metric makes a training diverge
+    own = [each for each in filter(names_own, result.overrides) if not (diverged and METRICS in each)]
+    if here["commit"] is None or here["dirty"] or own:
         return False
-    if result.status == "diverged":
+    if diverged:
         found = provenance(device, threads)
         here = {name: found[name] for name in (*here, "torch", "device", "threads", "machine")}
     return {name: made.get(name) for name in here} == here
