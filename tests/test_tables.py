@@ -1,4 +1,4 @@
-"""The tables of results/ and of docs/records.md hold the numbers of the files beside them."""
+"""The tables of results/, README.md and docs/records.md hold the numbers of the files in results/."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +17,7 @@ RESULTS = ROOT / "results"
 
 # The CSVs of a page with several, by the beginning of the heading above a table.
 CSVS = {
+    "README.md": {"A real table": "mnist_five_methods"},
     "metrics.md": {
         "A class: digit": "metrics_mnist_class",
         "Random rows: 500": "metrics_mnist_random",
@@ -67,6 +68,8 @@ RECORDS = {
     "the whole": ("factored_1", "factored"),
 }
 
+PAGES = [ROOT / "README.md", *sorted(RESULTS.glob("*.md"))]
+
 Lines = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 
@@ -116,9 +119,7 @@ def is_line(cells: Mapping[str, str], label: str, found: Lines, fields: list[tup
 
 
 @pytest.mark.parametrize(
-    "page",
-    [page for page in sorted(RESULTS.glob("*.md")) if any(reports(page))],
-    ids=lambda page: page.stem,
+    "page", [page for page in PAGES if any(reports(page))], ids=lambda page: page.stem
 )
 def test_a_table_shows_the_numbers_of_its_csv(page: Path) -> None:
     """A line whose label is in people's words is one of those of the CSV."""
