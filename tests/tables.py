@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from runner.papers import rows
+from runner.report import rows
 
 # A cell's number, and its interval if it has one.
 NUMBER = re.compile(r"([+-]?[\d,]*\.?\d+)(?: ± ([\d,]*\.?\d+))?")

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from scipy.stats import t
 
-from runner.papers import rows
-from runner.papers.rows import Row
 from runner.papers.rules import Cell, Rule, Table, names, rule, table
 from runner.papers.text import RESULTS, SCALES, found_runs, of_table, summary
 from runner.papers.verdicts import (
@@ -23,6 +21,8 @@ from runner.papers.verdicts import (
     judged,
     verdicts,
 )
+from runner.report import rows
+from runner.report.rows import Row
 from runner.report.text import MARKDOWN
 from runner.results import Results
 from tests.composing import composed_once

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.naming import WHOLE
-from runner.papers import rows as of_rows
 from runner.papers.rules import Table, names, table
 from runner.papers.verdicts import MATCHES, NOT_RUN, WORDS, Runs, Verdict, agreements, verdicts
 from runner.published import FOLDER
+from runner.report import rows as of_rows
 from runner.report.cells import Estimate, half_width_of
 from runner.report.text import Style, cell
 from runner.results import Results

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from runner.papers.rows import Row
 from runner.papers.rules import Cell, Rule, Table, rule
+from runner.report.rows import Row
 from runner.report.verdicts import ROUNDING, quantile
 
 MATCHES, DIFFERS, NOT_COMPARABLE, NOT_RUN = WORDS = ("matches", "differs", "not comparable", "not run")

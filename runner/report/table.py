@@ -16,9 +16,8 @@ from data.disk import replacing
 from data.errors import UserError
 from data.meanings import meaning
 from runner.naming import folder_of
-from runner.papers import rows
 from runner.published import Published, read
-from runner.report import words
+from runner.report import rows, words
 from runner.report.cells import ABSENT, Estimate, Estimates, counts, gaps, statistics, values
 from runner.report.compare import (
     Comparisons,

@@ -11,8 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from data.errors import UserError
-from runner.papers import rows
-from runner.report import Report
+from runner.report import Report, rows
 from runner.results import Result, Results
 
 # The tables of a name, the one with the most to hold against first: one line per model and seed, or one
