@@ -98,10 +98,7 @@ def summary(style: Style, root: Path) -> str:
         total += counts
     body.append(["all", str(total.total()), *(str(total[word]) for word in WORDS)])
     caption = "Printed cells by table and verdict."
-    by_one = (
-        f"{single} of the {total[MATCHES]} matches rest on a single run, which has no interval and "
-        "counts only where no scale has several comparable runs"
-    )
+    by_one = f"{single} of the {total[MATCHES]} matches rest on a single run, which has no interval"
     return "\n\n".join([style.table(["table", "cells", *WORDS], body, caption), by_one, _how(total)])
 
 
