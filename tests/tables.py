@@ -53,10 +53,17 @@ def by_line(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     return dict(found)
 
 
-def means(path: Path) -> Mapping[tuple[str, str], Mapping[str, float]]:
-    """Return the means over seeds of a file of rows, by variant and role."""
+def by_seed(path: Path) -> Mapping[tuple[str, str], Mapping[str, list[float]]]:
+    """Return the values of all seeds in a file of rows, by variant and role."""
     found = defaultdict[tuple[str, str], dict[str, list[float]]](lambda: defaultdict(list))
     for row in rows.read(path):
         for name, value in row.scores.items():
             found[row.variant, row.role][name].append(value)
-    return {at: {name: fmean(each) for name, each in scores.items()} for at, scores in found.items()}
+    return found
+
+
+def means(path: Path) -> Mapping[tuple[str, str], Mapping[str, float]]:
+    """Return the means over seeds of a file of rows, by variant and role."""
+    return {
+        at: {name: fmean(each) for name, each in scores.items()} for at, scores in by_seed(path).items()
+    }
