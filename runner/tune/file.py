@@ -51,7 +51,7 @@ def _options(search: Search, best: Trial) -> dict[str, Any]:
     """Return the options of a trial's method that are not those of its YAML, searched or set by the
     command or its preset: runs take up the point that was tried."""
     changed = {name: value for name, value in best.values.items() if value != search.own[name]}
-    places = [text for text in search.overrides if text.startswith("hydra.searchpath=")]
+    places = [text for text in search.overrides if text.startswith(f"{SEARCHPATH}=")]
     tried, _ = composed([*search.overrides, *overrides_of(changed)])
     defaults, _ = composed([f"method={search.path.stem}", *places])
     own = _written(defaults)
