@@ -10,7 +10,14 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parent.parent
 
 # Pages outside docs/, and what they show.
-BESIDE = ("README.md", "methods/README.md", "metrics/README.md", "results/*.md", "results/*.svg")
+BESIDE = (
+    "README.md",
+    "methods/README.md",
+    "metrics/README.md",
+    "results/*.md",
+    "results/*.svg",
+    "results/*.csv",
+)
 
 
 def beside() -> Iterator[Path]:
@@ -31,4 +38,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Lead links to where the site has their pages: docs/ is its root."""
     if page.file.src_uri == "README.md":
         return markdown.replace("](docs/", "](")
-    return markdown.replace("](../", "](") if "/" not in page.file.src_uri else markdown
+    beside = "/" in page.file.src_uri
+    return markdown.replace("](../docs/", "](../") if beside else markdown.replace("](../", "](")

@@ -30,11 +30,19 @@ OTHERS = {"pip", "uv", "pytest", "wandb", "eval", "sha256sum", "mkdocs"}
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     if not all(map(find_spec, ("material", "mkdocstrings"))):
         pytest.skip("needs mkdocs-material and mkdocstrings: uv run has them")
-    build = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    # with --quiet it counts no warning, such as that of a link to no page
+    build = ["mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run([sys.executable, "-m", *build], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("__pycache__"))
     assert "Return the unlearned model on the device" in (tmp_path / "api.html").read_text()
     assert "an experiment runner for" in (tmp_path / "index.html").read_text().lower()
+
+
+@pytest.mark.parametrize("figure", sorted((ROOT / "results").glob("*.svg")), ids=lambda path: path.name)
+def test_a_page_shows_every_figure(figure: Path) -> None:
+    pages = [page.read_text() for page in (ROOT / "results").glob("*.md")]
+    assert any(f"]({figure.name})" in text for text in pages)
 
 
 @pytest.mark.parametrize("page", COUNTED, ids=lambda page: page.name)
