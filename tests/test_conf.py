@@ -182,10 +182,11 @@ def test_the_command_line_beats_a_scale() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("experiment/[!_]*.yaml")), ids=lambda path: path.stem)
-def test_presets_say_how_to_run_them_and_what_to_expect(path: Path) -> None:
+def test_presets_say_how_to_run_them_what_it_costs_and_what_to_expect(path: Path) -> None:
     head = path.read_text()
     assert f"python -m runner -m experiment={path.stem}" in head and "# expect:" in head
     assert "# unknown:" in head or not path.stem.startswith("paper")
+    assert "# cost:" in head or "results/" not in head, "a preset with a page of results says its cost"
     assert "mode:" not in head, "presets choose no Hydra mode"
 
 
