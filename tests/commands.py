@@ -44,9 +44,9 @@ class Command:
         return self.words[1 if self.words[0] == "unlearn" else 3 :]
 
 
-def write_files(name: str, folder: Path) -> None:
-    """Write the files that a page of docs/ shows below a folder, under their titles."""
-    for _, title, text in FENCE.findall((ROOT / "docs" / name).read_text()):
+def write_files(page: Path, folder: Path) -> None:
+    """Write the files that a page shows below a folder, under their titles."""
+    for _, title, text in FENCE.findall(page.read_text()):
         if title:
             (folder / title).parent.mkdir(parents=True, exist_ok=True)
             (folder / title).write_text(text)
@@ -60,7 +60,7 @@ def lines(page: Path) -> Iterator[str]:
 
 
 def spans(page: Path) -> Iterator[str]:
-    """Yield the commands within a page's sentences and tables."""
+    """Yield the texts of the commands within a page's sentences and tables."""
     for text in SPAN.findall(FENCE.sub("", page.read_text())):
         if text.startswith(BEGINS):
             yield " ".join(text.split())
@@ -89,11 +89,12 @@ def commands(page: Path, line: str) -> Iterator[Command]:
             yield Command(page.name, part, variables, kept)
 
 
+def inline(page: Path) -> Iterator[Command]:
+    """Yield the commands within a page's sentences and tables."""
+    for text in spans(page):
+        yield from commands(page, text)
+
+
 def all_commands() -> list[Command]:
     """Return every command of every page."""
-    return [
-        command
-        for page in PAGES
-        for line in (*lines(page), *spans(page))
-        for command in commands(page, line)
-    ]
+    return [command for page in PAGES for command in (*blocks(page), *inline(page))]

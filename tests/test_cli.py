@@ -7,7 +7,7 @@ import pytest
 
 from runner.__main__ import cli
 from runner.store import Store
-from tests.commands import write_files
+from tests.commands import ROOT, write_files
 from tests.conftest import QUICK, results_in
 from tests.forked import Done, fresh, run_module
 
@@ -94,7 +94,7 @@ def test_the_report_renders_what_is_stored(tmp_path: Path) -> None:
 
 def test_a_method_is_two_files(tmp_path: Path) -> None:
     """A method dropped into a folder outside the project: the one of docs/add.md."""
-    write_files("add.md", tmp_path)
+    write_files(ROOT / "docs" / "add.md", tmp_path)
     mine = str(tmp_path / "mine")
     search = f"hydra.searchpath=[file://{mine}/conf]"
     out = f"paths.root={tmp_path / 'out'}"

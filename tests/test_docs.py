@@ -11,17 +11,27 @@ import pytest
 from runner.arguments import arranged, renamed
 from runner.compose import jobs, planned
 from runner.store.__main__ import _parsed as of_store
-from tests.commands import PAGES, Command, all_commands, blocks, write_files
+from tests.commands import PAGES, Command, all_commands, blocks, inline, write_files
 from tests.composing import composed_once
 from tests.counts import COMMAND, written
 from tests.counts import PAGES as COUNTED
 from tests.forked import ROOT, run_module
 
 # Pages whose commands are run, in their order; those of the others are composed and planned.
-RUN = {"start.md", "add.md"}
+RUN = (ROOT / "README.md", ROOT / "docs" / "start.md", ROOT / "docs" / "add.md")
+
+# Options of commands that need the files of a data set, or train many models: these are planned, too.
+LARGE = ("dataset=cifar10", "experiment=", "evaluation=privacy")
 
 # Options by which a run takes a second instead of ten.
 SMALL = ["threads=1", "data.limit=50", "training.epochs=2", "tracking=off"]
+
+# Options that are added to a command that is run, by its module.
+ADDED = {
+    "runner": SMALL,
+    "runner.doctor": SMALL,
+    "runner.report.agreement": ["name=digits_small_cnn_whole_class"],
+}
 
 # Programs of others, whose commands are not checked.
 OTHERS = {"pip", "uv", "pytest", "wandb", "eval", "sha256sum", "mkdocs"}
@@ -117,11 +127,27 @@ CHECKS: dict[str, Callable[[list[str]], object]] = {
 }
 
 
+def commands_to_run(page: Path) -> list[Command]:
+    """Return the commands in the blocks of a page that are run."""
+    found = blocks(page) if page in RUN else ()
+    return [each for each in found if each.module and not any(o in each.text for o in LARGE)]
+
+
+def commands_to_check() -> list[Command]:
+    """Return the commands of all pages that are not run, each once."""
+    found = {
+        (*each.words, *each.variables.items()): each
+        for page in PAGES
+        for run in [commands_to_run(page)]
+        for each in (*blocks(page), *inline(page))
+        if each not in run
+    }
+    return list(found.values())
+
+
 @pytest.mark.parametrize(
     "command",
-    {
-        (*each.words, *each.variables.items()): each for each in all_commands() if each.page not in RUN
-    }.values(),
+    commands_to_check(),
     ids=lambda command: f"{command.page}: {command.text}",
 )
 def test_a_command_can_be_carried_out(command: Command) -> None:
@@ -148,16 +174,16 @@ def test_the_commands_of_a_result_can_be_carried_out(
     assert "is now" not in capsys.readouterr().err, "it has the former name of an option"
 
 
-@pytest.mark.parametrize("name", sorted(RUN))
-def test_the_commands_of_a_page_run_in_their_order(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_the_commands_of_a_page_run_in_their_order(page: Path, tmp_path: Path) -> None:
     """The files that the page shows lie beside them."""
-    write_files(name, tmp_path)
-    done = [each for each in blocks(ROOT / "docs" / name) if each.module is not None]
+    write_files(page, tmp_path)
+    done = commands_to_run(page)
     for command in done:
         assert command.module is not None
         paths = {k: str(tmp_path / v) for k, v in command.variables.items()}
-        small = SMALL if command.module in ("runner", "runner.doctor") else []
-        ended = run_module(command.module, *command.arguments, *small, cwd=tmp_path, **paths)
+        added = ADDED.get(command.module, [])
+        ended = run_module(command.module, *command.arguments, *added, cwd=tmp_path, **paths)
         assert ended.returncode == 0, f"{command.text}\n{ended.stderr}"
     assert len(done) >= 5
 

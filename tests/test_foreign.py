@@ -15,7 +15,7 @@ from runner.compose import composed
 from runner.errors import message_of
 from runner.foreign import blamed
 from runner.state.manifest import manifests
-from tests.commands import write_files
+from tests.commands import ROOT, write_files
 from tests.conftest import QUICK, results_in
 from tests.test_cli import runner, told
 
@@ -138,7 +138,7 @@ def test_a_method_that_logs_what_it_did_not_declare(said: Said, tmp_path: Path) 
 def test_its_commands_name_the_folder_of_its_configuration(tmp_path: Path) -> None:
     """Without it, and without the folder of its code, the method is not found when a stored result is
     planned, drawn or made again."""
-    write_files("add.md", tmp_path)
+    write_files(ROOT / "docs" / "add.md", tmp_path)
     search, out = f"hydra.searchpath=[file://{tmp_path}/mine/conf]", tmp_path / "out"
     asked = [search, "method=halve_head", f"paths.root={out}"]
     path = f"PYTHONPATH={tmp_path}/mine"
@@ -364,7 +364,7 @@ def test_a_library_of_an_environment_below_this_one_is_not_the_users_code(tmp_pa
 
 def test_a_metric_of_ones_own_is_two_files_anywhere(tmp_path: Path) -> None:
     """The one of docs/add.md."""
-    write_files("add.md", tmp_path)
+    write_files(ROOT / "docs" / "add.md", tmp_path)
     options = [f"hydra.searchpath=[file://{tmp_path}/mine/conf]", "metric=[accuracy,wrong]"]
     columns = "table.columns=[test_accuracy,wrong]"
     done = runner(*options, columns, f"paths.root={tmp_path}/out", PYTHONPATH=f"{tmp_path}/mine")
