@@ -137,6 +137,9 @@ def test_lines_and_scores_may_stand_for_printed_ones() -> None:
     found = [row(0.5, line="small"), row(0.5, 1, line="small")]
     assert word([cell("0.50", metric="x")], found, "cpu", **of) == MATCHES
     assert word([cell("0.50", metric="x")], found, "paper", **of) == NOT_RUN
+    of["apart"] = {"cpu": "other data"}
+    (told,) = verdicts(Table("x", [cell(metric="x")], **of), [Runs("cpu", found)])  # type: ignore[arg-type]
+    assert told.reason == "other data; our small stands for it; our test forget accuracy stands for it"
 
 
 def test_the_first_fitting_reason_is_told() -> None:

@@ -68,7 +68,9 @@ def _verdict(table: Table, cell: Cell, runs: Runs) -> Verdict:
             if word == DIFFERS
             else reason
         )
-    return Verdict(cell, values, word, reason, runs.scale)
+    pairs = [(line, cell.line), (metric.replace("_", " "), cell.metric.replace("_", " "))]
+    stand = [f"our {own} stands for it" for own, printed in pairs if rows and own != printed]
+    return Verdict(cell, values, word, "; ".join(filter(None, [reason, *stand])), runs.scale)
 
 
 def _one_per_seed(rows: Iterable[Row]) -> list[Row]:
