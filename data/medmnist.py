@@ -9,6 +9,14 @@ from data.errors import UserError
 from data.sources import Source, is_sound
 from data.split import Dataset
 
+FILE = "organamnist.npz"
+
+# The end of a sentence on a missing or another file.
+CURE = (
+    f"fetch {FILE} of MedMNIST's version 3, 28 pixels a side (medmnist.com) and put it there, or set "
+    "data.root (or UNLEARN_DATA) to its folder"
+)
+
 # The arrays of a file. The validation rows are left out: no method here is chosen by them.
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -30,9 +38,14 @@ class OrganAMNIST(Source):
     # of MedMNIST's version 3; version 2 has a file of the same name with 34,581 training images
     md5: ClassVar[str] = "68e3f8846a6bd62f0c9bf841c0d9eacc"
 
+    def find_files(self, root: Path) -> None:
+        if not (path := root / FILE).is_file():
+            raise UserError(f"{path} is missing: {CURE}")
+
     def load(self, root: Path, download: bool) -> Dataset:
         """Raise UserError if the file is missing, or is another one."""
-        found = _arrays(root / "organamnist.npz", self.md5)
+        self.find_files(root)
+        found = _arrays(root / FILE, self.md5)
         train_images, train_labels, test_images, test_labels = found
         return Dataset(
             self.split(train_images[:, None], train_labels[:, 0]),
@@ -43,13 +56,7 @@ class OrganAMNIST(Source):
 
 def _arrays(path: Path, md5: str) -> list[np.ndarray]:
     """Return images (N, H, W) and labels (N, 1) of the training, then of the test part."""
-    cure = (
-        f"fetch {path.name} of MedMNIST's version 3, 28 pixels a side (medmnist.com) and put it there, "
-        "or set data.root (or UNLEARN_DATA) to its folder"
-    )
-    if not path.is_file():
-        raise UserError(f"{path} is missing: {cure}")
     if not is_sound(path, md5):
-        raise UserError(f"{path} is another file or damaged (its md5 differs): {cure}")
+        raise UserError(f"{path} is another file or damaged (its md5 differs): {CURE}")
     with np.load(path) as file:
         return [file[name] for name in ARRAYS]

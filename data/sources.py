@@ -50,6 +50,9 @@ class Source(Component):
         """Return the whole data set, on the CPU. Raise UserError if a file is missing or damaged."""
         raise NotImplementedError
 
+    def find_files(self, root: Path) -> None:
+        """Raise UserError if a file is missing that no run fetches."""
+
     def check(self) -> None:
         """Raise UserError if the numbers do not fit these images."""
         for name, numbers in (("mean", self.mean), ("std", self.std)):
@@ -58,10 +61,7 @@ class Source(Component):
                     f"dataset.{name} has {len(numbers)} numbers for {self.channels} channels"
                 )
         if self.crop > self.size:
-            raise UserError(
-                f"dataset.crop={self.crop} would crop beside the images: set at most their {self.size} "
-                "pixels"
-            )
+            raise UserError(f"dataset.crop={self.crop} is wider than images: set at most {self.size}")
 
     @property
     def class_names(self) -> Sequence[str]:

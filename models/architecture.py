@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +30,11 @@ class Architecture(Component):
     `weights` is the path of a local file with initial weights (.safetensors, or a state dict saved by
     torch, also within a checkpoint and of a wrapped model), and `sha256` its checksum; both are None for
     a random initialisation. Images are resized to `input_size` × `input_size` pixels before the model;
-    None leaves their size. Every size is at least 1 and at most 65,536.
+    None leaves their size. Every size is at least 1 and at most 65,536. `public_file` names the files of
+    others that fit.
     """
+
+    public_file: ClassVar[str] = "the file"
 
     weights: str | None
     sha256: str | None
@@ -153,7 +156,10 @@ class Architecture(Component):
     def _read(self, path: Path, option: str) -> bytes:
         """Return the content of the file of weights, checked each time: it may change during a run."""
         if not path.is_file():
-            raise UserError(f"{option}.weights={path} does not exist: correct the path")
+            raise UserError(
+                f"{option}.weights={path} does not exist: fetch {self.public_file} and put it there, or "
+                "correct the path"
+            )
         content = path.read_bytes()
         found = hashlib.sha256(content).hexdigest()
         if self.sha256 != found:

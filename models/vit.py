@@ -28,6 +28,10 @@ class ViT(Architecture):
 
     kind: ClassVar[str] = "models.vit.ViT"
     version: ClassVar[int] = 2  # version 1 had an epsilon of 1e-5 in its norms
+    public_file: ClassVar[str] = (
+        "model.safetensors of huggingface.co/google/vit-base-patch16-224 (or torchvision's vit_b_16 or "
+        "vit_l_16)"
+    )
 
     patch: Annotated[int, SIZE]
     dim: Annotated[int, SIZE]

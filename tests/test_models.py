@@ -247,7 +247,7 @@ def test_weights_with_another_checksum_are_refused(tmp_path: Path) -> None:
         plan_of(f"model.weights={path}", "model.sha256=0123")
     with pytest.raises(UserError, match=r"but model\.sha256 is not set: set model\.sha256 to it"):
         plan_of(f"model.weights={path}")
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist: fetch the file and put it there, or correct"):
         plan_of("model.weights=nowhere.pt")
 
 

@@ -15,6 +15,8 @@ from runner.report import Report
 from runner.results import Result
 from runner.stages import Workspace
 from runner.stages.models import fresh, weights
+from runner.state.cells import cells_of
+from runner.state.standing import standings
 from runner.store import Store, fingerprint
 from tests.conftest import QUICK, plan_of, result_of
 
@@ -151,6 +153,14 @@ def test_a_checkpoint_of_other_images_is_refused() -> None:
     assert plan_of("dataset=mnist", "pretrained=digits_parity", "model.input_size=16").public is not None
 
 
+def test_a_missing_checkpoint_of_paper_001_is_named_with_the_place_for_it(tmp_path: Path) -> None:
+    said = r"^model\.weights=.*/google/vit-base-patch16-224/model\.safetensors .*: fetch .* of "
+    with pytest.raises(
+        UserError, match=rf"{said}huggingface\.co/google/vit-base-patch16-224 .* put it there"
+    ):
+        plan_of("experiment=paper001_table1", "variant=finetune", f"data.root={tmp_path}")
+
+
 def organs(root: Path) -> OrganAMNIST:
     """Write a file of MedMNIST's layout with 22 training rows and 11 test rows; return its source."""
     parts = {"train": 22, "val": 11, "test": 11}
@@ -179,6 +189,8 @@ def test_a_missing_or_other_file_of_medmnist_is_named(tmp_path: Path) -> None:
     """Two versions of MedMNIST have files of this name, and keys do not hold what is in a file."""
     with pytest.raises(UserError, match=r"organamnist.npz is missing: fetch organamnist.npz"):
         ORGANS.load(tmp_path, download=False)
+    (listed,) = standings(cells_of([["dataset=organamnist", f"data.root={tmp_path}"]]), {})
+    assert "organamnist.npz is missing: fetch organamnist.npz" in listed.why, "plan=true says so, too"
     organs(tmp_path)
     with pytest.raises(UserError, match=r"is another file or damaged .* fetch organamnist.npz"):
         ORGANS.load(tmp_path, download=False)

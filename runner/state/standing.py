@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from conf import Until
+from data.errors import UserError
 from data.meanings import meaning
 from metrics.metric import Metric
 from runner.launch.stored import stands
@@ -50,7 +51,20 @@ def _standing(cell: Cell, notes: Notes) -> Standing:
         return Standing(cell, State.failed, cell.refused)
     found = trainings(plan, Store(plan.root / "store"))
     state, why = _state(cell, plan, found, notes.get((plan.name, plan.key)))
+    if state is State.missing:
+        why = "; ".join(filter(None, [why, _no_data(plan)]))
     return Standing(cell, state, why, found)
+
+
+def _no_data(plan: Plan) -> str:
+    """Return the sentence on a missing file of data that no run fetches; empty if none is missing."""
+    try:
+        for each in (plan, plan.public):
+            if each is not None:
+                each.source.find_files(each.data_root)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _state(cell: Cell, plan: Plan, found: Iterable[Training], note: Note | None) -> tuple[State, str]:
