@@ -1,7 +1,7 @@
 """python -m tests.paper002
 
-Write the tables of paper 002's networks into results/paper002_table1.md, from the rows of its CSV: means,
-with a 95 % t-interval where there are several seeds, and in brackets what the paper prints.
+Write the tables of paper 002's networks into results/paper002_table1.md, from the rows of its CSV: means
+over seeds, with a 95 % t-interval where there are several, and in brackets what the paper prints.
 """
 
 from collections import defaultdict
