@@ -61,7 +61,7 @@ class Source(Component):
                     f"dataset.{name} has {len(numbers)} numbers for {self.channels} channels"
                 )
         if self.crop > self.size:
-            raise UserError(f"dataset.crop={self.crop} is wider than images: set at most {self.size}")
+            raise UserError(f"dataset.crop={self.crop} leaves no image: set at most {self.size} pixels")
 
     @property
     def class_names(self) -> Sequence[str]:

@@ -271,7 +271,7 @@ def test_parity_keeps_the_digits_as_fine_labels(digits: Dataset) -> None:
     [
         ("dataset.crop=99999999999999999999", "dataset.crop=99999999999999999999: it must be"),
         ("dataset.crop=-1", "dataset.crop=-1"),
-        ("dataset.crop=9", "set at most their 8 pixels"),
+        ("dataset.crop=9", "set at most 8 pixels"),
         ("dataset.std=[0]", "dataset.std=[0.0]"),
         ("dataset.mean=[nan]", "dataset.mean=[nan]"),
         ("dataset.mean=[inf]", "dataset.mean=[inf]"),
