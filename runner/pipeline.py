@@ -154,6 +154,7 @@ def _scores(plan: Plan, made: LivePieces, scores: ScoredModels) -> dict[str, Any
         "about": glossary(plan.metrics, named),
         "undefined": without_scores(plan.metrics, made, scores),
         "not_finite": scores.not_finite,
+        "test_rows": len(made.predicted(ORIGINAL).labels["test"]),
     }
 
 

@@ -50,6 +50,7 @@ class Result:
     `reference_from` is where the reference starts, "weights", "checkpoint" or "scratch"; None if none is
     retrained. `reference_may_know` is true if that checkpoint was trained on images of the run's data
     set. `also` holds the overrides of further commands, if `overrides` alone do not make all the scores.
+    `test_rows` counts the rows of the test set; a diverged run has predicted none.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Result:
     reference_may_know: bool = False
     also: list[list[str]] = field(default_factory=list)
     titles: Mapping[str, str] = field(default_factory=dict)
+    test_rows: int | None = None
 
     def line(self, role: Role) -> Line:
         """Return the line of the table that the model of a role belongs to."""

@@ -136,6 +136,11 @@ def test_it_holds_every_part_in_one_file(page: Path) -> None:
     ), "words for people, identifiers only in commands"
 
 
+def test_its_remarks_name_the_limit_of_the_data(page: Path) -> None:
+    words = "data.limit=20: at most 20 rows per class, or per fine class, of training and test set alike"
+    assert f"{words}; 200 test rows" in page.read_text()
+
+
 def test_every_line_tells_the_command_of_each_of_its_runs(page: Path) -> None:
     commands = [
         html.unescape(each)

@@ -87,6 +87,33 @@ def test_the_original_is_not_expected_to_move_anything(quick: Quick) -> None:
     assert "is_the_original" not in made.costs["unlearned"]
 
 
+LIMITED = "at most 20 rows per class, or per fine class, of training and test set alike; 200 test rows"
+
+
+def test_a_limit_is_named_below_every_table_as_it_cuts_the_test_set(quick: Quick) -> None:
+    """20 rows of each of ten digits."""
+    report = Report([result_of(quick("evaluation=quick"))], ["test_accuracy"])
+    pages = report.terminal(), report.markdown(), report.latex()
+    assert all(f"data.limit=20: {LIMITED}" in page for page in pages)
+
+
+def test_the_lines_of_a_limit_are_named_if_others_have_none(quick: Quick) -> None:
+    methods, limits = ("finetune", "ssd", "retrain"), ("20", "20", "null")
+    made = [
+        result_of(quick("evaluation=quick", f"method={method}", f"data.limit={limit}"))
+        for method, limit in zip(methods, limits, strict=True)
+    ]
+    assert f"data.limit=20 of finetune, ssd: {LIMITED}" in Report(made, ["test_accuracy"]).terminal()
+    text = Report(made[2:], ["test_accuracy"]).terminal()
+    assert "data.limit" not in text, "the whole data set has no remark"
+
+
+def test_a_result_that_does_not_count_its_test_rows_names_its_limit(quick: Quick) -> None:
+    earlier = replace(result_of(quick("evaluation=quick")), test_rows=None)
+    text = Report([earlier], ["test_accuracy"]).terminal()
+    assert f"data.limit=20: {LIMITED.removesuffix('; 200 test rows')}\n" in text
+
+
 @pytest.mark.parametrize(
     ("method", "cure"),
     [("finetune", "lower method.lr"), ("sisa", "choose other options"), ("retrain", "of the training")],

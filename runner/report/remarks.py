@@ -11,6 +11,7 @@ from runner.published import Published, notes
 from runner.report.absent import Holders, held, of_absent
 from runner.report.cells import About, Estimates
 from runner.report.compare import Comparisons, Key
+from runner.report.limits import of_limits
 from runner.report.text import OFFICIAL
 from runner.report.verdicts import FEWEST, false_flags
 from runner.results import Line, Result
@@ -69,6 +70,7 @@ def remarks(
         if result.status != "done":
             label = labels[result.line(UNLEARNED)]
             found.append(f"{label}, seed {result.seed}: {result.status}: {result.error}")
+    found += of_limits(results, labels)
     found += of_absent(results, labels)
     found += _of_originals(results, labels)
     found += _of_models(results, labels)
