@@ -14,6 +14,7 @@ from runner.report.words import score, spaced
 from tests import paper002
 from tests.commands import ROOT
 from tests.conftest import CONF
+from tests.shelf import COMMAND, PAGE, cost, judged, methods, requests, word, written
 from tests.tables import NUMBER, Table, by_line, by_seed, means, rounds_to, tables
 
 RESULTS = ROOT / "results"
@@ -227,3 +228,32 @@ def test_a_table_of_a_search_shows_what_conf_tuned_holds(heading: str, folder: s
         options = re.findall(r"`(\w+)` ([^,]+)", at)
         shown = OmegaConf.create("\n".join(f"{name}: {value}" for name, value in options) or "{}")
         assert shown == OmegaConf.load(path).method, label
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (["matches", "matches", "above"], "yes"),
+        (["matches", "unclear"], "unclear"),
+        (["unclear", "damaged"], "no: damaged"),
+        (["damaged", "under-forgets", "unclear"], "no: under-forgets, damaged"),
+    ],
+)
+def test_the_word_for_a_method_is_that_of_its_worst_verdict(verdicts: list[str], expected: str) -> None:
+    assert word(verdicts) == expected
+
+
+def test_the_shelf_holds_the_words_and_costs_of_its_csvs() -> None:
+    text = PAGE.read_text()
+    assert written(text) == text, f"{PAGE.name} is out of date: run {COMMAND}"
+
+
+def test_the_shelfs_prose_begins_with_the_word_and_the_cost_on_a_class() -> None:
+    of_class = requests()["a class"]
+    _, prose = PAGE.read_text().split("## Does each behave as claimed?")
+    told = re.findall(r"\n- `(\w+)`: \*[^*]+\*\. \*\*(\w+)\*\* \(([\d.]+) ×\)", prose)
+    assert sorted(label for label, *_ in told) == sorted({*methods(of_class)} - {"original"})
+    for label, said, factor in told:
+        expected = judged(of_class[label]).partition(":")[0]
+        assert (said.lower(), factor) == (expected, cost(of_class, label)), label
+    assert len(re.findall(r"\bYes\b", prose)) == sum(said == "Yes" for _, said, _ in told)
