@@ -1,9 +1,10 @@
 """python -m tests.shelf
 
 Write the verdicts on every method into results/shelf.md, and its gradient examples over retraining's, by
-the CSVs beside it.
+the CSVs beside it; and those on the authors' recipes, with their accuracies.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,8 +15,9 @@ PAGE = Path(__file__).parent.parent / "results" / "shelf.md"
 
 COMMAND = "python -m tests.shelf"
 
-# The lines around the table.
-START, END = f"<!-- {COMMAND} writes this table -->", "<!-- end of the table -->"
+# The lines around each table.
+METHODS = f"<!-- {COMMAND} writes this table -->", "<!-- end of the table -->"
+RECIPES = f"<!-- {COMMAND} writes these recipes -->", "<!-- end of the recipes -->"
 
 # The requests, and the CSV of each.
 REQUESTS = {
@@ -56,9 +58,9 @@ def judged(line: Mapping[str, Mapping[str, str]]) -> str:
     return word(line[metric]["verdict"] for metric in JUDGED if metric in line)
 
 
-def cost(lines: Lines, label: str) -> str:
-    """Return the gradient examples of a line over those of a retraining."""
-    own, whole = (float(lines[each]["gradient_examples"]["value"]) for each in (label, "retrain"))
+def cost(lines: Lines, label: str, retrained: str = "retrain") -> str:
+    """Return the gradient examples of a line over those of the line of a retraining."""
+    own, whole = (float(lines[each]["gradient_examples"]["value"]) for each in (label, retrained))
     return "< 0.01" if 0 < own / whole < 0.005 else f"{own / whole:.2f}"
 
 
@@ -95,9 +97,24 @@ def table() -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def recipes() -> str:
+    """Return a line for each model of each digit in the CSV of the authors' recipes, as Markdown."""
+    found = by_line(PAGE.parent / "shelf_recipes.csv")
+    heads = ["digit", "", "verdict", "×", *(metric.replace("_", " ") for metric in JUDGED)]
+    lines = [heads, ["--:", ":--", ":--", *["--:"] * (1 + len(JUDGED))]]
+    for label in sorted(found, key=lambda each: each.partition("(")[2]):
+        name, options = label.split(" ", 1)
+        (digit,) = re.findall(r"scenario\.classes=\[(\d)\]", options)
+        shown = [found[label][metric] for metric in JUDGED]
+        cells = [f"{float(each['value']):.3f} ± {float(each['half_width']):.3f}" for each in shown]
+        said = "—" if name == "retrain" else judged(found[label])
+        lines.append([digit, f"`{name}`", said, cost(found, label, f"retrain {options}"), *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def written(text: str) -> str:
-    """Return the page with the table of today in place of the one that it holds."""
-    return between(text, START, END, table())
+    """Return the page with the tables of today in place of those that it holds."""
+    return between(between(text, *METHODS, table()), *RECIPES, recipes())
 
 
 if __name__ == "__main__":
