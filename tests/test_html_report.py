@@ -42,18 +42,27 @@ ACTIONS = """
 const shown = () => first.filter((row) => !row.hidden && row.isConnected).length;
 const order = () => [...body.rows].map((row) => row.cells[0].textContent.trim());
 const told = {};
+const moved = (hash) => new Promise((done) => {
+  addEventListener("hashchange", done, { once: true });
+  location.hash = hash;
+});
+const act = async () => {
 heads[1].firstChild.click(); told.up = [order(), heads[1].ariaSort];
 heads[1].firstChild.click(); told.down = [order(), heads[1].ariaSort];
 words.value = "LABELS"; words.dispatchEvent(new Event("input")); told.filtered = [shown(), count.value];
 words.value = ""; verdict.value = verdict.options[1].value; verdict.dispatchEvent(new Event("input"));
 told.judged = [shown(), body.querySelectorAll("tr:not([hidden])").length];
-location.hash = "#made-1";
+told.linked = document.getElementById("made-2").open;
+await moved("#made-1"); told.opened = document.getElementById("made-1").open;
+await moved("");
 told.width = innerWidth;
 told.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 told.ground = getComputedStyle(document.body).backgroundColor;
 told.fetched = performance.getEntriesByType("resource").map((each) => each.name)
   .filter((name) => !name.startsWith("data:"));
 parent.postMessage(told, "*");
+};
+act();
 </script>
 """
 
@@ -61,7 +70,7 @@ parent.postMessage(told, "*");
 # attribute of its body.
 FRAME = """<meta name="color-scheme" content="light dark">
 <body><script>onmessage = (each) => document.body.dataset.told = JSON.stringify(each.data)</script>
-<iframe src="acted.html" width="{width}" height="900" style="border:0"></iframe>
+<iframe src="acted.html#made-2" width="{width}" height="900" style="border:0"></iframe>
 """
 
 
@@ -118,6 +127,7 @@ def test_a_browser_shows_sorts_and_filters_it(page: Path, width: int, dark: bool
     assert [float(scores[name]) for name in down] == sorted(map(float, scores.values()), reverse=True)
     assert told["filtered"] == [1, "1 of 4 rows"]
     assert 1 <= told["judged"][0] <= 3, "the retrained models have no verdict"
+    assert told["linked"] and told["opened"], "a link to a line opens its commands"
     assert told["width"] == width
     assert told["overflow"] == 0, "wide parts scroll for themselves"
     assert (told["ground"] == "rgb(255, 255, 255)") != dark

@@ -23,6 +23,11 @@ function filter() {
   count.value = `${first.filter((row) => !row.hidden).length} of ${first.length} rows`;
 }
 
+function reveal() {
+  const target = document.getElementById(location.hash.slice(1));
+  if (target?.tagName === "DETAILS") target.open = true;
+}
+
 heads.forEach((head, i) => head.firstChild.addEventListener("click", () => sort(i, head.ariaSort !== "ascending")));
 by.addEventListener("input", () => heads.forEach((head, i) => i && head.ariaSort in { ascending: 1, descending: 1 } && sort(i, head.ariaSort === "ascending")));
 words.addEventListener("input", filter);
@@ -32,5 +37,6 @@ document.querySelectorAll(".command").forEach((button) => button.addEventListene
   await navigator.clipboard.writeText(button.textContent.trim());
   button.dataset.copied = "copied";
 }));
-addEventListener("hashchange", () => { const target = document.querySelector(location.hash); if (target?.tagName === "DETAILS") target.open = true; });
+addEventListener("hashchange", reveal);
+reveal();
 filter();
