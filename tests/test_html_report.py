@@ -41,11 +41,18 @@ ACTIONS = """
 <script>
 const shown = () => first.filter((row) => !row.hidden && row.isConnected).length;
 const order = () => [...body.rows].map((row) => row.cells[0].textContent.trim());
+const commands = [...document.querySelectorAll(".command")];
 const told = {};
 const moved = (hash) => new Promise((done) => {
   addEventListener("hashchange", done, { once: true });
   location.hash = hash;
 });
+const clicked = async (clipboard) => {
+  Object.defineProperty(navigator, "clipboard", { value: clipboard, configurable: true });
+  commands[0].click();
+  await new Promise((done) => setTimeout(done));
+  return [commands[0].dataset.copied, getSelection().toString()];
+};
 const act = async () => {
 heads[1].firstChild.click(); told.up = [order(), heads[1].ariaSort];
 heads[1].firstChild.click(); told.down = [order(), heads[1].ariaSort];
@@ -55,6 +62,11 @@ told.judged = [shown(), body.querySelectorAll("tr:not([hidden])").length];
 told.linked = document.getElementById("made-2").open;
 await moved("#made-1"); told.opened = document.getElementById("made-1").open;
 await moved("");
+let taken = "";
+told.copied = [...(await clicked({ writeText: async (text) => { taken = text; } })), taken];
+told.without = await clicked(undefined);
+told.refused = await clicked({ writeText: () => Promise.reject(new Error("refused")) });
+told.command = commands[0].textContent.trim();
 told.width = innerWidth;
 told.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 told.ground = getComputedStyle(document.body).backgroundColor;
@@ -128,6 +140,9 @@ def test_a_browser_shows_sorts_and_filters_it(page: Path, width: int, dark: bool
     assert told["filtered"] == [1, "1 of 4 rows"]
     assert 1 <= told["judged"][0] <= 3, "the retrained models have no verdict"
     assert told["linked"] and told["opened"], "a link to a line opens its commands"
+    assert told["copied"] == ["copied", "", told["command"]]
+    for kept in (told["without"], told["refused"]):
+        assert kept == ["selected: copy it with Ctrl+C or ⌘C", told["command"]]
     assert told["width"] == width
     assert told["overflow"] == 0, "wide parts scroll for themselves"
     assert (told["ground"] == "rgb(255, 255, 255)") != dark

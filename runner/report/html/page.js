@@ -34,8 +34,13 @@ words.addEventListener("input", filter);
 verdict.addEventListener("input", filter);
 document.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
 document.querySelectorAll(".command").forEach((button) => button.addEventListener("click", async () => {
-  await navigator.clipboard.writeText(button.textContent.trim());
-  button.dataset.copied = "copied";
+  try {
+    await navigator.clipboard.writeText(button.textContent.trim());
+    button.dataset.copied = "copied";
+  } catch { // a page of plain http has no clipboard, and a browser may refuse it
+    getSelection().selectAllChildren(button.firstElementChild);
+    button.dataset.copied = "selected: copy it with Ctrl+C or ⌘C";
+  }
 }));
 addEventListener("hashchange", reveal);
 reveal();
