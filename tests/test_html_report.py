@@ -67,6 +67,9 @@ told.copied = [...(await clicked({ writeText: async (text) => { taken = text; } 
 told.without = await clicked(undefined);
 told.refused = await clicked({ writeText: () => Promise.reject(new Error("refused")) });
 told.command = commands[0].textContent.trim();
+document.querySelectorAll("details").forEach((each) => { each.open = true; });
+const right = (each) => each.getBoundingClientRect().right;
+told.beyond = commands.filter((each) => right(each) > right(each.parentElement) + 0.5).length;
 told.width = innerWidth;
 told.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 told.ground = getComputedStyle(document.body).backgroundColor;
@@ -143,6 +146,7 @@ def test_a_browser_shows_sorts_and_filters_it(page: Path, width: int, dark: bool
     assert told["copied"] == ["copied", "", told["command"]]
     for kept in (told["without"], told["refused"]):
         assert kept == ["selected: copy it with Ctrl+C or ⌘C", told["command"]]
+    assert told["beyond"] == 0, "no command is wider than its column"
     assert told["width"] == width
     assert told["overflow"] == 0, "wide parts scroll for themselves"
     assert (told["ground"] == "rgb(255, 255, 255)") != dark
