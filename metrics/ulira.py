@@ -44,10 +44,10 @@ LISTED = 20  # leaking rows
 
 @dataclass(frozen=True)
 class ULira(Metric):
-    """`ulira_auc` (one value per target), `ulira_tpr_1`, `ulira_tpr_01` and `leaking_rows`.
+    """`ulira_auc` (one value per target), `ulira_tpr_1`, `ulira_tpr_01`, and two matrices of rows.
 
-    `leaking_rows` is (20, 3): row number, label and mean score of the rows whose score is largest, on
-    average over the targets that forgot them.
+    `ulira_rows` is (T, 2): row number, and mean score over the targets that forgot the row.
+    `leaking_rows` is (20, 3): row number, label and mean score of the rows with the largest ones.
     """
 
     kind: ClassVar[str] = "metrics.ulira.ULira"
@@ -57,9 +57,13 @@ class ULira(Metric):
     def about(self) -> Mapping[str, Score]:
         auc = "Chance that the attack ranks a row that the model forgot above one that it never saw."
         rate = "Share of the forgotten rows that the attack finds at {} % of false alarms."
+        each = "Score that the attack gives each row: row number, mean over the models that forgot it."
         rows = "The rows that the attack finds most surely: row number, label, mean score in nats."
         return {
             **audit_meanings("ulira", "U-LiRA", auc, rate),
+            "ulira_rows": Score(
+                each, Better.reference, "nats", remembers=1, title="U-LiRA score of each row"
+            ),
             "leaking_rows": Score(
                 rows, Better.reference, "nats", remembers=1, title="rows that leak most"
             ),
@@ -74,7 +78,9 @@ class ULira(Metric):
         scores: Scores = {
             f"ulira_{name}": values for name, values in attack_scores(found, forgot).items()
         }
-        scores["leaking_rows"] = _leaking(shadows, mean_forgotten_scores(found, forgot))
+        means = mean_forgotten_scores(found, forgot)
+        scores["ulira_rows"] = np.column_stack([shadows.rows.numpy(), means]).tolist()
+        scores["leaking_rows"] = _leaking(shadows, means)
         return scores
 
 

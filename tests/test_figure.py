@@ -16,6 +16,7 @@ from runner.figure.__main__ import main
 from runner.figure.confusion import ConfusionFigure, forgotten
 from runner.figure.curves import CurvesFigure
 from runner.figure.drawing import Drawing
+from runner.figure.leaks import LeaksFigure
 from runner.figure.logits import LogitsFigure
 from runner.figure.phases import PhasesFigure
 from runner.figure.runs import Runs
@@ -117,6 +118,20 @@ def test_logits_are_those_of_the_line_for_all_seeds(runs: Runs) -> None:
     assert len(own) == 2 * len(runs.models[line][0].logits)
     mean = np.sum(values * np.diff(edges) * (edges[1:] + edges[:-1]) / 2)
     assert mean == pytest.approx(own.mean(), abs=float(edges[1] - edges[0]))
+
+
+def test_a_histogram_of_leaks_is_that_of_the_forgotten_rows_of_all_seeds(runs: Runs) -> None:
+    """A row's loss is ln(1 + e^−φ) of its log-odds φ, and the run's score is their mean."""
+    (axes,) = LeaksFigure(20).draw(runs).axes
+    for histogram, models in zip(axes.patches, runs.models.values(), strict=True):
+        phi = [model.forgotten_margins.numpy() for model in models]
+        for own, model in zip(phi, models, strict=True):
+            score = model.result.scores[model.role.name]["train_forget_loss"]
+            assert np.logaddexp(0, -own).mean() == pytest.approx(score, rel=1e-5)
+        values, edges, _ = histogram.get_data()  # type: ignore[attr-defined]
+        assert len(values) == 20 and np.sum(values * np.diff(edges)) == pytest.approx(1)
+        mean = np.sum(values * np.diff(edges) * (edges[1:] + edges[:-1]) / 2)
+        assert mean == pytest.approx(np.concatenate(phi).mean(), abs=float(edges[1] - edges[0]))
 
 
 @pytest.mark.parametrize(

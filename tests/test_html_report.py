@@ -1,5 +1,6 @@
 """The HTML report: what it holds, and how a browser shows it."""
 
+import base64
 import html
 import json
 import re
@@ -126,6 +127,12 @@ def seen(page: Path, width: int, dark: bool) -> tuple[dict[str, Any], str]:
     return json.loads(html.unescape(told[1])), console
 
 
+def pictures(text: str) -> list[str]:
+    """Return the figures of a page as SVG."""
+    found = re.findall(r"data:image/svg\+xml;base64,([^\"]*)", text)
+    return [base64.b64decode(each).decode() for each in found]
+
+
 @needs_browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
 def test_a_browser_shows_sorts_and_filters_it(page: Path, width: int, dark: bool) -> None:
@@ -155,9 +162,10 @@ def test_a_browser_shows_sorts_and_filters_it(page: Path, width: int, dark: bool
 def test_it_holds_every_part_in_one_file(page: Path) -> None:
     text = page.read_text()
     assert not re.search(r"(src|href)=\"(?!data:|#)|@import|url\(", text), "nothing lies elsewhere"
-    for title in ("Scores", "Metrics", "Curves", "Confusion matrices", "Outputs", "Rows that leak"):
+    for title in ("Scores", "Metrics", "Curves", "Confusion matrices", "Outputs", "Leaks"):
         assert f"<h2>{title}</h2>" in text
-    assert text.count("data:image/svg+xml;base64,") == 3
+    assert text.count("data:image/svg+xml;base64,") == 4
+    assert "mean U-LiRA score of the row" in pictures(text)[-1], "the run of finetune has it"
     assert text.count('<table class="matrix">') == 4
     assert text.count("data:image/png;base64,") == 20, "an image of each row that leaks"
     assert "accuracy on forgotten training rows ≈" in text and "random_labels" not in re.sub(
@@ -186,8 +194,23 @@ def test_without_the_store_a_sentence_stands_for_a_figure(page: Path, tmp_path: 
     shutil.copytree(page.parent.parent / "results", root / "results")
     show(composed(["name=paged", f"paths.root={root}", "format=html"])[0], "paged")
     text = (root / "tables" / "paged.html").read_text()
-    assert text.count("The store holds nothing of what this figure shows.") == 2, "curves and outputs"
+    none = "The store holds nothing of what this figure shows."
+    assert text.count(none) == 3, "curves, outputs and leaks"
     assert text.count('<table class="matrix">') == 4, "matrices lie beside results"
+
+
+def test_without_the_attack_a_sentence_names_what_makes_its_scores(page: Path, tmp_path: Path) -> None:
+    shutil.copytree(page.parent.parent, tmp_path, dirs_exist_ok=True)
+    (attacked,) = [
+        each
+        for each in (tmp_path / "results" / "paged").glob("*.json")
+        if "finetune" in each.read_text()
+    ]
+    attacked.unlink()
+    show(composed(["name=paged", f"paths.root={tmp_path}", "format=html"])[0], "paged")
+    text = (tmp_path / "tables" / "paged.html").read_text()
+    assert "No run has the U-LiRA score of each row: evaluation=privacy makes it." in text
+    assert "log-odds of the row" in pictures(text)[-1] and "U-LiRA" not in pictures(text)[-1]
 
 
 def test_a_table_without_format_writes_no_html(tmp_path: Path) -> None:

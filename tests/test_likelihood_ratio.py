@@ -218,6 +218,8 @@ def test_ulira_attacks_the_unlearned_shadows_and_names_the_leaking_rows() -> Non
     rows = np.array(found["leaking_rows"])
     assert rows[:, :2].tolist() == [[100, 0], [102, 1], [101, 1], [103, 0]]
     assert rows[:, 2] == pytest.approx(sorted(means, reverse=True))
+    each = np.array(found["ulira_rows"])
+    assert each[:, 0].tolist() == [100, 101, 102, 103] and each[:, 1] == pytest.approx(means)
 
 
 def test_ulira_names_twenty_rows() -> None:
@@ -226,7 +228,7 @@ def test_ulira_names_twenty_rows() -> None:
     found = scores(ULira(), margins, margins, forgot, [0] * 100)
     assert sorted(row[0] for row in found["leaking_rows"]) == list(range(140, 160))  # type: ignore[union-attr, index]
     # 400 rows never seen are enough for 1 % false alarms, and not for 0.1 %
-    assert set(found) == {"ulira_auc", "ulira_tpr_1", "leaking_rows"}
+    assert set(found) == {"ulira_auc", "ulira_tpr_1", "ulira_rows", "leaking_rows"}
 
 
 def test_lira_fits_the_originals_and_attacks_the_unlearned_models() -> None:

@@ -6,6 +6,8 @@ from io import BytesIO
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from data.component import Component
 from data.errors import UserError
 from runner.figure.runs import Model, Runs
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.container import Container
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 
 # Okabe and Ito's colours, which the colour-blind tell apart, without yellow, which is faint on white;
@@ -164,6 +167,18 @@ def legend_name(runs: Runs, line: Line, names: Mapping[Line, str]) -> str:
     several settings."""
     several = len({other.setting for other in runs.models}) > 1
     return line.shared_role.words if several and line.shared_role else names[line]
+
+
+def histograms(
+    axes: "Axes", runs: Runs, values: "Mapping[Line, NDArray[np.floating[Any]]]", bins: int
+) -> None:
+    """Draw the density of every line's values, all over the same `bins`."""
+    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins)
+    titles = runs.report.titles
+    for line, look in styles(list(values), titles).items():
+        density, _ = np.histogram(values[line], edges, density=True)
+        look.pop("marker", None)
+        axes.stairs(density, edges, label=legend_name(runs, line, titles), **look)
 
 
 def svg(figure: "Figure") -> bytes:

@@ -8,7 +8,7 @@ import numpy as np
 from data.bounds import SIZE
 from data.classes import ClassNumber
 from data.errors import UserError
-from runner.figure.drawing import Drawing, grid, legend, legend_name, styles
+from runner.figure.drawing import Drawing, grid, histograms, legend
 from runner.figure.runs import Model, Runs
 from runner.results import Line
 
@@ -54,14 +54,6 @@ class LogitsFigure(Drawing):
         return figure
 
     def _panel(self, axes: "Axes", runs: Runs, values: "dict[Line, NDArray[np.float32]]") -> None:
-        """Draw the histogram of every line, all with the same bins."""
-        together = np.concatenate(list(values.values()))
-        edges = np.linspace(together.min(), together.max(), self.bins + 1)
-        titles = runs.report.titles
-        for line, look in styles(list(values), titles).items():
-            density, _ = np.histogram(values[line], edges, density=True)
-            look.pop("marker", None)
-            name = legend_name(runs, line, titles)
-            axes.stairs(density, edges, label=name, **look)
+        histograms(axes, runs, values, self.bins)
         axes.set_yscale("log")  # a spike, such as that of equal outputs, would flatten all others
         axes.set_ylabel("density over the test set (log scale)")

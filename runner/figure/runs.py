@@ -41,11 +41,7 @@ class Model:
         """The (N, K) logits of the test set. Raises UserError if they are not stored."""
         from runner.stages import logits_of
 
-        def is_mine(made: "Artefact") -> bool:
-            identity = made.identity
-            return bool((identity["weights"], identity["split"]) == (self._weights, "test"))
-
-        return logits_of(self._artefact("predict", is_mine, "predictions"))
+        return logits_of(self._predicted("test"))
 
     @cached_property
     def workspace(self) -> "Workspace":
@@ -82,8 +78,24 @@ class Model:
         from runner.stages.request import stored_facts
 
         with suppress(UserError):
-            return list(stored_facts(self._artefact("request", lambda _: True, "request"))["gone"])
+            return list(stored_facts(self._request)["gone"])
         return []
+
+    @cached_property
+    def forgotten_margins(self) -> "Tensor":
+        """The log-odds of its label, ln p − ln(1 − p), of each forgotten training row (T,).
+
+        Raises UserError if the predictions or the request are not stored.
+        """
+        import torch
+
+        from metrics.predictions import margins
+        from runner.stages.predict import stored_predictions
+        from runner.stages.request import stored_request
+
+        logits, labels, rows = stored_predictions(self._predicted("train"))
+        gone = torch.isin(rows, stored_request(self._request).rows)
+        return margins(logits[gone], labels[gone])
 
     def matrix(self, name: str) -> "Matrix":
         """Return the matrix that a metric made under this name. Raise UserError if there is none."""
@@ -95,6 +107,22 @@ class Model:
                 f"name={self.result.name} metric=[…] paths.root={self.root}` with a metric that makes it"
             )
         return found[name]
+
+    @property
+    def _request(self) -> "Artefact":
+        """The request of the run's own seed: those of a cell stand beside it."""
+        return self._artefact(
+            "request", lambda made: bool(made.identity["seed"] == self.result.seed), "request"
+        )
+
+    def _predicted(self, split: str) -> "Artefact":
+        """Return the model's predictions of a split. Raise UserError if they are not stored."""
+
+        def is_mine(made: "Artefact") -> bool:
+            identity = made.identity
+            return bool((identity["weights"], identity["split"]) == (self._weights, split))
+
+        return self._artefact("predict", is_mine, "predictions")
 
     def _made(self, what: str) -> "Artefact":
         """Return the artefact of the model. Raise UserError, naming `what`, if it is not stored."""

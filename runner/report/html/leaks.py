@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data.errors import UserError
 from runner.compose import composed
+from runner.figure.leaks import of_rows
 from runner.report import Report
 from runner.report.html.pictures import FEW, address
-from runner.results import Line, Result, Results
-from runner.roles import UNLEARNED
-from runner.tracking.sections import CELL, LEAKING
+from runner.results import Result
+from runner.tracking.sections import LEAKING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,11 +36,7 @@ class Leaks(NamedTuple):
 
 def leaks(report: Report, root: Path) -> Leaks:
     """Return the rows that leak, of at most `FEW` lines that have them."""
-    found: dict[Line, tuple[Result, list[list[float]]]] = {}
-    for result in report.results:
-        rows = Results(root / "results").matrices(result).get(CELL, {}).get(LEAKING)
-        if rows:
-            found[result.line(result.repeats or UNLEARNED)] = result, rows
+    found = of_rows(report.results, root, LEAKING)
     shown = [line for line in report.lines() if line in found][:FEW]
     images: dict[str, Mapping[int, str]] = {}
     for setting in dict.fromkeys(line.setting for line in shown):

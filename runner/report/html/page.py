@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 
 # The figures of a page: the one that shows all methods, those with a curve for each, and the one that is
 # written as tables.
-WHOLE, CURVES, TABLES = "pareto", ("curves", "logits"), "confusion"
+WHOLE, CURVES, TABLES = "pareto", ("curves", "logits", "leaks"), "confusion"
 
 # The signs of the directions of scores.
 SIGNS = {"higher": "↑", "lower": "↓", "reference": "≈"}
