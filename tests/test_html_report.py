@@ -201,11 +201,8 @@ def test_without_the_store_a_sentence_stands_for_a_figure(page: Path, tmp_path: 
 
 def test_without_the_attack_a_sentence_names_what_makes_its_scores(page: Path, tmp_path: Path) -> None:
     shutil.copytree(page.parent.parent, tmp_path, dirs_exist_ok=True)
-    (attacked,) = [
-        each
-        for each in (tmp_path / "results" / "paged").glob("*.json")
-        if "finetune" in each.read_text()
-    ]
+    stored = (tmp_path / "results" / "paged").glob("*.json")
+    (attacked,) = [each for each in stored if "finetune" in each.read_text()]
     attacked.unlink()
     show(composed(["name=paged", f"paths.root={tmp_path}", "format=html"])[0], "paged")
     text = (tmp_path / "tables" / "paged.html").read_text()

@@ -22,6 +22,7 @@ from runner.papers.verdicts import (
     verdicts,
 )
 from runner.report import rows
+from runner.report.__main__ import main
 from runner.report.rows import Row
 from runner.report.text import MARKDOWN
 from runner.results import Results
@@ -214,6 +215,25 @@ def test_a_name_has_the_verdicts_of_its_scale(tmp_path: Path) -> None:
     for name in ("paper003_table1", "paper003_table1_cpu"):
         assert "paper003_table1: 12" in (of_table(MARKDOWN, name, tmp_path) or "")
     assert [each.scale for each in found_runs("paper003_table1", tmp_path)] == list(SCALES)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("paper004_table1", "python -m runner -m experiment=paper004_table1"),
+        ("paper004_table1_cpu", "python -m runner -m experiment=paper004_table1 scale=cpu"),
+    ],
+)
+def test_verdicts_without_runs_say_that_no_file_is_written_and_what_makes_one(
+    name: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([f"name={name}", "format=html", f"paths.root={tmp_path}"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        f"no file is written, since {tmp_path / 'results'} holds no run of {name}: make some with "
+        f"`{command}`, or set another paths.root=…"
+    )
+    assert not list(tmp_path.rglob("*.html"))
 
 
 def test_the_summary_is_a_command() -> None:

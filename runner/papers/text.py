@@ -50,11 +50,28 @@ def of_table(style: Style, name: str, root: Path) -> str | None:
 def printed_table(name: str, root: Path) -> tuple[Table, list[Runs]] | None:
     """Return the printed table whose preset gives results of this name, and its runs; None if there is
     no such table. The scale in the name chooses the runs, and without one those of all scales count."""
+    if (found := _preset(name)) is None:
+        return None
+    own, scale = found
+    runs = found_runs(own, root)
+    return table(own), runs if own == name else [each for each in runs if each.scale == scale]
+
+
+def how_to_run(name: str) -> str:
+    """Return the command of the preset that gives results of this name, which is that of a printed
+    table."""
+    found = _preset(name)
+    assert found is not None
+    own, scale = found
+    return f"python -m runner -m experiment={own}{'' if scale == WHOLE else f' scale={scale}'}"
+
+
+def _preset(name: str) -> tuple[str, str] | None:
+    """Return the printed table whose preset gives results of this name, and the preset's scale."""
     for scale in SCALES:
         own = name if scale == WHOLE else name.removesuffix(f"_{scale}")
         if own in names() and (scale == WHOLE or own != name):
-            runs = found_runs(own, root)
-            return table(own), runs if own == name else [r for r in runs if r.scale == scale]
+            return own, scale
     return None
 
 

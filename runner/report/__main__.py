@@ -40,17 +40,23 @@ def _table(overrides: list[str]) -> None:
     """Print and write the table of a name; print the verdicts on its printed table, if there is one, and
     how far its sweeps have come."""
     from runner.compose import composed
-    from runner.papers.text import of_table
+    from runner.papers.text import how_to_run, of_table
     from runner.report.text import TERMINAL
     from runner.state.progress import export, progress
 
     cfg, names = composed(overrides)
     name, root = run_name(cfg.name, names), folder_of("paths.root", cfg.paths.root)
     printed, done = of_table(TERMINAL, name, root), progress(root, name)
-    if (root / "results" / name).is_dir() or (printed is None and not done.cells):
+    stored = (root / "results" / name).is_dir()
+    if stored or (printed is None and not done.cells):
         show(cfg, name)
     if printed is not None:
         print(f"\n{printed}")
+        if not stored:
+            print(
+                f"\nno file is written, since {root / 'results'} holds no run of {name}: make some with "
+                f"`{how_to_run(name)}`, or set another paths.root=…"
+            )
     if done.cells:
         print(f"the commands, the environment and the cells: {export(root, name)}\n\n{done.text()}")
 
