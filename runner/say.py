@@ -14,6 +14,13 @@ def say(message: str) -> None:
     sys.stderr.flush()
 
 
+def without_estimate(number: int, what: str) -> str:
+    """Return that the time of so many things is not known; empty if there are none."""
+    if not number:
+        return ""
+    return f"1 {what} has no estimate yet" if number == 1 else f"{number} {what}s have no estimate yet"
+
+
 def duration(seconds: float) -> str:
     """Return a time in words, in its two largest units."""
     whole = round(seconds)

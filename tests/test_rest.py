@@ -109,7 +109,7 @@ def test_beyond_its_trainings_a_cell_takes_what_such_cells_have_taken(
     sweep.store_all(first)
     note(first.folder, DONE, str(100 + 20 + 7))
     lines.ended(first)
-    said = "; 1 of 3 ended, about 2 min 34 s left (1 counted like the others)"
+    said = "; 1 of 3 ended, about 2 min 34 s left (1 cell is estimated by others of this sweep)"
     assert capsys.readouterr().err.splitlines()[-1].endswith(said)
     # finetune is not known: it counts 20 as ssd does, and 7 beyond; the third takes 100 + 20 + 7
     assert rest.left() == (20 + 7 + 127, 0, 1)
@@ -118,6 +118,42 @@ def test_beyond_its_trainings_a_cell_takes_what_such_cells_have_taken(
     rest.ended(second, 30 + 9)
     assert rest.left() == (120 + 8, 0, 0), "the median of 7 and 9 is 8"
     assert len(cells) == 3
+
+
+def test_cells_whose_time_is_not_known_are_counted_apart(
+    sweep: Sweep, clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The original of seed 0 took 100 s, and so will that of seed 1; no ssd has been made yet."""
+    cells = [sweep.cell("ssd", 0), sweep.cell("ssd", 1)]
+    tasks = [sweep.shared(cells[0]), *cells, sweep.shared(cells[1])]
+    lines = Lines(tasks, Rest(tasks, sweep.planned))
+
+    def said(task: Task, cell: Task) -> str:
+        lines.begun(task)
+        sweep.store_all(cell, "original")
+        note(task.folder, DONE, "100")
+        lines.ended(task)
+        return capsys.readouterr().err.splitlines()[-1]
+
+    known = "; 1 of 4 ended, about 1 min 40 s left (2 cells have no estimate yet)"
+    assert said(tasks[0], cells[0]).endswith(known)
+    assert said(tasks[3], cells[1]).endswith("; 2 of 4 ended"), "nothing is known of both"
+
+
+def test_the_time_of_cells_that_take_longer_than_estimated_is_not_told_as_none(
+    sweep: Sweep, clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep.store_all(sweep.cell("ssd", 9))
+    failed, late, unknown = sweep.cell("ssd", 0), sweep.cell("ssd", 1), sweep.cell("finetune", 2)
+    sweep.store_all(unknown, "original")
+    lines = Lines(cells := [failed, late, unknown], Rest(cells, sweep.planned))
+    lines.begun(failed)
+    lines.begun(late)
+    clock[0] = 1000
+    fail(failed.folder, "no space")
+    lines.ended(failed)
+    said = "; 1 of 3 ended, 1 failed, 1 cell has no estimate yet"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
 
 
 def test_a_training_that_several_cells_need_counts_once(sweep: Sweep) -> None:

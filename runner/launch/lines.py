@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from runner.launch.notes import Outcome, outcome
 from runner.launch.task import Task
-from runner.say import duration, say
+from runner.say import duration, say, without_estimate
 
 if TYPE_CHECKING:  # it imports torch
     from runner.launch.rest import Rest
@@ -60,10 +60,15 @@ class Lines:
         return f"; {self.count} of {self.total} ended{failed}{self._left(left)}"
 
     def _left(self, number: int) -> str:
-        """Return the time that so many tasks will take; nothing if it is known of none."""
+        """Return the time that so many tasks will take, as far as it is known; nothing if it is known
+        of none."""
         seconds, unknown, alike = self.rest.left()
         if unknown == number and not seconds:
             return ""
-        more = f" and {unknown} unknown" if unknown else ""
-        guessed = f" ({alike} counted like the others)" if alike else ""
-        return f", about {duration(seconds)}{more} left{guessed}"
+        like = f"{alike} cell{'s are' if alike > 1 else ' is'} estimated by others of this sweep"
+        notes = [like] if alike else []
+        notes += [without_estimate(unknown, "cell")] if unknown else []
+        said = "; ".join(notes)
+        if unknown and not round(seconds):
+            return f", {said}"
+        return f", about {duration(seconds)} left{f' ({said})' if notes else ''}"

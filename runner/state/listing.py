@@ -10,7 +10,7 @@ from runner.arguments import PLAN, parsed
 from runner.compose import jobs
 from runner.launch.notes import STAYS
 from runner.launch.task import labels
-from runner.say import duration
+from runner.say import duration, without_estimate
 from runner.state.cells import cells_of
 from runner.state.costs import Ledger, Left
 from runner.state.locks import machine_of
@@ -90,7 +90,7 @@ def _kind(label: str, found: Sequence[Training], left: Left) -> tuple[str, ...]:
     time, space = (duration(left.cost.seconds), in_words(left.cost.bytes)) if known else ("?", "?")
     if not missing:
         time = space = ""
-    more = f" and {left.unknown} unknown" if known and left.unknown else ""
+    more = f" ({without_estimate(left.unknown, 'training')})" if known and left.unknown else ""
     working = sorted({host for each in found if (host := machine_of(each.artefact)) is not None})
     name = f"{label} (at work on {', '.join(working)})" if working else label
     return name, str(len(found) - missing), str(missing), time + more, space + more
