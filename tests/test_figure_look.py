@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgb
 
 from runner.figure.confusion import _frame
 from runner.figure.drawing import COLOURS, MARKERS, MOST, in_lines
+from runner.figure.pareto import ParetoFigure
 from runner.figure.runs import Runs
 from runner.figure.scores import ScoresFigure
 from runner.report import Report
@@ -120,6 +121,25 @@ def test_a_logarithmic_axis_says_so() -> None:
     for made, label in ((near, "gradient examples"), (far, "gradient examples (log scale)")):
         (axes,) = FIGURE.draw(runs(made)).axes
         assert axes.get_xlabel() == label
+
+
+def test_the_front_is_marked_and_its_axes_can_be_read() -> None:
+    """Distances from 0.5 are 0.2, 0.05 and 0.3, of forgetting and of utility alike."""
+    made = [
+        spent(result("finetune", 0, 0.3), 10.0),
+        spent(result("scrub", 0, 0.45), 100.0),
+        spent(result("ssd", 0, 0.8), 50.0),
+    ]
+    figure = ParetoFigure("test_accuracy", "test_accuracy", "gradient_examples").draw(runs(made))
+    utility, cost = figure.axes
+    assert legend_of(cost) == ["SCRUB", "fine-tuning", "behind the Pareto front"]
+    for axis in (utility.xaxis, utility.yaxis, cost.xaxis):
+        told = [tick.get_text() for tick in axis.get_ticklabels()]
+        assert told == ["0", "0.003", "0.01", "0.03", "0.1", "0.3"]
+    (stairs,) = [line for line in cost.get_lines() if line.get_ls() == ":"]
+    assert stairs.get_xydata()[1:-1] == pytest.approx(np.array([[0.05, 100], [0.2, 10]]))  # type: ignore[index]
+    (stairs,) = [line for line in utility.get_lines() if line.get_ls() == ":"]
+    assert stairs.get_xydata()[1:-1] == pytest.approx(np.array([[0.05, 0.05]]))  # type: ignore[index]
 
 
 def test_a_long_title_takes_several_lines_beside_its_axis() -> None:

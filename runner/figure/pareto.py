@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # logarithmic, since the best methods lie close together.
 LINEAR = 0.01
 
+# The ticks of distances: enough to read a panel that spans a single decade, and few enough for several.
+TICKS = [0, 0.003, *(each * 10.0**power for power in range(-2, 5) for each in (1, 3))]
+
 
 class Point(NamedTuple):
     """A method's distances from the retrained models in what it forgot and in what it kept, and its
@@ -40,7 +43,7 @@ class ParetoFigure(Drawing):
     the absolute gap of a method's mean to the retrained models' one. A method is on the front if no
     other one of its setting is as good in both distances and in `cost`, and better in one of them. The
     first of the front in the table's order have colours; the others are black, and methods behind the
-    front are grey.
+    front are grey. A dotted line is the front in the two values of a panel alone.
     """
 
     forgetting: str
@@ -87,17 +90,43 @@ class ParetoFigure(Drawing):
             across[0].plot(at, [point.utility for point in alike], ls="", **look)
             across[1].plot(at, [point.cost for point in alike], ls="", **look)
         distance = "distance from retraining (log scale, linear at 0):\n"
-        across[0].set_yscale("symlog", linthresh=LINEAR)
+        _distances(across[0], "y", max(point.utility for point in points.values()))
         for axes in across:
-            axes.set_xscale("symlog", linthresh=LINEAR)
+            _distances(axes, "x", max(point.forgetting for point in points.values()))
             axes.set_xlabel(distance + report.title(self.forgetting), fontsize="small")
         across[0].set_ylabel(distance + report.title(self.utility), fontsize="small")
         across[1].set_ylabel(
             report.title(self.cost) + (" (log scale)" if wide else ""), fontsize="small"
         )
+        _stairs(across[0], {line: (each.forgetting, each.utility) for line, each in points.items()})
+        _stairs(across[1], {line: (each.forgetting, each.cost) for line, each in points.items()})
 
 
-def front(points: Mapping[Line, Point]) -> list[Line]:
+def _distances(axes: "Axes", name: str, largest: float) -> None:
+    """Make the axis `name`, "x" or "y", one of distances, from 0 to beyond the largest."""
+    from matplotlib.scale import SymmetricalLogScale
+
+    axis = getattr(axes, f"{name}axis")
+    top = 1.5 * max(LINEAR, largest)
+    axes.set(
+        **{
+            f"{name}scale": SymmetricalLogScale(axis, linthresh=LINEAR),
+            f"{name}ticks": [each for each in TICKS if each <= top],
+            f"{name}lim": (-LINEAR / 10, top),
+        }
+    )
+    axis.set_major_formatter("{x:g}")
+
+
+def _stairs(axes: "Axes", points: Mapping[Line, tuple[float, float]]) -> None:
+    """Draw the front of the two values of a panel as stairs, from its top to its right end."""
+    at, values = zip(*sorted(points[line] for line in front(points)), strict=True)
+    along, up = (at[0], *at, axes.get_xlim()[1]), (axes.get_ylim()[1], *values, values[-1])
+    look: dict[str, Any] = {"color": "grey", "ls": ":", "lw": 1, "zorder": 1}
+    axes.step(along, up, where="post", scalex=False, scaley=False, **look)
+
+
+def front(points: Mapping[Line, tuple[float, ...]]) -> list[Line]:
     """Return the lines that no other one dominates: is as small in every coordinate, and smaller in
     one."""
     return [
@@ -120,7 +149,7 @@ def _looks(
         look = {"color": COLOURS[number], "marker": MARKERS[number], "label": titles[line]}
         yield {**look, "zorder": 3 - number / 100, "markersize": 8}, [points[line]]
     if others:
-        look = {"color": "black", "marker": "x", "label": "others on the front"}
+        look = {"color": "black", "marker": "x", "label": "others on the Pareto front"}
         yield {**look, "zorder": 3}, [points[line] for line in others]
     if behind := [point for line, point in points.items() if line not in best]:
-        yield {"color": "grey", "marker": ".", "label": "behind the front", "zorder": 2}, behind
+        yield {"color": "grey", "marker": ".", "label": "behind the Pareto front", "zorder": 2}, behind
