@@ -14,7 +14,8 @@ from methods.training.loop import CURVES
 from metrics.metric import Metric, glossary
 from runner.figure.drawing import Drawing
 from runner.plan import Plan, build, build_chosen, class_of, identities
-from runner.report.remarks import FLAGS, choice_of
+from runner.report.glossary import choice_of
+from runner.report.remarks import FLAGS
 from runner.report.text import COSTS
 from runner.stages.unlearn import CUT
 from runner.tracking.sections import PASS

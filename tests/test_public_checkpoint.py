@@ -132,7 +132,8 @@ def test_a_reference_that_may_know_is_told_before_any_training_and_below_the_tab
     said = capsys.readouterr().err
     assert "the reference is retrained from the checkpoint of pretrained=, too: if its rows" in said
     assert (
-        "retrain starts from a checkpoint of the same images" in Report([made], ["test_loss"]).terminal()
+        "retrain: starts from a checkpoint of the same images"
+        in Report([made], ["test_loss"]).terminal()
     )
     _, made = run(tmp_path, *PUBLIC, "reference.weights=null")
     assert "the checkpoint of pretrained=" not in capsys.readouterr().err

@@ -16,6 +16,7 @@ from runner.remarks import at_chance, remarks
 from runner.report import Report
 from runner.state.standing import lacking_scores
 from tests.conftest import LEARNED, result_of
+from tests.test_report import result
 
 Quick = Callable[..., Plan]
 
@@ -178,4 +179,26 @@ def test_a_metric_that_returns_nothing_is_named_and_where_it_does(quick: Quick) 
     other = replace(made, seed=1, key="other", undefined={})
     name, why = "test_remarks has no score", "it returns none for these models"
     assert f"{name}: {why}" in Report([made], ["test_accuracy"]).terminal()
-    assert f"{name} of finetune (seed 0): {why}" in Report([made, other], ["test_accuracy"]).terminal()
+    both = Report([made, other], ["test_accuracy"])
+    assert f"{name} of finetune (seed 0): {why}" in both.terminal()
+    words = both.markdown()
+    assert f"test remarks has no score of fine-tuning (seed 0): {why}" in words, "no identifier"
+
+
+def test_words_below_a_table_are_people_s_words() -> None:
+    """Of a metric, a score and the retrained models; a terminal tells what one types."""
+    made = result("finetune", 0, 0.6)
+    made = replace(
+        made,
+        undefined={"mia_loss": "one class is left"},
+        not_finite={"unlearned": ["train_forget_loss"]},
+        reference_from="weights",
+    )
+    report = Report([made], ["test_accuracy"])
+    for typed, text in (
+        ("mia_loss has no score", "loss attack has no score"),
+        ("train_forget_loss has no value", "loss on forgotten training rows has no value"),
+        ("retrain: starts from a file", "retrained: starts from a file"),
+    ):
+        assert typed in report.terminal() and text in report.markdown()
+        assert typed not in report.markdown()

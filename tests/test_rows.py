@@ -61,7 +61,7 @@ def test_a_reference_starts_at_the_originals_weights_and_says_so_before_training
     assert "reference.weights=null" in said
     assert made.reference_from == "weights"
     assert made.scores["reference"]["train_forget_accuracy"] > 0.9, "it has seen them"
-    assert "retrain starts from a file of weights" in Report([made], ["test_loss"]).terminal()
+    assert "retrain: starts from a file of weights" in Report([made], ["test_loss"]).terminal()
 
 
 def test_a_reference_from_scratch_is_that_of_a_run_without_weights(

@@ -18,7 +18,10 @@ from tests.composing import composed_once
 from tests.conftest import CONF, options, plan_of
 from tests.test_report import COLUMNS, result
 
-CHOICES = [(group, name) for group in TITLED for name in options(group)]
+# The groups whose options have titles: those of a run, and metrics.
+GROUPS = (*TITLED, "metric")
+
+CHOICES = [(group, name) for group in GROUPS for name in options(group)]
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=lambda part: str(part))
@@ -27,7 +30,7 @@ def test_every_choice_has_a_title(group: str, name: str) -> None:
     assert title and "_" not in title, f"write {TITLE}: … into conf/{group}/{name}.yaml"
 
 
-@pytest.mark.parametrize("group", TITLED)
+@pytest.mark.parametrize("group", GROUPS)
 def test_no_two_choices_have_one_title(group: str) -> None:
     found = [OmegaConf.load(CONF / group / f"{name}.yaml")[TITLE] for name in options(group)]
     assert len(set(found)) == len(found)

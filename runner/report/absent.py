@@ -1,8 +1,9 @@
 """Absent scores: remarks on what metrics gave no value of, with the lines and seeds that lack it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from runner.results import Line, Result
+from runner.report.words import Names
+from runner.results import Result
 from runner.roles import ROLE, UNLEARNED
 
 # Lines of a table, each with seeds.
@@ -14,21 +15,22 @@ def held(lines: Holders) -> str:
     return "; ".join(f"{label} (seed {', '.join(seeds)})" for label, seeds in lines.items())
 
 
-def of_absent(results: list[Result], labels: Mapping[Line, str]) -> Iterator[str]:
+def of_absent(results: list[Result], names: Names) -> Iterator[str]:
     """Yield a remark for each metric without a score, and for each score that is no finite number."""
     undefined: dict[tuple[str, str], Holders] = {}
     not_finite: dict[str, Holders] = {}
     for result in results:
-        seed, own = str(result.seed), labels[result.line(UNLEARNED)]
+        seed, own = str(result.seed), names.lines[result.line(UNLEARNED)]
         for each in result.undefined.items():
             undefined.setdefault(each, {}).setdefault(own, []).append(seed)
-        for role, names in result.not_finite.items():
-            label = labels[result.line(ROLE[role])]
-            for name in names:
+        for role, scores in result.not_finite.items():
+            label = names.lines[result.line(ROLE[role])]
+            for name in scores:
                 seeds = not_finite.setdefault(name, {}).setdefault(label, [])
                 seeds += [seed] if seed not in seeds else []  # runs of several methods share a model
-    for (name, reason), lines in undefined.items():
+    for (metric, reason), lines in undefined.items():
         everywhere = sum(map(len, lines.values())) == len(results)
+        name = names.option("metric", metric)
         yield f"{name} has no score{'' if everywhere else f' of {held(lines)}'}: {reason}"
     for name, lines in not_finite.items():
-        yield f"{name} has no value of {held(lines)}: its metric returned nan or infinity"
+        yield f"{names.score(name)} has no value of {held(lines)}: its metric returned nan or infinity"

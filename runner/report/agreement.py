@@ -12,7 +12,7 @@ from itertools import combinations
 from runner.errors import command
 from runner.naming import folder_of, run_name
 from runner.report.compare import Comparisons
-from runner.report.remarks import choice_of
+from runner.report.glossary import choice_of
 from runner.report.table import Report
 from runner.report.text import MARKDOWN, marked
 from runner.results import Line, Results

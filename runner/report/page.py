@@ -4,22 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from runner.published import comparable
 from runner.report.cells import ABSENT, values
 from runner.report.compare import censored
+from runner.report.glossary import glossary
 from runner.report.remarks import (
     are_chosen,
     censored_remarks,
-    glossary,
     interval_remarks,
     published_remarks,
     remarks,
     verdict_remarks,
 )
 from runner.report.text import COSTS, Style, Texts, beside, cell, folded, marked, pieces
-from runner.report.words import spaced
+from runner.report.words import Names, option, spaced
 from runner.results import Line
 from runner.roles import REFERENCE
 
@@ -39,7 +39,9 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class Page:
-    """A report in one text format."""
+    """A report in one text format. `whole` is true if it has verdicts in whole words."""
+
+    whole: ClassVar[bool] = False
 
     report: "Report"
     style: Style
@@ -50,7 +52,7 @@ class Page:
         lines = report.lines()
         others = [line for line in lines if line.cell != REFERENCE.name]
         compared = self._compared
-        corner = f"gap to {REFERENCE.title if style.words else REFERENCE.label}"
+        corner = f"gap to {self._names.retrained}"
         shown = self._table("", lines, self._columns, self._cell)
         gap = self._table(corner, others, compared, self._gap)
         parts = [*shown.text, *gap.text]
@@ -74,14 +76,18 @@ class Page:
         absent = set(report.columns) - report.known
         if not (absent and report.known and are_chosen(report.columns)):
             absent = set()  # a run may lack default columns, and all if it failed, which is told anyway
-        told = remarks(report.results, self._named, report.most, absent)
+        names = self._names
+        told = remarks(report.results, names, report.most, absent)
         told += self._on_order(others) + self._on_width(scores, gaps)
         kept = [column for column in self._columns if column not in scores]
         of_seeds = set(kept) - report.cell_scores
-        told += interval_remarks(report.estimates, set(report.lines()), of_seeds, report.by_seed)
-        told += censored_remarks(censored(report.results), self._named, kept)
-        told += verdict_remarks(report.comparisons, set(others), compared)
-        return told + published_remarks(report.published, comparable(report.published, report.results))
+        told += interval_remarks(
+            report.estimates, set(report.lines()), of_seeds, names.retrained, report.by_seed
+        )
+        told += censored_remarks(censored(report.results), names, kept)
+        told += verdict_remarks(report.comparisons, set(others), compared, self.whole)
+        shown = comparable(report.published, report.results)
+        return told + published_remarks(report.published, shown, names)
 
     def _on_order(self, others: list[Line]) -> list[str]:
         """Return the remark on the order of the lines, if it says something."""
@@ -114,7 +120,7 @@ class Page:
         style = self.style
         heads = [corner, *(style.heading(column, self.report.title(column)) for column in columns)]
         body = [
-            [folded(style, self._named[line]), *(texts(line, column) for column in columns)]
+            [folded(style, self._names.lines[line]), *(texts(line, column) for column in columns)]
             for line in lines
         ]
         caption = f"{(corner or 'scores').capitalize()} of {spaced(self.report.results[0].name)}."
@@ -164,9 +170,12 @@ class Page:
         return self.report.seeds or self.report.most
 
     @property
-    def _named(self) -> dict[Line, str]:
-        return self.report.titles if self.style.words else self.report.labels
+    def _names(self) -> Names:
+        """The names below the table, which are those in it."""
+        if self.style.words:
+            return Names(self.report.titles, REFERENCE.words, self.report.title, option)
+        return Names(self.report.labels, REFERENCE.label, str, lambda group, name: name)
 
     def _heads(self, columns: Sequence[str]) -> dict[str, str]:
         """Return the names of columns as text below the table."""
-        return {column: self.report.title(column) if self.style.words else column for column in columns}
+        return {column: self._names.score(column) for column in columns}

@@ -1,19 +1,18 @@
 """Remarks below a table: what its numbers rest on, and what they lack."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
 import conf
-from data.meanings import meaning
 from runner.published import Published, notes
 from runner.report.absent import Holders, held, of_absent
-from runner.report.cells import About, Estimates
+from runner.report.cells import Estimates
 from runner.report.compare import Comparisons, Key
 from runner.report.limits import of_limits
-from runner.report.text import OFFICIAL
 from runner.report.verdicts import FEWEST, false_flags
+from runner.report.words import Names
 from runner.results import Line, Result
 from runner.roles import ORIGINAL, REFERENCE, ROLE, UNLEARNED
 
@@ -46,21 +45,16 @@ FLAGS = {
 # The most lines that a remark names one by one.
 NAMED = 4
 
-# The words for the directions of scores.
-DIRECTIONS = {
-    "higher": "higher is better",
-    "lower": "lower is better",
-    "reference": "best: as the retrained models",
-}
+# The marks of verdicts on forgetting and of unclear ones, as a text explains them.
+MARKS = "under or over (forgets)", "? (unclear: "
 
 
-def remarks(
-    results: list[Result], labels: Mapping[Line, str], seeds: int, absent: Collection[str]
-) -> list[str]:
+def remarks(results: list[Result], names: Names, seeds: int, absent: Collection[str]) -> list[str]:
     """Return the remarks, one sentence each.
 
     `seeds` is the largest number of seeds of any cell; `absent` are the columns that no run has.
     """
+    labels = names.lines
     found = []
     if seeds > 1:
         compared = any(REFERENCE.name in result.scores for result in results)
@@ -71,13 +65,13 @@ def remarks(
             label = labels[result.line(UNLEARNED)]
             found.append(f"{label}, seed {result.seed}: {result.status}: {result.error}")
     found += of_limits(results, labels)
-    found += of_absent(results, labels)
+    found += of_absent(results, names)
     found += _of_originals(results, labels)
     found += _of_models(results, labels)
-    found += _of_references(results)
+    found += _of_references(results, names.retrained)
     found += _of_conditions(results, labels)
     if absent:
-        found.append(f"no run has these columns: {', '.join(sorted(absent))}")
+        found.append(f"no run has these columns: {', '.join(map(names.score, sorted(absent)))}")
     return found
 
 
@@ -85,25 +79,26 @@ def interval_remarks(
     estimates: Estimates,
     lines: Collection[Line],
     columns: Collection[str],
+    retrained: str,
     by_seed: Collection[Key] = (),
 ) -> list[str]:
     """Return the remarks on the number of values behind the intervals in these lines and columns.
 
-    In the lines and columns of `by_seed`, a value of the retrained models is the mean over those of one
-    seed.
+    `retrained` is the name of the retrained models' line. In the lines and columns of `by_seed`, their
+    value is the mean over those of one seed.
     """
     seeds, models, means = set[int](), set[int](), set[int]()
     for (line, name), each in estimates.items():
         if line in lines and name in columns and each.half_width == each.half_width:
-            retrained = means if (line, name) in by_seed else models
-            (retrained if line.cell == REFERENCE.name else seeds).add(int(each.n))
+            of_retrained = means if (line, name) in by_seed else models
+            (of_retrained if line.cell == REFERENCE.name else seeds).add(int(each.n))
     over = [f"{_range(models)} retrained models"] if models else []
     if means:
         over.append(f"the means of {_range(means)} seeds, each of several retrained models of its own")
     found = []
     if over:
         found.append(
-            f"retrain: mean ± 95 % t-interval over {', or '.join(over)}; scores that compare with a "
+            f"{retrained}: mean ± 95 % t-interval over {', or '.join(over)}; scores that compare with a "
             "retrained model compare them with each other"
         )
     # a score that only the runs' own retrained models have rests on the seeds
@@ -126,25 +121,28 @@ def _range(numbers: Collection[int]) -> str:
     return " to ".join(map(str, sorted({min(numbers), max(numbers)})))
 
 
-def censored_remarks(
-    ended: Collection[Key], labels: Mapping[Line, str], columns: Collection[str]
-) -> list[str]:
+def censored_remarks(ended: Collection[Key], names: Names, columns: Collection[str]) -> list[str]:
     """Return the remarks on the scores that are censored, by line, in these columns."""
     found = []
     for column in columns:
-        if lines := [labels[line] for line, name in ended if name == column]:
+        if lines := [names.lines[line] for line, name in ended if name == column]:
             found.append(
-                f"{column}: the training of some models of {_some(sorted(lines))} ended before; the "
-                "means leave them out, and there is no verdict: raise evaluation.curve_batches"
+                f"{names.score(column)}: the training of some models of {_some(sorted(lines))} ended "
+                "before; the means leave them out, and there is no verdict: raise "
+                "evaluation.curve_batches"
             )
     return found
 
 
-def published_remarks(published: Published, shown: Published) -> list[str]:
+def published_remarks(published: Published, shown: Published, names: Names) -> list[str]:
     """Return the remarks on a paper's numbers: in what their lines differ, and which are not shown."""
     found = notes(shown)
     if len(shown) < len(published):
-        others = {f"{each.dataset}, {each.model}" for key, each in published.items() if key not in shown}
+        others = {
+            f"{names.option('dataset', each.dataset)}, {names.option('model', each.model)}"
+            for key, each in published.items()
+            if key not in shown
+        }
         found.append(
             f"published numbers of {' and '.join(sorted(others))} stand beside no row: no run has that "
             "data set and model"
@@ -153,9 +151,12 @@ def published_remarks(published: Published, shown: Published) -> list[str]:
 
 
 def verdict_remarks(
-    comparisons: Comparisons, lines: Collection[Line], columns: Collection[str]
+    comparisons: Comparisons, lines: Collection[Line], columns: Collection[str], whole: bool
 ) -> list[str]:
-    """Return the remarks on the verdicts in these lines and columns; none if there is no verdict."""
+    """Return the remarks on the verdicts in these lines and columns; none if there is no verdict.
+
+    `whole` is true if the table has verdicts in whole words (see `marked`).
+    """
     shown = [
         each
         for (line, name), each in comparisons.items()
@@ -168,34 +169,15 @@ def verdict_remarks(
         "a verdict compares the seeds with all retrained models, the ± of a gap each seed with its own: "
         "with few seeds, one of the two may leave out 0 and the other not"
     )
+    forgets, unclear = ("under-forgets, over-forgets", "unclear (") if whole else MARKS
     return [
-        "verdicts: matches (within the margin, two one-sided tests at 5 %); under or over (forgets), "
-        "damaged, above, differs (95 % interval without 0); ? (unclear: n seeds and as many retrained "
-        "models would decide)",
+        f"verdicts: matches (within the margin, two one-sided tests at 5 %); {forgets}, damaged, above, "
+        f"differs (95 % interval without 0); {unclear}n seeds and as many retrained models would "
+        "decide)",
         f"{len(shown)} verdicts; if all these models were retrained ones, "
         f"{false_flags(len(shown)):.1f} would wrongly differ",
         *([beside] if several else []),
     ]
-
-
-def glossary(about: About, columns: Mapping[str, str]) -> list[str]:
-    """Return one sentence for each column that `about` explains; columns map to their heads."""
-    found = [f"{head}: {said}" for column, head in columns.items() if (said := meant(column, about))]
-    if any(OFFICIAL in column for column in columns):
-        found.append("†: as a paper's code computes it, quirks included; it has no verdict")
-    return found
-
-
-def meant(column: str, about: About) -> str:
-    """Return the meaning of a column, its unit and direction; nothing if `about` lacks it."""
-    if (said := meaning(column, about)) is None:
-        return ""
-    return f"{said['says']} ({said['unit']}; {DIRECTIONS[said['better']]})"
-
-
-def choice_of(columns: Iterable[str], about: About) -> str:
-    """Return all columns that table.columns=[…] may name, one a line, with what is known of each."""
-    return "\n".join(": ".join(filter(None, [each, meant(each, about)])) for each in sorted(columns))
 
 
 def _of_models(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
@@ -228,17 +210,17 @@ def _of_originals(results: list[Result], labels: Mapping[Line, str]) -> list[str
     ]
 
 
-def _of_references(results: list[Result]) -> list[str]:
+def _of_references(results: list[Result], retrained: str) -> list[str]:
     found = []
     if any(result.reference_from == "weights" for result in results):
         found.append(
-            "retrain starts from a file of weights: it is a reference only if these have not seen the "
-            "rows to forget"
+            f"{retrained}: starts from a file of weights, and is a reference only if these have not "
+            "seen the rows to forget"
         )
     if any(result.reference_may_know for result in results):
         found.append(
-            "retrain starts from a checkpoint of the same images: it is a reference only if the rows to "
-            "forget are not among them"
+            f"{retrained}: starts from a checkpoint of the same images, and is a reference only if the "
+            "rows to forget are not among them"
         )
     return found
 

@@ -29,11 +29,11 @@ from runner.report.compare import (
     retrained,
     values_of,
 )
+from runner.report.glossary import choice_of
 from runner.report.labels import Description, descriptions, labels, titles
 from runner.report.latex import LATEX, NEEDS
 from runner.report.order import ACCURACIES, closeness, in_order, ranking_columns
 from runner.report.page import OF_RECORDS, Page
-from runner.report.remarks import choice_of
 from runner.report.text import MARKDOWN, TERMINAL
 from runner.results import Line, Result, Results, models
 from runner.roles import Role

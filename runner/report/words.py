@@ -5,16 +5,16 @@ shows these words: Markdown, LaTeX, HTML, figures and dashboards.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
 from conf import FOLDER
 from data.meanings import ROWS, meaning, on_rows
 from runner.naming import TITLE
-from runner.results import Result
+from runner.results import Line, Result
 
 # An option by the last part of its name, and its words; `{share}` is the value in percent.
 PHRASES = {
@@ -51,6 +51,19 @@ VALUES = {
 }
 
 
+class Names(NamedTuple):
+    """The names by which the remarks below a table call things: identifiers, or people's words.
+
+    `lines` are those of the table, `retrained` stands for the retrained models, `score` names a score,
+    and `option` the option of a group.
+    """
+
+    lines: Mapping[Line, str]
+    retrained: str
+    score: Callable[[str], str]
+    option: Callable[[str, str], str]
+
+
 def choice(result: Result, group: str) -> str:
     """Return the title of the option that a run chose of a group, such as "MNIST" or "random labels".
 
@@ -61,10 +74,15 @@ def choice(result: Result, group: str) -> str:
     if group in result.titles:
         return result.titles[group]
     name = result.names[group]
-    own = str(_file(group, name).get(TITLE, spaced(name)))
+    own = option(group, name)
     return (
         variant(result.names["variant"], own) if group == "method" and "variant" in result.names else own
     )
+
+
+def option(group: str, name: str) -> str:
+    """Return the title of the option of a group, or else its name in words."""
+    return str(_file(group, name).get(TITLE, spaced(name)))
 
 
 def variant(name: str, method: str) -> str:
@@ -72,9 +90,9 @@ def variant(name: str, method: str) -> str:
     return str((_file("variant", name).get("method") or {}).get(TITLE, method))
 
 
-def setting(option: str, value: Any) -> str:
+def setting(chosen: str, value: Any) -> str:
     """Return an option and its value, as in "learning rate 0.1" or "10 % kept"."""
-    *groups, name = option.split(".")
+    *groups, name = chosen.split(".")
     if isinstance(value, bool):
         text = spaced(name) if value else f"no {spaced(name)}"
     else:
