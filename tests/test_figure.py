@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.class_names import DIGITS
 from data.errors import UserError
 from runner.compose import composed
 from runner.figure.__main__ import main
@@ -93,6 +94,7 @@ def test_a_curve_is_the_mean_over_seeds_of_what_was_logged(runs: Runs) -> None:
 
 def test_a_matrix_is_summed_over_seeds_by_true_class(runs: Runs) -> None:
     *panels, bar = ConfusionFigure("confusion").draw(runs).axes
+    assert [tick.get_text() for tick in panels[0].get_yticklabels()] == list(DIGITS), "by name"
     assert len(panels) == 6 and bar.get_ylabel() == "% of the true class"
     for axes, (setting, cell) in zip(panels, runs.report.lines(), strict=True):
         shares = np.asarray(axes.images[0].get_array())

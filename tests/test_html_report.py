@@ -167,7 +167,10 @@ def test_it_holds_every_part_in_one_file(page: Path) -> None:
     assert text.count("data:image/svg+xml;base64,") == 4
     assert "mean U-LiRA score of the row" in pictures(text)[-1], "the run of finetune has it"
     assert text.count('<table class="matrix">') == 4
+    assert text.count('<th scope="row">zero</th>') == text.count('<th scope="col">nine</th>') == 4
     assert text.count("data:image/png;base64,") == 20, "an image of each row that leaks"
+    assert re.search(r'"verdict unclear">unclear \(n=\d+\)<', text), "the seeds that would decide it"
+    assert "unclear (n seeds and as many" in text and "retrained: mean ±" in text
     assert "accuracy on forgotten training rows ≈" in text and "random_labels" not in re.sub(
         r"<code>.*?</code>", "", text
     ), "words for people, identifiers only in commands"

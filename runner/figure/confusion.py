@@ -10,7 +10,8 @@ import numpy as np
 from data.errors import UserError
 from runner.figure.drawing import Drawing, in_lines, panels
 from runner.figure.runs import Model, Runs
-from runner.results import leave_out
+from runner.report.words import spaced
+from runner.results import Line, leave_out
 from runner.sealed import DamagedResult
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class ConfusionFigure(Drawing):
             axes.set_xlabel("predicted class", fontsize="small")
             axes.set_ylabel("true class", fontsize="small")
             if len(shares) <= LEGIBLE:
-                _number(axes, shares)
+                _number(axes, shares, class_names(runs, line, len(shares)))
             _frame(axes, forgotten(runs.models[line]), len(shares))
         figure.colorbar(image, ax=all_axes, label="% of the true class", shrink=0.6)
         return figure
@@ -79,10 +80,16 @@ def percentages(matrices: "Sequence[Matrix]") -> "NDArray[np.float64]":
     return shares
 
 
-def _number(axes: "Axes", shares: "NDArray[np.float64]") -> None:
-    """Write every percentage into its field, and number the classes."""
-    axes.set_xticks(range(len(shares)))
-    axes.set_yticks(range(len(shares)))
+def class_names(runs: Runs, line: Line, count: int) -> list[str]:
+    """Return the names of the `count` classes of a line's data set in words, or else their numbers."""
+    names = runs.class_names[runs.models[line][0].result.names["dataset"]]
+    return [spaced(names[i]) if len(names) == count else str(i) for i in range(count)]
+
+
+def _number(axes: "Axes", shares: "NDArray[np.float64]", names: Sequence[str]) -> None:
+    """Write every percentage into its field, and name the classes."""
+    axes.set_xticks(range(len(shares)), names, rotation="vertical", fontsize="x-small")
+    axes.set_yticks(range(len(shares)), names, fontsize="x-small")
     for (true, predicted), share in np.ndenumerate(shares):
         if round(share):
             color = "white" if share > 50 else "black"

@@ -1,6 +1,6 @@
 """The runs of one name: their table, and their models with stored curves, logits and matrices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -169,6 +169,18 @@ def _store(root: Path) -> "Store":
     return Store(root / "store")
 
 
+def _class_names(result: Result) -> Sequence[str]:
+    """Return the names of the classes of a run's data set, or their numbers; none if the run's options
+    have no meaning by now."""
+    from runner.compose import composed
+    from runner.plan import Plan
+
+    try:
+        return Plan.of(*composed(result.overrides)).source.class_names
+    except UserError:
+        return ()
+
+
 @dataclass(frozen=True)
 class Runs:
     """The table of a name's results. `root` is the folder of results and store, paths.root."""
@@ -189,3 +201,9 @@ class Runs:
                 "reasons, and run again"
             )
         return {line: [Model(*each, self.root) for each in own] for line, own in found.items()}
+
+    @cached_property
+    def class_names(self) -> Mapping[str, Sequence[str]]:
+        """The names of the classes by the name of the data set, of the first run that has it."""
+        first = {result.names["dataset"]: result for result in reversed(self.report.results)}
+        return {name: _class_names(result) for name, result in first.items()}

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -16,7 +16,7 @@ from runner.figure.confusion import ConfusionFigure
 from runner.figure.drawing import Drawing
 from runner.figure.runs import Runs
 from runner.papers.text import HEADS, line, printed_table
-from runner.papers.verdicts import verdicts
+from runner.papers.verdicts import Verdict, verdicts
 from runner.published import comparable
 from runner.report.cells import ABSENT, interval, values
 from runner.report.html.leaks import leaks
@@ -25,7 +25,7 @@ from runner.report.html.runs import Missing, made, missing, unfinished
 from runner.report.page import Page
 from runner.report.table import Report
 from runner.report.text import COSTS, MARKDOWN, beside, cell
-from runner.report.words import choice, spaced
+from runner.report.words import choice, spaced, variant
 from runner.results import Line
 from runner.roles import REFERENCE
 
@@ -46,7 +46,8 @@ SIGNS = {"higher": "↑", "lower": "↓", "reference": "≈"}
 class Score(NamedTuple):
     """A cell of the table. Numbers are None, and texts empty, where there are none.
 
-    `ends` are the ends of a share's 95 % interval, from 0 to 1.
+    `needed` is the number of seeds and retrained models that would decide an unclear verdict. `ends` are
+    the ends of a share's 95 % interval, from 0 to 1.
     """
 
     text: str
@@ -54,12 +55,15 @@ class Score(NamedTuple):
     gap: str
     distance: float | None
     verdict: str
+    needed: int | None
     ends: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class HtmlPage(Page):
     """A report as one HTML file. `drawings` are its figures; `root` holds results and store."""
+
+    whole: ClassVar[bool] = True
 
     drawings: Mapping[str, Drawing]
     root: Path
@@ -137,6 +141,7 @@ class HtmlPage(Page):
             "" if gap.n == 0 else cell(gap, "+", self._expected, count=column in report.counts),
             _number(abs(gap.mean)),
             (found.verdict or "") if found and gap.n else "",
+            found.needed if found else None,
             (max(low, 0.0), min(high, 1.0)) if share else None,
         )
 
@@ -167,11 +172,17 @@ class HtmlPage(Page):
         """
         report = self.report
         if (printed := printed_table(report.results[0].name, self.root)) is not None:
-            return HEADS, [line(each) for each in verdicts(*printed)]
+            return HEADS, [self._printed(each) for each in verdicts(*printed)]
         published = comparable(report.published, report.results)
         if not published:
             return None
         return beside(self.style, report.results, values(report.cells), published, report.title)
+
+    def _printed(self, found: Verdict) -> list[str]:
+        """Return the texts of a printed cell below `HEADS`, its line and its score in words."""
+        _, model, _, *texts = line(found)
+        name = found.cell.line
+        return [variant(name, spaced(name)), model, self.report.title(found.cell.metric), *texts]
 
 
 def write(cfg: "DictConfig", report: Report, folder: Path, name: str) -> Path:

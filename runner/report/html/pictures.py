@@ -2,12 +2,13 @@
 
 import base64
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 from data.errors import UserError
-from runner.figure.confusion import LEGIBLE, forgotten, percentages
+from runner.figure.confusion import LEGIBLE, class_names, forgotten, percentages
 from runner.figure.drawing import Drawing, svg
 from runner.figure.runs import Model, Runs
 from runner.last_lines import of_results
@@ -29,9 +30,11 @@ class Picture(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A confusion matrix: the percentages of each true class, and the forgotten classes."""
+    """A confusion matrix: the names of the classes, the percentages of each true class, and the numbers
+    of the forgotten classes."""
 
     title: str
+    classes: Sequence[str]
     percent: list[list[int]]
     forgotten: list[int]
 
@@ -115,5 +118,6 @@ def matrices(runs: Present, name: str) -> list[Matrix]:
         percent = percentages([model.matrix(name) for model in models])
         if len(percent) <= LEGIBLE:
             rounded = percent.round().astype(int).tolist()
-            found.append(Matrix(runs.report.titles[line], rounded, forgotten(models)))
+            names = class_names(runs, line, len(percent))
+            found.append(Matrix(runs.report.titles[line], names, rounded, forgotten(models)))
     return found
