@@ -20,8 +20,10 @@ from runner.figure.scores import ScoresFigure
 from runner.naming import command_of
 from runner.pipeline import run
 from runner.report import Report, show
+from runner.report.html.page import HtmlPage
 from runner.report.html.pictures import Present
 from runner.report.html.runs import made, missing
+from runner.report.text import MARKDOWN
 from runner.results import Line
 from tests.conftest import QUICK, plan_of
 from tests.test_report import result
@@ -190,6 +192,15 @@ def test_every_line_tells_the_command_of_each_of_its_runs(page: Path) -> None:
         assert any(all(option in each for option in own) for each in commands)
     (missing_seed,) = [each for each in commands if each.endswith("seed=1") and "finetune" in each]
     assert "seed=0" not in missing_seed, "the run of finetune that is missing"
+
+
+def test_a_printed_table_has_words_for_its_lines_and_scores(tmp_path: Path) -> None:
+    made = replace(result("finetune", 0, 0.6), name="paper001_table1_cpu")
+    published = HtmlPage(Report([made], ["test_accuracy"]), MARKDOWN, {}, tmp_path)._published()
+    assert published is not None
+    assert {"fine-tuning", "UNSIR", "bad teacher"} <= {texts[0] for texts in published[1]}
+    assert "accuracy on retained test rows" in {texts[2] for texts in published[1]}
+    assert not any("_" in text for texts in published[1] for text in texts[:3])
 
 
 def test_without_the_store_a_sentence_stands_for_a_figure(page: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from runner.report.html.runs import Missing, made, missing, unfinished
 from runner.report.page import Page
 from runner.report.table import Report
 from runner.report.text import COSTS, MARKDOWN, beside, cell
-from runner.report.words import choice, spaced, variant
+from runner.report.words import choice, option, spaced, variant
 from runner.results import Line
 from runner.roles import REFERENCE
 
@@ -172,17 +172,20 @@ class HtmlPage(Page):
         """
         report = self.report
         if (printed := printed_table(report.results[0].name, self.root)) is not None:
-            return HEADS, [self._printed(each) for each in verdicts(*printed)]
+            names = {result.variant: choice(result, "method") for result in report.results}
+            return HEADS, [self._printed(each, names) for each in verdicts(*printed)]
         published = comparable(report.published, report.results)
         if not published:
             return None
         return beside(self.style, report.results, values(report.cells), published, report.title)
 
-    def _printed(self, found: Verdict) -> list[str]:
-        """Return the texts of a printed cell below `HEADS`, its line and its score in words."""
+    def _printed(self, found: Verdict, names: Mapping[str, str]) -> list[str]:
+        """Return the texts of a printed cell below `HEADS`, its line and its score in words. `names` are
+        those of the lines that ran."""
         _, model, _, *texts = line(found)
-        name = found.cell.line
-        return [variant(name, spaced(name)), model, self.report.title(found.cell.metric), *texts]
+        own = found.cell.line
+        name = names.get(own, variant(own, option("method", own)))
+        return [name, model, self.report.title(found.cell.metric), *texts]
 
 
 def write(cfg: "DictConfig", report: Report, folder: Path, name: str) -> Path:
