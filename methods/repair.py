@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data.bounds import SHARE
 from methods.base import ROUNDING, Access, Method, Problem, accuracy
+from methods.training.checkpoint import Values
 from methods.training.descent import Descent
 from methods.training.loop import curves, train
 
@@ -44,17 +45,22 @@ class Repair(Descent, Method):
         if self.recovered is not None:
             # stop at accuracy(θ) ≥ accuracy(θ_o) − recovered
             goal = accuracy(problem.original(), retain, conditions) - self.recovered
-        rows: list[Tensor] = []
-        for step in curves(train(problem.model, retain, self, conditions), conditions.log):
-            if goal is None:
-                continue
-            rows.append(step.batch.rows)
-            if len(rows) < WINDOW:
-                continue
-            # accuracy(θ) on the rows of the last WINDOW batches, a sample of D_r
-            if accuracy(problem.model, retain.only(torch.cat(rows)), conditions) >= goal - ROUNDING:
-                conditions.log({"recovered_at_step": step.number, "goal": goal})
-                break
-            problem.model.train()  # `accuracy` has left it in evaluation mode
-            rows.clear()
+        # the rows of the batches since the last measurement
+        window = Values(rows=[])
+        with conditions.checkpoint.training(conditions.meter) as checkpoint:
+            checkpoint.add("window", window)
+            steps = train(problem.model, retain, self, conditions, checkpoint=checkpoint)
+            for step in curves(steps, conditions.log, checkpoint):
+                if goal is None:
+                    continue
+                window["rows"].append(step.batch.rows)
+                if len(window["rows"]) < WINDOW:
+                    continue
+                # accuracy(θ) on the rows of the last WINDOW batches, a sample of D_r
+                sample = retain.only(torch.cat([rows.to(retain.rows.device) for rows in window["rows"]]))
+                if accuracy(problem.model, sample, conditions) >= goal - ROUNDING:
+                    conditions.log({"recovered_at_step": step.number, "goal": goal})
+                    break
+                problem.model.train()  # `accuracy` has left it in evaluation mode
+                window["rows"].clear()
         return problem.model
