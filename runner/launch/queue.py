@@ -42,6 +42,9 @@ OVER_MEMORY = re.compile(
     r"^slurmstepd.*(exceeded.* memory limit|oom.kill)", re.IGNORECASE | re.MULTILINE
 )
 
+# How submitit says that a job met its limit once too often. To Slurm the job is completed.
+OVER_TIME = re.compile(r"Job not requeued because: timed-out")
+
 # A shell's exit code is this much and the number of the signal that ended its program.
 SIGNALLED = 128
 
@@ -98,8 +101,8 @@ def why(job: str, state: State, limit: float, log: str) -> str:
     number = number or max(code - SIGNALLED, 0)
     if OVER_MEMORY.search(log):
         text = ENDS["OUT_OF_MEMORY"]
-    elif state.word in ENDS:
-        text = ENDS[state.word].format(limit=f"{limit:g}", again=AGAIN)
+    elif (word := "TIMEOUT" if OVER_TIME.search(log) else state.word) in ENDS:
+        text = ENDS[word].format(limit=f"{limit:g}", again=AGAIN)
     elif state is FORGOTTEN:
         text = f"is no longer known to Slurm: {AGAIN}"
     elif number:
