@@ -1,12 +1,8 @@
 """A sweep said again: it makes what is missing, and nothing twice."""
 
 import json
-import os
-import random
 import re
-import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,48 +20,31 @@ from runner.state.listing import listing
 from runner.state.manifest import MANIFEST
 from runner.state.standing import standings
 from runner.state.states import State
-from runner.store import Store
-from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
-from tests.forked import run_module, start_module
+from tests.conftest import QUICK, plan_of, result_of, results_in
+from tests.forked import run_module
+from tests.killing import killed, lost
 from tests.test_sweep_state import tree
 
 SWEEP = ["-m", *QUICK, "training.epochs=40", "method=finetune,random_labels", "seed=0,1"]
 
 # Kills of one sweep; the seed of their moments.
-KILLS, MOMENTS = 2, 0
-
-
-def finished(root: Path) -> dict[Path, int]:
-    """Return the time at which each finished artefact was made."""
-    made = Store(root / "store").artefacts()
-    return {each.path: (each.path / "checksums.json").stat().st_mtime_ns for each in made}
+KILLS, MOMENTS = 2, 1
 
 
 def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_digits(tmp_path: Path) -> None:
     """SIGKILL of all of its processes at random moments. No finished stage is made a second time."""
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    killed.mkdir()
-    start = time.monotonic()
-    assert run_module("runner", *SWEEP, f"paths.root={undisturbed}").returncode == 0
-    whole = time.monotonic() - start
-    moments = random.Random(MOMENTS)
-    before: dict[Path, int] = {}
-    for number in range(KILLS):
-        process = start_module(
-            "runner", *SWEEP, f"paths.root={killed}", out=killed / "out", err=killed / "err"
-        )
-        process.join(moments.uniform(0.2, 0.9) * whole / (number + 1))
-        if process.is_alive():
-            assert process.pid is not None
-            os.killpg(process.pid, signal.SIGKILL)
-            process.join()
-        after = finished(killed)
-        assert before.items() <= after.items()
-        before = after
-    assert run_module("runner", *SWEEP, f"paths.root={killed}").returncode == 0
-    assert before.items() <= finished(killed).items()
-    assert digits_of(killed) == digits_of(undisturbed)
-    assert {path.name for path in finished(killed)} == {path.name for path in finished(undisturbed)}
+    found = killed(SWEEP, KILLS, MOMENTS, tmp_path)
+    assert (found.results, found.differing) == (4, 0)
+    assert found.stages >= 8 and found.twice == 0
+
+
+def test_a_training_that_is_lost_is_told_from_one_that_goes_on() -> None:
+    """Of two killed attempts the first one's steps 3 and 4 are repeated, and all of the second one's."""
+    first = {"a": {1: 10.0, 2: 11.0, 3: 12.5, 4: 13.0}, "b": {1: 5.0}}
+    second = {"a": {3: 20.0, 4: 21.0, 5: 22.5}}
+    assert lost([first, second]) == 13.0 - 11.0
+    assert lost([first, second, {}, {"a": {3: 30.0}}]) == 22.5 - 20.0
+    assert lost([first]) == 0
 
 
 def test_plan_true_lists_the_cells_and_writes_nothing(tmp_path: Path) -> None:
