@@ -226,8 +226,7 @@ def test_a_log_tells_that_a_job_was_killed_for_its_memory(state: State, log: str
 
 def test_a_log_tells_that_a_job_met_its_limit_before_it_began_a_cell() -> None:
     log = "submitit INFO - Job not requeued because: timed-out too many times.\n"
-    sentence = why("7_1", State("COMPLETED"), 90, log)
-    assert sentence.startswith("Slurm's job 7_1 ran into its time limit of 90 min: ")
+    assert "7_1 ran into its time limit of 90 min: " in why("7_1", State("COMPLETED"), 90, log)
 
 
 # Processes of this machine
