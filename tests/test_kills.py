@@ -4,15 +4,18 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runner.plan import Plan
 from runner.store import Store
-from tests.conftest import QUICK, digits_of
+from tests.conftest import QUICK, digits_of, stages_of
 from tests.forked import run_module, start_module
+from tests.test_resume import bits, interrupted, killed, pretrain, short_plan, steps_of
 
 # Half a second of work in every stage, so that a kill meets it in the middle.
 LONG = [*QUICK, "training.epochs=100", "method.epochs=100"]
@@ -116,3 +119,25 @@ def at_work(store: Store, stage: str) -> list[Path]:
     """Return the scratch folders of a stage whose artefacts are not finished."""
     found = [path for path in (store.root / stage).glob(".*-*") if path.is_dir()]
     return [path for path in found if not path.with_name(path.name[1:17]).exists()]
+
+
+def repair(plan: Plan) -> None:
+    stages = stages_of(plan)
+    stages.repair(stages.unlearn(stages.pretrain()))
+
+
+@pytest.mark.parametrize("recovered", ["null", "0.01", "0"])
+def test_a_repair_goes_on_too(recovered: str, tmp_path: Path) -> None:
+    """With the rows that its next measurement of accuracy is made on, and up to the same step."""
+    options = ["method=original", "repair=recovered", f"repair.recovered={recovered}"]
+    plan = short_plan(tmp_path / "undisturbed", *options)
+    pretrain(plan)
+    steps = steps_of(repair, plan)
+    for at in (20, steps - 1):
+        for blow in (interrupted, killed):
+            disturbed = replace(plan, root=tmp_path / f"{blow.__name__}{at}")
+            pretrain(disturbed)
+            blow(repair, disturbed, at)
+            kept = at if blow is interrupted else (at - 1) // 5 * 5
+            assert steps_of(repair, disturbed) == steps - kept
+            assert bits(disturbed.root) == bits(plan.root)

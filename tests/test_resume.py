@@ -101,11 +101,6 @@ def unlearn(plan: Plan) -> None:
     stages.unlearn(stages.pretrain())
 
 
-def repair(plan: Plan) -> None:
-    stages = stages_of(plan)
-    stages.repair(stages.unlearn(stages.pretrain()))
-
-
 def in_another_process(work: Work, plan: Plan) -> int | None:
     process = get_context("fork").Process(target=work, args=(plan,))
     process.start()
@@ -219,23 +214,6 @@ def test_unlearning_by_whole_trainings_goes_on_too(method: list[str], tmp_path: 
         killed(unlearn, disturbed, at)
         unlearn(disturbed)
         assert bits(disturbed.root) == bits(undisturbed.root)
-
-
-@pytest.mark.parametrize("recovered", ["null", "0.01", "0"])
-def test_a_repair_goes_on_too(recovered: str, tmp_path: Path) -> None:
-    """With the rows that its next measurement of accuracy is made on, and up to the same step."""
-    options = ["method=original", "repair=recovered", f"repair.recovered={recovered}"]
-    plan = short_plan(tmp_path / "undisturbed", *options)
-    pretrain(plan)
-    steps = steps_of(repair, plan)
-    for at in (20, steps - 1):
-        for blow in (interrupted, killed):
-            disturbed = replace(plan, root=tmp_path / f"{blow.__name__}{at}")
-            pretrain(disturbed)
-            blow(repair, disturbed, at)
-            kept = at if blow is interrupted else (at - 1) // 5 * 5
-            assert steps_of(repair, disturbed) == steps - kept
-            assert bits(disturbed.root) == bits(plan.root)
 
 
 def test_a_work_of_several_trainings_that_goes_on_tracks_each_point_once(tmp_path: Path) -> None:
