@@ -303,19 +303,23 @@ def result_of(plan: Plan, *overrides: str) -> Any:
     return result
 
 
-def results_in(root: Path, name: str = "digits_small_cnn_whole_class") -> list[Any]:
+# The name of the results of a quick run.
+NAME = "digits_small_cnn_whole_class"
+
+
+def results_in(root: Path, name: str = NAME) -> list[Any]:
     """Return the stored results of a name."""
     return list(Results(root / "results").named(name))
 
 
-def digits_of(root: Path) -> dict[str, Any]:
-    """Return the scores of all stored results, by key, but the one that is made of seconds."""
+def digits_of(root: Path, name: str = NAME) -> dict[str, Any]:
+    """Return the scores of the results of a name, by key, but the one that is made of seconds."""
     return {
         result.key: {
             role: {name: score for name, score in scores.items() if name != "speed_up"}
             for role, scores in result.scores.items()
         }
-        for result in results_in(root)
+        for result in results_in(root, name)
     }
 
 

@@ -22,12 +22,11 @@ from runner.launch.slurm import reports
 from runner.launch.task import cells
 from runner.launch.work import Work
 from runner.sweep import TableAfterSweep
-from tests.conftest import QUICK, digits_of, plan_of, result_of, results_in
+from tests.conftest import NAME, QUICK, digits_of, plan_of, result_of, results_in
 from tests.forked import Done, run_module, start_module
 from tests.slurm import Slurm, missing
 from tests.test_launchers import check_relative_paths
-
-NAME = "digits_small_cnn_whole_class"
+from tests.waiting import GO
 
 ALONE = [*QUICK, "evaluation=quick"]  # a cell shares nothing with another one
 
@@ -36,7 +35,19 @@ WAITING = "waiting for another process that makes (pretrain|unlearn)"
 
 SLURM = "hydra/launcher=slurm"
 
-ENDLESS = "training.epochs=100000"
+# Shrunk further: four cells, and what they share.
+PRESET = ["experiment=paper003_table1", "scale=quick", *QUICK]
+
+# Trainings that pause at each step until `go`: four of 800 steps, and one without an end.
+WAITS = [*ALONE, "model._target_=tests.waiting.Waiting"]
+DISTURBED = [*WAITS, "training.epochs=200", "+model.pause=0,0.009,0.01,0.5"]
+ENDLESS = [*WAITS, "training.epochs=100000", "+model.pause=0.5"]
+
+# Slurm, which looks every 30 seconds, tells a job of this limit 80 to 110 seconds after its start. One
+# of 1 minute may come before a busy machine has begun the job.
+LIMIT = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=10"]
+
+GOES_ON = "goes on from the state of a killed run"
 
 
 @dataclass
@@ -59,9 +70,14 @@ class Sweep:
             *options,
             out=self.root / "out",
             err=self.root / "err",
-            environment=self.environment,
+            environment={GO: str(self.go), **self.environment},
         )
         return self
+
+    @property
+    def go(self) -> Path:
+        """The file that ends the waiting of its trainings."""
+        return self.root / "go"
 
     def folder(self, number: int) -> Path:
         """Return the folder of a cell, once a job has begun it."""
@@ -164,34 +180,33 @@ def test_sweeps_on_slurm(slurm: Slurm, tmp_path: Path, subtests: pytest.Subtests
     def sweep(name: str, *overrides: str) -> Sweep:
         return Sweep(list(overrides), tmp_path / name, environment)
 
-    # in one array: an undisturbed cell, one killed, one queued again, and one that outlasts its limit
-    disturbed = sweep("disturbed", *ALONE, "training.epochs=1,401,402,100000").start(
-        "hydra.launcher.timeout_min=2",
-        "hydra.launcher.signal_delay_s=10",
-        "hydra.launcher.max_num_timeout=0",
-    )
-    shared = sweep("array", *QUICK, "method=finetune,random_labels", "seed=0,1").start()
+    # in one array: an undisturbed cell, one killed, one queued again, and one that meets its limit twice
+    disturbed = sweep("disturbed", *DISTURBED).start(*LIMIT)
+    late = sweep("late", *ENDLESS).start(*LIMIT, "hydra.launcher.max_num_timeout=0")
+    disturb(slurm, disturbed)
+    preset = sweep("preset", *PRESET).start()
     several = sweep("several", *ALONE, "method.epochs=20", "method.lr=0.01,1e6,0.02,0.03").start(
         "hydra.launcher.cells_per_job=3"
     )
     left = sweep("left", *ALONE, "seed=0,1").start("hydra.launcher.wait=false")
-    stopped = sweep("stopped", *ALONE, ENDLESS, "seed=0,1").start()
-    ended = sweep("ended", *ALONE, ENDLESS).start()
+    stopped = sweep("stopped", *ENDLESS, "seed=0,1").start()
+    ended = sweep("ended", *ENDLESS).start()
     large = sweep("large", *ALONE, "model.widths=[4,8],[4096,8192]").start("hydra.launcher.mem_gb=1")
 
-    disturb(slurm, disturbed)
+    let_go(slurm, disturbed)
     (tmp_path / "relative").mkdir()
     refused = sweep("refused", *ALONE, "seed=0,1")
     checks: dict[str, Callable[[], None]] = {
         "Ctrl-C cancels the array": lambda: check_interrupted(slurm, stopped, signal.SIGINT, number=2),
         "SIGTERM cancels a job": lambda: check_interrupted(slurm, ended, signal.SIGTERM, number=1),
-        "an array": lambda: check_array(shared),
+        "the array of a preset": lambda: check_preset(preset),
         "several cells a job": lambda: check_several(slurm, several),
         "wait=false": lambda: check_left(slurm, left),
         "a refusal": lambda: check_refusals(refused, tmp_path),
         "relative paths": lambda: check_relative_paths(tmp_path / "relative", SLURM, **environment),
         "too little memory": lambda: check_memory(large),
-        "a kill, a requeue and a time limit": lambda: check_disturbed(slurm, disturbed),
+        "a time limit met too often": lambda: check_late(late),
+        "a kill, a requeue and a time limit met twice": lambda: check_disturbed(slurm, disturbed),
     }
     for name, check in checks.items():
         with subtests.test(name):
@@ -200,31 +215,63 @@ def test_sweeps_on_slurm(slurm: Slurm, tmp_path: Path, subtests: pytest.Subtests
 
 
 def disturb(slurm: Slurm, sweep: Sweep) -> None:
-    """Kill a job, and queue another one again, which Slurm would let wait for two minutes."""
+    """Kill a job, and queue another one again."""
     slurm.run("scancel", "--signal=KILL", sweep.job(1))
     job = sweep.job(2)
     slurm.run("scontrol", "requeue", job)
-    until(lambda: "JobState=PENDING" in slurm.run("scontrol", "show", "job", job))
+    until(lambda: waits(slurm, job))
+    start(slurm, job)
+
+
+def let_go(slurm: Slurm, sweep: Sweep) -> None:
+    """Let a training go that has met its limit twice, and went on from its state."""
+    job = sweep.job(3)
+
+    def has_met_it_twice() -> bool:
+        if waits(slurm, job):
+            start(slurm, job)
+        return log_of(sweep, 3).count(GOES_ON) == 2
+
+    until(has_met_it_twice)
+    sweep.go.touch()
+
+
+def waits(slurm: Slurm, job: str) -> bool:
+    """Return whether a job is in the queue."""
+    return "JobState=PENDING" in slurm.run("scontrol", "show", "job", job)
+
+
+def start(slurm: Slurm, job: str) -> None:
+    """Start a job that was queued again, which Slurm would let wait for two minutes."""
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def log_of(sweep: Sweep, number: int) -> str:
+    """Return what the job of a cell has printed."""
+    return (sweep.folder(number) / LOG).read_text()
 
 
 def check_disturbed(slurm: Slurm, sweep: Sweep) -> None:
     done = sweep.end()
     assert done.returncode == 1
-    assert "2 of 4 cells of the sweep failed:" in done.stderr
+    assert "1 of 4 cells of the sweep failed:" in done.stderr
     killed = sweep.job(1)
-    assert f"training.epochs=401: Slurm's job {killed} was cancelled or killed" in done.stderr
-    (log,) = sweep.root.glob(f"sweeps/*/*/1/{LOG}")
-    assert f"(log: {log})" in done.stderr and "submitit" in log.read_text()
-    assert "training.epochs=100000: the job ran into its time limit" in done.stderr
-    assert "the same command makes what is missing: python -m runner -m" in done.stderr
-    restarts = re.findall(r"Restarts=(\d)", slurm.run("scontrol", "show", "job", sweep.job(2)))
-    assert restarts == ["1"]
-    again = run_module(
-        "runner", "-m", *sweep.overrides, "training.epochs=1,401,402", f"paths.root={sweep.root}"
-    )
+    assert f"model.pause=0.009: Slurm's job {killed} was cancelled or killed" in done.stderr
+    assert f"(log: {sweep.folder(1) / LOG})" in done.stderr and "submitit" in log_of(sweep, 1)
+    assert re.search("the same command makes what is missing: .*python -m runner -m", done.stderr)
+    for number, least in ((2, 1), (3, 2)):
+        shown = slurm.run("scontrol", "show", "job", sweep.job(number))
+        restarts = [int(found) for found in re.findall(r"Restarts=(\d+)", shown)]
+        assert len(restarts) == 1 and restarts[0] >= least
+    again = run_module("runner", "-m", *sweep.overrides, f"paths.root={sweep.root}")
     assert again.returncode == 0, again.stderr
-    assert digits_of(sweep.root) == digits_of(sweep.local("training.epochs=1,401,402").root)
+    assert digits_of(sweep.root) == digits_of(sweep.local().root)
+
+
+def check_late(sweep: Sweep) -> None:
+    done = sweep.end()
+    assert done.returncode == 1 and "1 of 1 cells of the sweep failed:" in done.stderr
+    assert "ran into its time limit" in done.stderr
 
 
 def check_interrupted(slurm: Slurm, sweep: Sweep, number_of_signal: int, number: int) -> None:
@@ -239,15 +286,17 @@ def check_interrupted(slurm: Slurm, sweep: Sweep, number_of_signal: int, number:
     until(lambda: not [job for job in slurm.queue() if job.partition("_")[0] == array])
 
 
-def check_array(sweep: Sweep) -> None:
+def check_preset(sweep: Sweep) -> None:
+    """What its cells share is made first, so that none waits for another one."""
     done = sweep.end()
     assert done.returncode == 0, done.stderr
-    assert digits_of(sweep.root) == digits_of(sweep.local().root)
-    assert "finetune" in done.stdout and "random_labels" in done.stdout
-    assert "[shared 1/4] original, seed=0: done in" in done.stderr
-    assert "[3/4] method=random_labels seed=0: done in" in done.stderr
+    name = "paper003_table1_quick"
+    assert digits_of(sweep.root, name) == digits_of(sweep.local().root, name)
+    assert "dual_phase_ascent" in done.stdout
+    assert "[shared 1/2] original, seed=0: done in" in done.stderr
+    assert "[4/4] variant=uniform_labels: done in" in done.stderr
     logs = [path.read_text() for path in sweep.root.glob("sweeps/*/*/slurm/*/*_log.out")]
-    assert len(logs) == 8 and not re.search(WAITING, "".join(logs))
+    assert len(logs) == 6 and not re.search(WAITING, "".join(logs))
 
 
 def check_several(slurm: Slurm, sweep: Sweep) -> None:
