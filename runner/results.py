@@ -90,6 +90,11 @@ class Result:
         return [ROLE[name] for name in self.scores]
 
     @property
+    def commands(self) -> list[list[str]]:
+        """The overrides of each command that all the scores together take."""
+        return [self.overrides, *self.also]
+
+    @property
     def variant(self) -> str:
         """The name of the chosen variant, or of the method if no variant was chosen."""
         return self.names.get("variant", self.names["method"])

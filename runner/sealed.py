@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +40,28 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path, row: Path, reason: object) -> DamagedResult:
-    """Return the error of a damaged file, with the command that makes it again as far as it is known:
-    `row` is the file of the result, which holds it."""
+    """Return the error of a damaged file, with the commands that make it again as far as they are known:
+    `row` is the file of the result, which holds them."""
     return DamagedResult(f"{path} is damaged ({reason}); {_made_again(row)}")
 
 
 def overrides_in(path: Path) -> list[str]:
     """Return the overrides of the result in a file, of which only these are read: it may be damaged
     elsewhere. Raise OSError or ValueError if they cannot be read."""
-    _, _, rest = path.read_text(errors="replace").partition('"overrides": ')
+    return list(map(str, _value_in(path, "overrides")))
+
+
+def _value_in(path: Path, name: str) -> Any:
+    _, _, rest = path.read_text(errors="replace").partition(f'"{name}": ')
     found, _ = json.JSONDecoder().raw_decode(rest)
-    return list(map(str, found))
+    return found
 
 
 def _made_again(row: Path) -> str:
     try:
-        return f"make it again with {command_of(overrides_in(row))}"
+        commands = [overrides_in(row)]
     except (OSError, ValueError, TypeError):
         return "make it again with the command that made it: the stages that it needs are stored"
+    with suppress(OSError, ValueError, TypeError):  # rows of earlier versions have no further commands
+        commands += [list(map(str, each)) for each in _value_in(row, "also")]
+    return f"make it again with {', then '.join(map(command_of, commands))}"

@@ -21,7 +21,7 @@ from runner.papers.verdicts import (
     judged,
     verdicts,
 )
-from runner.report import rows
+from runner.report import Report, rows
 from runner.report.__main__ import main
 from runner.report.rows import Row
 from runner.report.text import MARKDOWN
@@ -172,6 +172,20 @@ def test_rows_survive_their_file(tmp_path: Path) -> None:
     path.write_text(rows.text(found, ["test_forget_accuracy", "absent"]))
     assert rows.read(path) == found
     assert found[1].own_options == ["scenario.classes=[3, 5]"]
+
+
+def test_a_row_has_the_commands_of_all_its_scores(tmp_path: Path) -> None:
+    """A line for each, without the places of one machine."""
+    own = ["experiment=x", "training.epochs=1", f"paths.root={tmp_path}", "metric=[loss]"]
+    made = replace(result("a", 0, 0.6), overrides=own, also=[[*own[:-1], "metric=[accuracy,ece]"]])
+    path = tmp_path / "x_rows.csv"
+    path.write_text(Report([made], ["test_accuracy"]).rows())
+    for found in rows.read(path):
+        assert found.overrides.split("\n") == [
+            "experiment=x training.epochs=1 'metric=[loss]'",
+            "experiment=x training.epochs=1 'metric=[accuracy,ece]'",
+        ]
+        assert found.own_options == ["training.epochs=1"]
 
 
 def test_all_255_printed_numbers_have_a_verdict(tmp_path: Path) -> None:

@@ -94,6 +94,22 @@ def test_a_damaged_row_is_named_with_its_command_and_left_out(
     assert capsys.readouterr().err == "", "it is told once"
 
 
+def test_damage_of_a_row_that_several_commands_have_scored_names_each(row: Path, tmp_path: Path) -> None:
+    content = json.loads(row.read_text())
+    content |= {
+        "overrides": ["seed=0"],
+        "also": [["seed=0", "metric=[loss]"], ["seed=0", "metric=[ece]"]],
+    }
+    damaged = tmp_path / "row.json"
+    damaged.write_text(json.dumps(content, indent=1))
+    with pytest.raises(DamagedResult) as error:
+        read(damaged)
+    assert str(error.value).endswith(
+        "make it again with python -m runner seed=0, then python -m runner seed=0 'metric=[loss]', "
+        "then python -m runner seed=0 'metric=[ece]'"
+    )
+
+
 def test_commands_that_end_together_lose_no_score(row: Path, tmp_path: Path) -> None:
     """Two processes write each row at once, each with a score of its own."""
     made, results, keys = read(row), Results(tmp_path), [f"{number:016}" for number in range(30)]

@@ -335,6 +335,11 @@ def test_a_published_row_is_held_against_the_stored_one(tmp_path: Path) -> None:
     text = check(published(tmp_path, head + row + gone), tmp_path).text()
     assert "of 2 numbers 1 agree digit for digit, 0 differ, 1 are missing" in text
     assert text.endswith("made by:\n  python -m runner 'method=x y' seed=7")
+    several = gone.replace("'method=x y' seed=7", '"seed=7\nseed=7 metric=[loss]"')
+    assert check(published(tmp_path, head + several), tmp_path).commands == [
+        "python -m runner seed=7",
+        "python -m runner seed=7 metric=[loss]",
+    ]
     bare = row.replace(plan.key, "0" * 16).replace("method=finetune", "")
     assert check(published(tmp_path, head + bare), tmp_path).commands == ["python -m runner"]
 

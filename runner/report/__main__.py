@@ -7,7 +7,7 @@ also a verdict on each number that it prints; then how far the sweeps of the nam
 command for what is left. With `papers`, count the verdicts on all papers.
 
 With `check`, hold a published table against the stored results: which numbers agree digit for digit,
-which differ and by how much, which are missing, and the command that makes them. Exit with 1 unless all
+which differ and by how much, which are missing, and the commands that make them. Exit with 1 unless all
 agree.
 """
 

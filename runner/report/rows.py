@@ -27,7 +27,10 @@ PLACES = ("paths.", "data.root=")
 
 @dataclass(frozen=True)
 class Row:
-    """The scores by name of the model that has `role` in one run, and what made it."""
+    """The scores by name of the model that has `role` in one run, and what made it.
+
+    `overrides` has a line for each command: all of them together make the scores.
+    """
 
     variant: str
     dataset: str
@@ -43,7 +46,7 @@ class Row:
     @property
     def own_options(self) -> list[str]:
         """The overrides that make another run of the preset than its file does."""
-        options = [text.lstrip("+~") for text in shlex.split(self.overrides)]
+        options = dict.fromkeys(text.lstrip("+~") for text in shlex.split(self.overrides))
         return [text for text in options if not _is_free(text.split("=")[0])]
 
 
@@ -64,9 +67,15 @@ def of_results(results: Iterable[Result]) -> Iterator[Row]:
                 result.key,
                 str(result.provenance["row"]["commit"])[:9],
                 str(result.provenance["row"]["device"]),
-                shlex.join(each for each in result.overrides if not each.startswith(PLACES)),
+                _without_places(result.commands),
                 {**result.scores[role.name], **result.costs.get(role.name, {})},
             )
+
+
+def _without_places(commands: Iterable[list[str]]) -> str:
+    """Return the overrides of each command as a line."""
+    lines = (shlex.join(text for text in each if not text.startswith(PLACES)) for each in commands)
+    return "\n".join(dict.fromkeys(lines))
 
 
 def text(rows: Iterable[Row], scores: Collection[str]) -> str:

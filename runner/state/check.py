@@ -168,7 +168,7 @@ def _commands(stem: Path, missing: Iterable[Mapping[str, str]]) -> list[str]:
     text beside the table names."""
     lines = list(missing)
     if "overrides" in lines[0]:
-        found = dict.fromkeys(line["overrides"] for line in lines)
+        found = dict.fromkeys(text for line in lines for text in line["overrides"].split("\n"))
         return [f"python -m runner {each}".rstrip() for each in found]
     text = stem.with_name(f"{stem.name}.md")
     if not text.is_file():

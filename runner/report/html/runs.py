@@ -77,7 +77,7 @@ def missing(report: Report) -> list[Missing]:
 
 def _made(result: Result, role: Role) -> Made:
     provenance = {**result.provenance.get("row", {}), **result.provenance.get(role.name, {})}
-    commands = [command_of(each) for each in (result.overrides, *result.also)]
+    commands = [command_of(each) for each in result.commands]
     return Made(result.seed, commands, f"{result.name}/{result.key}.json", provenance)
 
 
