@@ -1,6 +1,7 @@
 """The tuner: equal trials for every method, on a request that no table reports, resumed by the store."""
 
 import json
+import math
 import re
 import shlex
 import shutil
@@ -47,6 +48,21 @@ class Gap(Metric):
         own, reference = evidence.predictions, evidence.reference
         parts = ("train_forget", "train_retain")
         return {"own_gap": sum(abs(right(own, part) - right(reference, part)) for part in parts) / 2}
+
+
+@dataclass(frozen=True)
+class Valueless(Metric):
+    """A score that is no number, or no score at all."""
+
+    nan: bool
+    kind: ClassVar[str] = "tests.test_tune.Valueless"
+    undefined: ClassVar[str] = "it has nothing to measure"
+
+    def about(self) -> Mapping[str, Score]:
+        return {"valueless": Score("Nothing.", Better.lower)}
+
+    def __call__(self, evidence: Evidence) -> dict[str, float | list[float] | list[list[float]]]:
+        return {"valueless": math.nan} if self.nan else {}
 
 
 def right(predictions: Predictions, part: str) -> float:
@@ -205,6 +221,33 @@ def test_a_search_whose_original_diverges_ends(tmp_path: Path) -> None:
     assert not file_of(tmp_path, "finetune").exists()
 
 
+VALUELESS = "+evaluation.metrics.none._target_=tests.test_tune.Valueless"
+
+
+def test_a_trial_whose_objective_is_no_number_fails_and_the_next_is_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nan = [VALUELESS, "+evaluation.metrics.none.nan=true", "tune.objective=valueless"]
+    with pytest.raises(UserError, match="1 searches failed, as told above"):
+        main(command(tmp_path, "method=finetune", *nan))
+    said = capsys.readouterr().err
+    told = "valueless has no value: its metric returned nan or infinity: choose another tune.objective"
+    assert f"finetune 3/3: failed, {told}" in said
+    assert f"every trial failed, the last one with: {told}, or narrow tune.space" in said
+
+
+def test_an_objective_without_a_score_ends_the_search_with_the_reason_of_its_metric(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = [VALUELESS, "+evaluation.metrics.none.nan=false", "tune.objective=valueless"]
+    with pytest.raises(UserError, match="1 searches failed, as told above"):
+        main(command(tmp_path, "method=finetune", *absent))
+    assert (
+        "valueless has no score: it has nothing to measure: choose another tune.objective, or another "
+        "tune.validation"
+    ) in capsys.readouterr().err
+
+
 def refused(overrides: list[str]) -> str:
     """Return the sentence that a search ends in before it trains."""
     with pytest.raises(UserError) as error:
@@ -237,6 +280,7 @@ def test_a_search_on_what_a_table_reports_is_refused(
         (["tune.space.lr.high=1e7"], "method.lr=10000000.0: it must be at least 1e-12"),
         (["method.schedule=step"], "method.schedule=step has no epoch to step at"),
         (["tune.trials=0"], "tune.trials=0: it must be at least 1"),
+        (["until=pretrain"], "until=pretrain ends a trial before it is scored: leave it out"),
         (["tune.seeds=[]"], "tune.seeds names no seed"),
         (["training.epochs=30,31"], "several lines of the table would fill"),
     ],

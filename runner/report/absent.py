@@ -6,6 +6,9 @@ from runner.report.words import Names
 from runner.results import Result
 from runner.roles import ROLE, UNLEARNED
 
+# The reason of a score that is no finite number.
+NOT_FINITE = "its metric returned nan or infinity"
+
 # Lines of a table, each with seeds.
 Holders = dict[str, list[str]]
 
@@ -33,4 +36,4 @@ def of_absent(results: list[Result], names: Names) -> Iterator[str]:
         name = names.option("metric", metric)
         yield f"{name} has no score{'' if everywhere else f' of {held(lines)}'}: {reason}"
     for name, lines in not_finite.items():
-        yield f"{names.score(name)} has no value of {held(lines)}: its metric returned nan or infinity"
+        yield f"{names.score(name)} has no value of {held(lines)}: {NOT_FINITE}"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from conf import Tune
+from conf import Tune, Until
 from data.bounds import check_bounds
 from data.errors import UserError
 from data.requests import Request
@@ -85,6 +85,8 @@ def _search(cell: Cell) -> Search:
     name = run_name(cfg.name, names).removesuffix(ending(names))  # the plan's own name has it at its end
     overrides = [*cell.options, UNTUNED, *_validation(tune), f"name={name}_tuning"]
     plan = Plan.of(*composed([*overrides, f"seed={tune.seeds[0]}"]))
+    if plan.until is not Until.end:
+        raise UserError(f"until={plan.until.name} ends a trial before it is scored: leave it out")
     tuned = folder_of("tune.folder", tune.folder)
     if tuned.name != TUNED:
         raise UserError(f"runs find no options in tune.folder={tuned}: set tune.folder={tuned / TUNED}")

@@ -16,7 +16,8 @@ from runner.compose import composed
 from runner.launch.stored import stands
 from runner.pipeline import run
 from runner.plan import Plan
-from runner.results import Results
+from runner.report.absent import NOT_FINITE
+from runner.results import Result, Results
 from runner.roles import UNLEARNED
 from runner.say import say
 from runner.tune.space import Values, overrides_of, rounded
@@ -30,9 +31,13 @@ Direction = Literal["minimize", "maximize"]
 DIRECTIONS: dict[Better, Direction] = {Better.lower: "minimize", Better.higher: "maximize"}
 
 
+class NotFinite(UserError):
+    """The objective of a run is no finite number."""
+
+
 @dataclass(frozen=True)
 class Trial:
-    """A point that was tried, and its objective; None if a run diverged, for the reason in `failure`."""
+    """A point that was tried, and its objective; None if a run has none, for the reason in `failure`."""
 
     values: Values
     score: float | None
@@ -96,12 +101,12 @@ class Search:
         """Run a trial for every seed."""
         try:
             return Trial(values, fmean(self._score(seed, values) for seed in self.tune.seeds))
-        except Diverged as error:
+        except (Diverged, NotFinite) as error:
             return Trial(values, None, str(error))
 
     def _score(self, seed: int, values: Values) -> float:
-        """Return the objective of a run. Raise Diverged if the run diverges, or if it did so before with
-        this code and device."""
+        """Return the objective of a run. Raise NotFinite if it is no finite number, and Diverged if the
+        run diverges, or did so before with this code and device."""
         plan = self.plan_of(seed, values)
         earlier = Results(plan.root / "results").find(plan.name, plan.key)
         if (
@@ -111,13 +116,27 @@ class Search:
         ):
             raise Diverged(str(earlier.error))
         result = run(plan, self._overrides(seed, values))
-        scores = {} if result is None else result.scores[UNLEARNED.name]
+        assert result is not None  # a trial runs to its end
+        scores = result.scores[UNLEARNED.name]
         if self.tune.objective not in scores:
-            raise UserError(
-                f"result {plan.name}/{plan.key} has no {self.tune.objective}: choose "
-                "evaluation=standard, which gives all scores their evidence, or another tune.objective"
-            )
+            raise self._lacking(result)
         return scores[self.tune.objective]
+
+    def _lacking(self, result: Result) -> UserError:
+        """Return the error of a result that has no objective, with the reason."""
+        name, metrics = self.tune.objective, self.plan.metrics
+        if name in result.not_finite.get(UNLEARNED.name, ()):
+            return NotFinite(
+                f"{name} has no value: {NOT_FINITE}: choose another tune.objective, or narrow tune.space"
+            )
+        own = {metric.option for metric in metrics if meaning(name, metric.about()) is not None}
+        if reasons := [reason for option, reason in result.undefined.items() if option in own]:
+            cure = "choose another tune.objective, or another tune.validation"
+            return UserError(f"{name} has no score: {reasons[0]}: {cure}")
+        return UserError(
+            f"result {result.name}/{result.key} has no {name}: choose evaluation=standard, which gives "
+            "all scores their evidence, or another tune.objective"
+        )
 
     def _overrides(self, seed: int, values: Mapping[str, Any]) -> list[str]:
         return [*self.overrides, f"seed={seed}", *overrides_of(values)]
