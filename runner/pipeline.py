@@ -32,6 +32,7 @@ from runner.stages.models import weights_of
 from runner.stages.workspace import PROVENANCE, Workspace
 from runner.store import Artefact, Store, fingerprint
 from runner.tracking import track
+from runner.tracking.replay import track_curves
 from runner.tracking.sections import CELL
 
 Models = Mapping[Role, Artefact]
@@ -74,7 +75,8 @@ def run(plan: Plan, overrides: Sequence[str] = ()) -> Result | None:
         found = {name: matrices(each) for name, each in scores_by_name.items()}
         found |= {CELL: cell} if (cell := matrices(scores.cell)) else {}
         results.write(result, found)
-        tracker.result(result, found)
+        if plan.tracking.enabled:
+            _track_stored(ws, results, result)
         return result
 
 
@@ -120,6 +122,15 @@ def checked_request(ws: Workspace) -> Request:
     if has_shadows(ws.plan) or ws.plan.until is Until.shadow:
         check_shadows(ws.plan, request, facts)
     return request
+
+
+def _track_stored(ws: Workspace, results: Results, result: Result) -> None:
+    """Track the result as it is stored: with the scores that it keeps of earlier runs, and the curves of
+    models that these have made and this run has not."""
+    stored = results.find(result.name, result.key) or result
+    others = [name for name in stored.weights if name not in result.weights]
+    track_curves(ws.tracker, stored, others, ws.plan.root, say)
+    ws.tracker.result(stored, results.matrices(stored))
 
 
 def _make_shadows(ws: Workspace, request: Request) -> None:

@@ -62,13 +62,26 @@ def test_a_run_that_is_said_again_keeps_one_folder(quick: Quick) -> None:
     assert (plan.root / "wandb" / "latest-run").exists()
 
 
-def test_a_run_with_less_evaluation_leaves_the_fuller_folder_alone(quick: Quick) -> None:
+def test_a_run_with_less_evaluation_keeps_one_folder_with_all_scores_and_curves(quick: Quick) -> None:
     run(quick(*ON))
-    (full,) = files(quick().root)
+    (full,) = written_in(quick().root)
+    _, models = full.table("tables/models")
     run(quick(*ON, "evaluation=quick"))
-    run(quick(*ON, "evaluation=quick"))
-    assert full in files(quick().root), "it holds scores that were not uploaded"
-    assert len(files(quick().root)) == 2
+    (kept,) = written_in(quick().root)
+    assert kept.run.run_id == full.run.run_id and kept.path != full.path
+    assert full.summary.keys() <= kept.summary.keys() and "reference/final/test_loss" in kept.summary
+    assert kept.curve("retrain/loss") == full.curve("retrain/loss") != []
+    assert [line[0] for line in kept.table("tables/models")[1]] == [line[0] for line in models]
+
+
+def test_a_run_that_is_said_again_with_other_metrics_keeps_one_folder_with_the_scores_of_both(
+    quick: Quick,
+) -> None:
+    run(quick(*ON, "metric=[accuracy,confusion]"))
+    run(quick(*ON, "metric=[loss]"))
+    (kept,) = written_in(quick().root)
+    assert {"final/test_accuracy", "final/test_loss", "reference/final/test_loss"} <= kept.summary.keys()
+    assert any(name.startswith("confusion/unlearned") for name in kept.summary)
 
 
 def test_a_run_that_is_said_again_with_more_metrics_keeps_one_folder(quick: Quick) -> None:

@@ -11,7 +11,7 @@ from data.errors import UserError
 from runner.errors import message_of
 from runner.naming import command_of
 from runner.results import Result, Results
-from runner.roles import ROLE
+from runner.tracking.replay import track_curves
 from runner.tracking.start import track
 from runner.tracking.tracker import Tracker
 
@@ -82,7 +82,6 @@ def _replay(
     say: Say,
 ) -> None:
     """Track what a live run would track, as far as the store has it."""
-    from runner.figure.runs import Model
     from runner.plan import identities
     from runner.stages.request import stored_facts
     from runner.store import Store
@@ -90,13 +89,5 @@ def _replay(
     request = Store(plan.root / "store").find("request", identities.request(plan))
     if request.path.exists() and request.damage() is None:
         tracker.request(stored_facts(request))
-    for name in result.weights:
-        role = ROLE[name]
-        try:
-            points = Model(result, role, plan.root).logged
-        except UserError as error:
-            say(str(error))
-            continue
-        for point in points:
-            tracker.curve(role.curves, point)
+    track_curves(tracker, result, result.weights, plan.root, say)
     tracker.result(result, matrices)
