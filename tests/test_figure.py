@@ -232,7 +232,7 @@ def test_what_was_pruned_is_named_with_the_command_that_makes_it_again(
 def test_the_command_writes_every_picture(runs: Runs) -> None:
     kinds = [kind for kind in options("figure") if kind != "phases"]  # it needs records of checkpoints
     figures = ["figure.scores.y=[test_accuracy]", f"figure=[{','.join(kinds)}]"]
-    main([*QUICK, f"paths.root={runs.root}", "name=drawn", *figures])
+    main([f"paths.root={runs.root}", "name=drawn", *figures])
     for kind in kinds:
         picture = runs.root / "figures" / f"drawn_{kind}"
         assert picture.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

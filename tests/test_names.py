@@ -100,10 +100,41 @@ def test_a_command_finds_the_results_by_either_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     first = ["push"] if "tracking" in module else []
-    options = ["experiment=paper003_table1", "scale=cpu", "variant=retrain", f"name={name}"]
+    options = ["experiment=paper003_table1", "scale=cpu", f"name={name}"]
     main: Callable[[list[str]], object] = import_module(module).main
     with pytest.raises(UserError, match="no results are named table_cpu in"):
         main([*first, *options])
+
+
+# Commands on results, each with an option that it does not read.
+UNREAD = {
+    ("runner.report.__main__", "name=table"): "scenario=random",
+    ("runner.report.__main__", "experiment=paper003_table1"): "dataset=mnist",
+    ("runner.report.__main__", "name=table", "table.seeds=3"): "figure=[scores]",
+    ("runner.report.__main__", "papers"): "table.seeds=3",
+    ("runner.report.__main__", "check", "results/table"): "seed=0",
+    ("runner.report.__main__",): "method=finetune",
+    ("runner.report.agreement", "name=table"): "figure=[scores]",
+    ("runner.figure.__main__", "name=table"): "threads=1",
+    ("runner.score.__main__", "metric=[loss]"): "seed=0",
+    ("runner.tracking.__main__", "push"): "model.widths=[4,8]",
+}
+
+
+@pytest.mark.parametrize(("command", "option"), UNREAD.items())
+def test_a_command_on_results_refuses_an_option_that_it_does_not_read(
+    command: tuple[str, ...], option: str
+) -> None:
+    """It would look like a filter."""
+    module, *words = command
+    main: Callable[[list[str]], object] = import_module(module).main
+    with pytest.raises(UserError) as raised:
+        main([*words, option])
+    assert re.fullmatch(
+        rf"nothing reads {re.escape(option)} here: name=… chooses results as a whole, and this command "
+        r"takes name, experiment, scale, paths\.root.*; leave it out",
+        str(raised.value),
+    )
 
 
 @pytest.mark.parametrize("name", [[], ["name=paper003_table1_cpu"]])
@@ -111,7 +142,7 @@ def test_a_published_table_is_held_against_the_results_of_a_scale(
     name: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "table.csv").write_text("line,metric,value\nretrained,test_accuracy,0.5\n")
-    preset = ["experiment=paper003_table1", "scale=cpu", "variant=retrain", f"paths.root={tmp_path}"]
+    preset = ["experiment=paper003_table1", "scale=cpu", f"paths.root={tmp_path}"]
     with pytest.raises(SystemExit):
         report([*preset, "check", str(tmp_path / "table"), *name])
     assert re.search(r"against \S+/results/paper003_table1_cpu\b", capsys.readouterr().out)

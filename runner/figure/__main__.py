@@ -15,10 +15,10 @@ from runner.results import Results
 
 def main(overrides: list[str]) -> None:
     """Compose the configuration, draw its figures, and print the path of every file written."""
-    from runner.compose import composed
     from runner.plan import build, build_chosen
+    from runner.reading import FIGURES, TABLE, composed_for
 
-    cfg, names = composed(overrides)
+    cfg, names = composed_for(overrides, *TABLE, *FIGURES)
     name, root = run_name(cfg.name, names), folder_of("paths.root", cfg.paths.root)
     source = build(cfg.dataset, Source, "dataset")
     drawings = build_chosen(cfg.figure, Drawing, "figure", source)

@@ -4,7 +4,9 @@ by seed.
     python -m runner.report name=digits_small_cnn_whole_class
 
 prints the table of the results of that name, and writes it as Markdown, CSV and LaTeX to
-<paths.root>/tables. It accepts every option of the runner and uses `name`, `paths.root` and `table`.
+<paths.root>/tables. It takes `name`, or the preset and the scale that give it, `paths.root`, and the
+options of `table`, with format=html also those of `figure`; any other has no effect on stored results,
+and is refused.
 """
 
 from runner.report.table import Report, show

@@ -39,12 +39,13 @@ def main(arguments: list[str]) -> None:
 def _table(overrides: list[str]) -> None:
     """Print and write the table of a name; print the verdicts on its printed table, if there is one, and
     how far its sweeps have come."""
-    from runner.compose import composed
     from runner.papers.text import how_to_run, of_table
+    from runner.reading import FIGURES, TABLE, composed_for
     from runner.report.text import TERMINAL
     from runner.state.progress import export, progress
 
-    cfg, names = composed(overrides)
+    shown = FIGURES if "format=html" in overrides else ()
+    cfg, names = composed_for(overrides, *TABLE, *shown)
     name, root = run_name(cfg.name, names), folder_of("paths.root", cfg.paths.root)
     printed, done = of_table(TERMINAL, name, root), progress(root, name)
     stored = (root / "results" / name).is_dir()
@@ -62,21 +63,21 @@ def _table(overrides: list[str]) -> None:
 
 
 def _papers(overrides: list[str]) -> None:
-    from runner.compose import composed
     from runner.papers.text import summary
+    from runner.reading import composed_for
     from runner.report.text import TERMINAL
 
-    cfg, _ = composed(overrides)
+    cfg, _ = composed_for(overrides)
     print(summary(TERMINAL, folder_of("paths.root", cfg.paths.root)))
 
 
 def _check(tables: list[str], overrides: list[str]) -> None:
     if len(tables) != 1:
         raise UserError("check takes a published table: python -m runner.report check results/<name>")
-    from runner.compose import composed
+    from runner.reading import composed_for
     from runner.state.check import check
 
-    cfg, names = composed(overrides)
+    cfg, names = composed_for(overrides)
     name = cfg.name and run_name(cfg.name, names)
     checked = check(Path(tables[0]), folder_of("paths.root", cfg.paths.root), name)
     print(checked.text())

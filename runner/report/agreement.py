@@ -92,9 +92,9 @@ def _word(verdict: str | None) -> str:
 
 def main(overrides: list[str]) -> None:
     """Print the page of the name that the options give."""
-    from runner.compose import composed
+    from runner.reading import TABLE, composed_for
 
-    cfg, names = composed(overrides)
+    cfg, names = composed_for(overrides, *TABLE)
     root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
     results = Results(root / "results").named(name)
     columns = list(cfg.table.columns)

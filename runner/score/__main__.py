@@ -11,12 +11,15 @@ from runner.naming import command_of, folder_of, run_name
 
 TRAIN = "--train"
 
+# Options that choose metrics and their evidence, and those of the runs that make it.
+READS = ("metric", "evaluation", "data.root", "data.download", "device", "threads", "tracking")
+
 
 def main(arguments: list[str]) -> None:
     """Score all results of a name, and print its table."""
     from metrics.metric import Metric
-    from runner.compose import composed
     from runner.plan import build_chosen
+    from runner.reading import TABLE, composed_for
     from runner.report import show
     from runner.results import Results
     from runner.say import say
@@ -24,7 +27,7 @@ def main(arguments: list[str]) -> None:
     from runner.store import Store
 
     overrides = [argument for argument in arguments if argument != TRAIN]
-    cfg, names = composed(overrides)
+    cfg, names = composed_for(overrides, *READS, *TABLE)
     root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
     metrics = build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics")
     results = Results(root / "results")

@@ -19,11 +19,11 @@ def main(arguments: list[str]) -> None:
     """Push the results of a name."""
     if arguments[:1] != [PUSH]:
         raise UserError("write python -m runner.tracking push name=…")
-    from runner.compose import composed
+    from runner.reading import composed_for
     from runner.say import say
     from runner.tracking.push import push
 
-    cfg, names = composed(arguments[1:])
+    cfg, names = composed_for(arguments[1:], "tracking")
     name = run_name(cfg.name, names)
     if not cfg.tracking.enabled:
         raise UserError("tracking=off writes nothing: leave it out")
