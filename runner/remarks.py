@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 import torch
 
 from metrics.predictions import Predictions
+from runner.flags import AT_CHANCE, CLAMPED, SAME, UNMOVED
 from runner.plan import Plan
 from runner.roles import ORIGINAL, REPAIRED, UNLEARNED, Role
-from runner.stages.unlearn import CLAMPED
 
 Say = Callable[[str], None]
 
@@ -68,10 +68,10 @@ def remarks(
     chosen = plan.names["method"]
     works = chosen != ORIGINAL.label
     if works and same:
-        found["is_the_original"] = 1
+        found[SAME] = 1
         say(f"method={chosen} changed no weight: the model is the original, bit for bit")
     if works and _same_classes(original, unlearned):
-        found["moved_no_prediction"] = 1
+        found[UNMOVED] = 1
         row = "row" if plan.evaluation.train else "test row"  # others are not predicted
         if not same:
             say(
@@ -79,7 +79,7 @@ def remarks(
                 "original"
             )
     if at_chance(unlearned) and not at_chance(original):
-        found["at_chance"] = 1
+        found[AT_CHANCE] = 1
         cure = "choose other options of the method or of the training"
         if hasattr(method, "lr"):
             cure = "lower method.lr, or choose smaller options of the method"

@@ -258,6 +258,22 @@ def test_a_published_retraining_stands_beside_the_reference() -> None:
     assert "| retrain" in text and "0.500 (0.79)" in text
 
 
+@pytest.mark.parametrize(("seeds", "shown"), [(None, "0.600 (n=1) (0.79)"), (1, "0.600 (0.79)")])
+def test_a_published_number_stands_beside_ours_with_the_number_of_its_seeds(
+    seeds: int | None, shown: str
+) -> None:
+    """Where it is not that of the table."""
+    several = [result("finetune", seed, 0.5) for seed in (0, 1)]
+    published = {
+        (method, "unlearned", "test_accuracy"): Printed(0.79, "digits", "small_cnn")
+        for method in ("finetune", "ssd")
+    }
+    text = Report([*several, result("ssd", 0, 0.6)], COLUMNS, seeds, published).terminal()
+    _, below = text.split("ours (paper's)")
+    (line,) = [each for each in below.splitlines() if each.startswith("ssd")]
+    assert line.split(maxsplit=1)[1] == shown
+
+
 def test_a_retraining_that_was_cut_short_is_a_line_of_its_own() -> None:
     whole, short = result("retrain", 0, 0.5), result("retrain", 0, 0.4, budget=10)
     short.weights = {**short.weights, "unlearned": "another"}

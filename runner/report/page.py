@@ -6,7 +6,7 @@ from functools import cached_property
 from math import isfinite
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from runner.published import comparable
+from runner.published import Published, comparable
 from runner.report.cells import ABSENT, values
 from runner.report.compare import censored
 from runner.report.glossary import glossary
@@ -58,14 +58,20 @@ class Page:
         parts = [*shown.text, *gap.text]
         published = comparable(report.published, report.results)
         if published:
-            estimates = values(report.cells)
-            heads, body = beside(style, report.results, estimates, published, report.title)
+            heads, body = self._beside(published)
             parts.append(style.table(heads, body, "Our numbers, and the paper's in brackets."))
         told = self._remarks(others, compared, shown.left_out, gap.left_out)
         kept = [column for column in self._columns if column not in shown.left_out]
         told += glossary(report.about, self._heads(kept))
         below = style.end.join(style.comment + text for text in told)
         return "\n\n".join([*parts, below] if below else parts) + "\n"
+
+    def _beside(self, published: Published) -> tuple[list[str], list[list[str]]]:
+        """Return the heads and the body of the table of our numbers and the paper's."""
+        report = self.report
+        return beside(
+            self.style, report.results, values(report.cells), published, report.title, self._expected
+        )
 
     def _remarks(
         self, others: list[Line], compared: list[str], scores: Sequence[str], gaps: Sequence[str]

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import conf
+from runner.flags import AT_CHANCE, CLAMPED, SAME, UNMOVED
 from runner.published import Published, notes
 from runner.report.absent import Holders, held, of_absent
 from runner.report.cells import Estimates
@@ -36,10 +37,10 @@ TEACH = "raise training.epochs, lower training.batch_size or change training.lr"
 
 # Values of a result's costs that are remarks on the unlearned model, and the words for each.
 FLAGS = {
-    "is_the_original": "the original bit for bit",
-    "moved_no_prediction": "moved no prediction",
-    "at_chance": "at chance on the retained rows",
-    "clamped_batch": "a batch held a whole part of the rows, which is smaller than the method's batch",
+    SAME: "the original bit for bit",
+    UNMOVED: "moved no prediction",
+    AT_CHANCE: "at chance on the retained rows",
+    CLAMPED: "a batch held a whole part of the rows, which is smaller than the method's batch",
 }
 
 # The most lines that a remark names one by one.
@@ -187,7 +188,7 @@ def _of_models(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
         costs = result.costs.get(UNLEARNED.name, {})
         for flag in FLAGS:
             # a model that is the original moves no prediction
-            repeated = flag == "moved_no_prediction" and "is_the_original" in costs
+            repeated = flag == UNMOVED and SAME in costs
             if costs.get(flag) and not repeated:
                 label = labels[result.line(UNLEARNED)]
                 flagged.setdefault(flag, {}).setdefault(label, []).append(str(result.seed))

@@ -105,11 +105,13 @@ def beside(
     estimates: Estimates,
     published: Published,
     title: Callable[[str], str],
+    expected: int,
 ) -> tuple[list[str], list[list[str]]]:
     """Return the heads and the body of a table of our numbers, with the paper's in brackets.
 
     Its lines are those of the paper's table, followed by our other variants. A number stands only beside
-    results of its data set and model. `title` names a score.
+    results of its data set and model. `title` names a score. The
+    number of seeds is shown where it differs from `expected`.
     """
     ours: dict[str, dict[str, Line]] = {}
     names: dict[str, str] = {}
@@ -125,7 +127,8 @@ def beside(
         texts = [names.get(each, variant(each, spaced(each))) if style.words else each]
         for role, metric in columns:
             line = ours.get(each, {}).get(role)
-            text = cell(ABSENT if line is None else estimates.get((line, metric), ABSENT))
+            found = ABSENT if line is None else estimates.get((line, metric), ABSENT)
+            text = cell(found, expected=expected)
             theirs = published.get((each, role, metric))
             texts.append(text if theirs is None else f"{text} ({theirs.value:g})")
         body.append(texts)

@@ -17,6 +17,7 @@ from methods.training.cost import Cost, Meter, now
 from methods.training.loop import Conditions
 from metrics.evidence import Evidence, Needs
 from metrics.metric import numbers, scored
+from runner.flags import CLAMPED
 from runner.plan import identities
 from runner.roles import INITIAL, REFERENCE, REPAIRED, UNLEARNED, Role
 from runner.stages.models import fresh, load, randomly_initialised, save, weights, weights_of
@@ -29,9 +30,8 @@ from runner.tracking.sections import PASS
 
 SLICE = "slice"
 
-# The values that a stage logs once, not the method: that the budget ended its work, and the rows of a
-# clamped batch.
-CUT, CLAMPED = "cut_by_budget", "clamped_batch"
+# A value that a stage logs once, not the method: that the budget ended its work.
+CUT = "cut_by_budget"
 
 MODEL_MADE = "the model that it made, a torch.nn.Module"
 

@@ -18,13 +18,13 @@ from runner.figure.runs import Runs
 from runner.papers.text import HEADS, line, printed_table
 from runner.papers.verdicts import Verdict, verdicts
 from runner.published import comparable
-from runner.report.cells import ABSENT, interval, values
+from runner.report.cells import ABSENT, interval
 from runner.report.html.leaks import leaks
 from runner.report.html.pictures import FEW, Present, matrices, picture
 from runner.report.html.runs import Missing, made, missing, unfinished
 from runner.report.page import Page
 from runner.report.table import Report
-from runner.report.text import COSTS, MARKDOWN, beside, cell
+from runner.report.text import COSTS, MARKDOWN, cell
 from runner.report.words import choice, option, spaced, variant
 from runner.results import Line
 from runner.roles import REFERENCE
@@ -177,7 +177,7 @@ class HtmlPage(Page):
         published = comparable(report.published, report.results)
         if not published:
             return None
-        return beside(self.style, report.results, values(report.cells), published, report.title)
+        return self._beside(published)
 
     def _printed(self, found: Verdict, names: Mapping[str, str]) -> list[str]:
         """Return the texts of a printed cell below `HEADS`, its line and its score in words. `names` are
