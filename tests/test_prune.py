@@ -21,6 +21,7 @@ from runner.store import __main__ as command
 from runner.store.making import ABOUT, STATE, scratch_of
 from runner.store.marks import DAYS, FOLDER, used
 from runner.store.prune import Prune
+from tests.stores import make_one
 from tests.test_store import shown, write
 
 CONTEXT = multiprocessing.get_context("fork")
@@ -28,7 +29,7 @@ CONTEXT = multiprocessing.get_context("fork")
 
 def made_before(root: Path, seed: int) -> Artefact:
     """Return an artefact of a process that has ended."""
-    return Store(root / "store").get("stage", {"seed": seed}, write)
+    return make_one(Store(root / "store"), "stage", {"seed": seed}, write)
 
 
 def test_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +78,7 @@ def at_work(target: Callable[[Path], None], root: Path) -> Iterator[int]:
 
 def _use(root: Path) -> None:
     store = Store(root / "store")
-    store.get("stage", {"seed": 0}, write)
+    make_one(store, "stage", {"seed": 0}, write)
     (root / "ready").touch()
     time.sleep(60)
 
@@ -118,7 +119,8 @@ import os, socket, sys
 from pathlib import Path
 socket.gethostname = lambda: sys.argv[1]
 from runner.store import Store
-Store(Path(sys.argv[2])).get("stage", {"seed": 0}, lambda folder: os._exit(9))
+from tests.stores import make_one
+make_one(Store(Path(sys.argv[2])), "stage", {"seed": 0}, lambda folder: os._exit(9))
 """
 
 
@@ -134,7 +136,7 @@ def test_a_machine_whose_name_begins_like_this_ones_is_another(tmp_path: Path) -
     killed_on(f"{socket.gethostname()}-1", store.root)
     (scratch,) = store.root.glob("stage/.*-*/")
     assert not store.leftovers()
-    made = store.get("stage", {"seed": 0}, write)
+    made = make_one(store, "stage", {"seed": 0}, write)
     assert scratch.is_dir(), "the process there may be at work"
     with used(store.root) as busy:
         assert busy == {f"stage/{made.key}"}
@@ -175,7 +177,7 @@ def _sweep(root: Path, number: int, seconds: float) -> None:
     while time.monotonic() < end:
         store = Store(root / "store")
         for seed in range(3):
-            made = store.get("stage", {"seed": seed}, write)
+            made = make_one(store, "stage", {"seed": seed}, write)
             for _ in range(20):
                 assert (made.path / "a.txt").read_text() == "hello"
     (root / f"done{number}").touch()

@@ -15,6 +15,7 @@ from runner.state.cells import Cell
 from runner.state.trainings import Training, trainings
 from runner.store import Store
 from tests.conftest import QUICK, plan_of
+from tests.stores import make_one
 
 # A cell has two trainings: an original of 100 s, and ssd's of 20 s, or finetune's of 30 s.
 SECONDS = {"original": 100, "ssd": 20, "finetune": 30}
@@ -53,7 +54,7 @@ class Sweep:
         """Store the trainings of a cell with these labels, or all, with what each has taken."""
         for each in self.needs(cell):
             if each.label in (labels or SECONDS) and not each.stored:
-                self.store.get(*each.wanted, cost_of(SECONDS[each.label]))
+                make_one(self.store, *each.wanted, cost_of(SECONDS[each.label]))
 
     def needs(self, cell: Task) -> list[Training]:
         plan = self.planned[cell.overrides].plan

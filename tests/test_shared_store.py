@@ -14,6 +14,7 @@ from data.disk import save_tensors
 from runner.store import Store
 from runner.store import __main__ as command
 from tests.conftest import QUICK, plan_of, result_of
+from tests.stores import make_one
 from tests.test_store import never, write
 
 CONTEXT = multiprocessing.get_context("fork")
@@ -122,19 +123,19 @@ def test_what_another_user_does_not_share_is_named_and_the_rest_goes_on(
     """Alice's umask is strict. Bob is told so: nothing of hers is taken for damage."""
     store = Store(shared / "store")
     (shared / "store").mkdir(mode=0o2770)
-    open_to_all = store.get("stage", {"seed": 1}, write)
+    open_to_all = make_one(store, "stage", {"seed": 1}, write)
     os.chown(open_to_all.path.parent, 0, GROUP)
     open_to_all.path.parent.chmod(0o2775)
 
     def alice() -> None:
-        Store(shared / "store").get("stage", {"seed": 0}, write)
+        make_one(Store(shared / "store"), "stage", {"seed": 0}, write)
 
     def bob() -> None:
         root = ("--root", str(shared))
         for arguments in ((), ("verify",)):
             assert command.main([*root, *arguments]) == 1
         with pytest.raises(Exception, match=r"cannot read .*checksums\.json, which belongs to .*chmod"):
-            Store(shared / "store").get("stage", {"seed": 0}, never)
+            make_one(Store(shared / "store"), "stage", {"seed": 0}, never)
 
     run_as(ALICE, 0o077, alice)
     run_as(BOB, 0o002, bob)

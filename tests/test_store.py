@@ -24,6 +24,7 @@ from data.errors import UserError
 from runner.store import Artefact, Making, Store, Wanted, fingerprint
 from runner.store import __main__ as command
 from runner.store.making import scratch_of
+from tests.stores import make_one
 
 SOME = {"version": 1, "seed": 0}
 
@@ -37,8 +38,8 @@ def never(folder: Path) -> None:
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
-    made = Store(tmp_path).get("stage", SOME, write)
-    again = Store(tmp_path).get("stage", SOME, never)
+    made = make_one(Store(tmp_path), "stage", SOME, write)
+    again = make_one(Store(tmp_path), "stage", SOME, never)
     assert made.path == again.path and (again.path / "a.txt").read_text() == "hello"
     assert again.identity == SOME
 
@@ -65,14 +66,14 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 
     store = Store(tmp_path)
     with pytest.raises(ZeroDivisionError):
-        store.get("stage", SOME, fail)
+        make_one(store, "stage", SOME, fail)
     assert not store.artefacts() and not store.leftovers()
-    assert store.get("stage", SOME, write).damage() is None
+    assert make_one(store, "stage", SOME, write).damage() is None
 
 
 @pytest.mark.parametrize("damage", ["altered", "truncated", "missing", "no checksums", "no object"])
 def test_a_damaged_artefact_is_named_set_aside_and_made_again(tmp_path: Path, damage: str) -> None:
-    made = Store(tmp_path).get("stage", SOME, write)
+    made = make_one(Store(tmp_path), "stage", SOME, write)
     file = made.path / "a.txt"
     {
         "altered": lambda: file.write_text("hellO"),
@@ -82,7 +83,7 @@ def test_a_damaged_artefact_is_named_set_aside_and_made_again(tmp_path: Path, da
         "no object": lambda: (made.path / "checksums.json").write_text("[]"),
     }[damage]()
     said: list[str] = []
-    again = Store(tmp_path, said.append).get("stage", SOME, write)
+    again = make_one(Store(tmp_path, said.append), "stage", SOME, write)
     assert (again.path / "a.txt").read_text() == "hello" and again.damage() is None
     assert len(said) == 1 and "damaged" in said[0] and made.key in said[0]
     assert made.path.with_name(made.key + ".damaged").is_dir()
@@ -90,10 +91,10 @@ def test_a_damaged_artefact_is_named_set_aside_and_made_again(tmp_path: Path, da
 
 def test_two_processes_that_find_the_same_damage_set_it_aside(tmp_path: Path) -> None:
     first, second = Store(tmp_path), Store(tmp_path)
-    made = first.get("stage", SOME, write)
+    made = make_one(first, "stage", SOME, write)
     first.set_aside(made)
     second.set_aside(made)
-    assert second.get("stage", SOME, write).damage() is None
+    assert make_one(second, "stage", SOME, write).damage() is None
 
 
 def _count_and_write(folder: Path) -> None:
@@ -104,7 +105,7 @@ def _count_and_write(folder: Path) -> None:
 
 
 def _ask(root: Path) -> None:
-    artefact = Store(root).get("stage", SOME, _count_and_write)
+    artefact = make_one(Store(root), "stage", SOME, _count_and_write)
     assert (artefact.path / "a.txt").read_text() == "hello"
 
 
@@ -125,7 +126,7 @@ def _hang(root: Path) -> None:
         (root / "started").touch()
         time.sleep(60)
 
-    Store(root).get("stage", SOME, produce)
+    make_one(Store(root), "stage", SOME, produce)
 
 
 def test_after_a_kill_a_waiting_process_takes_over_and_the_scratch_goes(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_what_is_deleted_while_waiting_for_another_is_locked_before_it_is_made(
     """Else its scratch, which another process is filling, would be taken for that of a killed one."""
     store = Store(tmp_path)
     wanted: dict[str, Wanted] = {"one": ("stage", {"part": 1}), "two": ("stage", {"part": 2})}
-    first = store.get(*wanted["one"], write)
+    first = make_one(store, *wanted["one"], write)
     lock = Store._lock
 
     def waiting(self: Store, path: Path) -> AbstractContextManager[None]:
@@ -184,7 +185,7 @@ def test_where_locks_do_not_reach_the_first_rename_wins(tmp_path: Path) -> None:
         write(other, "theirs")
         (other / "checksums.json").write_text("{}")
 
-    assert (store.get("stage", SOME, beaten).path / "a.txt").read_text() == "theirs"
+    assert (make_one(store, "stage", SOME, beaten).path / "a.txt").read_text() == "theirs"
     assert not store.leftovers()
 
 
@@ -203,7 +204,7 @@ def _with_a_full_disk(root: Path, how: str) -> None:
             (folder / "big").write_bytes(bytes(2 * LIMIT))
 
     try:
-        Store(root).get("stage", SOME, produce)
+        make_one(Store(root), "stage", SOME, produce)
     except UserError as error:
         (root / "said").write_text(str(error))
 
@@ -222,16 +223,16 @@ def test_a_full_disk_is_told_and_leaves_nothing_torn(tmp_path: Path, how: str) -
 def test_a_disk_that_is_really_full(small_disk: Callable[[int], Path]) -> None:
     store = Store(small_disk(1))
     with pytest.raises(UserError, match="is full: free some space"):
-        store.get("stage", SOME, lambda folder: write(folder, "x" * 2_000_000) or None)
+        make_one(store, "stage", SOME, lambda folder: write(folder, "x" * 2_000_000) or None)
     assert not store.artefacts() and not store.leftovers()
-    assert store.get("stage", SOME, write).damage() is None
+    assert make_one(store, "stage", SOME, write).damage() is None
 
 
 def test_an_artefact_under_another_ones_key_is_not_served(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    other = store.get("stage", {"seed": 1}, lambda folder: write(folder, "other"))
+    other = make_one(store, "stage", {"seed": 1}, lambda folder: write(folder, "other"))
     shutil.copytree(other.path, store.find("stage", {"seed": 0}).path)
-    found = Store(tmp_path).get("stage", {"seed": 0}, write)
+    found = make_one(Store(tmp_path), "stage", {"seed": 0}, write)
     assert (found.path / "a.txt").read_text() != "other" and found.damage() is None
 
 
@@ -246,7 +247,7 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 def test_listing_and_verifying(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path / "store")
     identity = {"model": {"class": "models.small_cnn.SmallCNN"}, "seed": 7}
-    made = store.get("pretrain", identity, write)
+    made = make_one(store, "pretrain", identity, write)
     code, text = shown(capsys, "--root", str(tmp_path))
     assert code == 0 and made.key in text and "SmallCNN, seed 7" in text and "1 artefacts" in text
     assert shown(capsys, "--root", str(tmp_path), "verify")[0] == 0
@@ -260,7 +261,7 @@ def test_listing_and_verifying(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_the_root_stands_anywhere_and_is_written_as_in_a_run(
     option: str, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = Store(tmp_path / "store").get("stage", SOME, write)
+    made = make_one(Store(tmp_path / "store"), "stage", SOME, write)
     root = option.format(tmp_path)
     given = [root, "list"] if where == "before" else ["list", root]
     assert made.key in shown(capsys, *given)[1]
@@ -271,7 +272,7 @@ def test_another_machines_scratch_is_left_alone(tmp_path: Path) -> None:
     store = Store(tmp_path)
     other = store.find("stage", SOME).path.with_name(f".{fingerprint(SOME)}-elsewhere-1234")
     other.mkdir(parents=True)
-    store.get("stage", SOME, write)
+    make_one(store, "stage", SOME, write)
     assert other.is_dir() and not store.leftovers()
     os.utime(other, (0, 0))
     assert store.leftovers() == [other]
@@ -280,7 +281,7 @@ def test_another_machines_scratch_is_left_alone(tmp_path: Path) -> None:
 def test_a_folder_without_an_identity_is_listed_as_damaged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = Store(tmp_path / "store").get("stage", SOME, write)
+    made = make_one(Store(tmp_path / "store"), "stage", SOME, write)
     (made.path / "identity.json").unlink()
     assert "damaged" in shown(capsys, "--root", str(tmp_path))[1]
     assert shown(capsys, "--root", str(tmp_path), "verify")[0] == 1
@@ -289,16 +290,16 @@ def test_a_folder_without_an_identity_is_listed_as_damaged(
 def test_artefacts_are_readable_as_the_umask_says(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
-        made = Store(tmp_path).get("stage", SOME, write)
+        made = make_one(Store(tmp_path), "stage", SOME, write)
     finally:
         os.umask(old)
     assert made.path.stat().st_mode & 0o777 == 0o750
 
 
 def test_the_age_is_that_of_the_last_use(tmp_path: Path) -> None:
-    made = Store(tmp_path).get("stage", SOME, write)
+    made = make_one(Store(tmp_path), "stage", SOME, write)
     os.utime(made.path, (0, 0))
-    Store(tmp_path).get("stage", SOME, never)
+    make_one(Store(tmp_path), "stage", SOME, never)
     assert time.time() - made.path.stat().st_mtime < 60
 
 
@@ -313,8 +314,8 @@ def test_as_a_module(tmp_path: Path) -> None:
 def test_scratch_of_a_finished_artefact_goes_when_another_is_made(tmp_path: Path) -> None:
     """A process was killed between the two."""
     store = Store(tmp_path)
-    made = store.get("stage", SOME, write)
+    made = make_one(store, "stage", SOME, write)
     scratch = scratch_of(made)
     scratch.mkdir()
-    store.get("stage", {**SOME, "seed": 1}, write)
+    make_one(store, "stage", {**SOME, "seed": 1}, write)
     assert not scratch.exists() and made.path.is_dir()

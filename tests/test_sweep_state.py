@@ -37,6 +37,7 @@ from runner.state.states import State
 from runner.state.trainings import trainings
 from runner.store import Making, Store
 from tests.conftest import QUICK, options, plan_of, result_of
+from tests.stores import make_one
 
 NAME = "digits_small_cnn_whole_class"
 
@@ -144,7 +145,7 @@ def test_what_is_left_costs_what_trainings_of_the_same_kind_took(tmp_path: Path)
             (folder / "cost.json").write_text(json.dumps({"seconds": seconds}))
 
         stage, identity = training.wanted
-        store.get(stage, identity, produce)
+        make_one(store, stage, identity, produce)
 
     for seed, seconds in ((0, 2), (1, 4), (2, 30)):
         fill(trainings(plan_of(*options, f"seed={seed}"), store)[0], seconds)
@@ -290,7 +291,7 @@ def test_an_artefact_at_work_is_seen_by_its_lock(tmp_path: Path) -> None:
     store, seen = Store(tmp_path), []
     wanted = store.find("pretrain", {"seed": 0})
     assert machine_of(wanted) is None
-    store.get("pretrain", {"seed": 0}, lambda folder: seen.append(machine_of(wanted)))
+    make_one(store, "pretrain", {"seed": 0}, lambda folder: seen.append(machine_of(wanted)))
     assert seen == [socket.gethostname()] and machine_of(wanted) is None
 
 

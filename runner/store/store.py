@@ -72,19 +72,6 @@ class Store:
             elif wanted:
                 yield artefact
 
-    def get(self, stage: str, identity: Identity, produce: Callable[[Path], None]) -> Artefact:
-        """Return the artefact of this identity. If it is absent, `produce` fills a scratch folder.
-
-        A damaged artefact is reported, set aside as `<key>.damaged` and produced again. Raise UserError
-        if the disk is full or the folder cannot be written; no partial artefact remains.
-        """
-
-        def one(making: Making) -> None:
-            produce(making.folders[stage])
-            making.keep(stage)
-
-        return self.get_many({stage: (stage, identity)}, one)[stage]
-
     def get_many(
         self,
         wanted: Mapping[str, Wanted],
@@ -97,8 +84,10 @@ class Store:
         `produce` is called once with a scratch folder for each artefact that is absent, and keeps those
         that it completes; a name that it does not keep is missing from the result. Names of equal
         identity share one artefact, and one folder under the first of them. Killed work goes on from its
-        state if that has the same `maker`, and the same members if they are made `together`. Raise
-        UserError as `get`.
+        state if that has the same `maker`, and the same members if they are made `together`.
+
+        A damaged artefact is reported, set aside as `<key>.damaged` and produced again. Raise UserError
+        if the disk is full or the folder cannot be written; no partial artefact remains.
         """
         found = {name: self.find(*each) for name, each in wanted.items()}
         while absent := self._absent(found):
