@@ -131,6 +131,13 @@ def test_the_shelf_alone_takes_searched_numbers(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_no_preset_refuses_its_own_retrainings(preset: str) -> None:
+    """They are asked for by its name, however slow the machine is."""
+    first, *_ = cells(preset, "paper")
+    assert composed_once(*first)[0].evaluation.confirm
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs_shrunk_to_digits(preset: str, tmp_path: Path) -> None:
     """The first cell runs, and its table asks for no part that its request has not. Every other one
     begins: its method can serve the request."""
