@@ -149,7 +149,7 @@ def refused_by(*overrides: str) -> str:
         ("training.milestones=[-1]", "training.milestones=[-1]"),
         ("threads=100000", "at most 1,024"),
         ("device=meta", "device=meta is not available here"),
-        ("dataset.crop=100000", "at most their 8 pixels"),
+        ("dataset.crop=100000", "set at most 8 pixels"),
         ("seed=99999999999999999999", "seed=99999999999999999999"),
         # columns
         ("table.columns=[]", "table.columns is empty: name some, or leave out -m and plan=true"),

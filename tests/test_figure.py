@@ -16,7 +16,7 @@ from runner.compose import composed
 from runner.figure.__main__ import main
 from runner.figure.confusion import ConfusionFigure, forgotten
 from runner.figure.curves import CurvesFigure
-from runner.figure.drawing import Drawing
+from runner.figure.drawing import MOST, Drawing
 from runner.figure.leaks import LeaksFigure
 from runner.figure.logits import LogitsFigure
 from runner.figure.phases import PhasesFigure
@@ -250,6 +250,16 @@ def test_phases_go_from_the_first_epoch_to_the_repair(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "store" / "record")
     with pytest.raises(UserError, match="no longer in the store: run `python -m runner"):
         PhasesFigure().draw(Runs(phases.report, tmp_path))
+
+
+def test_phases_of_more_methods_than_colours_have_more_panels(tmp_path: Path) -> None:
+    """Paper 002's preset has fifteen lines."""
+    for number in range(MOST + 1):
+        own = [*QUICK, "name=many", "recorder=[checkpoints]", f"method.lr=0.0{number + 1}"]
+        run(plan_of(f"paths.root={tmp_path}", *own), own)
+    phases = Runs(Report(Results(tmp_path / "results").named("many"), ["test_accuracy"]), tmp_path)
+    drawn = [len(axes.get_legend_handles_labels()[1]) for axes in PhasesFigure().draw(phases).axes]
+    assert drawn == [1 + MOST, 1 + 1]  # the original beside them
 
 
 @pytest.mark.parametrize("preset", options("experiment"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from runner.figure.drawing import Drawing, legend, panels, styles
+from runner.figure.drawing import MOST, Drawing, legend, panels, styles
 from runner.figure.runs import Model, Runs
 from runner.naming import command_of
 from runner.report.cells import ABSENT, values
@@ -22,10 +22,14 @@ PARTS = {"test_retain_accuracy": "-", "test_forget_accuracy": "--"}
 # The phases after the training, in order.
 LATER = (UNLEARNED, REPAIRED)
 
+# The lines of the phases that the runs of a method have, by the line of its unlearned model.
+Made = dict[Line, list[Line]]
+
 
 @dataclass(frozen=True)
 class PhasesFigure(Drawing):
-    """Accuracies against epochs, and then after unlearning and after repair: a panel for every original.
+    """Accuracies against epochs, and then after unlearning and after repair: a panel for every original,
+    or several, as one shows at most `MOST` methods.
 
     Training is that of the first seed, from its record of checkpoints. Unlearned and repaired models are
     means over seeds. Retained rows have a solid line, forgotten ones a dashed one, and a dotted vertical
@@ -35,27 +39,30 @@ class PhasesFigure(Drawing):
     def draw(self, runs: Runs) -> "Figure":
         """Raise UserError if a training has no stored checkpoints, or the request no test rows."""
         originals = [line for line in runs.models if line.cell == ORIGINAL.name]
-        figure, all_axes = panels(len(originals), len(originals), 5.2, 4)
-        for axes, line in zip(all_axes, originals, strict=True):
-            trained = _trained(runs.models[line][0])
-            _panel(axes, runs, line, trained)
-        legend(figure, [all_axes])
+        trained = {line: _trained(runs.models[line][0]) for line in originals}
+        shown = [(line, group) for line in originals for group in _groups(runs, line)]
+        figure, all_axes = panels(len(shown), 1, 5.2, 4)
+        for axes, (line, group) in zip(all_axes, shown, strict=True):
+            _panel(axes, runs, line, group, trained[line])
+        legend(figure, [[axes] for axes in all_axes])
         return figure
 
 
-def _panel(axes: "Axes", runs: Runs, original: Line, trained: Mapping[str, Sequence[float]]) -> None:
-    """Draw the training of an original, and the models that were made from it."""
+def _panel(
+    axes: "Axes", runs: Runs, original: Line, made: Made, trained: Mapping[str, Sequence[float]]
+) -> None:
+    """Draw the training of an original, and models that were made from it."""
     labels, known = runs.report.titles, values(runs.report.cells)
-    look, last = styles(list(runs.models), labels), len(next(iter(trained.values()))) - 1
+    look, last = styles([original, *made], labels), len(next(iter(trained.values()))) - 1
     for part, stroke in PARTS.items():
         _draw(axes, look[original]["color"], stroke, labels[original], 0, trained[part])
-        for line, after in _made_from(runs, original).items():
+        for line, after in made.items():
             means = [known.get((each, part), ABSENT).mean for each in after]
             shown = [trained[part][-1], *means]
             _draw(axes, look[line]["color"], stroke, labels[line], last, shown)
     axes.axvline(last + 0.5, color="black", ls=":", lw=1)
     axes.set_xticks([0, last, *(last + 1 + i for i in range(len(LATER)))])
-    axes.set_xticklabels(["0", str(last), *(role.name for role in LATER)], fontsize="small")
+    axes.set_xticklabels(["0", str(last), *(role.name for role in LATER)], fontsize="small", rotation=30)
     axes.set(title=labels[original], xlabel="epochs of training", ylabel="accuracy", ylim=(-0.02, 1.02))
 
 
@@ -67,9 +74,16 @@ def _draw(
     axes.plot(range(start, start + len(scores)), scores, ls=stroke, marker=".", color=color, label=named)
 
 
-def _made_from(runs: Runs, original: Line) -> dict[Line, list[Line]]:
-    """Return, by the line of the unlearned model, the lines of the phases that its runs have."""
-    found: dict[Line, list[Line]] = {}
+def _groups(runs: Runs, original: Line) -> list[Made]:
+    """Return what was made from an original, in groups of at most `MOST`, by name: a variant has one
+    colour for all originals."""
+    labels, found = runs.report.titles, _made_from(runs, original)
+    made = sorted(found.items(), key=lambda each: labels[each[0]])
+    return [dict(made[start : start + MOST]) for start in range(0, len(made), MOST)] or [{}]
+
+
+def _made_from(runs: Runs, original: Line) -> Made:
+    found: Made = {}
     for result in runs.report.results:
         own = [result.line(role) for role in LATER if role.name in result.cells and role in result.roles]
         if own and own[0].setting == original.setting and own[0] in runs.models:
