@@ -15,9 +15,7 @@ def say(message: str) -> None:
 
 
 def without_estimate(number: int, what: str) -> str:
-    """Return that the time of so many things is not known; empty if there are none."""
-    if not number:
-        return ""
+    """Return that the time of so many things, at least one, is not known."""
     return f"1 {what} has no estimate yet" if number == 1 else f"{number} {what}s have no estimate yet"
 
 

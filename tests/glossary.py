@@ -10,6 +10,7 @@ import metrics
 from metrics.metric import Metric, Score
 from metrics.predictions import PARTS
 from tests.conftest import options, plan_of
+from tests.tables import markdown
 
 README = Path(metrics.__file__).with_name("README.md")
 
@@ -33,7 +34,7 @@ ENDINGS = ("_se", "_low", "_high", "_censored", "_null")
 def table() -> str:
     """Return the table of all metrics, as Markdown."""
     lines = [HEADS, ["---"] * len(HEADS), *rows()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(lines)
 
 
 def rows() -> Iterator[list[str]]:

@@ -15,6 +15,7 @@ from runner.report import rows
 from runner.report.cells import Estimate, half_width_of
 from runner.report.text import cell
 from tests.glossary import between
+from tests.tables import markdown
 
 NAME = "paper002_table1"
 RESULTS = Path(__file__).parent.parent / "results"
@@ -117,7 +118,7 @@ def tables() -> Iterator[str]:
                         for text, value in zip(texts, of_paper, strict=True)
                     ]
                 body.append([label, *texts])
-            yield "".join(f"| {' | '.join(line)} |\n" for line in body)
+            yield markdown(body)
 
 
 def written() -> str:

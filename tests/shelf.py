@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tests.glossary import between
-from tests.tables import by_line
+from tests.tables import by_line, markdown
 
 PAGE = Path(__file__).parent.parent / "results" / "shelf.md"
 
@@ -94,7 +94,7 @@ def table() -> str:
             for cell in ((judged(each[label]), cost(each, label)) if label in each else ("—", "—"))
         ]
         lines.append([f"`{label}`", *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(lines)
 
 
 def recipes() -> str:
@@ -109,7 +109,7 @@ def recipes() -> str:
         cells = [f"{float(each['value']):.3f} ± {float(each['half_width']):.3f}" for each in shown]
         said = "—" if name == "retrain" else judged(found[label])
         lines.append([digit, f"`{name}`", said, cost(found, label, f"retrain {options}"), *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(lines)
 
 
 def written(text: str) -> str:

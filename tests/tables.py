@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -35,6 +35,11 @@ def tables(page: Path) -> Iterator[Table]:
             found = []
         if text.startswith("#"):
             heading = text.lstrip("# ")
+
+
+def markdown(lines: Iterable[Iterable[str]]) -> str:
+    """Return the lines of a table, its heads and the line below them included, as Markdown."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def rounds_to(value: float | str, text: str) -> bool:

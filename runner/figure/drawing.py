@@ -1,10 +1,10 @@
 """The base class of figures, and what they share: panels, legends and styles."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ HOLLOW = "white"
 
 # The most names in one panel.
 MOST = len(COLOURS)
+
+Item = TypeVar("Item")
 
 # The most letters in a line of a legend or beside an axis, and in an inch of a line below the panels.
 LETTERS, PER_INCH = 36, 14
@@ -75,7 +77,12 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple["Figu
 def groups(runs: Runs, names: Mapping[Line, str]) -> list[list[str]]:
     """Return the names of the runs' own lines, in the order of the table, in groups of at most `MOST`:
     one panel each, so that no two of a panel look alike."""
-    own = list(dict.fromkeys(names[line] for line in runs.models if line.shared_role is None))
+    return in_groups(dict.fromkeys(names[line] for line in runs.models if line.shared_role is None))
+
+
+def in_groups(each: Iterable[Item]) -> list[list[Item]]:
+    """Return the items in groups of at most `MOST`; one empty group if there are none."""
+    own = list(each)
     return [own[start : start + MOST] for start in range(0, len(own), MOST)] or [[]]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data.errors import UserError
-from runner.figure.drawing import MOST, Drawing, legend, panels, styles
+from runner.figure.drawing import Drawing, in_groups, legend, panels, styles
 from runner.figure.runs import Model, Runs
 from runner.naming import command_of
 from runner.report.cells import ABSENT, values
@@ -79,7 +79,7 @@ def _groups(runs: Runs, original: Line) -> list[Made]:
     colour for all originals."""
     labels, found = runs.report.titles, _made_from(runs, original)
     made = sorted(found.items(), key=lambda each: labels[each[0]])
-    return [dict(made[start : start + MOST]) for start in range(0, len(made), MOST)] or [{}]
+    return [dict(group) for group in in_groups(made)]
 
 
 def _made_from(runs: Runs, original: Line) -> Made:

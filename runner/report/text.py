@@ -110,8 +110,8 @@ def beside(
     """Return the heads and the body of a table of our numbers, with the paper's in brackets.
 
     Its lines are those of the paper's table, followed by our other variants. A number stands only beside
-    results of its data set and model. `title` names a score. The
-    number of seeds is shown where it differs from `expected`.
+    results of its data set and model. `title` names a score. The number of seeds is shown where it
+    differs from `expected`.
     """
     ours: dict[str, dict[str, Line]] = {}
     names: dict[str, str] = {}
