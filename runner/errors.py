@@ -28,7 +28,9 @@ HYDRA, WISH = "HYDRA_FULL_ERROR", "UNLEARN_FULL_ERROR"
 OPTIONS = "Options are those of a run: python -m runner --help names their choices."
 
 
-def command(main: Callable[[list[str]], None], about: str | None, flags: Collection[str] = ()) -> None:
+def run_command(
+    main: Callable[[list[str]], None], about: str | None, flags: Collection[str] = ()
+) -> None:
     """Run `main` on the arguments of the process, or print `about` if they ask for help.
 
     Arguments are options of a run, and the `flags` of the command.

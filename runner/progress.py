@@ -34,7 +34,7 @@ class Bar:
             disable=not sys.stdout.isatty(),
             bar_format="{desc} …",
         )
-        return Lines(self.label) if self._bar.disable else _Counted(self._bar)
+        return RowLines(self.label) if self._bar.disable else _Counted(self._bar)
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
@@ -56,7 +56,7 @@ class _Counted:
         self.bar.update(rows)
 
 
-class Lines:
+class RowLines:
     """Says how many rows are done, every minute."""
 
     def __init__(self, label: str) -> None:

@@ -14,7 +14,7 @@ from data.errors import UserError
 from runner.__main__ import cli
 from runner.arguments import arranged
 from runner.compose import composed, planned, trusting
-from runner.errors import command, message_of
+from runner.errors import message_of, run_command
 from runner.shadowed import PACKAGES, shadowed
 from tests.conftest import QUICK, options, plan_of
 from tests.forked import ROOT, run_module
@@ -83,10 +83,10 @@ def test_every_command_refuses_an_unknown_flag_in_one_sentence(name: str) -> Non
 def test_a_command_knows_its_own_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[list[str]] = []
     monkeypatch.setattr(sys, "argv", ["score", "name=x", "--train"])
-    command(got.append, "about", ["--train"])
+    run_command(got.append, "about", ["--train"])
     assert got == [["name=x", "--train"]]
     with pytest.raises(SystemExit, match=r"there is no --train"):
-        command(got.append, "about")
+        run_command(got.append, "about")
 
 
 @pytest.mark.parametrize(
@@ -249,8 +249,8 @@ def test_a_folder_of_ones_own_may_be_named(tmp_path: Path, monkeypatch: pytest.M
 def started(folder: Path, *before: Path) -> subprocess.CompletedProcess[str]:
     """Import the runner in a folder, with other folders before this checkout in PYTHONPATH."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*before, ROOT]))}
-    command = [sys.executable, "-c", "import runner"]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    run_command = [sys.executable, "-c", "import runner"]
+    return subprocess.run(run_command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("place", ["data.py", "models/__init__.py"])

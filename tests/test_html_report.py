@@ -14,7 +14,7 @@ import pytest
 
 from runner.compose import composed
 from runner.figure.logits import LogitsFigure
-from runner.figure.pareto import Point, front
+from runner.figure.pareto import Distances, front
 from runner.figure.runs import Runs
 from runner.figure.scores import ScoresFigure
 from runner.naming import command_of
@@ -284,9 +284,9 @@ def test_a_picture_of_many_methods_shows_the_first_and_the_command_for_all(tmp_p
 
 def test_the_front_holds_what_no_other_method_dominates() -> None:
     points = {
-        Line("s", "exact"): Point(0.0, 0.0, 9.0),
-        Line("s", "cheap"): Point(0.5, 0.1, 1.0),
-        Line("s", "same"): Point(0.5, 0.1, 1.0),
-        Line("s", "worse"): Point(0.5, 0.2, 1.0),
+        Line("s", "exact"): Distances(0.0, 0.0, 9.0),
+        Line("s", "cheap"): Distances(0.5, 0.1, 1.0),
+        Line("s", "same"): Distances(0.5, 0.1, 1.0),
+        Line("s", "worse"): Distances(0.5, 0.2, 1.0),
     }
     assert [line.cell for line in front(points)] == ["exact", "cheap", "same"]

@@ -16,7 +16,7 @@ from data.errors import UserError
 from runner import provenance
 from runner.compose import BASE
 from runner.launch import queue, ray
-from runner.launch.lines import Lines, duration
+from runner.launch.lines import TaskLines, duration
 from runner.launch.notes import (
     BEGUN,
     DONE,
@@ -30,7 +30,7 @@ from runner.launch.notes import (
     noted,
     outcome,
 )
-from runner.launch.queue import FORGOTTEN, State, states, why
+from runner.launch.queue import FORGOTTEN, JobState, states, why
 from runner.launch.rest import Rest
 from runner.launch.slurm import waves
 from runner.launch.stored import note_stored, stored
@@ -114,7 +114,7 @@ def test_lines_tell_the_time_and_what_is_left(
     for each in tasks:
         each.folder.mkdir()
     note(tasks[0].folder, DONE, "12.4")
-    lines = Lines(tasks, Rest(tasks, {}))
+    lines = TaskLines(tasks, Rest(tasks, {}))
     lines.begun(tasks[0])
     lines.ended(tasks[0])
     log = tasks[1].folder / LOG
@@ -157,17 +157,17 @@ def test_the_tasks_of_an_array_that_wait_stand_in_one_line(program: Callable[...
     lines = [job.format(7, "3-4,9%2", "PENDING", "Resources", "0:0")]
     lines.append(job.format(8, 0, "FAILED", "NonZeroExitCode", "1:0"))
     program("scontrol", "".join(lines))
-    waits = State("PENDING", "Resources", "0:0")
-    failed = State("FAILED", "NonZeroExitCode", "1:0")
+    waits = JobState("PENDING", "Resources", "0:0")
+    failed = JobState("FAILED", "NonZeroExitCode", "1:0")
     assert states("7") == {"7_3": waits, "7_4": waits, "7_9": waits, "7_0": failed}
     program("scontrol", "JobId=5 JobName=unlearn JobState=RUNNING Reason=None ExitCode=0:0\n")
-    assert states("5") == {"5": State("RUNNING")}
+    assert states("5") == {"5": JobState("RUNNING")}
 
 
 def test_squeue_is_asked_where_scontrol_is_refused(program: Callable[..., None]) -> None:
     program("scontrol", "Access denied", code=1)
     program("squeue", "7_0 RUNNING None\n7_1 PENDING Resources\n")
-    assert states("7") == {"7_0": State("RUNNING"), "7_1": State("PENDING", "Resources")}
+    assert states("7") == {"7_0": JobState("RUNNING"), "7_1": JobState("PENDING", "Resources")}
 
 
 def test_no_answer_is_no_news_and_an_unknown_job_is_forgotten(program: Callable[..., None]) -> None:
@@ -186,23 +186,23 @@ def test_the_largest_array_is_the_clusters(program: Callable[..., None]) -> None
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (State("TIMEOUT"), "time limit of 90 min: the same command goes on from what is stored"),
-        (State("OUT_OF_MEMORY"), "killed for its memory: raise hydra.launcher.mem_gb"),
-        (State("NODE_FAIL"), "lost its node"),
-        (State("CANCELLED", "None", "0:15"), "cancelled or killed by somebody"),
-        (State("FAILED", "None", "3:0"), "ended with exit code 3"),
+        (JobState("TIMEOUT"), "time limit of 90 min: the same command goes on from what is stored"),
+        (JobState("OUT_OF_MEMORY"), "killed for its memory: raise hydra.launcher.mem_gb"),
+        (JobState("NODE_FAIL"), "lost its node"),
+        (JobState("CANCELLED", "None", "0:15"), "cancelled or killed by somebody"),
+        (JobState("FAILED", "None", "3:0"), "ended with exit code 3"),
         (
-            State("FAILED", "None", "0:9"),
+            JobState("FAILED", "None", "0:9"),
             "killed by signal 9, as the system does when the memory is full",
         ),
-        (State("FAILED", "None", "0:11"), "killed by signal 11"),
-        (State("FAILED", "NonZeroExitCode", "137:0"), "killed by signal 9, as the system does"),
-        (State("FAILED", "NonZeroExitCode", "139:0"), "killed by signal 11"),
-        (State("COMPLETED"), "ended without a word"),
+        (JobState("FAILED", "None", "0:11"), "killed by signal 11"),
+        (JobState("FAILED", "NonZeroExitCode", "137:0"), "killed by signal 9, as the system does"),
+        (JobState("FAILED", "NonZeroExitCode", "139:0"), "killed by signal 11"),
+        (JobState("COMPLETED"), "ended without a word"),
         (FORGOTTEN, "no longer known to Slurm"),
     ],
 )
-def test_a_dead_job_has_one_sentence(state: State, words: str) -> None:
+def test_a_dead_job_has_one_sentence(state: JobState, words: str) -> None:
     sentence = why("7_1", state, 90, log="slurmstepd: error: *** STEP 7.0 ON node CANCELLED ***")
     assert sentence.startswith("Slurm's job 7_1 ") and words in sentence and "\n" not in sentence
 
@@ -217,16 +217,16 @@ def test_a_dead_job_has_one_sentence(state: State, words: str) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "state", [State("FAILED", "None", "137:0"), State("FAILED", "None", "0:9"), FORGOTTEN]
+    "state", [JobState("FAILED", "None", "137:0"), JobState("FAILED", "None", "0:9"), FORGOTTEN]
 )
-def test_a_log_tells_that_a_job_was_killed_for_its_memory(state: State, log: str) -> None:
+def test_a_log_tells_that_a_job_was_killed_for_its_memory(state: JobState, log: str) -> None:
     sentence = why("7_1", state, 90, log=f"begun\n{log}\nsrun: error: node: task 0: Killed\n")
     assert sentence == "Slurm's job 7_1 was killed for its memory: raise hydra.launcher.mem_gb"
 
 
 def test_a_log_tells_that_a_job_met_its_limit_before_it_began_a_cell() -> None:
     log = "submitit INFO - Job not requeued because: timed-out too many times.\n"
-    assert "7_1 ran into its time limit of 90 min: " in why("7_1", State("COMPLETED"), 90, log)
+    assert "7_1 ran into its time limit of 90 min: " in why("7_1", JobState("COMPLETED"), 90, log)
 
 
 # Processes of this machine

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.launch.lines import Lines
+from runner.launch.lines import TaskLines
 from runner.launch.local import Pool, _serve
 from runner.launch.notes import fail, noted, outcome
 from runner.launch.rest import Rest
@@ -29,8 +29,8 @@ class Idle(Work):
             pass
 
 
-def lines_of(*tasks: Task) -> Lines:
-    return Lines(tasks, Rest(tasks, {}))
+def lines_of(*tasks: Task) -> TaskLines:
+    return TaskLines(tasks, Rest(tasks, {}))
 
 
 def test_an_idle_process_that_has_died_is_replaced(

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from scipy.stats import t
 
-from runner.papers.rules import Cell, Rule, Table, names, rule, table
+from runner.papers.rules import PrintedCell, Table, VerdictRule, names, rule, table
 from runner.papers.text import RESULTS, SCALES, found_runs, of_table, summary
 from runner.papers.verdicts import (
     DIFFERS,
     MATCHES,
     NOT_COMPARABLE,
     NOT_RUN,
-    Runs,
+    ScaleRows,
     agreements,
     judged,
     verdicts,
@@ -30,12 +30,14 @@ from tests.composing import composed_once
 from tests.conftest import CONF
 from tests.test_report import result
 
-RULE = Rule(level=0.95, fewest=2)
+RULE = VerdictRule(level=0.95, fewest=2)
 
 
-def cell(text: str = "0.50", line: str = "amnesiac", metric: str = "test_forget_accuracy") -> Cell:
+def cell(
+    text: str = "0.50", line: str = "amnesiac", metric: str = "test_forget_accuracy"
+) -> PrintedCell:
     digits = len(text.partition(".")[2])
-    return Cell(line, "unlearned", metric, text, 0.5 * 10**-digits, "mnist", "small_cnn")
+    return PrintedCell(line, "unlearned", metric, text, 0.5 * 10**-digits, "mnist", "small_cnn")
 
 
 def row(value: float, seed: int = 0, line: str = "amnesiac", **changed: str) -> Row:
@@ -47,8 +49,8 @@ def row(value: float, seed: int = 0, line: str = "amnesiac", **changed: str) -> 
     return Row(**{**about, **changed}, scores={"test_forget_accuracy": value})
 
 
-def word(cells: list[Cell], found: list[Row], scale: str = "paper", **of: object) -> str:
-    (verdict,) = verdicts(Table("x", cells, **of), [Runs(scale, found)])  # type: ignore[arg-type]
+def word(cells: list[PrintedCell], found: list[Row], scale: str = "paper", **of: object) -> str:
+    (verdict,) = verdicts(Table("x", cells, **of), [ScaleRows(scale, found)])  # type: ignore[arg-type]
     return verdict.word
 
 
@@ -113,12 +115,14 @@ def test_a_run_of_ones_own_stands_before_the_committed_one_of_its_seed(tmp_path:
 
 def test_a_seed_counts_once_and_as_its_preset_is_written() -> None:
     odd = row(0.9, 0, overrides="experiment=x training.epochs=1 seed=0")
-    (found,) = verdicts(Table("x", [cell()]), [Runs("paper", [odd, row(0.5), row(0.6, 1), row(0.5)])])
+    (found,) = verdicts(
+        Table("x", [cell()]), [ScaleRows("paper", [odd, row(0.5), row(0.6, 1), row(0.5)])]
+    )
     assert sorted(found.values) == [0.5, 0.6]
 
 
 def test_the_largest_scale_that_decides_counts() -> None:
-    runs = [Runs("paper", [row(0.1)]), Runs("cpu", [row(0.5), row(0.51, 1), row(0.49, 2)])]
+    runs = [ScaleRows("paper", [row(0.1)]), ScaleRows("cpu", [row(0.5), row(0.51, 1), row(0.49, 2)])]
     (found,) = verdicts(Table("x", [cell()]), runs)
     assert (found.word, found.scale) == (MATCHES, "cpu")
 
@@ -126,10 +130,12 @@ def test_the_largest_scale_that_decides_counts() -> None:
 def test_several_runs_count_before_a_single_one_of_a_larger_scale() -> None:
     """A single run can only match: it would hide that the interval of several leaves the number out."""
     several = [row(0.9), row(0.91, 1), row(0.89, 2)]
-    (found,) = verdicts(Table("x", [cell()]), [Runs("paper", [row(0.5)]), Runs("cpu", several)])
+    (found,) = verdicts(
+        Table("x", [cell()]), [ScaleRows("paper", [row(0.5)]), ScaleRows("cpu", several)]
+    )
     assert (found.word, found.scale) == (DIFFERS, "cpu")
     apart = Table("x", [cell()], apart={"cpu": "a tenth of the rows"})
-    (found,) = verdicts(apart, [Runs("paper", [row(0.5)]), Runs("cpu", several)])
+    (found,) = verdicts(apart, [ScaleRows("paper", [row(0.5)]), ScaleRows("cpu", several)])
     assert (found.word, found.scale, found.values) == (MATCHES, "paper", [0.5])
 
 
@@ -139,14 +145,14 @@ def test_lines_and_scores_may_stand_for_printed_ones() -> None:
     assert word([cell("0.50", metric="x")], found, "cpu", **of) == MATCHES
     assert word([cell("0.50", metric="x")], found, "paper", **of) == NOT_RUN
     of["apart"] = {"cpu": "other data"}
-    (told,) = verdicts(Table("x", [cell(metric="x")], **of), [Runs("cpu", found)])  # type: ignore[arg-type]
+    (told,) = verdicts(Table("x", [cell(metric="x")], **of), [ScaleRows("cpu", found)])  # type: ignore[arg-type]
     assert told.reason == "other data; our small stands for it; our test forget accuracy stands for it"
 
 
 def test_the_first_fitting_reason_is_told() -> None:
     differs = [{"line": "other", "why": "no"}, {"role": "unlearned", "why": "yes"}, {"why": "rest"}]
     (found,) = verdicts(
-        Table("x", [cell("0.90")], differs=differs), [Runs("paper", [row(0.5), row(0.5, 1)])]
+        Table("x", [cell("0.90")], differs=differs), [ScaleRows("paper", [row(0.5), row(0.5, 1)])]
     )
     assert found.word == DIFFERS and found.reason == "outside 0.500 to 0.500: yes"
 
@@ -157,11 +163,11 @@ def test_orders_and_gaps_are_compared_where_numbers_cannot_be() -> None:
     ours = {"retrain": 0.4, "a": 0.3, "b": 0.01, "c": 0.2}
     cells = [cell(text, line) for line, text in printed.items()]
     of = Table("x", cells, apart={"cpu": "another model"}, ranks="retrain")
-    found = verdicts(of, [Runs("cpu", [row(value, line=line) for line, value in ours.items()])])
+    found = verdicts(of, [ScaleRows("cpu", [row(value, line=line) for line, value in ours.items()])])
     (same,) = agreements(of, found)
     assert (same.correlation, same.signs, same.lines) == (pytest.approx(1), 3, 3)
     ours["a"] = 0.45
-    found = verdicts(of, [Runs("cpu", [row(value, line=line) for line, value in ours.items()])])
+    found = verdicts(of, [ScaleRows("cpu", [row(value, line=line) for line, value in ours.items()])])
     (other,) = agreements(of, found)
     assert (other.correlation, other.signs, other.lines) == (pytest.approx(0.8), 2, 3)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.launch.lines import Lines
+from runner.launch.lines import TaskLines
 from runner.launch.notes import DONE, fail, note
-from runner.launch.rest import Left, Rest
+from runner.launch.rest import Rest, TimeLeft
 from runner.launch.task import Shared, Task
 from runner.state.cells import Cell
 from runner.state.trainings import Training, trainings
@@ -89,7 +89,7 @@ def test_cells_that_are_stored_tell_nothing_of_those_that_train(
     cells = [sweep.cell("ssd", seed) for seed in range(4)]
     for cell in cells[:2]:
         sweep.store_all(cell)
-    lines = Lines(cells, Rest(cells, sweep.planned))
+    lines = TaskLines(cells, Rest(cells, sweep.planned))
     for cell in cells[:2]:
         lines.begun(cell)
         clock[0] += 1
@@ -105,7 +105,7 @@ def test_beyond_its_trainings_a_cell_takes_what_such_cells_have_taken(
     first, second, third = (sweep.cell("ssd", 0), sweep.cell("finetune", 0), sweep.cell("ssd", 1))
     rest = Rest(cells := [first, second, third], sweep.planned)
     assert rest.left() == (0, 3, 0), "the store has no training of their kinds"
-    lines = Lines(cells, rest)
+    lines = TaskLines(cells, rest)
     lines.begun(first)
     sweep.store_all(first)
     note(first.folder, DONE, str(100 + 20 + 7))
@@ -127,7 +127,7 @@ def test_cells_whose_time_is_not_known_are_counted_apart(
     """The original of seed 0 took 100 s, and so will that of seed 1; no ssd has been made yet."""
     cells = [sweep.cell("ssd", 0), sweep.cell("ssd", 1)]
     tasks = [sweep.shared(cells[0]), *cells, sweep.shared(cells[1])]
-    lines = Lines(tasks, Rest(tasks, sweep.planned))
+    lines = TaskLines(tasks, Rest(tasks, sweep.planned))
 
     def said(task: Task, cell: Task) -> str:
         lines.begun(task)
@@ -147,7 +147,7 @@ def test_the_time_of_cells_that_take_longer_than_estimated_is_not_told_as_none(
     sweep.store_all(sweep.cell("ssd", 9))
     failed, late, unknown = sweep.cell("ssd", 0), sweep.cell("ssd", 1), sweep.cell("finetune", 2)
     sweep.store_all(unknown, "original")
-    lines = Lines(cells := [failed, late, unknown], Rest(cells, sweep.planned))
+    lines = TaskLines(cells := [failed, late, unknown], Rest(cells, sweep.planned))
     lines.begun(failed)
     lines.begun(late)
     clock[0] = 1000
@@ -201,8 +201,8 @@ def test_a_failed_cell_and_one_without_a_plan_tell_nothing(
     sweep: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cells = [sweep.cell("ssd", 0), sweep.cell("ssd", 1)]
-    assert Rest(cells, {}).left() == Left(0, 2, 0)
-    lines = Lines(cells, Rest(cells, sweep.planned))
+    assert Rest(cells, {}).left() == TimeLeft(0, 2, 0)
+    lines = TaskLines(cells, Rest(cells, sweep.planned))
     lines.begun(cells[0])
     fail(cells[0].folder, "no space")
     lines.ended(cells[0])

@@ -46,14 +46,14 @@ class SerialLauncher(BasicLauncher, Planned):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run every cell, between a line that it begins and a line that it has ended."""
-        from runner.launch.lines import Lines
+        from runner.launch.lines import TaskLines
         from runner.launch.rest import Rest
         from runner.launch.task import cells, left, returns
 
         assert self.config is not None
         tasks = cells(self.config, job_overrides, initial_job_idx)
         missing = left(tasks)
-        lines = Lines(missing, Rest(missing, self.planned), here=True)
+        lines = TaskLines(missing, Rest(missing, self.planned), here=True)
         for task in missing:
             lines.begun(task)
             super().launch([list(task.overrides)], task.number)

@@ -33,7 +33,7 @@ def reaching() -> Iterator[None]:
         ) from error
 
 
-class Task(IntEnum):
+class Asked(IntEnum):
     """The work that the first process asks the others for."""
 
     end = 0
@@ -57,17 +57,17 @@ class Link:
         assert isinstance(group, dist.ProcessGroup)  # every process is a member
         self._group = group
 
-    def tell(self, task: Task, rows: int = 0) -> None:
+    def tell(self, task: Asked, rows: int = 0) -> None:
         """Give all others a task about a batch of so many rows."""
         with reaching():
             dist.broadcast(torch.tensor([task, rows]), 0)
 
-    def hear(self) -> tuple[Task, int]:
+    def hear(self) -> tuple[Asked, int]:
         """Wait for a task; return it, and the number of rows."""
         found = torch.empty(2, dtype=torch.int64)
         with reaching():
             dist.broadcast(found, 0)
-        return Task(int(found[0])), int(found[1])
+        return Asked(int(found[0])), int(found[1])
 
     def spread(self, tensor: Tensor) -> Tensor:
         """Fill a tensor with that of the first process, and return it."""

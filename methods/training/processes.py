@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from data.errors import UserError
-from methods.training.messages import Link, Task, handed_out
+from methods.training.messages import Asked, Link, handed_out
 from methods.weights.layers import without_hooks
 from methods.weights.per_sample_gradients import Capture, Factors
 from models.precision import autocast
@@ -46,7 +46,7 @@ class Processes:
 ALONE = Processes()
 
 
-class Part:
+class Passes:
     """The passes of one process over its rows of a batch."""
 
     def __init__(self, model: nn.Module, bf16: bool) -> None:
@@ -93,7 +93,7 @@ class Leader(Processes):
         return _JoinedCapture(model, self)
 
     @contextmanager
-    def asking(self, task: Task) -> Iterator[Link]:
+    def asking(self, task: Asked) -> Iterator[Link]:
         """Give all others a task, in which the body takes part."""
         self._torn = True
         self._link.tell(task, self.rows)
@@ -103,7 +103,7 @@ class Leader(Processes):
     def end(self) -> None:
         """Let the others end, if they wait for a task. Else they end when this process does."""
         if not self._torn:
-            self._link.tell(Task.end)
+            self._link.tell(Asked.end)
 
     def hold(self, shared: "_Shared", images: Tensor) -> None:
         """Let the others hold a copy of a model, unless they hold this one in its present modes."""
@@ -117,7 +117,7 @@ class Leader(Processes):
         refuse_other_hooks(model, self.captures)
         twin = without_hooks(model)
         refuse_coupled_rows(twin, images[:1], shared.bf16)
-        with self.asking(Task.hold):
+        with self.asking(Asked.hold):
             handed_out((twin.cpu(), shared.bf16, images.shape[1:], self.captures > 0))
         self._held = now
 
@@ -130,20 +130,20 @@ class _Shared:
 
     def __call__(self, images: Tensor) -> Tensor:
         self.leader.hold(self, images)
-        self._part = Part(self.model, self.bf16)
+        self._part = Passes(self.model, self.bf16)
         logits: Tensor = _Passes.apply(self, images, *self._part.weights)
         return logits
 
     def logits(self, images: Tensor) -> Tensor:
         self.leader.rows = len(images)
-        with self.leader.asking(Task.forward) as link:
+        with self.leader.asking(Asked.forward) as link:
             link.spread(parameters_to_vector(self.model.parameters()).detach())
             own = self._part.forward(link.send_parts(images))
             return link.joined(own, len(images))
 
     def gradients(self, gradient: Tensor) -> list[Tensor | None]:
         part = self._part
-        with self.leader.asking(Task.backward) as link:
+        with self.leader.asking(Asked.backward) as link:
             own = part.backward(link.send_parts(gradient))
             # ∂L/∂θ = Σ_processes Σ_{i of the process} ∂L/∂z_i · ∂z_i/∂θ
             total = link.add(part.flat(own))
@@ -185,7 +185,7 @@ class _JoinedCapture(Capture):
 
     def take(self) -> dict[str, list[Factors]]:
         own, rows = super().take(), self._leader.rows
-        with self._leader.asking(Task.factors) as link:
+        with self._leader.asking(Asked.factors) as link:
             return {
                 name: [Factors(link.joined(use.a, rows), link.joined(use.b, rows)) for use in uses]
                 for name, uses in own.items()
@@ -202,18 +202,18 @@ class Follower:
     def follow(self) -> None:
         """Do all tasks until the last."""
         tasks = {
-            Task.hold: self._hold,
-            Task.forward: self._forward,
-            Task.backward: self._backward,
-            Task.factors: self._factors,
+            Asked.hold: self._hold,
+            Asked.forward: self._forward,
+            Asked.backward: self._backward,
+            Asked.factors: self._factors,
         }
-        while (heard := self._link.hear())[0] is not Task.end:
+        while (heard := self._link.hear())[0] is not Asked.end:
             task, rows = heard
             tasks[task](self._link.part(self._link.rank, rows))
 
     def _hold(self, rows: int) -> None:
         model, bf16, self._shape, captured = handed_out()
-        self._part = Part(model.to(self._device), bf16)
+        self._part = Passes(model.to(self._device), bf16)
         self._capture = Capture(model).__enter__() if captured else None
 
     def _forward(self, rows: int) -> None:

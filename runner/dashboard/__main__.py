@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from data.errors import UserError
-from runner.errors import command
+from runner.errors import run_command
 from runner.naming import run_name
 
 DRY = "--dry-run"
@@ -92,4 +92,4 @@ def _save(made: Any) -> None:
 
 
 if __name__ == "__main__":
-    command(main, __doc__, [DRY])
+    run_command(main, __doc__, [DRY])

@@ -5,7 +5,7 @@ trained to tell the time, and no model is stored: only the request, and the pred
 that is stored already.
 """
 
-from runner.errors import command
+from runner.errors import run_command
 
 
 def main(overrides: list[str]) -> None:
@@ -38,4 +38,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command(main, __doc__)
+    run_command(main, __doc__)

@@ -5,7 +5,7 @@ Draw the stored results of a name, and write the pictures to <paths.root>/figure
 
 from data.disk import replacing
 from data.sources import Source
-from runner.errors import command
+from runner.errors import run_command
 from runner.figure.drawing import Drawing
 from runner.figure.runs import Runs
 from runner.naming import folder_of, run_name
@@ -34,4 +34,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command(main, __doc__)
+    run_command(main, __doc__)

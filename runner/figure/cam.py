@@ -27,7 +27,7 @@ ACROSS = 18
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class MappedImages:
     """The images of one setting, the kind of each, and their maps (N, H, W) by line of the table."""
 
     images: Split
@@ -67,7 +67,7 @@ class CamFigure(Drawing):
         figure.colorbar(scale, ax=figure.axes, label="share of the image's largest value", shrink=0.6)
         return figure
 
-    def _shown(self, models: Mapping[Line, Model]) -> Shown:
+    def _shown(self, models: Mapping[Line, Model]) -> MappedImages:
         """Return the images of a setting, and their maps in its models."""
         workspace = next(iter(models.values())).workspace
         found, _ = request(workspace)
@@ -82,7 +82,7 @@ class CamFigure(Drawing):
             line: class_activation_maps(model.network, inputs, images.labels).cpu()
             for line, model in models.items()
         }
-        return Shown(images, kinds, maps)
+        return MappedImages(images, kinds, maps)
 
 
 def class_activation_maps(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def _kinds(dataset: Dataset, found: Request) -> tuple[Split, Split]:
     return forgotten, dataset.test.without(found.test)
 
 
-def _draw(across: "list[Axes]", shown: Shown, number: int) -> None:
+def _draw(across: "list[Axes]", shown: MappedImages, number: int) -> None:
     """Draw an image and its maps, each in units of the largest value among them."""
     first, *others = across
     # (C, H, W) → (H, W, C), or (H, W) of a grey image

@@ -26,7 +26,7 @@ LINEAR = 0.01
 TICKS = [0, 0.003, *(each * 10.0**power for power in range(-2, 5) for each in (1, 3))]
 
 
-class Point(NamedTuple):
+class Distances(NamedTuple):
     """A method's distances from the retrained models in what it forgot and in what it kept, and its
     cost. All are better if they are smaller."""
 
@@ -55,7 +55,7 @@ class ParetoFigure(Drawing):
 
     def draw(self, runs: Runs) -> "Figure":
         """Raise UserError if no method has the gaps and the cost."""
-        settings: dict[str, dict[Line, Point]] = {}
+        settings: dict[str, dict[Line, Distances]] = {}
         for line in runs.report.lines():
             point = self._point(runs.report, line)
             if line.shared_role is None and all(map(math.isfinite, point)):
@@ -72,14 +72,14 @@ class ParetoFigure(Drawing):
         legend(figure, rows)
         return figure
 
-    def _point(self, report: Report, line: Line) -> Point:
-        return Point(
+    def _point(self, report: Report, line: Line) -> Distances:
+        return Distances(
             abs(report.gap(line, self.forgetting).mean),
             abs(report.gap(line, self.utility).mean),
             report.estimates.get((line, self.cost), ABSENT).mean,
         )
 
-    def _row(self, across: "Sequence[Axes]", points: Mapping[Line, Point], report: Report) -> None:
+    def _row(self, across: "Sequence[Axes]", points: Mapping[Line, Distances], report: Report) -> None:
         """Draw the methods of a setting: utility and cost, each against forgetting."""
         costs = [point.cost for point in points.values()]
         wide = min(costs) > 0 and max(costs) > WIDE * min(costs)
@@ -140,8 +140,8 @@ def front(points: Mapping[Line, tuple[float, ...]]) -> list[Line]:
 
 
 def _looks(
-    points: Mapping[Line, Point], titles: Mapping[Line, str]
-) -> Iterator[tuple[dict[str, Any], list[Point]]]:
+    points: Mapping[Line, Distances], titles: Mapping[Line, str]
+) -> Iterator[tuple[dict[str, Any], list[Distances]]]:
     """Yield matplotlib's styles, each with its points. The front lies above the others."""
     best = front(points)
     named, others = best[: MOST - 1], best[MOST - 1 :]

@@ -62,10 +62,10 @@ class Model:
     @property
     def network(self) -> "nn.Module":
         """The model on the device. Raises UserError if its weights are not stored."""
-        from runner.score.live import maker
+        from runner.score.live import method_of
         from runner.stages.models import load
 
-        return load(self.workspace, self.artefact, maker(self.workspace.plan, self.role))
+        return load(self.workspace, self.artefact, method_of(self.workspace.plan, self.role))
 
     @property
     def artefact(self) -> "Artefact":

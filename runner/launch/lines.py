@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # it imports torch
     from runner.launch.rest import Rest
 
 
-class Lines:
+class TaskLines:
     """Prints the begin and the end of every task, with the time that the rest will take.
 
     `here` is true if the tasks run in this process, where a failure is printed as it happens.

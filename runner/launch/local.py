@@ -15,7 +15,7 @@ from hydra.core.utils import JobReturn
 
 from data.bounds import THREADS
 from runner.launch.interrupt import interruptible
-from runner.launch.lines import Lines
+from runner.launch.lines import TaskLines
 from runner.launch.notes import fail
 from runner.launch.options import checked
 from runner.launch.task import Task, cells, left, returns
@@ -71,7 +71,7 @@ class Pool:
         self.open: set[str] = set()
         self.again: list[Task] = []
 
-    def take(self, tasks: Sequence[Task], lines: Lines) -> None:
+    def take(self, tasks: Sequence[Task], lines: TaskLines) -> None:
         """Take the tasks of the sweep, all together, and tell of them by their lines."""
         self.waiting = list(tasks)
         self.open = {task.place for task in tasks}
@@ -174,7 +174,7 @@ def run(
 
     try:
         tasks = with_shared(planned, missing)
-        pool.take(tasks, Lines(tasks, Rest(tasks, planned, options.workers)))
+        pool.take(tasks, TaskLines(tasks, Rest(tasks, planned, options.workers)))
         with interruptible(end):
             pool.run(options.workers)
             pool.waiting = list(pool.again)

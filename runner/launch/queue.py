@@ -50,7 +50,7 @@ SIGNALLED = 128
 
 
 @dataclass(frozen=True)
-class State:
+class JobState:
     """The state of a job: Slurm's word, why it waits, and its exit code and the signal that ended it."""
 
     word: str
@@ -64,10 +64,10 @@ class State:
 
 
 # The state of a job that Slurm no longer knows.
-FORGOTTEN = State("forgotten")
+FORGOTTEN = JobState("forgotten")
 
 
-def states(job: str) -> dict[str, State] | None:
+def states(job: str) -> dict[str, JobState] | None:
     """Return the state of every task of an array, or of a job, by its id; None if Slurm does not answer.
 
     The answer of a job that Slurm no longer knows is empty.
@@ -92,7 +92,7 @@ def cancel(jobs: Iterable[str]) -> None:
     subprocess.run(["scancel", *jobs], capture_output=True, check=False)
 
 
-def why(job: str, state: State, limit: float, log: str) -> str:
+def why(job: str, state: JobState, limit: float, log: str) -> str:
     """Return why a job ended without a note of its own.
 
     `limit` is its time limit in minutes, and `log` the text of its log.
@@ -124,10 +124,10 @@ def _answer(*command: str) -> str | None:
     return "" if "Invalid job id" in done.stderr else None
 
 
-def _from_scontrol(line: str) -> Iterable[tuple[str, State]]:
+def _from_scontrol(line: str) -> Iterable[tuple[str, JobState]]:
     """Yield the tasks of a line: those of an array that wait share one."""
     found = dict(re.findall(r"(\w+)=(\S*)", line))
-    state = State(found["JobState"], found["Reason"], found["ExitCode"])
+    state = JobState(found["JobState"], found["Reason"], found["ExitCode"])
     if "ArrayTaskId" not in found:
         yield found["JobId"], state
         return
@@ -137,6 +137,6 @@ def _from_scontrol(line: str) -> Iterable[tuple[str, State]]:
             yield f"{found['ArrayJobId']}_{task}", state
 
 
-def _from_squeue(listed: str) -> dict[str, State]:
+def _from_squeue(listed: str) -> dict[str, JobState]:
     lines = (line.split(maxsplit=2) for line in listed.splitlines())
-    return {job: State(word, reason) for job, word, reason in lines}
+    return {job: JobState(word, reason) for job, word, reason in lines}

@@ -17,7 +17,7 @@ from data.bounds import NUMBER, THREADS
 from data.errors import UserError
 from runner.errors import message_of
 from runner.launch.interrupt import interruptible
-from runner.launch.lines import Lines
+from runner.launch.lines import TaskLines
 from runner.launch.notes import fail, has_begun, outcome
 from runner.launch.options import checked
 from runner.launch.task import Task, cells, left, returns
@@ -58,7 +58,7 @@ class Pool:
     """The tasks of a sweep: those that wait for others, and those that Ray has been given."""
 
     def __init__(
-        self, ray: Any, work: Work, tasks: Sequence[Task], options: Options, lines: Lines
+        self, ray: Any, work: Work, tasks: Sequence[Task], options: Options, lines: TaskLines
     ) -> None:
         self.ray = ray
         self.lines = lines
@@ -136,7 +136,7 @@ def run(
         _connect(ray, options)
         try:
             _require_room(ray, options)
-            pool = Pool(ray, work, tasks, options, Lines(tasks, Rest(tasks, planned)))
+            pool = Pool(ray, work, tasks, options, TaskLines(tasks, Rest(tasks, planned)))
             with interruptible(pool.cancel):
                 pool.run()
         finally:

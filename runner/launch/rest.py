@@ -16,7 +16,7 @@ from runner.state.trainings import Training, of_original, trainings
 from runner.store import Store
 
 
-class Left(NamedTuple):
+class TimeLeft(NamedTuple):
     """The seconds until the last task ends, as far as they are known, the number of tasks of which they
     are not, and that of those which count as long as others."""
 
@@ -77,7 +77,7 @@ class Rest:
             beyond = max(0.0, seconds - trained)
             self.beyond[task.place in self.shared, bool(lacked)].append(beyond)
 
-    def left(self) -> Left:
+    def left(self) -> TimeLeft:
         """Return what the tasks will take that have not ended."""
         each, unknown, alike = [], 0, 0
         counted = set()
@@ -97,7 +97,7 @@ class Rest:
             seconds += 0 if beyond is None else median(beyond)
             each.append(max(0.0, seconds - self._elapsed(place)))
         # no sooner than the longest, and no sooner than all of them at once
-        return Left(max([sum(each) / self.at_once, *each]), unknown, alike)
+        return TimeLeft(max([sum(each) / self.at_once, *each]), unknown, alike)
 
     def _like(self, training: Training) -> float | None:
         """Return the median seconds of the trainings of its sort that this sweep made, if any."""

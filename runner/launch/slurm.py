@@ -13,7 +13,7 @@ from data.bounds import COUNT, NUMBER
 from data.errors import UserError
 from runner.launch import queue
 from runner.launch.interrupt import interruptible
-from runner.launch.lines import Lines
+from runner.launch.lines import TaskLines
 from runner.launch.notes import FAILURE, link_log, outcome
 from runner.launch.options import checked
 from runner.launch.task import Task, cells, left, returns
@@ -50,7 +50,7 @@ class Options:
     additional_parameters: dict[str, Any] = field(default_factory=dict)
 
 
-class Batch:
+class BatchJob:
     """One job: does several tasks in turn, and fails if one of them does.
 
     Hydra returns a failed cell as a value, so that Slurm would call the job completed.
@@ -93,7 +93,7 @@ def run(
     with interruptible(submission.cancel):
         submission.submit(tasks)
         if options.wait:
-            lines = Lines(tasks, Rest(tasks, planned))
+            lines = TaskLines(tasks, Rest(tasks, planned))
             Watch(submission.jobs, lines, options.timeout_min).until_the_end()
         else:
             say(_leave(work, found, submission))
@@ -162,7 +162,7 @@ class Submission:
             **_given(slurm_partition=options.partition, slurm_account=options.account),
             **_given(slurm_setup=options.setup),
         )
-        for job, group in zip(self.executor.map_array(Batch(self.work), groups), groups, strict=True):
+        for job, group in zip(self.executor.map_array(BatchJob(self.work), groups), groups, strict=True):
             self.jobs.append(Job(job.job_id, job.job_id.partition("_")[0], group))
             for task in group:
                 link_log(task.folder, job.paths.stdout)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.launch import queue
-from runner.launch.lines import Lines
+from runner.launch.lines import TaskLines
 from runner.launch.notes import LOG, fail, has_begun, outcome
 from runner.launch.task import Task
 from runner.say import say
@@ -27,7 +27,7 @@ class Job:
 class Watch:
     """What has been seen of the jobs of a sweep. `limit` is their time limit in minutes."""
 
-    def __init__(self, jobs: Sequence[Job], lines: Lines, limit: float) -> None:
+    def __init__(self, jobs: Sequence[Job], lines: TaskLines, limit: float) -> None:
         self.open = list(jobs)
         self.lines = lines
         self.limit = limit
@@ -44,7 +44,7 @@ class Watch:
 
     def look(self) -> None:
         """Look at all jobs once."""
-        states: dict[str, queue.State] = {}
+        states: dict[str, queue.JobState] = {}
         silent = set()
         for array in {job.array for job in self.open}:
             found = queue.states(array)
@@ -73,14 +73,14 @@ class Watch:
                 self.lines.ended(task)
         return all(f"{task.place} ended" in self.seen for task in job.tasks)
 
-    def _is_dead(self, job: Job, state: queue.State) -> bool:
+    def _is_dead(self, job: Job, state: queue.JobState) -> bool:
         """Return whether a job has ended for so long that no note of its will come any more."""
         if not state.is_final and state is not queue.FORGOTTEN:
             self.dead.pop(job.id, None)
             return False
         return time.monotonic() - self.dead.setdefault(job.id, time.monotonic()) > LAG
 
-    def _bury(self, job: Job, state: queue.State) -> None:
+    def _bury(self, job: Job, state: queue.JobState) -> None:
         """Note the failure of the tasks that a dead job has left: the one that ran, and the others."""
         log = job.tasks[0].folder / LOG  # the tasks of a job share it
         said = log.read_text(errors="replace") if log.exists() else ""
@@ -92,7 +92,7 @@ class Watch:
         self._tell_of(job)
         self.open.remove(job)
 
-    def _tell_of_waiting(self, states: dict[str, queue.State]) -> None:
+    def _tell_of_waiting(self, states: dict[str, queue.JobState]) -> None:
         """Tell once of every reason for which jobs wait, if it is not their turn alone."""
         waits = {state.reason for state in states.values() if state.word == "PENDING"}
         for reason in sorted(waits - queue.ORDINARY - self.told):

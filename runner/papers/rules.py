@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from runner.published import FOLDER, read_cells
 
 
-class Cell(NamedTuple):
+class PrintedCell(NamedTuple):
     """A printed number: of the model of a role in a line of our table, which is a variant.
 
     `text` is the number as printed, and `rounding` half of its last digit. It is about `dataset` and
@@ -32,7 +32,7 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rule:
+class VerdictRule:
     """The rule of all verdicts: the level of the prediction interval, and the fewest runs to differ."""
 
     level: float
@@ -50,14 +50,14 @@ class Table:
     """
 
     name: str
-    cells: list[Cell]
+    cells: list[PrintedCell]
     apart: Mapping[str, str] = field(default_factory=dict)
     instead: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     differs: list[Mapping[str, str]] = field(default_factory=list)
     ranks: str | None = None
 
-    def reason(self, cell: Cell) -> str:
+    def reason(self, cell: PrintedCell) -> str:
         """Return why our number differs from a printed one; empty if no reason is known."""
         for each in self.differs:
             if all(
@@ -73,9 +73,9 @@ def names() -> list[str]:
 
 
 @cache
-def rule() -> Rule:
+def rule() -> VerdictRule:
     """Return the rule of all verdicts."""
-    return Rule(**_yaml("rule"))
+    return VerdictRule(**_yaml("rule"))
 
 
 def table(name: str) -> Table:
@@ -83,9 +83,9 @@ def table(name: str) -> Table:
     return Table(name, [_cell(line) for line in read_cells(name)], **_yaml(name))
 
 
-def _cell(line: Mapping[str, str]) -> Cell:
+def _cell(line: Mapping[str, str]) -> PrintedCell:
     digits = len(line["value"].partition(".")[2])
-    return Cell(
+    return PrintedCell(
         line["line"], line["role"], line["metric"], line["value"], 0.5 * 10**-digits,
         line["dataset"], line["model"],
     )  # fmt: skip

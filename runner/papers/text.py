@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runner.naming import WHOLE
 from runner.papers.rules import Table, names, table
-from runner.papers.verdicts import MATCHES, NOT_RUN, WORDS, Runs, Verdict, agreements, verdicts
+from runner.papers.verdicts import MATCHES, NOT_RUN, WORDS, ScaleRows, Verdict, agreements, verdicts
 from runner.published import FOLDER
 from runner.report import rows as of_rows
 from runner.report.cells import Estimate, half_width_of
@@ -23,7 +23,7 @@ SCALES = (WHOLE, "gpu", "cpu")
 HEADS = ["line", "model", "score", "printed", "ours", "verdict", "scale", "reason"]
 
 
-def found_runs(name: str, root: Path) -> list[Runs]:
+def found_runs(name: str, root: Path) -> list[ScaleRows]:
     """Return the runs of a table's preset by scale, of the results below `root` and the committed ones.
 
     The former stand first: they are those of the table above the verdicts.
@@ -36,7 +36,7 @@ def found_runs(name: str, root: Path) -> list[Runs]:
             rows += of_rows.of_results(Results(root / "results").named(full))
         if (path := RESULTS / f"{full}_rows.csv").is_file():
             rows += of_rows.read(path)
-        found.append(Runs(scale, rows))
+        found.append(ScaleRows(scale, rows))
     return found
 
 
@@ -47,7 +47,7 @@ def of_table(style: Style, name: str, root: Path) -> str | None:
     return None if found is None else one_table(style, *found)
 
 
-def printed_table(name: str, root: Path) -> tuple[Table, list[Runs]] | None:
+def printed_table(name: str, root: Path) -> tuple[Table, list[ScaleRows]] | None:
     """Return the printed table whose preset gives results of this name, and its runs; None if there is
     no such table. The scale in the name chooses the runs, and without one those of all scales count."""
     if (found := _preset(name)) is None:
@@ -75,7 +75,7 @@ def _preset(name: str) -> tuple[str, str] | None:
     return None
 
 
-def one_table(style: Style, printed: Table, runs: Sequence[Runs]) -> str:
+def one_table(style: Style, printed: Table, runs: Sequence[ScaleRows]) -> str:
     """Return the verdict on every cell of a printed table, and what its orders agree in."""
     found = verdicts(printed, runs)
     body = [line(each) for each in found]

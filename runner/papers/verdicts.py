@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from runner.papers.rules import Cell, Rule, Table, rule
+from runner.papers.rules import PrintedCell, Table, VerdictRule, rule
 from runner.report.rows import Row
 from runner.report.verdicts import ROUNDING, quantile
 
@@ -16,7 +16,7 @@ MATCHES, DIFFERS, NOT_COMPARABLE, NOT_RUN = WORDS = ("matches", "differs", "not 
 class Verdict(NamedTuple):
     """A verdict on a printed cell: our values of it, the word, the reason, and the scale of our runs."""
 
-    cell: Cell
+    cell: PrintedCell
     values: list[float]
     word: str
     reason: str
@@ -24,14 +24,14 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Runs:
+class ScaleRows:
     """The rows of a table's preset at one scale."""
 
     scale: str
     rows: list[Row]
 
 
-def verdicts(table: Table, found: Sequence[Runs]) -> list[Verdict]:
+def verdicts(table: Table, found: Sequence[ScaleRows]) -> list[Verdict]:
     """Return a verdict on every cell of a table.
 
     `found` holds our runs by scale, the largest first. The largest scale whose runs decide by an
@@ -41,14 +41,14 @@ def verdicts(table: Table, found: Sequence[Runs]) -> list[Verdict]:
     return [_best([_verdict(table, cell, runs) for runs in found], cell) for cell in table.cells]
 
 
-def _best(each: list[Verdict], cell: Cell) -> Verdict:
+def _best(each: list[Verdict], cell: PrintedCell) -> Verdict:
     decided = [found for found in each if found.word in (MATCHES, DIFFERS)]
     by_interval = [found for found in decided if len(found.values) >= rule().fewest]
     others = [found for found in each if found.word == NOT_COMPARABLE]
     return next(iter((*by_interval, *decided, *others)), Verdict(cell, [], NOT_RUN, "", ""))
 
 
-def _verdict(table: Table, cell: Cell, runs: Runs) -> Verdict:
+def _verdict(table: Table, cell: PrintedCell, runs: ScaleRows) -> Verdict:
     """Return the verdict by the runs of one scale."""
     line = table.instead.get(runs.scale, {}).get(cell.line, cell.line)
     metric = table.metrics.get(runs.scale, {}).get(cell.metric, cell.metric)
@@ -80,13 +80,13 @@ def _one_per_seed(rows: Iterable[Row]) -> list[Row]:
     return list({row.seed: row for row in reversed(ordered)}.values())
 
 
-def _other(cell: Cell, row: Row) -> str:
+def _other(cell: PrintedCell, row: Row) -> str:
     """Return in which data set or model a row is another than a cell; empty if it is the same."""
     pairs = [("dataset", row.dataset, cell.dataset), ("model", row.model, cell.model)]
     return ", ".join(f"{name}={own}, not {theirs}" for name, own, theirs in pairs if own != theirs)
 
 
-def judged(cell: Cell, values: Sequence[float], by: Rule) -> tuple[str, str]:
+def judged(cell: PrintedCell, values: Sequence[float], by: VerdictRule) -> tuple[str, str]:
     """Return the word and the reason for comparable values, at least one."""
     n, mean = len(values), fmean(values)
     # 0.975 may be printed as 0.98, apart from rounding

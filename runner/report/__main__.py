@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from data.errors import UserError
-from runner.errors import command
+from runner.errors import run_command
 from runner.naming import folder_of, run_name
 from runner.report import show
 
@@ -86,4 +86,4 @@ def _check(tables: list[str], overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command(main, __doc__)
+    run_command(main, __doc__)

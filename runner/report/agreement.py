@@ -9,7 +9,7 @@ scores, and for each two scores the lines that one finds to match and the other 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from runner.errors import command
+from runner.errors import run_command
 from runner.naming import folder_of, run_name
 from runner.report.compare import Comparisons
 from runner.report.glossary import choice_of
@@ -107,4 +107,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command(main, __doc__)
+    run_command(main, __doc__)

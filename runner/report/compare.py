@@ -45,7 +45,7 @@ Comparisons = Mapping[Key, Compared]
 
 
 @dataclass
-class Values:
+class LineScore:
     """One score of one line: its value by seed, and what the retrained models have.
 
     `own` holds, by seed, the scores of the retrained models for that seed, whichever runs of the setting
@@ -82,7 +82,7 @@ class Values:
         return from_pairs(differences)
 
 
-def compared(scores: Mapping[Key, Values]) -> dict[Key, Compared]:
+def compared(scores: Mapping[Key, LineScore]) -> dict[Key, Compared]:
     """Return the comparisons by line and score, where there are enough retrained models."""
     found = {}
     for key, values in scores.items():
@@ -132,31 +132,31 @@ def of_cells(results: list[Result]) -> tuple[dict[Key, Compared], dict[Key, Esti
     return found, nulls
 
 
-def retrained(scores: Mapping[Key, Values]) -> dict[Key, Estimate]:
+def retrained(scores: Mapping[Key, LineScore]) -> dict[Key, Estimate]:
     """Return the mean and interval of the retrained models by their line and score, where there are
     several."""
     each = {key: values.retrained() for key, values in _of_retrained(scores).items()}
     return {key: estimate for key, estimate in each.items() if estimate is not None}
 
 
-def of_means(scores: Mapping[Key, Values]) -> set[Key]:
+def of_means(scores: Mapping[Key, LineScore]) -> set[Key]:
     """Return the scores of retrained models, by their line, whose values are the means over those of a
     seed: there are several seeds, each with retrained models of its own."""
     found = _of_retrained(scores).items()
     return {key for key, values in found if values.pool is None and len(values.own) > 1}
 
 
-def _of_retrained(scores: Mapping[Key, Values]) -> dict[Key, Values]:
+def _of_retrained(scores: Mapping[Key, LineScore]) -> dict[Key, LineScore]:
     """Return the scores of the retrained models by their line, of all seeds that any line has."""
-    together: dict[Key, Values] = {}
+    together: dict[Key, LineScore] = {}
     for (line, name), values in scores.items():
         key = Line(line.setting, REFERENCE.name), name
         # a line may lack seeds that others have
-        together.setdefault(key, Values(values.about, pool=values.pool)).own.update(values.own)
+        together.setdefault(key, LineScore(values.about, pool=values.pool)).own.update(values.own)
     return together
 
 
-def values_of(results: list[Result]) -> dict[Key, Values]:
+def values_of(results: list[Result]) -> dict[Key, LineScore]:
     """Return every score of every line but the retrained models' own, if the results say what it means
     and the run has a retrained model.
 
@@ -164,7 +164,7 @@ def values_of(results: list[Result]) -> dict[Key, Values]:
     within the budget are no fair sample.
     """
     pools, ended = _pools(results), censored(results)
-    found: dict[Key, Values] = {}
+    found: dict[Key, LineScore] = {}
     for line, result, role in models(results):
         if role is REFERENCE:
             continue
@@ -176,7 +176,9 @@ def values_of(results: list[Result]) -> dict[Key, Values]:
                 continue
             seed = _request_of(result, about)
             pool = pools[line.setting, name, seed]
-            values = found.setdefault((line, name), Values(about, pool=pool if seed is None else None))
+            values = found.setdefault(
+                (line, name), LineScore(about, pool=pool if seed is None else None)
+            )
             values.value.setdefault(result.seed, value)
             values.own[result.seed] = list(pool.values())
     return found

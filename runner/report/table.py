@@ -22,7 +22,7 @@ from runner.report.cells import ABSENT, Estimate, Estimates, counts, gaps, stati
 from runner.report.compare import (
     Comparisons,
     Key,
-    Values,
+    LineScore,
     compared,
     of_cells,
     of_means,
@@ -183,7 +183,7 @@ class Report:
         return {**self._of_cells[1], **values(self.cells), **retrained(self._compared_values)}
 
     @cached_property
-    def _compared_values(self) -> dict[tuple[Line, str], Values]:
+    def _compared_values(self) -> dict[tuple[Line, str], LineScore]:
         return values_of(self.results)
 
     @property

@@ -6,7 +6,7 @@ stored is named, and its metrics are skipped; --train makes it by running the re
 
 import sys
 
-from runner.errors import command, text_of
+from runner.errors import run_command, text_of
 from runner.naming import command_of, folder_of, run_name
 
 TRAIN = "--train"
@@ -65,4 +65,4 @@ def _has_run(command: list[str]) -> bool:
 
 
 if __name__ == "__main__":
-    command(main, __doc__, [TRAIN])
+    run_command(main, __doc__, [TRAIN])

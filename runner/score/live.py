@@ -47,8 +47,8 @@ class LivePieces:
     def predicted(self, model: Model) -> Predictions:
         """Return the predictions of one of the models."""
         if model not in self._known:
-            made, maker = self.models[model], self._maker(model)
-            self._known[model] = stages.predictions(self.ws, self.request, made, maker)
+            made, made_by = self.models[model], self._maker(model)
+            self._known[model] = stages.predictions(self.ws, self.request, made, made_by)
         return self._known[model]
 
     def costs(self, model: Model) -> Mapping[str, float] | None:
@@ -58,12 +58,12 @@ class LivePieces:
         return self._of(model, lambda made: weights(made.path))
 
     def features(self, model: Model) -> Mapping[str, Tensor] | None:
-        maker = self._maker(model)
-        return self._of(model, lambda made: stages.features(self.ws, self.request, made, maker))
+        made_by = self._maker(model)
+        return self._of(model, lambda made: stages.features(self.ws, self.request, made, made_by))
 
     def curve(self, kind: str, model: Model) -> Sequence[Point] | None:
-        maker, training = self._maker(model), stages.Curve(kind)
-        return self._of(model, lambda made: stages.curve(self.ws, self.request, training, made, maker))
+        made_by, training = self._maker(model), stages.Curve(kind)
+        return self._of(model, lambda made: stages.curve(self.ws, self.request, training, made, made_by))
 
     def batches_per_epoch(self, kind: str) -> int:
         return stages.batches_per_epoch(self.ws, stages.Curve(kind))
@@ -72,12 +72,12 @@ class LivePieces:
         return stages.random_predictions(self.ws, self.request)
 
     def attacked(self, model: Model) -> Attacked | None:
-        maker = self._maker(model)
-        return self._of(model, lambda made: stages.attacked(self.ws, made, maker))
+        made_by = self._maker(model)
+        return self._of(model, lambda made: stages.attacked(self.ws, made, made_by))
 
     def alignment(self, model: Model) -> Tensor | None:
-        maker = self._maker(model)
-        return self._of(model, lambda made: stages.alignment(self.ws, self.request, made, maker))
+        made_by = self._maker(model)
+        return self._of(model, lambda made: stages.alignment(self.ws, self.request, made, made_by))
 
     def population(self) -> Population | None:
         if self.ws.plan.reference is None:
@@ -110,17 +110,17 @@ class LivePieces:
     def _cell(self) -> Request:
         return stages.cell_request(self.ws, self.request)
 
-    def _of_cell(self, made: Artefact, maker: Method | None) -> Predictions:
-        return stages.predictions(self.ws, self._cell, made, maker)
+    def _of_cell(self, made: Artefact, made_by: Method | None) -> Predictions:
+        return stages.predictions(self.ws, self._cell, made, made_by)
 
     def _of(self, model: Model, read: Callable[[Artefact], Piece]) -> Piece | None:
         return read(self.models[model]) if model in self.models else None
 
     def _maker(self, model: Model) -> Method | None:
-        return maker(self.ws.plan, model)
+        return method_of(self.ws.plan, model)
 
 
-def maker(plan: Plan, model: Model) -> Method | None:
+def method_of(plan: Plan, model: Model) -> Method | None:
     """Return the method that made a model and knows its architecture, None for the original."""
     if model is ORIGINAL:
         return None

@@ -23,10 +23,10 @@ from runner.stages.workspace import Workspace
 from runner.store import Artefact
 
 
-def attacked(ws: Workspace, made: Artefact, maker: Method | None = None) -> Attacked | None:
+def attacked(ws: Workspace, made: Artefact, made_by: Method | None = None) -> Attacked | None:
     """Return the answers of an artefact's model to the scenario's attack; None if it has none.
 
-    `maker` is the method that made the model, or None if it has the original's architecture.
+    `made_by` is the method that made the model, or None if it has the original's architecture.
     """
     plan = ws.plan
     attack = None if plan.scenario.corruption() is None else plan.scenario.attack(ws.dataset.test)
@@ -34,7 +34,7 @@ def attacked(ws: Workspace, made: Artefact, maker: Method | None = None) -> Atta
         return None
 
     def produce(folder: Path) -> None:
-        model, bf16 = load(ws, made, maker), plan.recipe.precision is Precision.bf16
+        model, bf16 = load(ws, made, made_by), plan.recipe.precision is Precision.bf16
         with Bar("attack") as bar:
             bar.expect(len(attack.shown))
             logits = predict(model, attack.shown, plan.evaluation.batch_size, bf16, bar.advance)
@@ -50,12 +50,12 @@ def attacked_of(artefact: Artefact) -> Attacked:
 
 
 def alignment(
-    ws: Workspace, request: Request, made: Artefact, maker: Method | None = None
+    ws: Workspace, request: Request, made: Artefact, made_by: Method | None = None
 ) -> Tensor | None:
     """Return the alignments of an artefact's model with the noise in the forgotten rows, (F,) float64;
     None if the scenario adds no noise. The store holds those of all noisy rows (see `aligned`).
 
-    `maker` is the method that made the model, or None if it has the original's architecture.
+    `made_by` is the method that made the model, or None if it has the original's architecture.
     """
     plan = ws.plan
     noise = None if plan.scenario.corruption() is None else plan.scenario.noise(ws.clean.train)
@@ -63,7 +63,7 @@ def alignment(
         return None
 
     def produce(folder: Path) -> None:
-        model = load(ws, made, maker).eval()
+        model = load(ws, made, made_by).eval()
         clean = ws.clean.train.only(noise.rows).to(plan.device)
         t = aligned(lambda images: _own(ws, model(images)), clean, noise, plan.recipe.batch_size)
         save_tensors({"alignment": t, "rows": noise.rows}, folder / TENSORS)

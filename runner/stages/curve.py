@@ -46,20 +46,20 @@ COUNTED = {Curve.relearn: "all", Curve.recover: "retain"}
 
 
 def curve(
-    ws: Workspace, request: Request, kind: Curve, made: Artefact, maker: Method | None = None
+    ws: Workspace, request: Request, kind: Curve, made: Artefact, made_by: Method | None = None
 ) -> list[Point]:
     """Return the looks at a training that begins at an artefact's model.
 
      It follows the original's recipe at a constant learning rate for `evaluation.curve_batches` batches.
     Looks are before the first batch, after every `evaluation.curve_look` batches and after the last. If
-    the training diverges, the curve ends before. `maker` is the method that made the model, or None if
+    the training diverges, the curve ends before. `made_by` is the method that made the model, or None if
     it has the original's architecture. Raise Diverged if its outputs are not finite.
     """
     recipe = _recipe(ws, kind)
 
     def produce(making: Making) -> None:
         folder = making.folders[kind.value]
-        points = _train(ws, request, kind, load(ws, made, maker), recipe, folder)
+        points = _train(ws, request, kind, load(ws, made, made_by), recipe, folder)
         write(folder / CURVES, [asdict(point) for point in points])
         ws.keep(making, kind.value)
 

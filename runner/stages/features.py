@@ -24,18 +24,18 @@ from runner.store import Artefact
 
 
 def features(
-    ws: Workspace, request: Request, made: Artefact, maker: Method | None = None
+    ws: Workspace, request: Request, made: Artefact, made_by: Method | None = None
 ) -> Mapping[str, Tensor] | None:
     """Return the inputs (n, d) float32 of the last linear layer of an artefact's model, by part.
 
     The parts are `train_forget` and `test_forget`, where they have rows, `test_retain`, and
     `train_retain`, of which as many rows as `train_forget` has are drawn: the same for all models.
-    `maker` is the method that made the model, or None if it has the original's architecture. Return None
-    if no linear layer computes the logits, as in an ensemble.
+    `made_by` is the method that made the model, or None if it has the original's architecture. Return
+    None if no linear layer computes the logits, as in an ensemble.
     """
 
     def produce(folder: Path) -> None:
-        model = load(ws, made, maker)
+        model = load(ws, made, made_by)
         found = {part: _inputs(ws, model, split) for part, split in _rows(ws, request).items()}
         save_tensors({part: each for part, each in found.items() if each is not None}, folder / TENSORS)
 

@@ -54,22 +54,22 @@ def randomly_initialised(ws: Workspace, streams: Streams) -> nn.Module:
     return model.to(ws.plan.device)
 
 
-def load(ws: Workspace, made: Artefact, maker: Method | None = None) -> nn.Module:
-    """Return the model of an artefact on the device. `maker` is the method that made it, or None if it
+def load(ws: Workspace, made: Artefact, made_by: Method | None = None) -> nn.Module:
+    """Return the model of an artefact on the device. `made_by` is the method that made it, or None if it
     has the original's architecture."""
     state = weights(made.path)
     model = randomly_initialised(ws, ws.streams("load"))
-    if maker is None:
+    if made_by is None:
         model.load_state_dict(state)
         return model
-    shell = maker.module(lambda: randomly_initialised(ws, ws.streams("load")), state)
-    model = returned(maker, "module", shell, nn.Module, "a torch.nn.Module").to(ws.plan.device)
+    shell = made_by.module(lambda: randomly_initialised(ws, ws.streams("load")), state)
+    model = returned(made_by, "module", shell, nn.Module, "a torch.nn.Module").to(ws.plan.device)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split()[:20])
         raise UserError(
-            f"{named(maker, 'module')} must return a module that fits what unlearn made: {reason}…"
+            f"{named(made_by, 'module')} must return a module that fits what unlearn made: {reason}…"
         ) from error
     return model
 

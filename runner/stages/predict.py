@@ -25,17 +25,17 @@ Predicted = tuple[Tensor, Tensor, Tensor]
 
 
 def predictions(
-    ws: Workspace, request: Request, made: Artefact, maker: Method | None = None
+    ws: Workspace, request: Request, made: Artefact, made_by: Method | None = None
 ) -> Predictions:
     """Return the logits of an artefact's model by part of the request.
 
-    `maker` is the method that made the model, or None if it has the original's architecture. Training
+    `made_by` is the method that made the model, or None if it has the original's architecture. Training
     rows are predicted only if the evaluation asks for them.
     """
 
     def found(split: str) -> Predicted:
         identity = identities.predict(ws.plan, weights_of(made), split)
-        return stored(ws, "predict", identity, split, lambda: load(ws, made, maker))
+        return stored(ws, "predict", identity, split, lambda: load(ws, made, made_by))
 
     return in_parts(ws, request, found)
 

@@ -40,7 +40,7 @@ def unlearn(ws: Workspace, request: Request, original: Artefact) -> Artefact:
     """Return the model that the run's method makes from the original, within the budget."""
     plan = ws.plan
     identity = {**identities.own(plan), **identities.scoring(plan)}
-    work = Work(UNLEARNED, plan.method, plan.budget, scored_passes=bool(identities.scoring(plan)))
+    work = Application(UNLEARNED, plan.method, plan.budget, scored_passes=bool(identities.scoring(plan)))
     start = None if plan.method.starts_fresh else original
     return _unlearned(ws, request, start, work, identity)
 
@@ -54,7 +54,7 @@ def reference(ws: Workspace, request: Request) -> Artefact:
     assert method is not None
     original = None if method.starts_fresh else pretrain(ws, request)
     identity = identities.unlearn(ws.plan, method, None)
-    return _unlearned(ws, request, original, Work(REFERENCE, method, None), identity)
+    return _unlearned(ws, request, original, Application(REFERENCE, method, None), identity)
 
 
 def repair(ws: Workspace, request: Request, unlearned: Artefact) -> Artefact:
@@ -64,7 +64,7 @@ def repair(ws: Workspace, request: Request, unlearned: Artefact) -> Artefact:
     left = None if plan.budget is None else plan.budget - spent
     identity = identities.repair(plan)
     assert plan.repair is not None and identity is not None
-    work = Work(REPAIRED, plan.repair, left, plan.method, bool(identities.scoring(plan)))
+    work = Application(REPAIRED, plan.repair, left, plan.method, bool(identities.scoring(plan)))
 
     def produce(making: Making) -> None:
         _apply(ws, request, unlearned, work, making, None)
@@ -97,10 +97,10 @@ def initial_training(ws: Workspace, request: Request) -> Artefact | None:
 
 
 @dataclass(frozen=True)
-class Work:
+class Application:
     """One application of a method.
 
-    `role` is that of the model that it makes, and `budget` its limit of gradient examples. `maker` is
+    `role` is that of the model that it makes, and `budget` its limit of gradient examples. `made_by` is
     the method that made the model it starts from, None for the original. With `scored_passes` the model
     is scored after its passes.
     """
@@ -108,12 +108,16 @@ class Work:
     role: Role
     method: Method
     budget: int | None
-    maker: Method | None = None
+    made_by: Method | None = None
     scored_passes: bool = False
 
 
 def _unlearned(
-    ws: Workspace, request: Request, original: Artefact | None, work: Work, identity: Mapping[str, Any]
+    ws: Workspace,
+    request: Request,
+    original: Artefact | None,
+    work: Application,
+    identity: Mapping[str, Any],
 ) -> Artefact:
     name = ws.plan.record_of(work.method)
     made = None if name is None else record(ws, request, name)
@@ -139,7 +143,7 @@ def _apply(
     ws: Workspace,
     request: Request,
     start: Artefact | None,
-    work: Work,
+    work: Application,
     making: Making,
     recording: Artefact | None,
 ) -> None:
@@ -148,7 +152,7 @@ def _apply(
     stage = work.role.stage
     folder, curves, streams = making.folders[stage], work.role.curves, ws.streams(stage)
     with ws.conditions(folder, curves, streams, work.budget, making) as conditions:
-        given = problem(ws, request, work.method, start, conditions, work.maker, recording)
+        given = problem(ws, request, work.method, start, conditions, work.made_by, recording)
         if work.scored_passes:
             passed = _scoring(ws, request, given.model, conditions)
             given.conditions = replace(given.conditions, passed=passed)
@@ -168,7 +172,7 @@ def problem(
     method: Method,
     start: Artefact | None,
     conditions: Conditions,
-    maker: Method | None = None,
+    made_by: Method | None = None,
     recording: Artefact | None = None,
 ) -> Problem:
     """Return the problem for a method, with the data and the log that it declares and no other.
@@ -177,7 +181,7 @@ def problem(
     """
     train, sees = ws.dataset.train, method.sees()
     return Problem(
-        model=fresh(ws, ws.streams("load")) if start is None else load(ws, start, maker),
+        model=fresh(ws, ws.streams("load")) if start is None else load(ws, start, made_by),
         original=lambda: load(ws, pretrain(ws, request)),
         fresh=lambda streams: fresh(ws, streams),
         randomly_initialised=lambda streams: randomly_initialised(ws, streams),

@@ -31,7 +31,7 @@ Numbers = Mapping[Place, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Difference:
+class Mismatch:
     """A number that was published, and the one that the results hold now; None if they hold none."""
 
     line: str
@@ -48,8 +48,8 @@ class Checked:
     table: Path
     results: Path
     agree: int
-    differing: list[Difference]
-    missing: list[Difference]
+    differing: list[Mismatch]
+    missing: list[Mismatch]
     commands: list[str]
 
     @property
@@ -102,7 +102,7 @@ def check(place: Path, root: Path, name: str | None = None) -> Checked:
             if found == value:
                 agree += 1
             else:
-                others.append((line, Difference(_label(line, by_key), score, value, found)))
+                others.append((line, Mismatch(_label(line, by_key), score, value, found)))
     missing = [(line, each) for line, each in others if each.now is None]
     commands = _commands(stem, [line for line, _ in missing]) if missing else []
     differing = [each for _, each in others if each.now is not None]

@@ -10,17 +10,17 @@ from runner.state.trainings import Kind, Training, kind
 from runner.store import Artefact
 
 
-class Cost(NamedTuple):
+class StoredCost(NamedTuple):
     """The seconds of a training, and the bytes of what it stores."""
 
     seconds: float
     bytes: float
 
 
-class Left(NamedTuple):
+class CostLeft(NamedTuple):
     """The cost of missing trainings together, and the number of those whose cost is not known."""
 
-    cost: Cost
+    cost: StoredCost
     unknown: int
 
 
@@ -28,12 +28,12 @@ class Ledger:
     """The costs of trainings that are stored, by their kind."""
 
     def __init__(self, stored: Iterable[Artefact]) -> None:
-        self._costs: dict[Kind, list[Cost]] = {}
-        self._medians: dict[Kind, Cost] = {}
+        self._costs: dict[Kind, list[StoredCost]] = {}
+        self._medians: dict[Kind, StoredCost] = {}
         for artefact in stored:
             self.add(artefact)
 
-    def cost(self, training: Training) -> Cost | None:
+    def cost(self, training: Training) -> StoredCost | None:
         """Return the median cost of stored trainings of the same kind; None if there is none, nor one
         that takes as long."""
         found = (self._of_kind(each) for each in training.kinds)
@@ -41,15 +41,15 @@ class Ledger:
         if own is None or training.original is None or not training.original.stored:
             return own
         again = self._of_kind(training.original.kinds[0])
-        return own if again is None else Cost(own.seconds + again.seconds, own.bytes)
+        return own if again is None else StoredCost(own.seconds + again.seconds, own.bytes)
 
-    def left(self, trainings: Iterable[Training]) -> Left:
+    def left(self, trainings: Iterable[Training]) -> CostLeft:
         """Return what the missing ones of these trainings cost, each counted once."""
         missing = {each.artefact: each for each in trainings if not each.stored}
         costs = [self.cost(each) for each in missing.values()]
         known = [cost for cost in costs if cost is not None]
-        total = Cost(sum(cost.seconds for cost in known), sum(cost.bytes for cost in known))
-        return Left(total, len(costs) - len(known))
+        total = StoredCost(sum(cost.seconds for cost in known), sum(cost.bytes for cost in known))
+        return CostLeft(total, len(costs) - len(known))
 
     def add(self, made: Artefact) -> None:
         """Count the cost of an artefact, if it has one."""
@@ -59,15 +59,15 @@ class Ledger:
                 self._costs.setdefault(of_kind, []).append(cost)
                 self._medians.pop(of_kind, None)
 
-    def _of_kind(self, wanted: Kind) -> Cost | None:
+    def _of_kind(self, wanted: Kind) -> StoredCost | None:
         if wanted not in self._medians and (found := self._costs.get(wanted)) is not None:
             seconds, size = median(cost.seconds for cost in found), median(cost.bytes for cost in found)
-            self._medians[wanted] = Cost(seconds, size)
+            self._medians[wanted] = StoredCost(seconds, size)
         return self._medians.get(wanted)
 
 
-def cost_of(made: Artefact) -> Cost | None:
+def cost_of(made: Artefact) -> StoredCost | None:
     """Return the cost of an artefact; None if it has none, is damaged, or was deleted meanwhile."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return Cost(float(made.read(COST)["seconds"]), made.size())
+        return StoredCost(float(made.read(COST)["seconds"]), made.size())
     return None

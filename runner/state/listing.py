@@ -12,7 +12,7 @@ from runner.launch.notes import STAYS
 from runner.launch.task import labels
 from runner.say import duration, without_estimate
 from runner.state.cells import cells_of
-from runner.state.costs import Ledger, Left
+from runner.state.costs import CostLeft, Ledger
 from runner.state.locks import machine_of
 from runner.state.manifest import manifests
 from runner.state.standing import Standing, standings
@@ -84,7 +84,7 @@ def _left(found: Sequence[Standing], ledger: Ledger, refused: bool) -> list[str]
     return [table, _in_all(ledger.left(distinct.values()), kinds)]
 
 
-def _kind(label: str, found: Sequence[Training], left: Left) -> tuple[str, ...]:
+def _kind(label: str, found: Sequence[Training], left: CostLeft) -> tuple[str, ...]:
     missing = sum(not each.stored for each in found)
     known = left.unknown < missing
     time, space = (duration(left.cost.seconds), in_words(left.cost.bytes)) if known else ("?", "?")
@@ -96,7 +96,7 @@ def _kind(label: str, found: Sequence[Training], left: Left) -> tuple[str, ...]:
     return name, str(len(found) - missing), str(missing), time + more, space + more
 
 
-def _in_all(left: Left, kinds: dict[str, list[Training]]) -> str:
+def _in_all(left: CostLeft, kinds: dict[str, list[Training]]) -> str:
     missing = sum(not each.stored for found in kinds.values() for each in found)
     if not missing:
         return "every training is stored; what is left is to score the models"

@@ -36,7 +36,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Progress:
+class SweepProgress:
     """The cells of all sweeps of a name, and the commands of the sweeps that have something left.
 
     `shared` holds what is known of each training at work that several cells wait for, by its label.
@@ -74,7 +74,7 @@ class Progress:
         return "\n".join(texts)
 
 
-def progress(root: Path, name: str) -> Progress:
+def progress(root: Path, name: str) -> SweepProgress:
     """Return how far the sweeps of a name below `paths.root` have come.
 
     A cell that several sweeps ask for counts once. Sweeps that only fill the store have no results, and
@@ -89,7 +89,7 @@ def progress(root: Path, name: str) -> Progress:
                 found[cell.key] = _seen(root, cell, notes.get((name, cell.key)))
     left = {key for key, seen in found.items() if seen.state.is_left}
     shared = {label: why for sweep in sweeps for label, why in shared_at_work(sweep).items()}
-    return Progress(list(found.values()), _commands(sweeps, left), shared)
+    return SweepProgress(list(found.values()), _commands(sweeps, left), shared)
 
 
 def export(root: Path, name: str) -> Path | None:

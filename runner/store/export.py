@@ -78,11 +78,11 @@ def _weights(model: Model) -> Path:
 
 def _configuration(model: Model) -> dict[str, Any]:
     """Return what `runner.exported.load` builds the model from, and what it was made with."""
-    from runner.score.live import maker
+    from runner.score.live import method_of
     from runner.stages import weights_of
 
     plan = model.workspace.plan
-    method, source = maker(plan, model.role), plan.source
+    method, source = method_of(plan, model.role), plan.source
     return {
         "model": {**_node(plan.architecture), "weights": None, "sha256": None},
         "method": None if method is None else _node(method),

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from conf import Mode, Tracking
 from data.errors import UserError
-from runner.errors import command
+from runner.errors import run_command
 from runner.naming import folder_of, run_name
 from runner.tracking.settings import check_settings, mode_of
 
@@ -42,4 +42,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command(main, __doc__)
+    run_command(main, __doc__)

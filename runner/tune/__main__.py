@@ -4,7 +4,7 @@ Search the options of every method of the command, and write the best to conf/tu
 """
 
 from data.errors import UserError
-from runner.errors import command
+from runner.errors import run_command
 
 
 def main(overrides: list[str]) -> None:
@@ -31,4 +31,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command(main, __doc__)
+    run_command(main, __doc__)

@@ -27,7 +27,7 @@ UNTUNED = "tuned=none"
 
 
 @dataclass(frozen=True)
-class Cell:
+class Subject:
     """One method on one data set and model: the runs of a table that differ in their seed alone.
 
     `options` are the overrides of these runs without the seed, and `reported` those of each.
@@ -37,13 +37,13 @@ class Cell:
     reported: list[list[str]]
 
 
-def cells_of(overrides: list[str]) -> list[Cell]:
+def cells_of(overrides: list[str]) -> list[Subject]:
     """Return the cells of a table's command."""
     found: dict[tuple[str, ...], list[list[str]]] = {}
     for job in jobs(overrides):
         options = tuple(text for text in job if not text.startswith("seed="))
         found.setdefault(options, []).append(job)
-    return [Cell(list(options), reported) for options, reported in found.items()]
+    return [Subject(list(options), reported) for options, reported in found.items()]
 
 
 def searches(overrides: list[str]) -> list[Search]:
@@ -74,7 +74,7 @@ def searches(overrides: list[str]) -> list[Search]:
     return list(found.values())
 
 
-def _search(cell: Cell) -> Search:
+def _search(cell: Subject) -> Search:
     """Return the search for the method of a cell."""
     cfg, names = composed([*cell.options, UNTUNED])
     tune = OmegaConf.to_object(cfg.tune)
@@ -106,7 +106,7 @@ def _validation(tune: Tune) -> list[str]:
     return [f"scenario.{name}={json.dumps(value)}" for name, value in tune.validation.items()]
 
 
-def _check(cell: Cell, search: Search) -> None:
+def _check(cell: Subject, search: Search) -> None:
     """Raise UserError if an end of the space is refused, or if a validation request and a reported one
     have rows in common.
 

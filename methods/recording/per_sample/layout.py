@@ -94,7 +94,7 @@ def parameters_in(layer: nn.Module) -> int:
 
 
 @dataclass(frozen=True)
-class Place:
+class Span:
     """Numbers of this shape, from the number `start` on, in an entry or in the sums of a slot."""
 
     start: int
@@ -115,8 +115,8 @@ class Layout:
     have places in an entry, or it has one place in the sums of a slot (a tracked row or a group)."""
 
     shapes: Mapping[str, Shape]
-    factors: Mapping[tuple[str, str], Place]
-    sums: Mapping[str, Place]
+    factors: Mapping[tuple[str, str], Span]
+    sums: Mapping[str, Span]
 
     @staticmethod
     def of(shapes: Mapping[str, Shape], factored: Sequence[str], kept: Mapping[str, int]) -> "Layout":
@@ -141,10 +141,8 @@ class Layout:
         return sum(place.size for place in self.sums.values())
 
 
-def _consecutive(shapes: Mapping[Key, tuple[int, ...]]) -> dict[Key, Place]:
+def _consecutive(shapes: Mapping[Key, tuple[int, ...]]) -> dict[Key, Span]:
     """Return places that follow one another without gaps, in the order of the shapes."""
     # start_j = Σ_{i<j} size_i
     starts = itertools.accumulate(map(math.prod, shapes.values()), initial=0)
-    return {
-        key: Place(start, shape) for (key, shape), start in zip(shapes.items(), starts, strict=False)
-    }
+    return {key: Span(start, shape) for (key, shape), start in zip(shapes.items(), starts, strict=False)}

@@ -43,7 +43,7 @@ WHOLE, CURVES, TABLES = "pareto", ("curves", "logits", "leaks"), "confusion"
 SIGNS = {"higher": "↑", "lower": "↓", "reference": "≈"}
 
 
-class Score(NamedTuple):
+class ScoreCell(NamedTuple):
     """A cell of the table. Numbers are None, and texts empty, where there are none.
 
     `needed` is the number of seeds and retrained models that would decide an unclear verdict. `ends` are
@@ -128,14 +128,14 @@ class HtmlPage(Page):
         facts["made"] = " to ".join(sorted({min(dates), max(dates)})) if dates else "unknown"
         return facts
 
-    def _score(self, line: Line, column: str) -> Score:
+    def _score(self, line: Line, column: str) -> ScoreCell:
         report = self.report
         estimate = report.estimates.get((line, column), ABSENT)
         found = report.comparisons.get((line, column))
         gap = report.gap(line, column) if line.cell != REFERENCE.name and column not in COSTS else ABSENT
         share = report.is_share(column) and estimate.half_width == estimate.half_width
         low, high = interval(estimate, share)
-        return Score(
+        return ScoreCell(
             self._cell(line, column),
             _number(estimate.mean),
             "" if gap.n == 0 else cell(gap, "+", self._expected, count=column in report.counts),
