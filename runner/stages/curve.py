@@ -50,7 +50,7 @@ def curve(
 ) -> list[Point]:
     """Return the looks at a training that begins at an artefact's model.
 
-     It follows the original's recipe at a constant learning rate for `evaluation.curve_batches` batches.
+    It follows the original's recipe at a constant learning rate for `evaluation.curve_batches` batches.
     Looks are before the first batch, after every `evaluation.curve_look` batches and after the last. If
     the training diverges, the curve ends before. `made_by` is the method that made the model, or None if
     it has the original's architecture. Raise Diverged if its outputs are not finite.
