@@ -62,6 +62,7 @@ def test_an_option_can_be_the_axis(runs: Runs) -> None:
     assert at == {0.1, 0.3}
     (axes,) = ScoresFigure("training.epochs", ["test_accuracy"], joined=False).draw(runs).axes
     assert len(axes.containers) == 2, "as the option is set, not as an identity names it"
+    assert axes.get_xlabel() == "epochs in training"
 
 
 def test_lines_of_one_name_are_joined_in_the_order_of_the_axis(runs: Runs) -> None:

@@ -13,7 +13,7 @@ from runner.naming import TITLE, TITLED, titles
 from runner.plan import Plan, build
 from runner.report import Report
 from runner.report.labels import as_option
-from runner.report.words import choice, score, setting
+from runner.report.words import axis, choice, score, setting
 from tests.composing import composed_once
 from tests.conftest import CONF, options, plan_of
 from tests.test_report import COLUMNS, result
@@ -98,6 +98,22 @@ def test_a_choice_is_titled_by_its_result_then_its_variant_then_its_file_then_it
 )
 def test_an_option_is_put_into_words(option: str, value: object, words: str) -> None:
     assert setting(as_option(option), value) == words
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("method.lr", "learning rate"),
+        ("training.lr", "learning rate in training"),
+        ("recorder.keep_first", "share of the first layer kept"),
+        ("method.batch_size", "batch size"),
+        ("budget.gradient_examples", "gradient examples"),
+        ("training.precision", "precision in training"),
+        ("method.strength", "strength"),
+    ],
+)
+def test_an_axis_names_an_option_in_words(option: str, words: str) -> None:
+    assert axis(option) == words
 
 
 def test_lines_are_labelled_in_words_and_an_option_that_is_null_in_none() -> None:

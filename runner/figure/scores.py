@@ -11,6 +11,7 @@ from runner.figure.runs import Runs
 from runner.report import Report
 from runner.report.cells import Estimate, interval, values
 from runner.report.labels import as_option
+from runner.report.words import axis
 from runner.results import Line
 from runner.roles import ROLE
 from runner.wording import ALL, NEAREST, suggestion
@@ -51,10 +52,14 @@ class ScoresFigure(Drawing):
             for axes, name in zip(across, self.y, strict=True):
                 panel = Panel(axes, runs, lines, names, {k: places[k] for k in lines if k in places})
                 panel.draw(name, wide)
-                axes.set_xlabel(runs.report.title(self.x) + (" (log scale)" if wide else ""))
+                axes.set_xlabel(self._label(runs.report) + (" (log scale)" if wide else ""))
                 axes.set_ylabel(in_lines(runs.report.title(name)))
         legend(figure, [across for _, across in rows])
         return figure
+
+    def _label(self, report: Report) -> str:
+        """Return the score, the cost or the option of the axis in people's words."""
+        return report.title(self.x) if self.x in report.known else axis(self.x)
 
     def _check(self, report: Report, places: Mapping[Line, float]) -> None:
         """Raise UserError if there is nothing to show."""

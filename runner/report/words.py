@@ -92,13 +92,28 @@ def variant(name: str, method: str) -> str:
 
 def setting(chosen: str, value: Any) -> str:
     """Return an option and its value, as in "learning rate 0.1" or "10 % kept"."""
-    *groups, name = chosen.split(".")
+    name = chosen.split(".")[-1]
     if isinstance(value, bool):
         text = spaced(name) if value else f"no {spaced(name)}"
     else:
         share = f"{100 * value:g} %" if isinstance(value, int | float) else value
         phrase = PHRASES.get(name, f"{spaced(name)} {{value}}")
         text = phrase.format(value=listed(value), share=share)
+    return _elsewhere(chosen, text)
+
+
+def axis(chosen: str) -> str:
+    """Return an option as an axis is named, as in "learning rate" or "share kept"."""
+    name = chosen.split(".")[-1]
+    words = PHRASES.get(name, "").format(value="", share="share").split()
+    # "batches of" and an empty phrase say nothing without a value
+    text = " ".join(words) if words and words[-1] != "of" else spaced(name)
+    return _elsewhere(chosen, text)
+
+
+def _elsewhere(chosen: str, text: str) -> str:
+    """Return the words for an option with those for the part of the run that it is about."""
+    groups = chosen.split(".")[:-1]
     return " ".join([text, *(words for group, words in ELSEWHERE.items() if group in groups)])
 
 
