@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from runner.figure.confusion import _frame
-from runner.figure.drawing import COLOURS, MARKERS, MOST, in_lines
+from runner.figure.drawing import COLOURS, MARKERS, MOST, histograms, in_lines
 from runner.figure.pareto import ParetoFigure
 from runner.figure.runs import Runs
 from runner.figure.scores import ScoresFigure
@@ -140,6 +140,21 @@ def test_the_front_is_marked_and_its_axes_can_be_read() -> None:
     assert stairs.get_xydata()[1:-1] == pytest.approx(np.array([[0.05, 100], [0.2, 10]]))  # type: ignore[index]
     (stairs,) = [line for line in utility.get_lines() if line.get_ls() == ":"]
     assert stairs.get_xydata()[1:-1] == pytest.approx(np.array([[0.05, 0.05]]))  # type: ignore[index]
+
+
+def test_a_method_has_one_colour_in_all_panels_of_a_row_also_where_others_have_no_values() -> None:
+    from matplotlib.figure import Figure
+
+    shown = runs([result("finetune", 0, 0.4), result("scrub", 0, 0.6)])
+    first, second = Figure().subplots(1, 2)
+    own = {line: np.arange(4.0) for line in shown.models if line.shared_role is None}
+    (scrub,) = [line for line in own if shown.report.titles[line] == "SCRUB"]
+    histograms(first, shown, list(shown.models), own, 2)
+    histograms(second, shown, list(shown.models), {scrub: own[scrub]}, 2)
+    colours = [
+        {each.get_label(): each.get_edgecolor() for each in axes.patches} for axes in (first, second)
+    ]
+    assert colours[1] == {"SCRUB": colours[0]["SCRUB"]}
 
 
 def test_a_long_title_takes_several_lines_beside_its_axis() -> None:

@@ -177,14 +177,22 @@ def legend_name(runs: Runs, line: Line, names: Mapping[Line, str]) -> str:
 
 
 def histograms(
-    axes: "Axes", runs: Runs, values: "Mapping[Line, NDArray[np.floating[Any]]]", bins: int
+    axes: "Axes",
+    runs: Runs,
+    lines: Sequence[Line],
+    values: "Mapping[Line, NDArray[np.floating[Any]]]",
+    bins: int,
 ) -> None:
-    """Draw the density of every line's values, all over the same `bins`."""
-    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins)
-    titles = runs.report.titles
-    for line, look in styles(list(values), titles).items():
+    """Draw the density of the values of every line that has some, all over the same `bins`. `lines` are
+    those of the row of panels, in which each has one style."""
+    own = [line for line in lines if line in values]
+    if not own:
+        return
+    edges = np.histogram_bin_edges(np.concatenate([values[line] for line in own]), bins)
+    titles, looks = runs.report.titles, styles(lines, runs.report.titles)
+    for line in own:
         density, _ = np.histogram(values[line], edges, density=True)
-        look.pop("marker", None)
+        look = {name: value for name, value in looks[line].items() if name != "marker"}
         axes.stairs(density, edges, label=legend_name(runs, line, titles), **look)
 
 

@@ -51,9 +51,7 @@ class LeaksFigure(Drawing):
         figure, rows = grid(runs, runs.report.titles, len(shown))
         for lines, across in rows:
             for axes, (label, values) in zip(across, shown.items(), strict=True):
-                own = {line: values[line] for line in lines if line in values}
-                if own:
-                    histograms(axes, runs, own, self.bins)
+                histograms(axes, runs, lines, values, self.bins)
                 axes.set_xlabel(label)
                 axes.set_ylabel("density over the forgotten training rows")
         legend(figure, [across for _, across in rows])

@@ -1,5 +1,6 @@
 """Logits: the distribution of the outputs for the test set, a histogram for every line of the table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,16 +45,17 @@ class LogitsFigure(Drawing):
                 raise UserError(f"figure.logits.classes names {label}: choose from 0 to {known - 1}")
         figure, rows = grid(runs, runs.report.titles, 1 + len(self.classes), same=False)
         for lines, (first, *others) in rows:
-            own = {line: found[line] for line in lines}
-            self._panel(first, runs, {line: logits.ravel() for line, logits in own.items()})
+            self._panel(first, runs, lines, {line: found[line].ravel() for line in lines})
             first.set_xlabel("logits of all classes")
             for axes, label in zip(others, self.classes, strict=True):
-                self._panel(axes, runs, {line: logits[:, label] for line, logits in own.items()})
+                self._panel(axes, runs, lines, {line: found[line][:, label] for line in lines})
                 axes.set_xlabel(f"logit of class {label}")
         legend(figure, [across for _, across in rows])
         return figure
 
-    def _panel(self, axes: "Axes", runs: Runs, values: "dict[Line, NDArray[np.float32]]") -> None:
-        histograms(axes, runs, values, self.bins)
+    def _panel(
+        self, axes: "Axes", runs: Runs, lines: Sequence[Line], values: "dict[Line, NDArray[np.float32]]"
+    ) -> None:
+        histograms(axes, runs, lines, values, self.bins)
         axes.set_yscale("log")  # a spike, such as that of equal outputs, would flatten all others
         axes.set_ylabel("density over the test set (log scale)")
