@@ -154,7 +154,7 @@ class Results:
                 return
             if of_the_same_models(earlier, result):
                 result = joined(earlier, result)
-                matrices = inner_joined(self._sound_matrices(earlier), matrices)
+                matrices = inner_joined(self.sound_matrices(earlier), matrices)
             elif missing := lost(earlier, result):
                 say(
                     f"{self._row(result)} keeps its earlier scores: this run has other weights and "
@@ -214,11 +214,12 @@ class Results:
         except ValueError as error:
             raise sealed.damaged(path, self._row(result), error) from error
 
-    def _sound_matrices(self, result: Result) -> "dict[str, dict[str, Matrix]]":
+    def sound_matrices(self, result: Result) -> "dict[str, dict[str, Matrix]]":
+        """Return the matrices of a result as `matrices` does; damaged ones are told, and left out."""
         try:
             return self.matrices(result)
         except DamagedResult as error:
-            say(str(error))
+            leave_out(str(error))
             return {}
 
     def _row(self, result: Result) -> Path:

@@ -12,9 +12,13 @@ import pytest
 
 from data.errors import UserError
 from runner import published
+from runner.figure.leaks import of_rows
 from runner.plan import Plan
 from runner.results import DamagedResult, Results, read
+from runner.roles import UNLEARNED
+from runner.tracking.sections import CELL, LEAKING
 from tests.conftest import QUICK, plan_of, result_of
+from tests.test_report import result as made_up
 
 Quick = Callable[..., Plan]
 
@@ -151,6 +155,20 @@ def test_saying_the_command_again_makes_it_again(quick: Quick, tmp_path: Path, w
     again = result_of(quick(*COMMAND), *COMMAND)
     assert again.scores == result.scores and results.matrices(again) == matrices
     assert read(folder / f"{result.key}.json").scores == result.scores
+
+
+def test_damaged_scores_of_rows_are_left_out_and_those_of_other_methods_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = Results(tmp_path / "results")
+    whole, damaged = made_up("finetune", 0, 0.4), made_up("scrub", 0, 0.6)
+    for each in (whole, damaged):
+        results.write(each, {CELL: {LEAKING: [[1.0, 2.0, 3.0]]}})
+    file = tmp_path / "results" / damaged.name / "matrices" / f"{damaged.key}.json"
+    file.write_text(file.read_text().replace("3.0", "4.0"))
+    found = of_rows([whole, damaged], tmp_path, LEAKING)
+    assert found == {whole.line(UNLEARNED): (whole, [[1.0, 2.0, 3.0]])}
+    assert f"left out: {file} is damaged" in capsys.readouterr().err
 
 
 def test_a_changed_number_of_a_paper_is_refused_until_its_checksum_is_written_anew(

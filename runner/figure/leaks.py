@@ -59,10 +59,11 @@ class LeaksFigure(Drawing):
 
 
 def of_rows(results: Iterable[Result], root: Path, name: str) -> "dict[Line, tuple[Result, Matrix]]":
-    """Return a matrix of a cell's rows by the line of its unlearned model, with a result that has it."""
+    """Return a matrix of a cell's rows by the line of its unlearned model, with a result that has it.
+    Damaged ones are told, and left out."""
     found: dict[Line, tuple[Result, Matrix]] = {}
     for result in results:
-        rows = Results(root / "results").matrices(result).get(CELL, {}).get(name)
+        rows = Results(root / "results").sound_matrices(result).get(CELL, {}).get(name)
         if rows:
             found[result.line(result.repeats or UNLEARNED)] = result, rows
     return found
