@@ -190,8 +190,8 @@ class Results:
         return sorted(found, key=lambda result: (result.seed or 0, result.key))
 
     def made_by(self, commands: Collection[tuple[str, ...]]) -> list[Result]:
-        """Return the results, of any name, that one of these commands made, each given by its overrides.
-        Of the others, no more than the overrides is read."""
+        """Return the results, of any name, that one of these commands made, each given by its overrides,
+        but those whose folder was renamed since. Of the others, little more than that is read."""
         files = [path for path in sorted(self.root.glob("*/*.json")) if _command(path) in commands]
         return [result for path in files if (result := _sound(path)) is not None]
 
@@ -256,9 +256,10 @@ def read(path: Path) -> Result:
 
 
 def _command(path: Path) -> tuple[str, ...] | None:
-    """Return the overrides of the result in a file, or None if they cannot be read."""
+    """Return the overrides of the command that makes the result in a file; None if they cannot be read,
+    or if it makes another file since the folder was renamed."""
     try:
-        return tuple(sealed.overrides_in(path))
+        return tuple(sealed.overrides_in(path)) if sealed.name_in(path) == path.parent.name else None
     except (OSError, ValueError, TypeError):
         return None
 

@@ -51,6 +51,11 @@ def overrides_in(path: Path) -> list[str]:
     return list(map(str, _value_in(path, "overrides")))
 
 
+def name_in(path: Path) -> str:
+    """Return the name under which the result in a file was written, as `overrides_in` the overrides."""
+    return str(_value_in(path, "name"))
+
+
 def _value_in(path: Path, name: str) -> Any:
     _, _, rest = path.read_text(errors="replace").partition(f'"{name}": ')
     found, _ = json.JSONDecoder().raw_decode(rest)

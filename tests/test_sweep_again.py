@@ -126,6 +126,20 @@ def test_the_commit_of_a_row_is_that_of_the_command_which_it_names(
         assert found.overrides == more and found.provenance["row"]["commit"] == kept * 40
 
 
+def test_a_sweep_makes_the_results_again_whose_folder_was_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept under another name, and the table of the command's own has none of them."""
+    monkeypatch.setattr(provenance, "code", lambda: {"commit": "0" * 40, "dirty": False})
+    command = [*QUICK, "evaluation=quick", f"paths.root={tmp_path}"]
+    made = result_of(plan_of(*command), *command)
+    with initialize_config_module("conf", **BASE):
+        config = compose("config", command, return_hydra_config=True)
+    assert [each.key for each in stored(config, [command]).values()] == [made.key]
+    (tmp_path / "results" / made.name).rename(tmp_path / "results" / "kept")
+    assert not stored(config, [command])
+
+
 def committed(folder: Path) -> dict[str, str]:
     """Return an environment in which git sees a new checkout without changed files."""
     own = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(folder)]
