@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from data.errors import UserError
 from runner.store import Artefact, Making, Store, Wanted, fingerprint
 from runner.store import __main__ as command
-from runner.store.making import scratch_of
+from runner.store.making import ABOUT, STATE, scratch_of
 from tests.stores import make_one
 
 SOME = {"version": 1, "seed": 0}
@@ -187,6 +187,22 @@ def test_where_locks_do_not_reach_the_first_rename_wins(tmp_path: Path) -> None:
 
     assert (make_one(store, "stage", SOME, beaten).path / "a.txt").read_text() == "theirs"
     assert not store.leftovers()
+
+
+def test_where_locks_do_not_reach_both_states_of_interrupted_work_are_kept(tmp_path: Path) -> None:
+    """Another node was interrupted too, while this one was at work, and its state is there first."""
+    store = Store(tmp_path)
+
+    def interrupted(making: Making) -> None:
+        other = store.find("stage", SOME).path.with_name(f".{fingerprint(SOME)}.state") / STATE
+        for state in (other, making.state):
+            state.mkdir(parents=True, exist_ok=True)
+            (state / ABOUT).write_text("{}")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.get_many({"one": ("stage", SOME)}, interrupted)
+    assert len(store.unfinished()) == 2
 
 
 LIMIT = 200_000

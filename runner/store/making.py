@@ -117,7 +117,8 @@ class Making:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and self.goes_on_after(error):
-            self.scratch.rename(_parked(self.lead))
+            with suppress(OSError):  # another machine's is there: this one stays, as after a hard kill
+                self.scratch.rename(_parked(self.lead))
         else:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
