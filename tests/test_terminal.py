@@ -54,6 +54,11 @@ def test_without_a_terminal_a_table_is_80_characters_wide(monkeypatch: pytest.Mo
     assert "left out to fit a terminal of 80 characters" in full().terminal()
 
 
+@pytest.mark.parametrize("count", [True, False])
+def test_a_cost_that_a_method_logs_as_infinite_is_shown(count: bool) -> None:
+    assert cell(Estimate(float("inf"), float("nan"), 1), count=count) == "inf"
+
+
 def test_counts_are_whole_and_zero_has_no_minus() -> None:
     assert cell(Estimate(650.0, float("nan"), 1), count=True) == "650"
     assert cell(Estimate(650.5, 3.0, 2), count=True) == "650.5 ± 3"

@@ -1,6 +1,5 @@
 """Text: estimates as cells, and cells as an aligned or Markdown table."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
@@ -169,11 +168,7 @@ def _number(value: float, sign: str, count: bool) -> str:
     """Return a number with three decimals, fewer if it is large, or none if it is a whole count.
 
     Zero has no minus."""
-    forms = [(10, ".3f"), (1000, ".1f"), (math.inf, ",.0f")]
-    form = (
-        ",.0f"
-        if count and value == round(value)
-        else next(form for top, form in forms if abs(value) < top)
-    )
+    whole = (count and float(value).is_integer()) or abs(value) >= 1000
+    form = ",.0f" if whole else ".1f" if abs(value) >= 10 else ".3f"
     text = format(value, sign + form)
     return text if text.strip("-+0.,") else text.replace("-", sign)
