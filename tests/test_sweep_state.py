@@ -360,6 +360,8 @@ def test_a_table_of_means_is_held_against_the_table_of_today(tmp_path: Path) -> 
         check(table.with_name("other"), tmp_path)
     with pytest.raises(UserError, match=r"has no table: name one, as in results/<name>"):
         check(tmp_path / "empty" / "other", tmp_path)
+    with pytest.raises(UserError, match="has no table"):
+        check(Path(), tmp_path)
 
 
 def test_the_manifest_of_a_name_holds_its_cells_and_the_environment(tmp_path: Path) -> None:

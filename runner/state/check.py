@@ -112,9 +112,9 @@ def check(place: Path, root: Path, name: str | None = None) -> Checked:
 
 def _table(place: Path) -> tuple[Path, Path]:
     """Return the path of a published table without an ending, and the file to hold against."""
-    stem = place.with_name(re.sub(r"(_rows)?\.(csv|md|tex)$", "", place.name))
+    stem = place.parent / re.sub(r"(_rows)?\.(csv|md|tex)$", "", place.name)
     for ending in TABLES:
-        if (found := stem.with_name(stem.name + ending)).is_file():
+        if (found := stem.parent / f"{stem.name}{ending}").is_file():
             return stem, found
     tables = sorted(path.stem for path in stem.parent.glob("*.csv")) if stem.parent.is_dir() else []
     cure = (
