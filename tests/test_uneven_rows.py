@@ -161,6 +161,17 @@ def test_equal_shares_are_drawn_whatever_their_interval_rounds_to() -> None:
     assert figure.draw(Runs(Report(runs, ["score"]), Path()))
 
 
+def test_a_score_that_one_seed_has_other_retrained_models_of_is_over_these_and_no_means() -> None:
+    """With evaluation.references=1 the run of seed 1 has its own retrained model, and no other."""
+    runs = [
+        run("finetune", 0, 0.2, {0: 0.0, 1: 0.1, 2: 0.2, 3: 0.3}, PAIRED),
+        run("finetune", 1, 0.3, {1: 0.0}, PAIRED),
+    ]
+    report = Report(runs, ["score"])
+    assert report.estimates[RETRAINED, "score"].n == 3 and not report.by_seed
+    assert "95 % t-interval over 3 retrained models;" in report.terminal()
+
+
 def test_results_of_a_renamed_folder_have_its_name(tmp_path: Path) -> None:
     results = Results(tmp_path)
     matrices = {"unlearned": {"confusion": [[1.0]]}}

@@ -59,12 +59,17 @@ class LineScore:
     own: dict[int | None, list[float]] = field(default_factory=dict)
     pool: Mapping[str, float] | None = None
 
+    @property
+    def by_seed(self) -> list[list[float]]:
+        """The scores of the retrained models for each seed that has some."""
+        return [found for found in self.own.values() if found]
+
     def retrained(self) -> Estimate | None:
         """Return the mean and interval of the retrained models' scores; None if they are too few."""
         if self.pool is not None:
             return _estimate(list(self.pool.values()))
-        means = [sum(found) / len(found) for found in self.own.values() if found]
-        return _estimate(means if len(means) > 1 else [x for found in self.own.values() for x in found])
+        means = [sum(found) / len(found) for found in self.by_seed]
+        return _estimate(means if len(means) > 1 else [x for found in self.by_seed for x in found])
 
     def difference(self) -> Difference | None:
         """Return the difference from the retrained models, or None if they are fewer than 4."""
@@ -143,7 +148,7 @@ def of_means(scores: Mapping[Key, LineScore]) -> set[Key]:
     """Return the scores of retrained models, by their line, whose values are the means over those of a
     seed: there are several seeds, each with retrained models of its own."""
     found = _of_retrained(scores).items()
-    return {key for key, values in found if values.pool is None and len(values.own) > 1}
+    return {key for key, values in found if values.pool is None and len(values.by_seed) > 1}
 
 
 def _of_retrained(scores: Mapping[Key, LineScore]) -> dict[Key, LineScore]:
