@@ -100,11 +100,11 @@ def test_a_run_with_other_metrics_adds_its_scores_to_the_result(quick: Quick, tm
 def test_halves_of_shadows_are_complementary_and_half_as_large() -> None:
     rows = torch.arange(10, 31)
     for pair in range(4):
-        one, other = share_of(rows, 2 * pair, 0), share_of(rows, 2 * pair + 1, 0)
+        one, other = share_of(rows, 2 * pair), share_of(rows, 2 * pair + 1)
         assert torch.equal(one.forgotten, other.left_out) and torch.equal(one.left_out, other.forgotten)
         assert abs(len(one.forgotten) - len(other.forgotten)) == 1
         assert sorted([*one.forgotten.tolist(), *other.forgotten.tolist()]) == rows.tolist()
-    assert not torch.equal(share_of(rows, 0, 0).forgotten, share_of(rows, 2, 0).forgotten)
+    assert not torch.equal(share_of(rows, 0).forgotten, share_of(rows, 2).forgotten)
 
 
 SHADOWS = ["evaluation.shadows=6", "scenario=random", "until=shadow"]

@@ -104,7 +104,7 @@ def test_two_retrained_models_of_a_score_need_seeds_if_others_have_four(most: in
     """A cost is known of the runs' own retrained models alone."""
     line = Line("", "reference")
     found = {(line, "cost"): Estimate(1, 0.1, 2), (line, "score"): Estimate(1, 0.1, most)}
-    said = interval_remarks(found, {line}, {"cost", "score"}, "retrain")
+    said = interval_remarks(found, {line}, {"cost", "score"}, "retrain", ())
     assert said[-1].endswith(f"over 2 retrained models: {cure}")
 
 

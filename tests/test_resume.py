@@ -235,7 +235,7 @@ def together(plan: Plan) -> None:
 def test_trainings_together_go_on_together(tmp_path: Path) -> None:
     def plan(name: str) -> Plan:
         found = plan_of(*SHORT, f"paths.root={tmp_path / name}")
-        return replace(found, share=share_of(torch.arange(8), 0, 0))
+        return replace(found, share=share_of(torch.arange(8), 0))
 
     steps = steps_of(together, undisturbed := plan("undisturbed"))
     interrupted(together, disturbed := plan("interrupted"), at=17)

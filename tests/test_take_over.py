@@ -64,7 +64,7 @@ def shadow_plan(root: Path) -> Plan:
 
 
 def shadow(plan: Plan, number: int) -> Plan:
-    return replace(plan.member(number), share=share_of(torch.arange(10), number, 0))
+    return replace(plan.member(number), share=share_of(torch.arange(10), number))
 
 
 def together(numbers: Iterable[int]) -> Callable[[Plan], None]:

@@ -26,12 +26,12 @@ class Share:
         return {"left_out_sha256": content(self.left_out.numpy())}
 
 
-def share_of(rows: Tensor, shadow: int, seed: int) -> Share:
+def share_of(rows: Tensor, shadow: int) -> Share:
     """Return the share of a shadow by its number.
 
-    Shadows 2i and 2i + 1 have complementary halves, drawn for `seed` and i.
+    Shadows 2i and 2i + 1 have complementary halves, drawn for i.
     """
-    streams = Streams(seed, "shadow").part(str(shadow // 2))
+    streams = Streams(0, "shadow").part(str(shadow // 2))
     order = torch.randperm(len(rows), generator=streams("half"))
     first, second = order[: len(rows) // 2], order[len(rows) // 2 :]
     if shadow % 2:

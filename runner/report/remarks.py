@@ -81,7 +81,7 @@ def interval_remarks(
     lines: Collection[Line],
     columns: Collection[str],
     retrained: str,
-    by_seed: Collection[Key] = (),
+    by_seed: Collection[Key],
 ) -> list[str]:
     """Return the remarks on the number of values behind the intervals in these lines and columns.
 

@@ -98,7 +98,7 @@ class LivePieces:
             return None
         train = self.ws.dataset.train.rows.cpu()
         rows = train[torch.isin(train, request.rows)]  # in the order of predictions
-        halves = [share_of(request.rows, number, 0).forgotten for number in range(len(each))]
+        halves = [share_of(request.rows, number).forgotten for number in range(len(each))]
         return Shadows(
             [self._of_cell(one.original, None) for one in each],
             [self._of_cell(one.unlearned, plan.method) for one in each],

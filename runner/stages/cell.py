@@ -87,7 +87,7 @@ def shadow_plan(plan: Plan, request: Request, number: int) -> Plan:
     """
     name = plan.record_of(plan.method)
     recorders = {} if name is None else {name: plan.recorders[name]}
-    share = share_of(request.rows, number, 0)
+    share = share_of(request.rows, number)
     return replace(_unscored(_of_seed_0(plan)).member(number), share=share, recorders=recorders)
 
 
