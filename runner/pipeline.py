@@ -130,7 +130,7 @@ def _track_stored(ws: Workspace, results: Results, result: Result) -> None:
     stored = results.find(result.name, result.key) or result
     others = [name for name in stored.weights if name not in result.weights]
     track_curves(ws.tracker, stored, others, ws.plan.root, say)
-    ws.tracker.result(stored, results.matrices(stored))
+    ws.tracker.result(stored, results.sound_matrices(stored))
 
 
 def _make_shadows(ws: Workspace, request: Request) -> None:

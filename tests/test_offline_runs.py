@@ -84,6 +84,15 @@ def test_a_run_that_is_said_again_with_other_metrics_keeps_one_folder_with_the_s
     assert any(name.startswith("confusion/unlearned") for name in kept.summary)
 
 
+def test_a_damaged_file_of_matrices_ends_no_run_that_is_said_again_without_them(quick: Quick) -> None:
+    run(quick(*ON, "evaluation=quick", "metric=[accuracy,confusion]"))
+    plan = quick(*ON, "evaluation=quick", "metric=[accuracy]")
+    (file,) = plan.root.glob("results/*/matrices/*.json")
+    file.write_text(file.read_text().replace("confusion", "confusioN"))
+    again = run(plan)
+    assert again is not None and again.status == "done"
+
+
 def test_a_run_that_is_said_again_with_more_metrics_keeps_one_folder(quick: Quick) -> None:
     run(quick(*ON, "metric=[accuracy]"))
     run(quick(*ON, "metric=[accuracy,loss]"))
