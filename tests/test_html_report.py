@@ -20,6 +20,7 @@ from runner.figure.scores import ScoresFigure
 from runner.naming import command_of
 from runner.pipeline import run
 from runner.report import Report, show
+from runner.report.html import write
 from runner.report.html.page import HtmlPage
 from runner.report.html.pictures import Present
 from runner.report.html.runs import made, missing
@@ -201,6 +202,16 @@ def test_a_printed_table_has_words_for_its_lines_and_scores(tmp_path: Path) -> N
     assert {"fine-tuning", "UNSIR", "bad teacher"} <= {texts[0] for texts in published[1]}
     assert "accuracy on retained test rows" in {texts[2] for texts in published[1]}
     assert not any("_" in text for texts in published[1] for text in texts[:3])
+
+
+def test_a_page_takes_the_place_of_an_earlier_one_as_other_tables_do(tmp_path: Path) -> None:
+    """One of another user's, which may not be written, is replaced wherever the folder may be."""
+    file, kept = tmp_path / "made_up.html", tmp_path / "kept.html"
+    file.write_text("earlier")
+    kept.hardlink_to(file)
+    cfg = composed([f"paths.root={tmp_path}"])[0]
+    write(cfg, Report([result("finetune", 0, 0.6)], ["test_accuracy"]), tmp_path, "made_up")
+    assert "fine-tuning" in file.read_text() and kept.read_text() == "earlier"
 
 
 def test_without_the_store_a_sentence_stands_for_a_figure(page: Path, tmp_path: Path) -> None:

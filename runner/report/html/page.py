@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from omegaconf import OmegaConf
 
 from conf import FOLDER
+from data.disk import replacing
 from data.meanings import meaning
 from data.sources import Source
 from runner.figure.confusion import ConfusionFigure
@@ -194,7 +195,9 @@ def write(cfg: "DictConfig", report: Report, folder: Path, name: str) -> Path:
     Raise UserError if an option of a figure is wrong, or if every run failed.
     """
     path = folder / f"{name}.html"
-    path.write_text(HtmlPage(report, MARKDOWN, _drawings(cfg), Path(cfg.paths.root)).text())
+    text = HtmlPage(report, MARKDOWN, _drawings(cfg), Path(cfg.paths.root)).text()
+    with replacing(path) as scratch:
+        scratch.write_text(text)
     return path
 
 
