@@ -75,8 +75,8 @@ def _draw(
 
 
 def _groups(runs: Runs, original: Line) -> list[Made]:
-    """Return what was made from an original, in groups of at most `MOST`, by name: a variant has one
-    colour for all originals."""
+    """Return what was made from an original, in groups of at most `MOST`, by name: originals with the
+    same variants have one colour for each."""
     labels, found = runs.report.titles, _made_from(runs, original)
     made = sorted(found.items(), key=lambda each: labels[each[0]])
     return [dict(group) for group in in_groups(made)]
