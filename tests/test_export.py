@@ -65,6 +65,9 @@ def test_keys_choose_among_several_models(quick: Quick, tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     with pytest.raises(UserError, match=rf"has 2 models: (?s:.*){first.key} (?s:.*){second.key} "):
         export(tmp_path, NAME, file)
+    damaged = tmp_path / "results" / "another" / "a.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{}")
     export(tmp_path, second.key, file)
     assert json.loads(file.with_suffix(".json").read_text())["sha256"] == second.weights["unlearned"]
     (original,) = [key for stage, key in first.artefacts if stage == "pretrain"]

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from data.disk import replacing
 from data.errors import UserError
 from runner.figure.runs import Model
 from runner.naming import checked_name
-from runner.results import Results, models
+from runner.results import Result, Results, models
 from runner.roles import REPAIRED, UNLEARNED
 
 NAME = "name="
@@ -40,15 +41,15 @@ def export(root: Path, asked: str, file: Path) -> Path:
 
 def _of_name(root: Path, name: str) -> Model:
     """Return the model of a name's only result."""
-    found = list(_last_models(root, checked_name(name)))
+    found = list(_last_models(root, Results(root / "results").named(checked_name(name))))
     if len(found) != 1:
         keys = "".join(f"\n  {each.result.key}  {' '.join(each.result.overrides)}" for each in found)
         raise UserError(f"{name} has {len(found)} models: export one by its key:{keys}")
     return found[0]
 
 
-def _last_models(root: Path, name: str) -> Iterator[Model]:
-    for result in Results(root / "results").named(name):
+def _last_models(root: Path, results: Iterable[Result]) -> Iterator[Model]:
+    for result in results:
         for role in (REPAIRED, UNLEARNED):
             if role in result.roles:
                 yield Model(result, role, root)
@@ -57,17 +58,24 @@ def _last_models(root: Path, name: str) -> Iterator[Model]:
 
 def _of_key(root: Path, key: str) -> Model:
     """Return the model of the result with this key, or the model of a result that is stored under it."""
-    names = sorted(path.name for path in (root / "results").glob("*/") if any(path.glob("*.json")))
-    for name in names:
-        for model in _last_models(root, name):
-            if model.result.key == key:
-                return model
-    for name in names:
-        for _, result, role in models(Results(root / "results").named(name)):
-            model = Model(result, role, root)
-            if [role.stage, key] in map(list, result.artefacts) and model.artefact.key == key:
-                return model
+    results = _of_all_names(root)
+    for model in _last_models(root, results):
+        if model.result.key == key:
+            return model
+    for _, result, role in models(results):
+        model = Model(result, role, root)
+        if [role.stage, key] in map(list, result.artefacts) and model.artefact.key == key:
+            return model
     raise UserError(f"no result in {root / 'results'} has a model {key}: `export name=…` lists the keys")
+
+
+def _of_all_names(root: Path) -> list[Result]:
+    """Return the results of every name, but those of names whose results are all damaged."""
+    stored, found = Results(root / "results"), []
+    for folder in sorted(stored.root.glob("*/")):
+        with suppress(UserError):
+            found += stored.named(folder.name)
+    return found
 
 
 def _weights(model: Model) -> Path:
