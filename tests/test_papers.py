@@ -1,5 +1,6 @@
 """Every number that the papers print has a verdict, by one rule."""
 
+import csv
 import math
 import subprocess
 import sys
@@ -178,6 +179,11 @@ def test_rows_survive_their_file(tmp_path: Path) -> None:
     path.write_text(rows.text(found, ["test_forget_accuracy", "absent"]))
     assert rows.read(path) == found
     assert found[1].own_options == ["scenario.classes=[3, 5]"]
+
+
+def test_rows_stand_by_the_size_of_their_seeds() -> None:
+    lines = rows.text([row(0.5, seed) for seed in (10, 2, 1)], ["test_forget_accuracy"]).splitlines()
+    assert [line["seed"] for line in csv.DictReader(lines)] == ["1", "2", "10"]
 
 
 def test_a_row_has_the_commands_of_all_its_scores(tmp_path: Path) -> None:

@@ -139,6 +139,9 @@ def test_an_original_that_has_not_learned_the_rows_to_forget_is_named_in_the_tab
     words = f"the original knows only {share:.3f} of the train forget rows (seed 0)"
     assert words in Report([weak], ["test_accuracy"]).terminal()
     assert "knows only" not in Report([learned], ["test_accuracy"]).terminal()
+    # seeds stand by their size, as in the store
+    several = [replace(weak, seed=seed) for seed in (0, 2, 10)]
+    assert "(seed 0, 2, 10)" in Report(several, ["test_accuracy"]).terminal()
     # of two requests of one seed, the second one's original has learned
     random = result_of(quick("evaluation=quick", "scenario=random", *LEARNED))
     words = f"knows only {share:.3f} of the train forget rows (seed 0)"

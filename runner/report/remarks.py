@@ -205,7 +205,7 @@ def _of_originals(results: list[Result], labels: Mapping[Line, str]) -> list[str
             weak.setdefault(labels[result.line(ORIGINAL)], {})[str(result.seed)] = share
     return [
         f"the {label} knows only {max(shares.values()):.3f} of the train forget rows (seed "
-        f"{', '.join(sorted(shares))}), so there is little to forget, and a method that does nothing "
+        f"{', '.join(shares)}), so there is little to forget, and a method that does nothing "
         f"may match: {TEACH}"
         for label, shares in weak.items()
     ]

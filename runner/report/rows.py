@@ -80,7 +80,8 @@ def _without_places(commands: Iterable[list[str]]) -> str:
 
 def text(rows: Iterable[Row], scores: Collection[str]) -> str:
     """Return the file of the rows, with those of these scores that some row has."""
-    listed = sorted(rows, key=lambda row: (row.variant, row.seed, row.role))
+    # seeds by size: 2 before 10
+    listed = sorted(rows, key=lambda row: (row.variant, len(row.seed), row.seed, row.role))
     shown = [name for name in dict.fromkeys(scores) if any(name in row.scores for row in listed)]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
