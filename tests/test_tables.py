@@ -114,7 +114,8 @@ def shows(cell: str, each: Mapping[str, str], fields: Iterable[tuple[str, str]])
 
 def is_line(cells: Mapping[str, str], label: str, found: Lines, fields: list[tuple[str, str]]) -> bool:
     """Return whether cells by metric show the line of this label."""
-    others = found["original"] if label == "retrain" else {}
+    original = label.replace("retrain", "original", 1)  # of the same request
+    others = found[original] if label.startswith("retrain") else {}
     return all(
         shows(cell, found[label].get(metric, {}), fields)
         or (metric in others and shows(cell, others[metric], RETRAINED))

@@ -90,6 +90,8 @@ def test_a_choice_is_titled_by_its_result_then_its_variant_then_its_file_then_it
         ("pretrain.training.lr", 0.1, "learning rate 0.1 in training"),
         ("recorder.keep", 0.075, "7.5 % kept"),
         ("repair.epochs", 4, "4 epochs in the repair"),
+        ("method.ascent_epochs", 1, "1 epoch of ascent"),
+        ("scenario.count", 1, "1 row"),
         ("method.strength", "auto", "strength auto"),
         ("scenario.classes", [3, 5], "classes 3, 5"),
         ("method.include_retain", False, "no include retain"),

@@ -99,6 +99,7 @@ def setting(chosen: str, value: Any) -> str:
         share = f"{100 * value:g} %" if isinstance(value, int | float) else value
         phrase = PHRASES.get(name, f"{spaced(name)} {{value}}")
         text = phrase.format(value=listed(value), share=share)
+        text = re.sub(r"^1 (\w+)s\b", r"1 \1", text)  # 1 row, 2 rows
     return _elsewhere(chosen, text)
 
 
