@@ -104,6 +104,8 @@ def metrics_of(columns: Iterable[str], found: Lines) -> list[str | None]:
 def shows(cell: str, each: Mapping[str, str], fields: Iterable[tuple[str, str]]) -> bool:
     """Return whether a cell shows one of these fields, with the interval and the verdict that it has."""
     verdict, number = VERDICT.search(cell), NUMBER.match(cell)
+    if not each:  # the line has no such number
+        return False
     if verdict and SHORT.get(verdict[1], verdict[1]) != each["verdict"]:
         return False
     return number is None or any(
