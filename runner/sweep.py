@@ -18,7 +18,18 @@ from runner.arguments import typed
 from runner.compose import planned
 from runner.errors import exit_with_message, message_of
 from runner.last_lines import last_lines
-from runner.launch.notes import NAME, STAYS, cells_in, label_of, name_of, note, noted, outcome
+from runner.launch.notes import (
+    NAME,
+    STAYS,
+    WITHOUT_A_NOTE,
+    Outcome,
+    cells_in,
+    label_of,
+    name_of,
+    note,
+    noted,
+    outcome,
+)
 from runner.naming import choices, folder_of, given, python_path
 from runner.report import Report, show
 from runner.torchrun import refuse_sweeps
@@ -105,10 +116,10 @@ class TableAfterSweep(Callback):
 
 
 def missing(folder: Path) -> list[str]:
-    """Return lines that name the cells of a sweep that failed, and why, and the command for them, but
-    for those that diverged."""
+    """Return lines that name the cells of an ended sweep that failed, and why, and the command for
+    them, but for those that diverged."""
     cells = cells_in(folder)
-    ends = [(label_of(cell), end) for cell in cells if (end := outcome(cell)) is not None]
+    ends = [(label_of(cell), outcome(cell) or Outcome(0, WITHOUT_A_NOTE)) for cell in cells]
     failed = [(label, end.failure, end.diverged) for label, end in ends if end.failure is not None]
     if not failed:
         return []

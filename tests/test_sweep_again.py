@@ -2,24 +2,41 @@
 
 import json
 import re
+import signal
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
 
+from data.errors import UserError
 from methods.training.divergence import Diverged
 from runner import provenance
 from runner.compose import BASE
-from runner.launch.notes import LOG, SHARED, STAYS, has_begun, link_log, noted, outcome
+from runner.launch.notes import (
+    LABEL,
+    LOG,
+    SHARED,
+    STAYS,
+    fail,
+    has_begun,
+    link_log,
+    note,
+    noted,
+    outcome,
+)
 from runner.launch.stored import note_stored, stored
 from runner.launch.task import cells, left
+from runner.signals import Ended
 from runner.state.cells import cells_of
 from runner.state.listing import listing
 from runner.state.manifest import MANIFEST
 from runner.state.standing import standings
 from runner.state.states import State
+from runner.sweep import missing
 from tests.conftest import QUICK, plan_of, result_of, results_in
 from tests.forked import run_module
 from tests.killing import killed, lost
@@ -226,3 +243,45 @@ def test_a_diverged_cell_of_code_that_no_commit_names_is_left(
         assert not stored(compose("config", command, return_hydra_config=True), [command])
     (listed,) = standings(cells_of([command]), {})
     assert listed.state is State.missing and listed.state.is_left
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_the_end_of_a_sweep_tells_of_a_cell_that_a_full_disk_keeps_from_noting_its_end(
+    small_disk: Callable[[int], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    done: bool,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["runner", "-m", "seed=0,1"])
+    sweep = small_disk(1)
+    for number in range(2):
+        note(sweep / str(number), LABEL, f"seed={number}")
+    fail(sweep / "0", "the loss is too large")
+    with noted(sweep / "1"):
+        fill(sweep)
+        if not done:
+            raise UserError("no such class")
+    assert outcome(sweep / "1") is None
+    said = capsys.readouterr().err
+    assert ("No space left on device" if done else "failed: no such class") in said
+    assert missing(sweep)[:3] == [
+        "2 of 2 cells of the sweep failed:",
+        "  seed=0: the loss is too large",
+        "  seed=1: it ended without a note in its folder, as on a full disk",
+    ]
+
+
+def test_a_full_disk_does_not_hide_the_signal_that_ends_a_cell(
+    small_disk: Callable[[int], Path],
+) -> None:
+    folder = small_disk(1) / "0"
+    with pytest.raises(Ended), noted(folder):
+        fill(folder)
+        raise Ended(signal.SIGTERM)
+
+
+def fill(disk: Path) -> None:
+    """Write a file until its disk is full."""
+    with pytest.raises(OSError), (disk / "filling").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runner.launch.notes import Outcome, outcome
+from runner.launch.notes import WITHOUT_A_NOTE, Outcome, outcome
 from runner.launch.task import Task
 from runner.say import duration, say, without_estimate
 
@@ -38,7 +38,7 @@ class TaskLines:
 
     def ended(self, task: Task) -> None:
         """Say how a task has ended, by its notes, and why it failed unless that stands above already."""
-        end = outcome(task.folder) or Outcome(0, "it ended without a word")
+        end = outcome(task.folder) or Outcome(0, WITHOUT_A_NOTE)
         self.count += 1
         self.failed += end.failure is not None
         self.rest.ended(task, end.seconds if end.failure is None else None)

@@ -62,29 +62,29 @@ class Begin:
     time: float
 
 
+# The failure of a cell that has ended and whose folder does not say how.
+WITHOUT_A_NOTE = "it ended without a note in its folder, as on a full disk"
+
+
 @contextmanager
 def noted(folder: Path) -> Iterator[None]:
     """Note the begin and the end of the body. An exception is printed and noted, and goes no further; a
     signal that ends the process is noted, and ends it."""
-    for earlier in (DONE, FAILURE, DIVERGED, STOPPED):
-        (folder / earlier).unlink(missing_ok=True)
-    process = os.getpid()
-    note(folder, BEGUN, f"{socket.gethostname()} {process} {start_of(process) or ''}".rstrip())
     start = time.monotonic()
     try:
+        for earlier in (DONE, FAILURE, DIVERGED, STOPPED):
+            (folder / earlier).unlink(missing_ok=True)
+        process = os.getpid()
+        note(folder, BEGUN, f"{socket.gethostname()} {process} {start_of(process) or ''}".rstrip())
         yield
+        note(folder, DONE, f"{time.monotonic() - start:.3f}")
     except Ended as ended:
-        note(folder, STOPPED, "")
-        fail(folder, str(ended))
+        fail(folder, str(ended), STOPPED)
         raise
     except Exception as error:
         text = text_of(error)
         say(f"failed: {text}")
-        if _is_divergence(error):
-            note(folder, DIVERGED, "")
-        fail(folder, text)
-    else:
-        note(folder, DONE, f"{time.monotonic() - start:.3f}")
+        fail(folder, text, *([DIVERGED] if _is_divergence(error) else []))
 
 
 def _is_divergence(error: Exception) -> bool:
@@ -100,10 +100,16 @@ def forget_sweep(folder: Path) -> None:
             earlier.unlink()
 
 
-def fail(folder: Path, reason: str) -> None:
-    """Note the reason of a failure, and the log where there is one."""
+def fail(folder: Path, reason: str, *marks: str) -> None:
+    """Note the reason of a failure, and the log where there is one, after empty notes of its kind.
+
+    A disk that is full takes no note, and the sweep goes on: its end tells of a cell without one.
+    """
     log = folder / LOG
-    note(folder, FAILURE, f"{reason.rstrip()} (log: {log})" if log.exists() else reason)
+    with suppress(OSError):
+        for mark in marks:
+            note(folder, mark, "")
+        note(folder, FAILURE, f"{reason.rstrip()} (log: {log})" if log.exists() else reason)
 
 
 def link_log(folder: Path, log: Path) -> None:
