@@ -17,7 +17,6 @@ from runner.plan import Plan, build, build_chosen, class_of, identities
 from runner.report.glossary import choice_of
 from runner.report.remarks import FLAGS
 from runner.report.text import COSTS
-from runner.stages.unlearn import CUT
 from runner.tracking.sections import PASS
 from runner.wording import ALL, NEAREST, suggestion
 
@@ -79,7 +78,7 @@ def asks_for_columns(overrides: Sequence[str]) -> bool:
 def given_by(metrics: Iterable[Metric], makers: Iterable[Method | type[Method]]) -> set[str]:
     """Return the columns that the table of runs with these metrics, methods and repairs has."""
     logged = chain.from_iterable(maker.logs for maker in makers)
-    return {*COSTS, *FLAGS, CUT, *_scores(metrics), *logged}
+    return {*COSTS, *FLAGS, *_scores(metrics), *logged}
 
 
 def all_metrics() -> Iterator[Metric]:

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from data.errors import UserError
 from methods.base import Access, Undeclared
 from methods.training.loop import CURVES
+from runner.flags import CLAMPED, CUT
 from runner.plan import Plan
-from runner.stages.unlearn import CLAMPED, CUT
+from runner.report import Report
 from runner.tracking.sections import PASS
 from tests.conftest import (
     METHODS,
@@ -98,6 +99,8 @@ def test_a_result_says_that_the_budget_cut_its_method_short(quick_method: QuickM
     for budget, cut in ((50, True), (270, False)):
         result = result_of(quick_method("finetune", f"budget.gradient_examples={budget}"))
         assert ("cut_by_budget" in result.costs["unlearned"]) == cut
+        words = "cut short by budget.gradient_examples: finetune (seed 0)"
+        assert (words in Report([result], ["test_accuracy"]).terminal()) == cut
 
 
 @pytest.mark.parametrize(("method", "budget"), [("fisher_forgetting", 50), ("msg", 12)])

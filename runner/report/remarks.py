@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import conf
-from runner.flags import AT_CHANCE, CLAMPED, SAME, UNMOVED
+from runner.flags import AT_CHANCE, CLAMPED, CUT, SAME, UNMOVED
 from runner.published import Published, notes
 from runner.report.absent import Holders, held, of_absent
 from runner.report.cells import Estimates
@@ -40,6 +40,7 @@ FLAGS = {
     SAME: "the original bit for bit",
     UNMOVED: "moved no prediction",
     AT_CHANCE: "at chance on the retained rows",
+    CUT: "cut short by budget.gradient_examples",
     CLAMPED: "a batch held a whole part of the rows, which is smaller than the method's batch",
 }
 

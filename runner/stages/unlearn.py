@@ -17,7 +17,7 @@ from methods.training.cost import Cost, Meter, now
 from methods.training.loop import Conditions
 from metrics.evidence import Evidence, Needs
 from metrics.metric import numbers, scored
-from runner.flags import CLAMPED
+from runner.flags import CLAMPED, CUT
 from runner.plan import identities
 from runner.roles import INITIAL, REFERENCE, REPAIRED, UNLEARNED, Role
 from runner.stages.models import fresh, load, randomly_initialised, save, weights, weights_of
@@ -29,9 +29,6 @@ from runner.store import Artefact, Making
 from runner.tracking.sections import PASS
 
 SLICE = "slice"
-
-# A value that a stage logs once, not the method: that the budget ended its work.
-CUT = "cut_by_budget"
 
 MODEL_MADE = "the model that it made, a torch.nn.Module"
 
