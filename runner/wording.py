@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from conf import FOLDER
+from runner.naming import TITLE
 
 Table = Sequence[tuple[str, str]]
 
@@ -254,7 +255,8 @@ def _unknown_option(error: OmegaConfBaseException) -> str:
         return f"{key} has no meaning yet: choose one first: {UNCHOSEN[group]}"
     if group:
         there = ", ".join(known) or "no options"
-        return f"there is no {key}{suggestion(name, known)}: {group} has {there}"
+        owner = parent.get(TITLE, group)  # in a sweep, the one of several methods
+        return f"there is no {key}{suggestion(name, known)}: {owner} has {there}"
     if below := [f"{at}.{name}" for at in known if _holds(parent[at], name)]:
         return f"there is no {key}: did you mean {' or '.join(below)}?"
     groups = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name[0] != "_"}

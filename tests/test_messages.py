@@ -46,7 +46,7 @@ def said(
         ("methd=finetune", "there is no methd (did you mean method?)"),
         ("scal=quick", "(did you mean scale?)"),
         ("lr=0.1", "did you mean training.lr or method.lr?"),
-        ("method.learning_rate=1", "method has batch_size, optimizer"),
+        ("method.learning_rate=1", "fine-tuning has batch_size, optimizer"),
         ("method.epoch=1", "there is no method.epoch (did you mean epochs?)"),
         ("recorder.per_sample.keep=1", "choose it first: recorder=[per_sample]"),
         ("repair.epochs=1", "choose one first: repair=epochs"),
@@ -54,7 +54,7 @@ def said(
         ("data=mnist", "data holds several options: set data.root or data.download"),
         ("seed.x=1", "seed.x=1: it must be a single number, not {}"),
         ("evaluation.metrics=[a]", "evaluation.metrics holds several options"),
-        ("scenario={a:1}", "there is no scenario.a: scenario has classes"),
+        ("scenario={a:1}", "there is no scenario.a: whole class has classes"),
         ("+seed=1", "seed exists: write seed=… without +"),
         ("~seed", "seed cannot be removed"),
         # the types of values
@@ -108,7 +108,7 @@ def test_an_option_of_a_method_that_has_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = said(["method=original", "method.lr=1", "tracking=off"], monkeypatch, capsys)
-    assert "there is no method.lr: method has no options" in text
+    assert "there is no method.lr: original has no options" in text
 
 
 def test_a_sweep_over_an_interval_is_refused(
