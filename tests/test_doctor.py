@@ -94,12 +94,13 @@ def test_it_says_nothing_of_cells_if_there_is_one(doctor: Doctor) -> None:
         ),
         (
             ["evaluation=full", "evaluation.references=2", "evaluation.shadows=6"],
-            "2 × original, 2 × finetune, 2 × retrained model, 12 × shadow",
+            "2 × original, 2 × finetune, 2 × retrained model, "
+            "6 × original of a shadow, 6 × finetune of a shadow",
             "3 for evaluation.references and 12 for evaluation.shadows",
         ),
         (
             ["evaluation=privacy", "scenario=random", "evaluation.references=1"],
-            "original, finetune, retrained model, 32 × shadow",
+            "original, finetune, retrained model, 16 × original of a shadow, 16 × finetune of a shadow",
             "32 for evaluation.shadows",
         ),
         (

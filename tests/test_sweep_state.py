@@ -130,7 +130,8 @@ def test_shadows_are_found_once_their_request_is_stored(tmp_path: Path) -> None:
 
     run(plan)
     found = trainings(plan, store)
-    assert [each.label for each in found] == ["shadow", "shadow"] and all(e.stored for e in found)
+    assert [each.label for each in found] == ["original of a shadow", "finetune of a shadow"]
+    assert all(each.stored for each in found)
     others = trainings(replace(plan, shadow=1), store)
     assert len(others) == 2 and not any(each.stored for each in others)
 

@@ -26,7 +26,7 @@ from runner.stages.references import wanted_references
 from runner.stages.request import stored_request
 from runner.store import Artefact, Store, Wanted, fingerprint
 
-PUBLIC, RECORD, RETRAINED, SHADOW = "public checkpoint", "record", "retrained model", "shadow"
+PUBLIC, RECORD, RETRAINED, SHADOW = "public checkpoint", "record", "retrained model", "of a shadow"
 
 # A stage, and the fingerprint of what trainings of one kind have in common.
 Kind = tuple[str, str]
@@ -116,7 +116,7 @@ def _all(plan: Plan, store: Store) -> Iterator[Training]:
     rows = _request(plan, store)
     if plan.until is Until.shadow:
         wanted = wanted_shadows(plan, rows, shadow_numbers(plan))
-        yield from (one(SHADOW, each) for each in wanted)
+        yield from (one(_of_shadow(plan, each), each) for each in wanted)
         return
     original, records = of_original(plan, store)
     yield from (original, *records)
@@ -129,7 +129,7 @@ def _all(plan: Plan, store: Store) -> Iterator[Training]:
 def _is_as_long(plan: Plan, label: str, stage: str) -> bool:
     """Return whether a training that begins anew is as long as the original, but is no original."""
     if stage == UNLEARNED.stage:
-        return label in (RETRAINED, SHADOW) or plan.method.starts_fresh
+        return label == RETRAINED or label.endswith(SHADOW) or plan.method.starts_fresh
     return stage == INITIAL.stage
 
 
@@ -163,12 +163,18 @@ def _label(plan: Plan, option: str, wanted: Wanted) -> str:
     """Return the kind of a training that an option of `evaluation` asks for."""
     stage, identity = wanted
     if option == "shadows":
-        return SHADOW
+        return _of_shadow(plan, wanted)
     if stage == "pretrain":
         return ORIGINAL.label
     reference = plan.reference
     retrained = reference is not None and identity["method"]["class"] == reference.kind
     return RETRAINED if retrained else plan.names["method"]
+
+
+def _of_shadow(plan: Plan, wanted: Wanted) -> str:
+    """Return the kind of a training that a shadow needs: of its original, or by the run's method."""
+    own = ORIGINAL.label if wanted[0] == ORIGINAL.stage else plan.names["method"]
+    return f"{own} {SHADOW}"
 
 
 def _request(plan: Plan, store: Store) -> Request:
