@@ -12,7 +12,7 @@ from runner.compose import composed
 from runner.naming import LONGEST, run_name
 from runner.plan import Plan
 from runner.report.__main__ import main as report
-from runner.tune.cells import searches
+from runner.tune.subjects import searches
 from tests.conftest import QUICK
 from tests.forked import run_module
 

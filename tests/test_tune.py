@@ -26,10 +26,10 @@ from runner.plan import Plan
 from runner.results import Result, Results
 from runner.tune import search as search_module
 from runner.tune.__main__ import main
-from runner.tune.cells import cells_of, searches
 from runner.tune.file import taken_up
 from runner.tune.search import direction_of
 from runner.tune.space import ends, overrides_of, rounded, space_of
+from runner.tune.subjects import searches, subjects_of
 from tests.composing import composed_once
 from tests.conftest import CONF, LEARNED, QUICK, class_of, needs_record, options, plan_of
 
@@ -365,7 +365,7 @@ def test_the_jobs_of_a_command_are_those_of_its_sweep() -> None:
     assert jobs(["method=ssd,scrub", "method.alpha=1"]) == [
         [f"method={method}", "method.alpha=1"] for method in ("ssd", "scrub")
     ], "the default method has no alpha"
-    preset = cells_of(["experiment=mnist_five_methods", "seed=0,1"])
+    preset = subjects_of(["experiment=mnist_five_methods", "seed=0,1"])
     assert len(preset) > 1 and all(len(cell.reported) == 2 for cell in preset)
 
 

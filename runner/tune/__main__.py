@@ -14,8 +14,8 @@ def main(overrides: list[str]) -> None:
     them cannot be made, and at the end if one failed.
     """
     from runner.say import say
-    from runner.tune.cells import searches
     from runner.tune.file import taken_up, write
+    from runner.tune.subjects import searches
 
     failed, wanted = 0, searches(overrides)
     for search in wanted:

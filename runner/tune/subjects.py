@@ -1,4 +1,4 @@
-"""Cells: the lines of a table that are tuned, from the command that makes the table."""
+"""Subjects: the lines of a table that are tuned, from the command that makes the table."""
 
 import json
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ class Subject:
     reported: list[list[str]]
 
 
-def cells_of(overrides: list[str]) -> list[Subject]:
-    """Return the cells of a table's command."""
+def subjects_of(overrides: list[str]) -> list[Subject]:
+    """Return the subjects of a table's command."""
     found: dict[tuple[str, ...], list[list[str]]] = {}
     for job in jobs(overrides):
         options = tuple(text for text in job if not text.startswith("seed="))
@@ -54,8 +54,8 @@ def searches(overrides: list[str]) -> list[Search]:
     reported.
     """
     found: dict[Path, Search] = {}
-    for cell in cells_of(overrides):
-        search = _search(cell)
+    for subject in subjects_of(overrides):
+        search = _search(subject)
         if not search.space:
             say(f"{search.path.stem} has no conf/search/{search.path.stem}.yaml: nothing to tune")
             continue
@@ -65,7 +65,7 @@ def searches(overrides: list[str]) -> list[Search]:
                 "seed a single value"
             )
         try:
-            _check(cell, search)
+            _check(subject, search)
         except UserError as error:
             raise UserError(f"{search.path.stem}: {error}") from error
         found[search.path] = search
@@ -74,16 +74,16 @@ def searches(overrides: list[str]) -> list[Search]:
     return list(found.values())
 
 
-def _search(cell: Subject) -> Search:
-    """Return the search for the method of a cell."""
-    cfg, names = composed([*cell.options, UNTUNED])
+def _search(subject: Subject) -> Search:
+    """Return the search for the method of a subject."""
+    cfg, names = composed([*subject.options, UNTUNED])
     tune = OmegaConf.to_object(cfg.tune)
     assert isinstance(tune, Tune)
     check_bounds("tune", tune)
     if not tune.seeds:
         raise UserError("tune.seeds names no seed: set one or several, as in tune.seeds=[0]")
     name = run_name(cfg.name, names).removesuffix(ending(names))  # the plan's own name has it at its end
-    overrides = [*cell.options, UNTUNED, *_validation(tune), f"name={name}_tuning"]
+    overrides = [*subject.options, UNTUNED, *_validation(tune), f"name={name}_tuning"]
     plan = Plan.of(*composed([*overrides, f"seed={tune.seeds[0]}"]))
     if plan.until is not Until.end:
         raise UserError(f"until={plan.until.name} ends a trial before it is scored: leave it out")
@@ -106,7 +106,7 @@ def _validation(tune: Tune) -> list[str]:
     return [f"scenario.{name}={json.dumps(value)}" for name, value in tune.validation.items()]
 
 
-def _check(cell: Subject, search: Search) -> None:
+def _check(subject: Subject, search: Search) -> None:
     """Raise UserError if an end of the space is refused, or if a validation request and a reported one
     have rows in common.
 
@@ -116,7 +116,7 @@ def _check(cell: Subject, search: Search) -> None:
         own, facts = _request(search.plan_of(seed, {}))
         for values in ends(search.tune.space):
             check_request(search.plan_of(seed, values), facts)
-        for job in cell.reported:
+        for job in subject.reported:
             plan = Plan.of(*composed(job))
             reported, _ = _request(plan)
             common = _common(own, reported)
