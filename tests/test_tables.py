@@ -252,7 +252,7 @@ def test_the_shelf_holds_the_words_and_costs_of_its_csvs() -> None:
 
 
 def test_the_shelfs_prose_begins_with_the_word_and_the_cost_on_a_class() -> None:
-    of_class = requests()["a class"]
+    of_class = requests()["digit 3"]
     _, prose = PAGE.read_text().split("## Does each behave as claimed?")
     told = re.findall(r"\n- `(\w+)`: \*[^*]+\*\. \*\*(\w+)\*\* \(([\d.]+) ×\)", prose)
     assert sorted(label for label, *_ in told) == sorted({*methods(of_class)} - {"original"})
