@@ -249,8 +249,8 @@ def test_a_folder_of_ones_own_may_be_named(tmp_path: Path, monkeypatch: pytest.M
 def started(folder: Path, *before: Path) -> subprocess.CompletedProcess[str]:
     """Import the runner in a folder, with other folders before this checkout in PYTHONPATH."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*before, ROOT]))}
-    run_command = [sys.executable, "-c", "import runner"]
-    return subprocess.run(run_command, cwd=folder, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", "import runner"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("place", ["data.py", "models/__init__.py"])

@@ -46,7 +46,7 @@ class Processes:
 ALONE = Processes()
 
 
-class Passes:
+class OwnPasses:
     """The passes of one process over its rows of a batch."""
 
     def __init__(self, model: nn.Module, bf16: bool) -> None:
@@ -130,27 +130,27 @@ class _Shared:
 
     def __call__(self, images: Tensor) -> Tensor:
         self.leader.hold(self, images)
-        self._part = Passes(self.model, self.bf16)
-        logits: Tensor = _Passes.apply(self, images, *self._part.weights)
+        self._own_passes = OwnPasses(self.model, self.bf16)
+        logits: Tensor = _Passes.apply(self, images, *self._own_passes.weights)
         return logits
 
     def logits(self, images: Tensor) -> Tensor:
         self.leader.rows = len(images)
         with self.leader.asking(Asked.forward) as link:
             link.spread(parameters_to_vector(self.model.parameters()).detach())
-            own = self._part.forward(link.send_parts(images))
+            own = self._own_passes.forward(link.send_parts(images))
             return link.joined(own, len(images))
 
     def gradients(self, gradient: Tensor) -> list[Tensor | None]:
-        part = self._part
+        passes = self._own_passes
         with self.leader.asking(Asked.backward) as link:
-            own = part.backward(link.send_parts(gradient))
+            own = passes.backward(link.send_parts(gradient))
             # ∂L/∂θ = Σ_processes Σ_{i of the process} ∂L/∂z_i · ∂z_i/∂θ
-            total = link.add(part.flat(own))
-        each = total.split([weight.numel() for weight in part.weights])
+            total = link.add(passes.flat(own))
+        each = total.split([weight.numel() for weight in passes.weights])
         return [
             None if mine is None else piece.view_as(weight)
-            for weight, mine, piece in zip(part.weights, own, each, strict=True)
+            for weight, mine, piece in zip(passes.weights, own, each, strict=True)
         ]
 
 
@@ -213,23 +213,23 @@ class Follower:
 
     def _hold(self, rows: int) -> None:
         model, bf16, self._shape, captured = handed_out()
-        self._part = Passes(model.to(self._device), bf16)
+        self._own_passes = OwnPasses(model.to(self._device), bf16)
         self._capture = Capture(model).__enter__() if captured else None
 
     def _forward(self, rows: int) -> None:
-        weights = list(self._part.model.parameters())
+        weights = list(self._own_passes.model.parameters())
         vector_to_parameters(self._link.spread(parameters_to_vector(weights).detach()), weights)
         images = self._link.receive(torch.empty(rows, *self._shape, device=self._device))
         if rows:
-            self._logits = self._part.forward(images)
+            self._logits = self._own_passes.forward(images)
             self._link.send(self._logits)
 
     def _backward(self, rows: int) -> None:
-        part = self._part
-        gradients: Sequence[Tensor | None] = [None] * len(part.weights)
+        passes = self._own_passes
+        gradients: Sequence[Tensor | None] = [None] * len(passes.weights)
         if rows:
-            gradients = part.backward(self._link.receive(torch.empty_like(self._logits)))
-        self._link.add(part.flat(gradients))
+            gradients = passes.backward(self._link.receive(torch.empty_like(self._logits)))
+        self._link.add(passes.flat(gradients))
         # for all captures of the first process, which take the factors one after another
         self._taken = self._capture.take() if self._capture and rows else {}
 

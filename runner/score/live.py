@@ -47,7 +47,7 @@ class LivePieces:
     def predicted(self, model: Model) -> Predictions:
         """Return the predictions of one of the models."""
         if model not in self._known:
-            made, made_by = self.models[model], self._maker(model)
+            made, made_by = self.models[model], self._made_by(model)
             self._known[model] = stages.predictions(self.ws, self.request, made, made_by)
         return self._known[model]
 
@@ -58,11 +58,11 @@ class LivePieces:
         return self._of(model, lambda made: weights(made.path))
 
     def features(self, model: Model) -> Mapping[str, Tensor] | None:
-        made_by = self._maker(model)
+        made_by = self._made_by(model)
         return self._of(model, lambda made: stages.features(self.ws, self.request, made, made_by))
 
     def curve(self, kind: str, model: Model) -> Sequence[Point] | None:
-        made_by, training = self._maker(model), stages.Curve(kind)
+        made_by, training = self._made_by(model), stages.Curve(kind)
         return self._of(model, lambda made: stages.curve(self.ws, self.request, training, made, made_by))
 
     def batches_per_epoch(self, kind: str) -> int:
@@ -72,11 +72,11 @@ class LivePieces:
         return stages.random_predictions(self.ws, self.request)
 
     def attacked(self, model: Model) -> Attacked | None:
-        made_by = self._maker(model)
+        made_by = self._made_by(model)
         return self._of(model, lambda made: stages.attacked(self.ws, made, made_by))
 
     def alignment(self, model: Model) -> Tensor | None:
-        made_by = self._maker(model)
+        made_by = self._made_by(model)
         return self._of(model, lambda made: stages.alignment(self.ws, self.request, made, made_by))
 
     def population(self) -> Population | None:
@@ -116,7 +116,7 @@ class LivePieces:
     def _of(self, model: Model, read: Callable[[Artefact], Piece]) -> Piece | None:
         return read(self.models[model]) if model in self.models else None
 
-    def _maker(self, model: Model) -> Method | None:
+    def _made_by(self, model: Model) -> Method | None:
         return method_of(self.ws.plan, model)
 
 
