@@ -20,6 +20,15 @@ def autocast(bf16: bool, device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
+def is_emulated(precision: Precision, device: torch.device) -> bool:
+    """Return true if `precision` is bfloat16 and the processor has no instructions for it.
+
+    Without AVX-512 PyTorch converts every operand, and a step takes many times as long as in float32.
+    """
+    slow = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return slow and precision is Precision.bf16
+
+
 def widened(logits: Tensor) -> Tensor:
     """Return bfloat16 logits as float32, for a loss with more digits, and wider ones as they are."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

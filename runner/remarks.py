@@ -9,11 +9,25 @@ from collections.abc import Callable, Mapping
 import torch
 
 from metrics.predictions import Predictions
+from models.precision import is_emulated
 from runner.flags import AT_CHANCE, CLAMPED, SAME, UNMOVED
 from runner.plan import Plan
 from runner.roles import ORIGINAL, REPAIRED, UNLEARNED, Role
 
 Say = Callable[[str], None]
+
+# A processor that emulates bfloat16, and the cure.
+EMULATED = (
+    "this processor has no AVX-512 and emulates training.precision=bf16, so that a step takes many "
+    "times as long",
+    "add training.precision=fp32",
+)
+
+
+def warn_if_emulated(plan: Plan, say: Say) -> None:
+    """Warn before a training if its precision makes it slow on this processor."""
+    if is_emulated(plan.recipe.precision, plan.device):
+        say(": ".join(EMULATED))
 
 
 def warn_if_untrained(original: Predictions, say: Say) -> None:

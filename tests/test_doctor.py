@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.errors import UserError
 from runner.doctor.__main__ import main
@@ -14,7 +15,7 @@ from runner.plan import Plan
 from runner.report import Report
 from runner.store import Store
 from tests.composing import composed_once
-from tests.conftest import QUICK, needs_record, result_of, results_in
+from tests.conftest import QUICK, needs_record, plan_of, result_of, results_in
 
 Said = list[str]
 Doctor = Callable[..., Said]
@@ -54,6 +55,28 @@ def test_it_tells_what_attacks_can_resolve_and_what_a_sweep_costs(
     )
     assert "until=pretrain" in line(said, "no original of this seed")
     assert [made.stage for made in Store(tmp_path / "store").artefacts()] == ["request"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "slow"),
+    [("AVX2", "bf16", True), ("AVX2", "fp32", False), ("AVX512", "bf16", False)],
+)
+def test_a_precision_that_the_processor_emulates_has_a_cure(
+    doctor: Doctor, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, capability: str, precision: str, slow: bool,
+) -> None:  # fmt: skip
+    """The doctor says so before it times a step, and a run before it trains."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    option = f"training.precision={precision}"
+    said = doctor(option)
+    warned = [number for number, each in enumerate(said) if "emulates" in each]
+    timed = next(number for number, each in enumerate(said) if each.startswith("ok    a step takes"))
+    assert (len(warned) == 1 and warned[0] < timed) if slow else not warned
+    result_of(plan_of(*QUICK, option, f"paths.root={tmp_path}"))
+    assert (
+        "emulates training.precision=bf16, so that a step takes many times as long: "
+        "add training.precision=fp32" in capsys.readouterr().err
+    ) is slow
 
 
 def test_of_a_preset_it_examines_the_first_cell_and_says_so(doctor: Doctor) -> None:

@@ -10,10 +10,12 @@ from runner.errors import run_command
 
 def main(overrides: list[str]) -> None:
     """Print the findings on the run that the options describe."""
+    from itertools import chain
+
     from runner import process, stages
     from runner.compose import composed, jobs
     from runner.doctor.costs import of_costs
-    from runner.doctor.findings import of_attacks, of_cells, of_request
+    from runner.doctor.findings import of_attacks, of_cells, of_precision, of_request
     from runner.doctor.outcomes import of_original, of_results
     from runner.plan import Plan
     from runner.say import say
@@ -26,13 +28,14 @@ def main(overrides: list[str]) -> None:
     process.prepare(plan.device, plan.threads)
     ws = Workspace(plan, Store(plan.root / "store", say))
     request, facts = stages.request(ws)
-    for finding in (
-        *of_cells(cells),
-        *of_request(ws, facts),
-        *of_attacks(ws, request, facts),
-        *of_costs(ws, request),
+    for finding in chain(  # lazily, since timing a step can take minutes
+        of_cells(cells),
+        of_precision(plan),
+        of_request(ws, facts),
+        of_attacks(ws, request, facts),
+        of_costs(ws, request),
         of_original(ws, request),
-        *of_results(ws, cfg.table.columns),
+        of_results(ws, cfg.table.columns),
     ):
         print(finding)
 

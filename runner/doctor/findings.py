@@ -11,9 +11,11 @@ from methods.recording.batch_updates import UpdateRecorder
 from methods.recording.estimates import share_of_batches_hit
 from metrics.attacks.report import RATES, HeldOutAttack
 from metrics.evidence import Needs
+from models.precision import is_emulated
 from runner.launch.task import labels
 from runner.pipeline import checked_request
 from runner.plan import Plan
+from runner.remarks import EMULATED
 from runner.stages.workspace import Workspace
 
 # The share of batches above which subtracting every hit update undoes nearly all of the training.
@@ -37,6 +39,12 @@ def of_cells(cells: Sequence[Sequence[str]]) -> Iterator[Finding]:
     """Yield the finding on the cell that is examined, if there are several, by their overrides."""
     if len(cells) > 1:
         yield Finding(f"the first of {len(cells)} cells is examined: {labels(cells)[0]}")
+
+
+def of_precision(plan: Plan) -> Iterator[Finding]:
+    """Yield the finding on a precision that this processor emulates."""
+    if is_emulated(plan.recipe.precision, plan.device):
+        yield Finding(*EMULATED)
 
 
 def of_request(ws: Workspace, facts: dict[str, Any]) -> Iterator[Finding]:

@@ -13,22 +13,22 @@ from runner.roles import ORIGINAL
 from runner.stages.workspace import Workspace
 
 
-def of_original(ws: Workspace, request: Request) -> Finding:
-    """Return the finding on whether the original learned the rows to forget."""
+def of_original(ws: Workspace, request: Request) -> Iterator[Finding]:
+    """Yield the finding on the original: it should have learned the rows to forget."""
     wanted = identities.wanted_original(ws.plan)
     if not ws.store.has(*wanted):
-        return Finding(
+        yield Finding(
             "no original of this seed is stored, so nobody knows whether it learns the rows to forget",
             "run once with until=pretrain, and ask again",
         )
+        return
     # found, and not made by its stage, which would train again for a record that is missing
     predictions = stages.predictions(ws, request, ws.store.find(*wanted))
     part = "train_forget" if "train_forget" in predictions.logits else "test"
     accuracy = predictions.accuracy(part)
     says = f"the original's accuracy on the {part.replace('_', ' ')} rows is {accuracy:.3f}"
-    if accuracy >= LEARNED:
-        return Finding(says)
-    return Finding(says, f"it has not learned what it should forget: {TEACH}")
+    learned = accuracy >= LEARNED
+    yield Finding(says, None if learned else f"it has not learned what it should forget: {TEACH}")
 
 
 def of_results(ws: Workspace, columns: Collection[str]) -> Iterator[Finding]:

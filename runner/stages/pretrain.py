@@ -32,6 +32,7 @@ from methods.training.loop import Conditions, curves, train
 from runner.plan import identities
 from runner.processes import require_rows
 from runner.provenance import provenance
+from runner.remarks import warn_if_emulated
 from runner.stages.models import fresh, save, weights, weights_of
 from runner.stages.workspace import (
     COST,
@@ -105,6 +106,7 @@ def _train(ws: Workspace, request: Request, making: Making) -> None:
         _require_its_conditions(ws, stored)
     _require_that_the_method_is_served(ws, request, recorders)
     require_rows(min(ws.plan.recipe.batch_size, len(ws.dataset.train)))
+    warn_if_emulated(ws.plan, ws.store.say)
     model = fresh(ws, ws.streams(PRETRAIN))
     end = AfterLastStep(model, folder)
     streams = ws.streams(PRETRAIN)
