@@ -9,10 +9,15 @@ if TYPE_CHECKING:
 
 
 def of_the_same_models(earlier: "Result", later: "Result") -> bool:
-    """Return whether the weights of two results agree in every role that both have."""
-    return all(
-        earlier.weights[role] == later.weights[role] for role in earlier.weights if role in later.weights
-    )
+    """Return whether the weights of two results agree in every role, and in every other retrained model
+    by its seed, that both have."""
+    one, other = _weights(earlier), _weights(later)
+    return all(one[model] == other[model] for model in one.keys() & other.keys())
+
+
+def _weights(result: "Result") -> dict[str, str]:
+    others = {seed: str(each["weights"]) for seed, each in result.references.items()}
+    return {**result.weights, **others}
 
 
 def lost(earlier: "Result", later: "Result") -> set[str]:

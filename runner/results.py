@@ -13,7 +13,8 @@ from runner.joining import inner_joined, joined, lost, of_the_same_models
 from runner.roles import ROLE, ROLES, UNLEARNED, Role
 from runner.say import say
 from runner.sealed import DamagedResult
-from runner.store import lock_of
+from runner.shape import check_shape
+from runner.store import fingerprint, lock_of
 from runner.wording import suggestion
 
 if TYPE_CHECKING:  # a report needs no torch
@@ -50,7 +51,8 @@ class Result:
     `reference_from` is where the reference starts, "weights", "checkpoint" or "scratch"; None if none is
     retrained. `reference_may_know` is true if that checkpoint was trained on images of the run's data
     set. `also` holds the overrides of further commands, if `overrides` alone do not make all the scores.
-    `test_rows` counts the rows of the test set; a diverged run has predicted none.
+    `test_rows` counts the rows of the test set; a diverged run has predicted none. `matrices` is the
+    fingerprint of the matrices that belong to the result, empty if none do; None in earlier versions.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Result:
     also: list[list[str]] = field(default_factory=list)
     titles: Mapping[str, str] = field(default_factory=dict)
     test_rows: int | None = None
+    matrices: str | None = None
 
     def line(self, role: Role) -> Line:
         """Return the line of the table that the model of a role belongs to."""
@@ -118,6 +121,8 @@ class Results:
     """The folder of all results: `root/<name>/<key>.json`, and matrices in `root/<name>/matrices`.
 
     Both carry a digest. A damaged one is told and left out; the command that made it makes it again.
+    The file of matrices bears their fingerprint, which the result names, so that a kill between the two
+    writes leaves the earlier result with its own matrices.
     """
 
     root: Path
@@ -136,11 +141,11 @@ class Results:
     def write(self, result: Result, matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
         """Write a result atomically, in place of an earlier one of the same key.
 
-        `matrices` (by role and name) go to a separate file, so that results stay quick to read. The
-        earlier result stays if it is done and the new one diverged. If both are of the same models, the
-        earlier scores that the new one lacks are kept: it may have other metrics, no
-        reference, or no training rows. A result of other models that lacks scores of the earlier one is
-        told, and not written. Commands that end together write in turn.
+        `matrices` (by role and name) go to a separate file, so that results stay quick to read; `result`
+        takes their fingerprint. The earlier result stays if it is done and the new one diverged. If both
+        are of the same models, the earlier scores that the new one lacks are kept: it may have other
+        metrics, no reference, or no training rows. A result of other models that lacks scores of the
+        earlier one is told, and not written. Commands that end together write in turn.
         """
         folder = self._row(result).parent
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,12 +153,12 @@ class Results:
             self._write(result, matrices)
 
     def _write(self, result: Result, matrices: "Mapping[str, Mapping[str, Matrix]]") -> None:
-        earlier = self.find(result.name, result.key)
+        earlier, whole = self.find(result.name, result.key), result
         if earlier is not None and earlier.status == "done":
             if result.status != "done":
                 return
             if of_the_same_models(earlier, result):
-                result = joined(earlier, result)
+                whole = joined(earlier, result)
                 matrices = inner_joined(self.sound_matrices(earlier), matrices)
             elif missing := lost(earlier, result):
                 say(
@@ -167,9 +172,14 @@ class Results:
                     f"{self._row(result)} held this model beside other retrained ones, whose place "
                     "those of this run take: name=… keeps both"
                 )
-        if any(matrices.values()):
-            sealed.write(self._matrices(result), matrices, indent=None)
-        sealed.write(self._row(result), asdict(result), indent=1)
+        result.matrices = whole.matrices = fingerprint(matrices) if any(matrices.values()) else ""
+        own = self._matrices(result)
+        if result.matrices:
+            sealed.write(own, matrices, indent=None)
+        sealed.write(self._row(result), asdict(whole), indent=1)
+        every = {own.with_name(f"{result.key}.json"), *own.parent.glob(f"{result.key}-*.json")}
+        for file in every - {own}:  # of earlier results and killed processes
+            file.unlink(missing_ok=True)
 
     def named(self, name: str) -> list[Result]:
         """Return the results of a name, sorted by seed. Damaged ones are told, and left out.
@@ -178,7 +188,7 @@ class Results:
         """
         files = sorted((self.root / name).glob("*.json"))
         if not files:
-            there = sorted(path.name for path in self.root.glob("*/"))
+            there = sorted(path.name for path in self.root.glob("*/") if self.has(path.name))
             cure = f"choose from {', '.join(there)}" if there else "it is empty: run something first"
             near = suggestion(name, there)
             raise UserError(
@@ -188,6 +198,10 @@ class Results:
         if not found:
             raise UserError(f"all {len(files)} results that are named {name} are damaged, as told above")
         return sorted(found, key=lambda result: (result.seed or 0, result.key))
+
+    def has(self, name: str) -> bool:
+        """Return whether a name has results, which may be damaged."""
+        return any((self.root / name).glob("*.json"))
 
     def made_by(self, commands: Collection[tuple[str, ...]]) -> list[Result]:
         """Return the results, of any name, that one of these commands made, each given by its overrides,
@@ -207,10 +221,12 @@ class Results:
         Raise DamagedResult if they differ from what was written.
         """
         path = self._matrices(result)
-        if not path.exists():
-            return {}
         try:
             return sealed.read(path)
+        except FileNotFoundError as error:
+            if not result.matrices:
+                return {}
+            raise sealed.damaged(path, self._row(result), "it is missing") from error
         except ValueError as error:
             raise sealed.damaged(path, self._row(result), error) from error
 
@@ -226,7 +242,8 @@ class Results:
         return self.root / result.name / f"{result.key}.json"
 
     def _matrices(self, result: Result) -> Path:
-        return self.root / result.name / "matrices" / f"{result.key}.json"
+        own = "" if result.matrices is None else f"-{result.matrices}"
+        return self.root / result.name / "matrices" / f"{result.key}{own}.json"
 
 
 def models(results: list[Result]) -> Iterator[tuple[Line, Result, Role]]:
@@ -249,7 +266,7 @@ def read(path: Path) -> Result:
             names = dict(result.names)
             names["variant"] = names.pop("line")
             result.names = names
-        _check(result)
+        check_shape(result)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise sealed.damaged(path, path, error) from error
     return result
@@ -280,21 +297,3 @@ def _sound(path: Path) -> Result | None:
 def leave_out(damage: str) -> None:
     """Say that a damaged file is left out; once, however often it is read."""
     say(f"left out: {damage}")
-
-
-def _check(result: Result) -> None:
-    """Raise ValueError if a result lacks what a table reads. A row without a digest may be damaged."""
-    if missing := {"dataset", "model", "scenario", "method"} - result.names.keys():
-        raise ValueError(f"its names lack {', '.join(sorted(missing))}")
-    if unknown := {*result.scores, *result.costs, *result.weights} - ROLE.keys():
-        raise ValueError(f"there is no role {', '.join(sorted(unknown))}")
-    if result.status not in ("done", "diverged") or bool(result.scores) != (result.status == "done"):
-        raise ValueError(f"its status is {result.status}")
-    if lacking := result.scores.keys() - (result.costs.keys() & result.weights.keys()):
-        raise ValueError(f"{', '.join(sorted(lacking))} has no costs or no weights")
-    each = [*result.scores.values(), *result.costs.values()]
-    if not all(isinstance(value, int | float) for found in each for value in found.values()):
-        raise ValueError("a score is no number")
-    for other in result.references.values():
-        if lacking := {"weights", "scores", "costs"} - other.keys():
-            raise ValueError(f"a reference lacks {', '.join(sorted(lacking))}")

@@ -5,16 +5,16 @@ import json
 import multiprocessing
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from data.errors import UserError
-from runner import published
+from runner import published, sealed
 from runner.figure.leaks import of_rows
 from runner.plan import Plan
-from runner.results import DamagedResult, Results, read
+from runner.results import DamagedResult, Result, Results, read
 from runner.roles import UNLEARNED
 from runner.tracking.sections import CELL, LEAKING
 from tests.conftest import QUICK, plan_of, result_of
@@ -147,7 +147,8 @@ def test_saying_the_command_again_makes_it_again(quick: Quick, tmp_path: Path, w
     results = Results(tmp_path / "results")
     matrices = results.matrices(result)
     folder = tmp_path / "results" / NAME
-    file = folder / f"{result.key}.json" if what == "row" else folder / "matrices" / f"{result.key}.json"
+    (of_matrices,) = folder.glob("matrices/*.json")
+    file = folder / f"{result.key}.json" if what == "row" else of_matrices
     file.write_bytes(file.read_bytes().replace(b"0", b"1", 1))
     if what == "matrices":
         with pytest.raises(DamagedResult, match=r"python -m runner data\.limit=20"):
@@ -164,7 +165,7 @@ def test_damaged_scores_of_rows_are_left_out_and_those_of_other_methods_are_show
     whole, damaged = made_up("finetune", 0, 0.4), made_up("scrub", 0, 0.6)
     for each in (whole, damaged):
         results.write(each, {CELL: {LEAKING: [[1.0, 2.0, 3.0]]}})
-    file = tmp_path / "results" / damaged.name / "matrices" / f"{damaged.key}.json"
+    (file,) = tmp_path.glob(f"results/*/matrices/{damaged.key}-*.json")
     file.write_text(file.read_text().replace("3.0", "4.0"))
     found = of_rows([whole, damaged], tmp_path, LEAKING)
     assert found == {whole.line(UNLEARNED): (whole, [[1.0, 2.0, 3.0]])}
@@ -197,3 +198,75 @@ def test_a_changed_number_of_a_paper_is_refused_until_its_checksum_is_written_an
 def test_every_published_file_has_its_checksum() -> None:
     for file in published.FOLDER.glob("*.csv"):
         assert published.read(file.stem)
+
+
+def test_a_kill_before_the_row_is_written_leaves_the_earlier_row_with_its_own_matrices(
+    tmp_path: Path,
+) -> None:
+    results = Results(tmp_path / "results")
+    first = made_up("finetune", 0, 0.4)
+    results.write(first, {"unlearned": {"confusion": [[1.0]]}})
+    row = tmp_path / "results" / first.name / f"{first.key}.json"
+    before = row.read_text()
+    later = replace(made_up("finetune", 0, 0.6), weights={**first.weights, "unlearned": "other"})
+    results.write(later, {"unlearned": {"confusion": [[2.0]]}})
+    matrices = next(tmp_path.glob("results/*/matrices/*.json"))
+    results.write(first, {"unlearned": {"confusion": [[1.0]]}})
+    (kept,) = tmp_path.glob("results/*/matrices/*.json")
+    sealed.write(matrices, {"unlearned": {"confusion": [[2.0]]}}, None)
+    assert row.read_text() == before, "as after a kill: both files of matrices are there"
+    assert results.matrices(read(row)) == {"unlearned": {"confusion": [[1.0]]}}
+    results.write(later, {"unlearned": {"confusion": [[2.0]]}})
+    assert not kept.exists() and results.matrices(read(row)) == {"unlearned": {"confusion": [[2.0]]}}
+
+
+def test_scores_of_two_retrained_models_of_one_seed_are_not_joined(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def made(weights: str, **scores: float) -> Result:
+        other = {"1": {"weights": weights, "scores": scores, "costs": {}}}
+        return replace(made_up("finetune", 0, 0.4), references=other)
+
+    results = Results(tmp_path / "results")
+    first = made("a", test_accuracy=0.5, test_loss=0.9)
+    results.write(first, {})
+    results.write(made("b", test_accuracy=0.7), {})
+    assert results.named("made_up")[0].references == first.references
+    assert "keeps its earlier scores: this run has other weights" in capsys.readouterr().err
+    later = made("b", test_accuracy=0.7, test_loss=0.8)
+    results.write(later, {})
+    assert results.named("made_up")[0].references == later.references
+
+
+def test_a_result_without_matrices_keeps_none_of_another_model(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    first = made_up("finetune", 0, 0.4)
+    results.write(first, {"unlearned": {"confusion": [[1.0]]}})
+    later = replace(made_up("finetune", 0, 0.6), weights={**first.weights, "unlearned": "other"})
+    results.write(later, {})
+    (found,) = results.named(first.name)
+    assert found.scores == later.scores and results.matrices(found) == {}
+
+
+def test_matrices_of_an_earlier_version_stay_readable_until_the_result_is_written_anew(
+    tmp_path: Path,
+) -> None:
+    results = Results(tmp_path / "results")
+    first, folder = made_up("finetune", 0, 0.4), tmp_path / "results" / "made_up"
+    sealed.write(folder / f"{first.key}.json", asdict(first), indent=1)
+    sealed.write(folder / "matrices" / f"{first.key}.json", {"unlearned": {"own": [[1.0]]}}, None)
+    assert results.matrices(results.named("made_up")[0]) == {"unlearned": {"own": [[1.0]]}}
+    results.write(made_up("finetune", 0, 0.4), {"unlearned": {"confusion": [[2.0]]}})
+    (found,) = results.named("made_up")
+    assert results.matrices(found) == {"unlearned": {"own": [[1.0]], "confusion": [[2.0]]}}
+    assert len([*folder.glob("matrices/*.json")]) == 1
+
+
+def test_matrices_that_are_gone_are_told_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    made = made_up("finetune", 0, 0.4)
+    results.write(made, {"unlearned": {"confusion": [[1.0]]}})
+    for file in tmp_path.glob("results/*/matrices/*.json"):
+        file.unlink()
+    with pytest.raises(DamagedResult, match=r"is damaged \(it is missing\); make it again with python"):
+        results.matrices(made)
