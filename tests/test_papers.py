@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import t
 
+from data.errors import UserError
 from runner.papers.rules import PrintedCell, Table, VerdictRule, names, rule, table
 from runner.papers.text import RESULTS, SCALES, found_runs, of_table, summary
 from runner.papers.verdicts import (
@@ -114,12 +115,38 @@ def test_a_run_of_ones_own_stands_before_the_committed_one_of_its_seed(tmp_path:
     assert 0 in committed and sorted(mine) == sorted({**committed, 0: 0.123}.values())
 
 
+def test_a_folder_whose_results_were_deleted_counts_as_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results" / "paper004_table1_cpu" / "matrices").mkdir(parents=True)
+    assert found_runs("paper004_table1", tmp_path) == found_runs("paper004_table1", tmp_path / "none")
+    with pytest.raises(UserError, match="it is empty: run something first"):
+        Results(tmp_path / "results").named("paper004_table1_cpu")
+    main(["name=paper004_table1_cpu", f"paths.root={tmp_path}"])
+    assert "no file is written, since" in capsys.readouterr().out
+
+
 def test_a_seed_counts_once_and_as_its_preset_is_written() -> None:
     odd = row(0.9, 0, overrides="experiment=x training.epochs=1 seed=0")
     (found,) = verdicts(
         Table("x", [cell()]), [ScaleRows("paper", [odd, row(0.5), row(0.6, 1), row(0.5)])]
     )
     assert sorted(found.values) == [0.5, 0.6]
+
+
+def test_runs_with_different_options_are_not_pooled() -> None:
+    found = [row(0.2, 0, overrides="training.lr=2"), row(0.8, 1, overrides="training.lr=3")]
+    (verdict,) = verdicts(Table("x", [cell("0.50")]), [ScaleRows("paper", found)])
+    assert verdict.values == [0.2] and verdict.reason == "made with training.lr=2"
+    other = [row(0.5), row(0.9, 1, dataset="cifar10")]
+    (verdict,) = verdicts(Table("x", [cell("0.50")]), [ScaleRows("paper", other)])
+    assert verdict.values == [0.5] and verdict.word == MATCHES
+
+
+def test_a_run_without_a_score_takes_no_seed_from_one_that_has_it() -> None:
+    found = [replace(row(0.9), scores={}), row(0.5), row(0.5, 1)]
+    (verdict,) = verdicts(Table("x", [cell("0.50")]), [ScaleRows("paper", found)])
+    assert verdict.values == [0.5, 0.5]
 
 
 def test_the_largest_scale_that_decides_counts() -> None:

@@ -32,8 +32,8 @@ def found_runs(name: str, root: Path) -> list[ScaleRows]:
     for scale in SCALES:
         full = name if scale == WHOLE else f"{name}_{scale}"
         rows: list[of_rows.Row] = []
-        if (root / "results" / full).is_dir():
-            rows += of_rows.of_results(Results(root / "results").named(full))
+        if (stored := Results(root / "results")).has(full):
+            rows += of_rows.of_results(stored.named(full))
         if (path := RESULTS / f"{full}_rows.csv").is_file():
             rows += of_rows.read(path)
         found.append(ScaleRows(scale, rows))

@@ -53,11 +53,10 @@ def _verdict(table: Table, cell: PrintedCell, runs: ScaleRows) -> Verdict:
     line = table.instead.get(runs.scale, {}).get(cell.line, cell.line)
     metric = table.metrics.get(runs.scale, {}).get(cell.metric, cell.metric)
     rows = [row for row in runs.rows if (row.variant, row.role) == (line, cell.role)]
-    rows = [row for row in _one_per_seed(rows) if metric in row.scores]
-    as_written = [row for row in rows if not row.own_options]
-    values = [row.scores[metric] for row in as_written or rows]
+    rows = _alike([row for row in rows if metric in row.scores], cell)
+    values = [row.scores[metric] for row in rows]
     word, reason = NOT_RUN, ""
-    if rows and not as_written:
+    if rows and rows[0].own_options:
         word, reason = NOT_COMPARABLE, f"made with {' '.join(rows[0].own_options)}"
     elif rows and (apart := table.apart.get(runs.scale) or _other(cell, rows[0])):
         word, reason = NOT_COMPARABLE, apart
@@ -73,11 +72,16 @@ def _verdict(table: Table, cell: PrintedCell, runs: ScaleRows) -> Verdict:
     return Verdict(cell, values, word, "; ".join(filter(None, [reason, *stand])), runs.scale)
 
 
-def _one_per_seed(rows: Iterable[Row]) -> list[Row]:
-    """Return one row for each seed, the first; rows of the preset as it is written stand before
-    others."""
-    ordered = sorted(rows, key=lambda row: len(row.own_options))
-    return list({row.seed: row for row in reversed(ordered)}.values())
+def _alike(rows: Iterable[Row], cell: PrintedCell) -> list[Row]:
+    """Return one row for each seed, the first, of rows with the same options, data and model: as the
+    preset is written and the cell is, if there are such rows, else as the first one."""
+    ordered = sorted(rows, key=lambda row: (len(row.own_options), _other(cell, row)))
+    alike = [row for row in ordered if _kind(row) == _kind(ordered[0])]
+    return list({row.seed: row for row in reversed(alike)}.values())
+
+
+def _kind(row: Row) -> tuple[list[str], str, str]:
+    return sorted(row.own_options), row.dataset, row.model
 
 
 def _other(cell: PrintedCell, row: Row) -> str:

@@ -42,13 +42,14 @@ def _table(overrides: list[str]) -> None:
     from runner.papers.text import how_to_run, of_table
     from runner.reading import FIGURES, TABLE, composed_for
     from runner.report.text import TERMINAL
+    from runner.results import Results
     from runner.state.progress import export, progress
 
     shown = FIGURES if "format=html" in overrides else ()
     cfg, names = composed_for(overrides, *TABLE, *shown)
     name, root = run_name(cfg.name, names), folder_of("paths.root", cfg.paths.root)
     printed, done = of_table(TERMINAL, name, root), progress(root, name)
-    stored = (root / "results" / name).is_dir()
+    stored = Results(root / "results").has(name)
     if stored or (printed is None and not done.cells):
         show(cfg, name)
     if printed is not None:
