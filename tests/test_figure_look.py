@@ -1,5 +1,6 @@
 """Figures that do not mislead: who is who, how sure it is, in which unit and on which axis."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from runner.figure.confusion import _frame
+from runner.figure.curves import CurvesFigure
 from runner.figure.drawing import COLOURS, MARKERS, MOST, histograms, in_lines
 from runner.figure.pareto import ParetoFigure
 from runner.figure.runs import Runs
 from runner.figure.scores import ScoresFigure
 from runner.report import Report
-from runner.report.cells import Estimate, interval
+from runner.report.cells import Estimate, interval, least_of
 from runner.results import Result
 from tests.test_report import result
 
@@ -113,6 +115,47 @@ def test_bars_of_shares_stay_inside_and_those_of_others_do_not() -> None:
     (point,) = axes.containers
     ends = point.lines[2][0].get_segments()[0][:, 1]  # type: ignore[attr-defined]
     assert ends.min() > 0 and ends.max() < 1
+
+
+def test_bars_of_losses_do_not_reach_below_zero() -> None:
+    made = [
+        replace(each, scores={role: {"test_loss": loss} for role in each.scores})
+        for seed, loss in enumerate([0.1, 0.9])
+        for each in [result("finetune", seed, loss)]
+    ]
+    (axes,) = ScoresFigure("gradient_examples", ["test_loss"], joined=False).draw(runs(made)).axes
+    (point,) = axes.containers
+    ends = point.lines[2][0].get_segments()[0][:, 1]  # type: ignore[attr-defined]
+    # 0.5 ± t₀.₉₇₅,₁ · 0.4
+    assert list(ends) == pytest.approx([0, 0.5 + 12.7062 * 0.4], rel=1e-5)
+
+
+def test_bands_of_losses_do_not_reach_below_zero() -> None:
+    drawn = runs([result("finetune", 0, 0.4), result("finetune", 1, 0.5)])
+    for model in [model for models in drawn.models.values() for model in models]:
+        model.__dict__["logged"] = [{"epoch": 1, "loss": 0.1 + 0.8 * (model.result.seed or 0)}]
+    (axes,) = CurvesFigure("epoch", ["loss"]).draw(drawn).axes
+    heights = np.concatenate(
+        [np.asarray(band.get_paths()[0].vertices)[:, 1] for band in axes.collections]
+    )
+    # 0.5 ± t₀.₉₇₅,₁ · 0.4
+    assert (heights.min(), heights.max()) == pytest.approx((0, 0.5 + 12.7062 * 0.4), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("score", "values", "least"),
+    [
+        ("loss", [0.1, 2.0], 0),
+        ("test_forget_loss", [0.0], 0),
+        ("loss", [-0.1, 2.0], -math.inf),
+        ("test_loss - train_loss", [0.1], -math.inf),
+        ("kl", [0.1], -math.inf),
+    ],
+)
+def test_a_loss_without_negative_values_has_no_interval_below_zero(
+    score: str, values: list[float], least: float
+) -> None:
+    assert least_of(score, values) == least
 
 
 def test_a_logarithmic_axis_says_so() -> None:

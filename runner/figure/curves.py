@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from data.errors import UserError
 from runner.figure.drawing import HOLLOW, Drawing, grid, in_lines, legend, legend_name, note, styles
 from runner.figure.runs import Model, Runs
-from runner.report.cells import Estimate, half_width, interval
+from runner.report.cells import Estimate, half_width, interval, least_of
 from runner.results import Line
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ class CurvesFigure(Drawing):
     """Logged values against another logged value, such as the epoch: a panel for every name in `y`.
 
     A name `a - b` is the difference of two logged values. Curves are means over seeds with 95 %
-    intervals, those of shares inside [0, 1]. A panel leaves out the lines of the table that did not log
-    its value together with `x`, or that logged several values at one `x`. Lines that no panel shows are
-    named below the panels.
+    intervals, those of shares inside [0, 1], and those of losses not below 0. A panel leaves out the
+    lines of the table that did not log its value together with `x`, or that logged several values at
+    one `x`. Lines that no panel shows are named below the panels.
     """
 
     x: str
@@ -145,8 +145,9 @@ def _panel(axes: "Axes", runs: Runs, lines: Sequence[Line], points: "pd.DataFram
         (curve,) = axes.plot(at, mean, label=label, markersize=4, **look[line])
         if n == 1:
             curve.set_markerfacecolor(HOLLOW)
+        least = least_of(name, own["value"])
         ends = [
-            interval(Estimate(*each, n), runs.report.is_share(name))
+            interval(Estimate(*each, n), runs.report.is_share(name), least)
             for each in zip(mean, half, strict=True)
         ]
         low, high = zip(*ends, strict=True)

@@ -9,7 +9,7 @@ from data.errors import UserError
 from runner.figure.drawing import HOLLOW, Drawing, grid, in_lines, legend, legend_name, styles
 from runner.figure.runs import Runs
 from runner.report import Report
-from runner.report.cells import Estimate, interval, values
+from runner.report.cells import Estimate, interval, least_of, values
 from runner.report.labels import as_option
 from runner.report.words import axis
 from runner.results import Line
@@ -29,9 +29,9 @@ class ScoresFigure(Drawing):
     """Scores or costs against `x`: a panel for every name in `y`.
 
     `x` is a score, a cost, or an option that the runs differ in. Points are means with 95 %
-    intervals over seeds, those of shares inside [0, 1]. The original and the retrained models are
-    horizontal lines, at the means of the table. If `joined`, lines of one name are joined to a curve,
-    whatever their options.
+    intervals over seeds, those of shares inside [0, 1], and those of losses not below 0. The original
+    and the retrained models are horizontal lines, at the means of the table. If `joined`, lines of one
+    name are joined to a curve, whatever their options.
     """
 
     x: str
@@ -110,14 +110,13 @@ class Panel:
             self.axes.set_xscale("log")
         known = self.runs.report.estimates
         estimates = {line: known[line, metric] for line in self.lines if (line, metric) in known}
-        share = self.runs.report.is_share(metric)
         look = styles(self.lines, self.names)
         own = [line for line in estimates if line in self.places]
         ranks = _ranks([(self._at(line, wide), estimates[line].mean) for line in own])
         for name in dict.fromkeys(self.names[line] for line in own):
             self._join([line for line in own if self.names[line] == name], estimates, look)
         for line, rank in zip(own, ranks, strict=True):
-            self._point(line, estimates[line], share, look[line], rank)
+            self._point(line, metric, estimates[line], look[line], rank)
         for line, estimate in estimates.items():
             if line.shared_role is not None:
                 name = legend_name(self.runs, line, self.names)
@@ -141,13 +140,14 @@ class Panel:
     def _point(
         self,
         line: Line,
+        metric: str,
         estimate: Estimate,
-        share: bool,
         look: Mapping[str, Any],
         rank: int,
     ) -> None:
-        """Draw a point with its interval; `rank` counts the later points in the same place."""
-        low, high = interval(estimate, share)
+        """Draw a metric's point with its interval; `rank` counts the later points in the same place."""
+        share = self.runs.report.is_share(metric)
+        low, high = interval(estimate, share, least_of(metric, [estimate.mean]))
         bars = [[estimate.mean - low], [high - estimate.mean]]
         self.axes.errorbar(
             [self.places[line]],

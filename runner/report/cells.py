@@ -1,7 +1,8 @@
 """Cells of a table: statistics over the seeds of a line."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,16 +92,23 @@ def half_width_of(values: Sequence[float]) -> float:
     return quantile(0.975, n - 1) * stdev(values) / math.sqrt(n)
 
 
-def interval(estimate: Estimate, share: bool) -> tuple[float, float]:
+def least_of(score: str, values: Iterable[float]) -> float:
+    """Return what no interval of a score with these values reaches below: 0 for a loss without negative
+    values, which a cross-entropy never has, and −∞ for others."""
+    is_loss = re.fullmatch(r"(\w+_)?loss", score) is not None
+    return 0.0 if is_loss and min(values) >= 0 else -math.inf
+
+
+def interval(estimate: Estimate, share: bool, least: float = -math.inf) -> tuple[float, float]:
     """Return the ends of an estimate's 95 % interval, NaN if it has none; those of a share lie inside
-    [0, 1].
+    [0, 1], and the others are cut at `least`.
 
     The Student interval of a share p is that of logit(p) = ln(p/(1 − p)), whose half-width is, to first
     order, the one of p divided by p(1 − p), brought back to p. It leaves [0, 1] for no p.
     """
     p, half, _ = estimate
     if not (share and 0 < p < 1):
-        return p - half, p + half
+        return max(p - half, least), p + half
     # logit(p) ± h / (p(1 − p)), and expit(x) = ½(1 + tanh(x/2)), which does not overflow
     logit, wide = math.log(p / (1 - p)), half / (p * (1 - p))
     low, high = ((1 + math.tanh((logit + end) / 2)) / 2 for end in (-wide, wide))
