@@ -205,3 +205,24 @@ def test_words_below_a_table_are_people_s_words() -> None:
     ):
         assert typed in report.terminal() and text in report.markdown()
         assert typed not in report.markdown()
+
+
+@pytest.mark.parametrize("option", ["curve_batches=20", "metrics.ece.bins=5", "reference=mine"])
+def test_runs_whose_scores_were_made_otherwise_are_told(option: str) -> None:
+    own = f"evaluation.{option}"
+    first = replace(result("finetune", 0, 0.4), overrides=["seed=0", own])
+    other = replace(result("finetune", 1, 0.6), overrides=["seed=1", "evaluation.references=8"])
+    name, _, value = own.partition("=")
+    told = (
+        f"scored with different {name}: {value} for finetune (seed 0); not given for finetune (seed 1)"
+    )
+    assert told in Report([first, other], ["test_accuracy"]).terminal()
+    alike = replace(other, overrides=["seed=1", own])
+    assert "scored with different" not in Report([first, alike], ["test_accuracy"]).terminal()
+
+
+def test_a_metric_of_ones_own_beside_the_others_changes_no_score_of_theirs() -> None:
+    own = "+evaluation.metrics.mine._target_=mine.Mine"
+    first = replace(result("finetune", 0, 0.4), overrides=[own])
+    other = result("finetune", 1, 0.6)
+    assert "scored with different" not in Report([first, other], ["test_accuracy"]).terminal()

@@ -1,5 +1,6 @@
 """Remarks below a table: what its numbers rest on, and what they lack."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,9 @@ CONDITIONS = {
     "processes": "numbers of processes",
     "torch": "versions of torch",
 }
+
+# Options that decide what a score is, and that are no part of a line.
+OF_SCORING = re.compile(r"evaluation\.(reference|reference\..+|metrics\..+(?<!_target_)|curve_\w+)")
 
 # With fewer values than this, an interval rests on a single difference.
 FEW = 3
@@ -72,6 +76,7 @@ def remarks(results: list[Result], names: Names, seeds: int, absent: Collection[
     found += _of_models(results, labels)
     found += _of_references(results, names.retrained)
     found += _of_conditions(results, labels)
+    found += _of_scoring(results, labels)
     if absent:
         found.append(f"no run has these columns: {', '.join(map(names.score, sorted(absent)))}")
     return found
@@ -251,6 +256,30 @@ def _made(result: Result, labels: Mapping[Line, str]) -> Iterator[tuple[str, Map
     for each in result.references.values():
         if "provenance" in each:
             yield labels[result.line(REFERENCE)], each["provenance"]
+
+
+def _of_scoring(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
+    """Return a remark for every option of scoring in which runs differ, with those of each value."""
+    made = [(result, _scoring(result)) for result in results if result.scores]
+    found = []
+    for option in sorted({option for _, options in made for option in options}):
+        by_value: dict[str, Holders] = {}
+        for result, options in made:
+            lines = by_value.setdefault(options.get(option, "not given"), {})
+            lines.setdefault(labels[result.line(UNLEARNED)], []).append(str(result.seed))
+        if len(by_value) > 1:
+            each = [
+                f"{value} for {_some([held({label: seeds}) for label, seeds in lines.items()])}"
+                for value, lines in sorted(by_value.items())
+            ]
+            found.append(f"scored with different {option}: {'; '.join(each)}")
+    return found
+
+
+def _scoring(result: Result) -> dict[str, str]:
+    """Return the options of scoring that the commands of a result give, with their values."""
+    given = (text.lstrip("+").partition("=") for command in result.commands for text in command)
+    return {option: value for option, _, value in given if OF_SCORING.fullmatch(option)}
 
 
 def _some(names: list[str]) -> str:
