@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,11 @@ def test_latex_says_what_it_needs_and_has_a_caption_and_a_label() -> None:
     assert r"\label{tab:made_up}" in text and r"\label{tab:made_up-gap}" in text
     assert r"\toprule" in text and "random labels & 0.300 $\\pm$ 0.248" in text
     assert r"$-$0.200 $\pm$ 0.248" in text, "a minus is no hyphen"
+
+
+def test_a_label_has_no_character_that_means_something_to_latex() -> None:
+    made = replace(result("finetune", 0, 0.4), name="50% of_a #1")
+    assert r"\label{tab:50--of_a--1}" in Report([made], COLUMNS).latex()
 
 
 def test_latex_escapes_what_means_something_to_it() -> None:

@@ -13,6 +13,9 @@ NEEDS = "% needs \\usepackage{booktabs} and \\usepackage{adjustbox} in the pream
 # The width of a column's head in characters. A longer one goes on in the next line.
 HEAD = 14
 
+# Characters that no label takes.
+UNUSABLE = re.compile(r"[^\w.+-]")
+
 # Characters that mean something else to LaTeX, or nothing.
 ESCAPES = str.maketrans(
     {
@@ -51,7 +54,7 @@ class Latex(Style):
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{escaped(caption)}}}",
-            rf"\label{{tab:{self.label}{corner and '-'}{corner}}}",
+            rf"\label{{tab:{UNUSABLE.sub('-', self.label)}{corner and '-'}{corner}}}",
             r"\begin{adjustbox}{max width=\linewidth}",
             rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
             r"\toprule",
