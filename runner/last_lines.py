@@ -1,11 +1,10 @@
 """The last lines of a run: where its row and its table are, and a command to try next."""
 
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.naming import python_path
+from runner.naming import as_typed, python_path
 from runner.results import Result
 
 DEFAULT_ROOT = "outputs"
@@ -26,10 +25,5 @@ def last_lines(result: Result, root: str, overrides: Sequence[str]) -> str:
 
 def of_results(name: str, root: str) -> list[str]:
     """Return the options by which reports and figures find the results of a name."""
-    elsewhere = [] if root == DEFAULT_ROOT else [_option("paths.root", root)]
-    return [_option("name", name), *elsewhere]
-
-
-def _option(name: str, value: str) -> str:
-    """Return an option as Hydra reads it: a value of other than plain characters in quotes."""
-    return f"{name}={value}" if re.fullmatch(r"[\w./-]+", value, re.ASCII) else f"{name}='{value}'"
+    elsewhere = [] if root == DEFAULT_ROOT else [as_typed("paths.root", root)]
+    return [as_typed("name", name), *elsewhere]

@@ -1,6 +1,7 @@
 """The names of the chosen options, and the name of a run's results."""
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -72,6 +73,14 @@ def given(hydra: Any) -> list[str]:
 def command_of(overrides: Sequence[str]) -> str:
     """Return the command of a run with these overrides, as one types it in a shell."""
     return python_path(overrides) + shlex.join(["python", "-m", "runner", *overrides])
+
+
+def as_typed(option: str, value: str) -> str:
+    """Return an override as Hydra reads it: a value of other than plain characters in quotes."""
+    if re.fullmatch(r"[\w./-]+", value, re.ASCII):
+        return f"{option}={value}"
+    quoted = value.replace("'", r"\'")
+    return f"{option}='{quoted}'"
 
 
 def python_path(overrides: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Names and paths are refused before anything is computed or written, by every command."""
 
 import re
+import shlex
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -9,9 +10,14 @@ import pytest
 
 from data.errors import UserError
 from runner.compose import composed
-from runner.naming import LONGEST, run_name
+from runner.figure.runs import Model
+from runner.naming import LONGEST, as_typed, run_name
+from runner.pipeline import run
 from runner.plan import Plan
 from runner.report.__main__ import main as report
+from runner.results import Results
+from runner.roles import UNLEARNED
+from runner.score.__main__ import main as score
 from runner.tune.subjects import searches
 from tests.conftest import QUICK
 from tests.forked import run_module
@@ -174,3 +180,26 @@ def test_the_longest_name_fits_all_its_files(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "tables" / f"{name}.md").is_file()
     assert (tmp_path / "figures" / f"{name}_scores.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["plain_name-1.0", "two words", "a,b", "größe", "it's", "a=b[1]"])
+def test_a_name_is_typed_as_hydra_reads_it(name: str) -> None:
+    assert composed([as_typed("name", name)])[0].name == name
+
+
+def test_commands_that_the_program_says_hold_a_name_as_hydra_reads_it(tmp_path: Path) -> None:
+    name = "größe, zwei"
+    overrides = [*QUICK, as_typed("name", name), f"paths.root={tmp_path}"]
+    made = run(Plan.of(*composed(overrides)), overrides)
+    assert made is not None
+    with pytest.raises(UserError) as refused:
+        Model(made, UNLEARNED, tmp_path).matrix("none")
+    words = shlex.split(str(refused.value).partition("python -m runner.score ")[2].partition("`")[0])
+    cfg, _ = composed([text for text in words if not text.startswith("metric=")])
+    assert (cfg.name, cfg.paths.root) == (name, str(tmp_path))
+    score([as_typed("name", name), "metric=[loss,speed_up]", f"paths.root={tmp_path}", "--train"])
+    (found,) = Results(tmp_path / "results").named(name)
+    assert "test_loss" in found.scores["unlearned"]
+    asked = [*QUICK, "tune.validation={classes:[5]}", as_typed("name", name), f"paths.root={tmp_path}"]
+    (search,) = searches(asked)
+    assert search.plan.name == f"{name}_tuning"

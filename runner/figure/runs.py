@@ -1,5 +1,6 @@
 """The runs of one name: their table, and their models with stored curves, logits and matrices."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import UserError
+from runner.last_lines import of_results
 from runner.naming import command_of
 from runner.report import Report
 from runner.results import Line, Result, Results
@@ -102,9 +104,10 @@ class Model:
         found = Results(self.root / "results").matrices(self.result).get(self.role.name, {})
         if name not in found:
             choice = "".join(f"set figure.confusion.matrix={each}, or " for each in sorted(found))
+            named = shlex.join(of_results(self.result.name, str(self.root)))
             raise UserError(
-                f"{self._text} has no matrix {name}: {choice}run `python -m runner.score "
-                f"name={self.result.name} metric=[…] paths.root={self.root}` with a metric that makes it"
+                f"{self._text} has no matrix {name}: {choice}run `python -m runner.score {named} "
+                "metric=[…]` with a metric that makes it"
             )
         return found[name]
 

@@ -19,7 +19,7 @@ from runner.launch.options import checked
 from runner.launch.task import Task, cells, left, returns
 from runner.launch.watch import Job, Watch
 from runner.launch.work import Work
-from runner.naming import choices, folders, run_name
+from runner.naming import as_typed, choices, folders, run_name
 from runner.say import say
 
 if TYPE_CHECKING:  # a plan imports torch
@@ -191,10 +191,10 @@ def reports(work: Work, cells: Sequence[Task]) -> list[str]:
         config = work.composed(cell)
         first.setdefault(run_name(config.name, choices(config.hydra)), cell)
     words = ["python", "-m", "runner.report", *folders(work.config.hydra)]
-    return [
-        shlex.join([*words, *(text for text in cell.overrides if text.startswith(KEPT)), f"name={name}"])
-        for name, cell in sorted(first.items())
-    ]
+    kept = {
+        name: [text for text in cell.overrides if text.startswith(KEPT)] for name, cell in first.items()
+    }
+    return [shlex.join([*words, *kept[name], as_typed("name", name)]) for name in sorted(kept)]
 
 
 def _leave(work: Work, found: Sequence[Task], submission: Submission) -> str:

@@ -7,7 +7,7 @@ stored is named, and its metrics are skipped; --train makes it by running the re
 import sys
 
 from runner.errors import run_command, text_of
-from runner.naming import command_of, folder_of, run_name
+from runner.naming import as_typed, command_of, folder_of, run_name
 
 TRAIN = "--train"
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     root, name = folder_of("paths.root", cfg.paths.root), run_name(cfg.name, names)
     metrics = build_chosen(cfg.evaluation.metrics, Metric, "evaluation.metrics")
     results = Results(root / "results")
-    given = list(dict.fromkeys([*overrides, f"name={name}"]))
+    given = list(dict.fromkeys([*overrides, as_typed("name", name)]))
     again = Again(Store(root / "store", say), results, list(metrics.values()), say, given)
     done = [result for result in results.named(name) if result.status == "done"]
     incomplete = [result for result in done if not again.score(result)]

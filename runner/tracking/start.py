@@ -2,11 +2,13 @@
 
 import logging
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.last_lines import of_results
 from runner.store import fingerprint
 from runner.tracking.describe import described, title
 from runner.tracking.offline import complete, in_use, keep_one
@@ -133,7 +135,8 @@ def _broken(plan: "Plan", error: Exception) -> str:
 
 
 def _later(plan: "Plan") -> str:
-    return f"`python -m runner.tracking push name={plan.name}` tracks it later"
+    named = shlex.join(of_results(plan.name, str(plan.root)))
+    return f"`python -m runner.tracking push {named}` tracks it later"
 
 
 def reason_of(error: Exception) -> str:

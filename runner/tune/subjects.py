@@ -14,7 +14,7 @@ from data.errors import UserError
 from data.requests import Request
 from runner import stages
 from runner.compose import composed, jobs
-from runner.naming import TUNED, ending, folder_of, run_name
+from runner.naming import TUNED, as_typed, ending, folder_of, run_name
 from runner.plan import Plan
 from runner.plan.checks import check_request
 from runner.say import say
@@ -83,7 +83,7 @@ def _search(subject: Subject) -> Search:
     if not tune.seeds:
         raise UserError("tune.seeds names no seed: set one or several, as in tune.seeds=[0]")
     name = run_name(cfg.name, names).removesuffix(ending(names))  # the plan's own name has it at its end
-    overrides = [*subject.options, UNTUNED, *_validation(tune), f"name={name}_tuning"]
+    overrides = [*subject.options, UNTUNED, *_validation(tune), as_typed("name", f"{name}_tuning")]
     plan = Plan.of(*composed([*overrides, f"seed={tune.seeds[0]}"]))
     if plan.until is not Until.end:
         raise UserError(f"until={plan.until.name} ends a trial before it is scored: leave it out")
