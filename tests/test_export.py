@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 
 from data.errors import UserError
+from methods.training.divergence import Diverged
 from runner.exported import load
 from runner.pipeline import run
 from runner.plan import Plan
+from runner.stages.models import MODEL, weights_of
+from runner.store import Artefact, Store
 from runner.store.export import export
 from tests.conftest import QUICK, Stages, result_of, results_in, stages_of
 from tests.test_store import shown
@@ -77,6 +81,39 @@ def test_keys_choose_among_several_models(quick: Quick, tmp_path: Path) -> None:
         export(tmp_path, "0123", file)
     with pytest.raises(UserError, match="give it the suffix"):
         export(tmp_path, second.key, tmp_path / "model.pt")
+
+
+def test_a_retrained_model_is_exported_without_the_unlearned_one(quick: Quick, tmp_path: Path) -> None:
+    """Both lie in one stage of the store, and the key says which of them is asked for."""
+    command = [*FAST, "evaluation=standard", "metric=[closeness]"]
+    plan = quick(*command)
+    result_of(plan, *command)
+    (result,) = results_in(tmp_path)
+    stored = filter(is_model, Store(tmp_path / "store").artefacts())
+    keys = {weights_of(made): made.key for made in stored}
+    unlearned, retrained = (keys[result.weights[role]] for role in ("unlearned", "reference"))
+    shutil.rmtree(tmp_path / "store" / "unlearn" / unlearned)
+    file = tmp_path / "model.safetensors"
+    export(tmp_path, retrained, file)
+    told = json.loads(file.with_suffix(".json").read_text())
+    assert (told["role"], told["sha256"]) == ("reference", result.weights["reference"])
+    load(file)
+    shutil.rmtree(tmp_path / "store" / "unlearn" / retrained)
+    for key in (unlearned, retrained):
+        with pytest.raises(UserError, match=rf"{key} .*no longer in the store: run `python -m runner "):
+            export(tmp_path, key, file)
+
+
+def is_model(made: Artefact) -> bool:
+    return (made.path / MODEL).exists()
+
+
+def test_a_name_whose_runs_all_diverged_has_no_model(quick: Quick, tmp_path: Path) -> None:
+    command = [*FAST, "method=finetune", "method.lr=1e6"]
+    with pytest.raises(Diverged):
+        run(quick(*command), command)
+    with pytest.raises(UserError, match=r"every run of .* diverged"):
+        export(tmp_path, NAME, tmp_path / "model.safetensors")
 
 
 def test_a_table_has_a_csv_with_one_line_per_model_and_seed(quick: Quick, tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ class Model:
         """The artefact of the model. Raises UserError if its weights are not stored."""
         return self._made("weights")
 
+    def is_stored_as(self, key: str) -> bool:
+        """Return whether the store has the model under this key."""
+        known = [(self.role.stage, key)]
+        return any(_store(self.root).stored(known, self._is_of))
+
     @cached_property
     def forgotten(self) -> list[int]:
         """The classes of which the request retains no row; none if the request is not stored."""
@@ -129,9 +134,12 @@ class Model:
 
     def _made(self, what: str) -> "Artefact":
         """Return the artefact of the model. Raise UserError, naming `what`, if it is not stored."""
+        return self._artefact(self.role.stage, self._is_of, what)
+
+    def _is_of(self, made: "Artefact") -> bool:
         from runner.stages import weights_of
 
-        return self._artefact(self.role.stage, lambda made: weights_of(made) == self._weights, what)
+        return weights_of(made) == self._weights
 
     def _artefact(self, stage: str, is_mine: "Callable[[Artefact], bool]", what: str) -> "Artefact":
         """Return the artefact of a stage that the run used and that `is_mine` accepts.

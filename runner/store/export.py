@@ -12,7 +12,7 @@ from data.component import Component, plain
 from data.disk import replacing
 from data.errors import UserError
 from runner.figure.runs import Model
-from runner.naming import checked_name
+from runner.naming import checked_name, command_of
 from runner.results import Result, Results, models
 from runner.roles import REPAIRED, UNLEARNED
 
@@ -42,6 +42,8 @@ def export(root: Path, asked: str, file: Path) -> Path:
 def _of_name(root: Path, name: str) -> Model:
     """Return the model of a name's only result."""
     found = list(_last_models(root, Results(root / "results").named(checked_name(name))))
+    if not found:
+        raise UserError(f"every run of {name} diverged, and no model was made: export another name's")
     if len(found) != 1:
         keys = "".join(f"\n  {each.result.key}  {' '.join(each.result.overrides)}" for each in found)
         raise UserError(f"{name} has {len(found)} models: export one by its key:{keys}")
@@ -62,10 +64,18 @@ def _of_key(root: Path, key: str) -> Model:
     for model in _last_models(root, results):
         if model.result.key == key:
             return model
-    for _, result, role in models(results):
-        model = Model(result, role, root)
-        if [role.stage, key] in map(list, result.artefacts) and model.artefact.key == key:
+    used = [
+        Model(result, role, root)
+        for _, result, role in models(results)
+        if [role.stage, key] in map(list, result.artefacts)
+    ]
+    for model in used:
+        if model.is_stored_as(key):
             return model
+    for model in used:
+        if not (root / "store" / model.role.stage / key).is_dir():
+            again = command_of(model.result.overrides)
+            raise UserError(f"model {key} is no longer in the store: run `{again}` again")
     raise UserError(f"no result in {root / 'results'} has a model {key}: `export name=…` lists the keys")
 
 
