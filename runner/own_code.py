@@ -16,14 +16,18 @@ from typing import Any
 from data.component import Component
 from runner.foreign import is_own
 
+# The beginning of the names of digests.
+CODE_OF = "code of "
+
 
 def digests(identity: Any) -> dict[str, str]:
-    """Return, by kind, a digest of the user's files for each component of theirs that an identity names.
+    """Return a digest of the user's files for each component of theirs that an identity names, by
+    `CODE_OF` and its kind.
 
     The files are that of its class and those of the user's modules that it imports.
     """
-    found = {kind: _digest(kind) for kind in sorted(set(_kinds(identity)))}
-    return {kind: digest for kind, digest in found.items() if digest is not None}
+    found = {f"{CODE_OF}{kind}": digest_of(kind) for kind in sorted(set(_kinds(identity)))}
+    return {name: digest for name, digest in found.items() if digest is not None}
 
 
 def _kinds(identity: Any) -> Iterator[str]:
@@ -38,9 +42,12 @@ def _kinds(identity: Any) -> Iterator[str]:
 
 
 @cache
-def _digest(kind: str) -> str | None:
+def digest_of(kind: str) -> str | None:
     """Return the digest of the files of a kind, as they were when it was first asked for; None if it is
-    this program's."""
+    this program's.
+
+    `build` asks once it has imported them: what is edited from then on does not run in this process.
+    """
     files: set[Path] = set()
     for component in _below(Component):
         if component.kind == kind:

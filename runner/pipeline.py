@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conf import Until
+from data.component import plain
 from data.requests import Request
 from methods.training.divergence import Diverged
 from metrics.metric import glossary, matrices, numbers, of_cells
 from runner import process, stages
 from runner.extra import check_shadows, require_time, say_if_made_elsewhere
 from runner.naming import TUNED
+from runner.own_code import digests
 from runner.plan import Plan, identities
 from runner.plan.checks import check_request
 from runner.plan.idle import idle_settings
@@ -231,7 +233,7 @@ def _result(ws: Workspace, overrides: Sequence[str], models: Models, **outcome: 
         reference_may_know=plan.reference_may_know,
         weights={role.name: weights_of(model) for role, model in models.items()},
         provenance={
-            "row": provenance(plan.device, plan.threads),
+            "row": provenance(plan.device, plan.threads) | digests(plain(plan.metrics)),
             **{role.name: model.read(PROVENANCE) for role, model in models.items()},
         },
         **outcome,

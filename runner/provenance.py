@@ -41,7 +41,7 @@ def maker(device: torch.device, threads: int, identities: Sequence[Identity]) ->
     found = provenance(device, threads)
     return {
         "code": _sources(),
-        **{f"code of {kind}": digest for kind, digest in digests(list(identities)).items()},
+        **digests(list(identities)),
         **{name: found[name] for name in ("torch", "machine", "device", "threads", "processes")},
     }
 

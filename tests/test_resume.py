@@ -3,12 +3,10 @@
 import errno
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar
@@ -299,37 +297,6 @@ def test_a_state_that_does_not_fit_is_set_aside_with_a_sentence(
     assert any(words in each and "it begins anew" in each for each in told)
     (aside,) = (tmp_path / "store/pretrain").glob(".*.aside")
     assert Store(tmp_path / "store").leftovers() == [aside]
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Yield a folder of the user's with a small CNN in `net.py`, which imports `rate.py`."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    (folder / "rate.py").write_text("RATE = 0.5\n")
-    (folder / "other.py").write_text("")
-    (folder / "net.py").write_text(
-        "from rate import RATE\nfrom models.small_cnn import SmallCNN\n"
-        f"class Net(SmallCNN):\n    kind = '{tmp_path.name}.Net'\n    rate = RATE\n"
-    )
-    monkeypatch.syspath_prepend(folder)
-    yield folder
-    for name in ("net", "rate"):
-        sys.modules.pop(name, None)
-
-
-@pytest.mark.parametrize(
-    ("edited", "steps"), [("net.py", 39), ("rate.py", 39), ("other.py", 34), (None, 34)]
-)
-def test_a_state_of_other_code_of_the_users_is_set_aside(
-    own: Path, tmp_path: Path, edited: str | None, steps: int
-) -> None:
-    plan = plan_of(*SHORT, f"paths.root={tmp_path}")
-    plan = replace(plan, architecture=import_module("net").Net(**vars(plan.architecture)))
-    killed(pretrain, plan, at=7)
-    if edited is not None:
-        (own / edited).write_text((own / edited).read_text() + "# edited\n")
-    assert steps_of(pretrain, plan) == steps
 
 
 def test_a_damaged_state_is_set_aside(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from data.errors import UserError, reason
 from data.sources import Source
 from runner.foreign import blamed
 from runner.naming import TITLE
+from runner.own_code import digest_of
 from runner.targets import require_allowed
 from runner.wording import PACKAGES, lacks_package
 
@@ -31,6 +32,7 @@ def build(node: Any, kind: type[Part], option: str, source: Source | None = None
     unknown, missing, of the wrong type or out of its bounds.
     """
     cls = class_of(node, kind, option)
+    digest_of(cls.kind)
     container = OmegaConf.to_container(node, resolve=True)
     assert isinstance(container, dict)
     given = {str(name): value for name, value in container.items() if name not in ("_target_", TITLE)}

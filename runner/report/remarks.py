@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 import conf
 from runner.flags import AT_CHANCE, CLAMPED, CUT, SAME, UNMOVED
+from runner.own_code import CODE_OF
 from runner.published import Published, notes
 from runner.report.absent import Holders, held, of_absent
 from runner.report.cells import Estimates
@@ -235,12 +236,14 @@ def _of_references(results: list[Result], retrained: str) -> list[str]:
 def _of_conditions(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
     """Return a remark for every condition in which models or scores differ, with those of each."""
     made = [each for result in results for each in _made(result, labels)]
+    own = {key: key for _, conditions in made for key in conditions if key.startswith(CODE_OF)}
     found = []
-    for condition, words in CONDITIONS.items():
+    for condition, words in (CONDITIONS | own).items():
         by_value: dict[str, dict[str, None]] = {}
         for name, conditions in made:
-            # a provenance that counts no processes is of a single one
-            by_value.setdefault(str(conditions.get(condition, 1))[:20], {})[name] = None
+            if condition in conditions or condition not in own:
+                # a provenance that counts no processes is of a single one
+                by_value.setdefault(str(conditions.get(condition, 1))[:20], {})[name] = None
         if len(by_value) > 1:
             each = [f"{value} ({_some(list(by_value[value]))})" for value in sorted(by_value)]
             found.append(f"made with different {words}: {'; '.join(each)}")

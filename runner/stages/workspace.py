@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from methods.training.checkpoint import NO_CHECKPOINT, Checkpoint
 from methods.training.cost import Cost, Meter
 from methods.training.divergence import Diverged
 from methods.training.loop import Conditions
+from runner.own_code import digests
 from runner.plan import Plan
 from runner.processes import TEAM
 from runner.progress import Bar
 from runner.provenance import maker, provenance
+from runner.say import say
 from runner.stages.checkpoint import StoredCheckpoint
 from runner.store import Artefact, Identity, Making, Store, Wanted
 from runner.tracking import Tracker
@@ -140,6 +142,8 @@ class Workspace:
         made_on = partial(maker, plan.device, plan.threads, identities)
         found = self.store.get_many(wanted, seeded, made_on, together)
         self.used.extend(found.values())
+        for name in found.keys() - made_now:
+            _say_if_edited(found[name], digests(wanted[name][1]))
         for name, group in curves.items():
             if name in found:
                 self._track_stored(found[name], group, name in made_now)
@@ -154,7 +158,7 @@ class Workspace:
 
     def keep(self, making: Making, name: str, facts: Mapping[str, Any] | None = None) -> Artefact:
         """Write the provenance, with further facts, into a folder, and make it an artefact at once."""
-        found = provenance(self.plan.device, self.plan.threads)
+        found = provenance(self.plan.device, self.plan.threads) | digests(making.identity(name))
         write(making.folders[name] / PROVENANCE, {**found, **(facts or {})})
         return making.keep(name)
 
@@ -231,6 +235,23 @@ class Points:
         self.all = [dict(values) for values in state]
         for values in self.all[tracked:]:
             self._track(values)
+
+
+def _say_if_edited(stored: Artefact, code: Mapping[str, str]) -> None:
+    """Say which of the user's components have other code than the one that made a stored artefact."""
+    made = stored.read(PROVENANCE) if code else {}
+    for words, digest in code.items():
+        if made.get(words, digest) != digest:
+            _say_edited(words)
+
+
+@cache
+def _say_edited(words: str) -> None:
+    """Say it once, however much of it is stored."""
+    say(
+        f"the {words} was edited, and what is stored was made before: if it computes something else "
+        "now, raise its version, and everything is made anew"
+    )
 
 
 def write(path: Path, value: Any) -> None:

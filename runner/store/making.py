@@ -51,6 +51,10 @@ class Making:
         self.state = self.scratch / STATE
         self.kept: list[Artefact] = []
 
+    def identity(self, name: str) -> Identity:
+        """Return the identity of the artefact of this name."""
+        return self._missing[name][1]
+
     def keep(self, name: str) -> Artefact:
         """Turn the folder of this name into an artefact, and return it."""
         artefact, identity = self._missing[name]
