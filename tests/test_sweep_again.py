@@ -89,6 +89,9 @@ def test_plan_true_lists_the_cells_and_writes_nothing(tmp_path: Path) -> None:
     refused = listing(["-m", *options, "method=finetune,amnesiac", "seed=0"])
     assert refused.endswith("nothing is left: every cell that is not refused has its result")
     assert "make it" not in listing([*options, "method=amnesiac"])
+    earlier = listing(["-m", *options, "until=pretrain", "seed=0"])
+    assert earlier.endswith("nothing is left: every cell has what it makes until then")
+    assert "scores come on top" not in listing([*options, "until=pretrain", "seed=1"])
 
 
 def test_a_sweep_writes_its_manifest_and_a_report_reads_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from conf import Until
 from methods.recording.estimates import in_words
 from runner.arguments import PLAN, parsed
 from runner.compose import jobs
@@ -78,10 +79,12 @@ def _left(found: Sequence[Standing], ledger: Ledger, refused: bool) -> list[str]
     lines = [_kind(label, each, ledger.left(each)) for label, each in kinds.items()]
     heads = ["trainings", "stored", "missing", "time left", "space left"]
     table = tabulate(lines, headers=heads, disable_numparse=True)
+    scored = all(one.cell.plan is None or one.cell.plan.until is Until.end for one in found)
     if not any(one.is_left for one in found):
         every = "every cell that is not refused" if refused else "every cell"
-        return [*([table] if lines else []), f"nothing is left: {every} has its result"]
-    return [table, _in_all(ledger.left(distinct.values()), kinds)]
+        made = "its result" if scored else "what it makes until then"
+        return [*([table] if lines else []), f"nothing is left: {every} has {made}"]
+    return [table, _in_all(ledger.left(distinct.values()), kinds, scored)]
 
 
 def _kind(label: str, found: Sequence[Training], left: CostLeft) -> tuple[str, ...]:
@@ -96,7 +99,7 @@ def _kind(label: str, found: Sequence[Training], left: CostLeft) -> tuple[str, .
     return name, str(len(found) - missing), str(missing), time + more, space + more
 
 
-def _in_all(left: CostLeft, kinds: dict[str, list[Training]]) -> str:
+def _in_all(left: CostLeft, kinds: dict[str, list[Training]], scored: bool) -> str:
     missing = sum(not each.stored for found in kinds.values() for each in found)
     if not missing:
         return "every training is stored; what is left is to score the models"
@@ -108,6 +111,7 @@ def _in_all(left: CostLeft, kinds: dict[str, list[Training]]) -> str:
         return unknown
     says = (
         f"left: about {duration(left.cost.seconds)} of training in one process and "
-        f"{in_words(left.cost.bytes)}, as trainings of the same kinds have taken; scores come on top"
+        f"{in_words(left.cost.bytes)}, as trainings of the same kinds have taken"
+        f"{'; scores come on top' if scored else ''}"
     )
     return f"{says}\n{unknown}" if left.unknown else says
