@@ -42,7 +42,8 @@ def labels(described: Mapping[Line, Description]) -> dict[Line, str]:
     """Return the label of every line in identifiers, as in "finetune (lr=0.1)".
 
     A label is the line's name, the choices in which lines of the same name differ, and the options in
-    which lines of the same name and choices differ. An option that is null in a line is left out there.
+    which lines of the same name and choices differ. An option that is null in a line is left out there,
+    and so is the version of a component where another option tells the lines apart.
     """
     found = {}
     for line, options in _differing(described, lambda each: each.name).items():
@@ -80,11 +81,15 @@ def _differing(
         options = own.options
         alike = [other.options for other in described.values() if name(other) == name(own)]
         same = [other for other in alike if _choices(other) == _choices(options)]
+        twins = [other for other in same if _set(other) == _set(options)]
         found[line] = {
             option: value
             for option, value in options.items()
             if value is not None
-            and any(other.get(option) != value for other in (alike if _is_choice(option) else same))
+            and any(
+                other.get(option) != value
+                for other in (alike if _is_choice(option) else twins if _is_version(option) else same)
+            )
         }
     return found
 
@@ -92,6 +97,16 @@ def _differing(
 def _is_choice(option: str) -> bool:
     """Return whether an option is the choice of a group, such as `dataset`, and not a value in it."""
     return "." not in option
+
+
+def _is_version(option: str) -> bool:
+    """Return whether an option is the version of a component, which no command sets."""
+    return option.endswith(".version")
+
+
+def _set(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that a command may set."""
+    return {name: value for name, value in options.items() if not _is_version(name)}
 
 
 def _choices(options: Mapping[str, Any]) -> dict[str, Any]:
