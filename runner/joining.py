@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from runner.roles import REFERENCE, ROLE, UNLEARNED, Role
+
 if TYPE_CHECKING:
     from runner.results import Result
 
@@ -26,11 +28,13 @@ def lost(earlier: "Result", later: "Result") -> set[str]:
 
 
 def joined(earlier: "Result", later: "Result") -> "Result":
-    """Return the later result of two of the same models, with what it lacks from the earlier one.
+    """Return the later result of two of the same models, with what it lacks from the earlier one. A
+    score that the later one found to be no finite number is not lacking.
 
     `overrides` are those of the command that makes all scores. If neither does, they are the later
     one's, and `also` holds the earlier one's. The provenance of the row is of the same run as they are.
     """
+    earlier = _without_not_finite(earlier, later)
     referring = earlier if later.reference_from is None else later
     commanding = earlier if _is_fuller(earlier, later) else later
     return replace(
@@ -54,6 +58,25 @@ def joined(earlier: "Result", later: "Result") -> "Result":
         about={**earlier.about, **later.about},
         undefined=_undefined(earlier, later),
         not_finite=_not_finite(earlier, later),
+    )
+
+
+def _without_not_finite(earlier: "Result", later: "Result") -> "Result":
+    """Return the earlier result without the scores that are no finite number in the later one."""
+
+    def rest(role: Role, scores: Mapping[str, Any]) -> dict[str, Any]:
+        gone = later.not_finite.get(role.name, ())
+        return {name: value for name, value in scores.items() if name not in gone}
+
+    again = {seed: earlier.references[seed] for seed in earlier.references.keys() & later.references}
+    rests = {
+        seed: {**each, "scores": rest(REFERENCE, each.get("scores", {}))} for seed, each in again.items()
+    }
+    return replace(
+        earlier,
+        scores={role: rest(ROLE[role], found) for role, found in earlier.scores.items()},
+        references={**earlier.references, **rests},
+        cell_scores=rest(UNLEARNED, earlier.cell_scores),
     )
 
 

@@ -207,3 +207,19 @@ def test_the_reason_of_an_absent_score_goes_with_its_absence() -> None:
     made = replace(lacking, scores={"unlearned": {"mine": 0.5}}, not_finite={})
     absent = joined(replace(lacking, not_finite=nan), made).not_finite
     assert absent == {"unlearned": ["other"], "reference": ["mine"]}
+
+
+def test_a_score_that_is_no_number_any_more_loses_its_earlier_value() -> None:
+    """A metric may have another option, or be corrected, since then."""
+    made = replace(
+        run("finetune", 0, 0.3, {0: 0.1}),
+        scores={"unlearned": {"mine": 0.5, "other": 0.2}},
+        references={"1": {"scores": {"mine": 0.1}}, "2": {"scores": {"mine": 0.1}}},
+        cell_scores={"of_cell": 1.0},
+    )
+    nan = {"unlearned": ["mine", "of_cell"], "reference": ["mine"]}
+    later = replace(made, scores={}, references={"1": {"scores": {}}}, cell_scores={}, not_finite=nan)
+    both = joined(made, later)
+    assert both.scores == {"unlearned": {"other": 0.2}} and both.cell_scores == {}
+    assert both.references == {"1": {"scores": {}}, "2": {"scores": {"mine": 0.1}}}
+    assert both.not_finite == nan

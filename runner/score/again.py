@@ -1,6 +1,6 @@
 """Scoring again: stored results get the scores of other metrics, without a model and without data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from metrics.evidence import Needs
@@ -61,7 +61,7 @@ class Again:
     def _scored_again(self, result: Result, found: ScoredModels) -> Result:
         """Return a result with these scores in place of its own."""
         references = {
-            seed: {**each, "scores": {**each["scores"], **numbers(found.references[int(seed)])}}
+            seed: {**each, "scores": _in_place(each["scores"], found.references[int(seed)])}
             for seed, each in result.references.items()
         }
         plain = {role.name: numbers(scores) for role, scores in found.roles.items()}
@@ -101,6 +101,12 @@ class Again:
                 name = f"{metric.option} has no {_words(need)}"
                 self.lacking[name] = self.lacking.get(name, 0) + 1
         return not any(needs for _, needs in lacking)
+
+
+def _in_place(earlier: Mapping[str, float], found: Scores) -> dict[str, float]:
+    """Return the earlier scores with those found in place of them, or none where that is not finite."""
+    kept = {name: value for name, value in earlier.items() if name not in found}
+    return {**kept, **numbers(found)}
 
 
 def _words(need: Needs) -> str:
