@@ -226,3 +226,22 @@ def test_a_metric_of_ones_own_beside_the_others_changes_no_score_of_theirs() -> 
     first = replace(result("finetune", 0, 0.4), overrides=[own])
     other = result("finetune", 1, 0.6)
     assert "scored with different" not in Report([first, other], ["test_accuracy"]).terminal()
+
+
+def test_a_retrained_model_without_a_value_is_named_by_its_own_seed() -> None:
+    others = {
+        str(seed): {"weights": f"r{seed}", "scores": scores, "costs": {"gradient_examples": 1000.0}}
+        for seed, scores in ((1, {"test_accuracy": 0.5}), (2, {}))
+    }
+    nan = {"reference": ["test_accuracy"]}
+    made = replace(result("finetune", 0, 0.6), references=others, not_finite=nan)
+    text = Report([made], ["test_accuracy"]).terminal()
+    assert "test_accuracy has no value of retrain (seed 2): its metric" in text
+
+
+def test_a_seed_is_named_once_of_a_model_that_several_repairs_start_from() -> None:
+    once = result("finetune", 0, 0.6)
+    flagged = {**once.costs, "unlearned": {**once.costs["unlearned"], "is_the_original": 1.0}}
+    made = [replace(once, key=key, costs=flagged) for key in ("plain", "repaired")]
+    text = Report(made, ["test_accuracy"]).terminal()
+    assert "the original bit for bit: finetune (seed 0)\n" in text
