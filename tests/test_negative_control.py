@@ -7,6 +7,7 @@ accept it. Scores of the representation, which is the original's to the bit, mus
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import ClassVar
 
 import pytest
@@ -59,14 +60,14 @@ NARROW = [
     "training.epochs=20",
     "training.lr=0.05",
     "evaluation.references=6",
-    "evaluation.curve_batches=32",
+    "evaluation.curve_batches=128",
     "evaluation.curve_look=4",
     "tracking=off",
     "threads=1",
 ]
 
-METRICS = "accuracy,closeness,mia_loss,trade_off,probe,knn,idi"
-CURVES = "relearn_attack,relearning"  # of seed 0 alone: they train for every model
+METRICS = "accuracy,closeness,mia_loss,trade_off,probe,knn,idi,relearning"
+ATTACK = "relearn_attack"  # of seed 0 alone: it trains every model for all batches
 
 FORGOTTEN = ("train_forget_accuracy", "test_forget_accuracy")
 RETAINED = ("train_retain_accuracy", "test_retain_accuracy", "test_accuracy")
@@ -101,7 +102,7 @@ class Control:
 @pytest.fixture(scope="module")
 def control(tmp_path_factory: pytest.TempPathFactory) -> Control:
     root = f"paths.root={tmp_path_factory.mktemp('control')}"
-    each = {0: f"{METRICS},{CURVES}", **dict.fromkeys(range(1, 6), METRICS)}
+    each = {0: f"{METRICS},{ATTACK}", **dict.fromkeys(range(1, 6), METRICS)}
     results = [
         result_of(plan_of(*NARROW, f"metric=[{metrics}]", f"seed={seed}", root))
         for seed, metrics in each.items()
@@ -169,10 +170,12 @@ def test_training_on_retained_rows_brings_no_whole_class_back(control: Control) 
         assert scores["relearn_attack_gain"] == scores["relearn_attack_accuracy"] == 0
 
 
-def test_relearning_a_class_of_digits_takes_as_long_as_after_a_retraining(control: Control) -> None:
-    """Every model learns a class of digits in a few batches, so that the relearn time cannot tell."""
-    first, name = control.seeds[0], "relearn_batches"
-    assert first.smallest(name) <= first.own[name] <= first.largest(name)
+def test_it_relearns_the_class_sooner_in_the_mean_of_the_seeds(control: Control) -> None:
+    """A retrained model may be as fast: a class of digits takes any of them a few batches only."""
+    name = "relearn_batches"
+    own = mean(seed.own[name] for seed in control.seeds)
+    assert own < mean(scores[name] for seed in control.seeds for scores in seed.retrained)
+    assert control.verdicts[name] != "matches"
 
 
 def test_a_wide_representation_tells_a_class_apart_that_it_never_saw(tmp_path: Path) -> None:
