@@ -12,6 +12,9 @@ NOT_FINITE = "its metric returned nan or infinity"
 # Lines of a table, each with seeds.
 Holders = dict[str, list[str]]
 
+# The most lines that a remark names one by one.
+NAMED = 4
+
 
 def held(lines: Holders) -> str:
     """Return the lines with their seeds, each once: runs that repair in several ways share a model."""
@@ -48,3 +51,10 @@ def _seeds(result: Result, role: str, score: str) -> list[str]:
     if role == REFERENCE.name:
         own |= {seed: each["scores"] for seed, each in result.references.items()}
     return [seed for seed, scores in own.items() if score not in scores]
+
+
+def some(names: list[str]) -> str:
+    """Return the names, the first ones alone if they are many."""
+    if len(names) <= NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[: NAMED - 1])} and {len(names) - NAMED + 1} others"

@@ -1,35 +1,21 @@
 """Remarks below a table: what its numbers rest on, and what they lack."""
 
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 from omegaconf import OmegaConf
 
 import conf
 from runner.flags import AT_CHANCE, CLAMPED, CUT, SAME, UNMOVED
-from runner.own_code import CODE_OF
 from runner.published import Published, notes
-from runner.report.absent import Holders, held, of_absent
+from runner.report.absent import Holders, held, of_absent, some
 from runner.report.cells import Estimates
 from runner.report.compare import Comparisons, Key
+from runner.report.conditions import of_conditions, of_scoring
 from runner.report.limits import of_limits
 from runner.report.verdicts import FEWEST, false_flags
 from runner.report.words import Names
 from runner.results import Line, Result
-from runner.roles import ORIGINAL, REFERENCE, ROLE, UNLEARNED
-
-# Conditions that all runs of a table should share: keys of a result's provenance.
-CONDITIONS = {
-    "commit": "commits",
-    "device": "devices",
-    "threads": "numbers of threads",
-    "processes": "numbers of processes",
-    "torch": "versions of torch",
-}
-
-# Options that decide what a score is, and that are no part of a line.
-OF_SCORING = re.compile(r"evaluation\.(reference|reference\..+|metrics\..+(?<!_target_)|curve_\w+)")
+from runner.roles import ORIGINAL, REFERENCE, UNLEARNED
 
 # With fewer values than this, an interval rests on a single difference.
 FEW = 3
@@ -48,9 +34,6 @@ FLAGS = {
     CUT: "cut short by budget.gradient_examples",
     CLAMPED: "a batch held a whole part of the rows, which is smaller than the method's batch",
 }
-
-# The most lines that a remark names one by one.
-NAMED = 4
 
 # The marks of verdicts on forgetting and of unclear ones, as a text explains them.
 MARKS = "under or over (forgets)", "? (unclear: "
@@ -76,8 +59,8 @@ def remarks(results: list[Result], names: Names, seeds: int, absent: Collection[
     found += _of_originals(results, labels)
     found += _of_models(results, labels)
     found += _of_references(results, names.retrained)
-    found += _of_conditions(results, labels)
-    found += _of_scoring(results, labels)
+    found += of_conditions(results, labels)
+    found += of_scoring(results, labels)
     if absent:
         found.append(f"no run has these columns: {', '.join(map(names.score, sorted(absent)))}")
     return found
@@ -135,7 +118,7 @@ def censored_remarks(ended: Collection[Key], names: Names, columns: Collection[s
     for column in columns:
         if lines := [names.lines[line] for line, name in ended if name == column]:
             found.append(
-                f"{names.score(column)}: the training of some models of {_some(sorted(lines))} ended "
+                f"{names.score(column)}: the training of some models of {some(sorted(lines))} ended "
                 "before; the means leave them out, and there is no verdict: raise "
                 "evaluation.curve_batches"
             )
@@ -231,65 +214,6 @@ def _of_references(results: list[Result], retrained: str) -> list[str]:
             "rows to forget are not among them"
         )
     return found
-
-
-def _of_conditions(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
-    """Return a remark for every condition in which models or scores differ, with those of each."""
-    made = [each for result in results for each in _made(result, labels)]
-    own = {key: key for _, conditions in made for key in conditions if key.startswith(CODE_OF)}
-    found = []
-    for condition, words in (CONDITIONS | own).items():
-        by_value: dict[str, dict[str, None]] = {}
-        for name, conditions in made:
-            if condition in conditions or condition not in own:
-                # a provenance that counts no processes is of a single one
-                by_value.setdefault(str(conditions.get(condition, 1))[:20], {})[name] = None
-        if len(by_value) > 1:
-            each = [f"{value} ({_some(list(by_value[value]))})" for value in sorted(by_value)]
-            found.append(f"made with different {words}: {'; '.join(each)}")
-    if any(conditions["dirty"] for _, conditions in made):
-        found.append("made with uncommitted changes")
-    return found
-
-
-def _made(result: Result, labels: Mapping[Line, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the conditions in which the scores, the models and the other references were made."""
-    for name, conditions in result.provenance.items():
-        yield labels[result.line(ROLE[name])] if name in ROLE else "scores", conditions
-    for each in result.references.values():
-        if "provenance" in each:
-            yield labels[result.line(REFERENCE)], each["provenance"]
-
-
-def _of_scoring(results: list[Result], labels: Mapping[Line, str]) -> list[str]:
-    """Return a remark for every option of scoring in which runs differ, with those of each value."""
-    made = [(result, _scoring(result)) for result in results if result.scores]
-    found = []
-    for option in sorted({option for _, options in made for option in options}):
-        by_value: dict[str, Holders] = {}
-        for result, options in made:
-            lines = by_value.setdefault(options.get(option, "not given"), {})
-            lines.setdefault(labels[result.line(UNLEARNED)], []).append(str(result.seed))
-        if len(by_value) > 1:
-            each = [
-                f"{value} for {_some([held({label: seeds}) for label, seeds in lines.items()])}"
-                for value, lines in sorted(by_value.items())
-            ]
-            found.append(f"scored with different {option}: {'; '.join(each)}")
-    return found
-
-
-def _scoring(result: Result) -> dict[str, str]:
-    """Return the options of scoring that the commands of a result give, with their values."""
-    given = (text.lstrip("+").partition("=") for command in result.commands for text in command)
-    return {option: value for option, _, value in given if OF_SCORING.fullmatch(option)}
-
-
-def _some(names: list[str]) -> str:
-    """Return the names, the first ones alone if they are many."""
-    if len(names) <= NAMED:
-        return ", ".join(names)
-    return f"{', '.join(names[: NAMED - 1])} and {len(names) - NAMED + 1} others"
 
 
 def are_chosen(columns: Sequence[str]) -> bool:
