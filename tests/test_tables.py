@@ -22,6 +22,7 @@ RESULTS = ROOT / "results"
 # The CSVs of a page with several, by the beginning of the heading above a table.
 CSVS = {
     "README.md": {"A real table": "mnist_five_methods"},
+    "cifar10_five_methods.md": {"Five": "cifar10_five_methods", "Version 3": "cifar10_ascent"},
     "paper004_table1.md": {"paper004": "paper004_table1", "Seconds": "paper004_table1_seconds"},
     "metrics.md": {
         "A class: digit": "metrics_mnist_class",
