@@ -68,9 +68,10 @@ def _without_not_finite(earlier: "Result", later: "Result") -> "Result":
         gone = later.not_finite.get(role.name, ())
         return {name: value for name, value in scores.items() if name not in gone}
 
-    again = {seed: earlier.references[seed] for seed in earlier.references.keys() & later.references}
     rests = {
-        seed: {**each, "scores": rest(REFERENCE, each.get("scores", {}))} for seed, each in again.items()
+        seed: {**each, "scores": rest(REFERENCE, each.get("scores", {}))}
+        for seed, each in earlier.references.items()
+        if seed in later.references
     }
     return replace(
         earlier,

@@ -17,6 +17,7 @@ from tests.conftest import (
     FORGET,
     LEARNED,
     RETAIN,
+    Stages,
     Weights,
     close,
     cost_of,
@@ -30,6 +31,7 @@ from tests.conftest import (
 )
 
 Quick = Callable[..., Plan]
+Logged = list[dict[str, float]]
 
 
 PLAIN = ["method.momentum=0", "method.weight_decay=0", "method.optimizer=sgd"]
@@ -115,18 +117,17 @@ def test_the_uniform_target_is_ln_k_at_its_least(quick: Quick) -> None:
 # Negative gradient, and NegGrad+
 
 
+def ascended(quick: Quick, *options: str) -> tuple[Stages, Logged, Logged]:
+    """Return the stages of negative gradient, all that it logged, and its stops among that."""
+    stages = stages_of(quick("method=negative_gradient", *LEARNED, "method.momentum=0", *options))
+    logged: Logged = []
+    stages.plan.method.unlearn(problem_of(stages, log=logged))
+    return stages, logged, [point for point in logged if "stopped_at_step" in point]
+
+
 def test_negative_gradient_stops_at_the_mean_of_a_pass(quick: Quick) -> None:
     """Batches of 8, 8 and 4 rows have three losses, weighted by their rows."""
-    stages = stages_of(
-        quick(
-            "method=negative_gradient", *LEARNED, "method.lr=0.02",
-            "method.batch_size=8", "method.epochs=200", "method.momentum=0",
-        )
-    )  # fmt: skip
-    logged: list[dict[str, float]] = []
-    problem = problem_of(stages, log=logged)
-    stages.plan.method.unlearn(problem)
-    stops = [point for point in logged if "stopped_at_step" in point]
+    stages, logged, stops = ascended(quick, "method.lr=0.02", "method.batch_size=8", "method.epochs=200")
 
     again = problem_of(stages)
     phase = Phase(again.model, again.forget, stages.plan.method, again.conditions, climbs=True)  # type: ignore[arg-type]
@@ -150,15 +151,7 @@ def test_negative_gradient_stops_at_the_mean_of_a_pass(quick: Quick) -> None:
 
 def test_negative_gradient_stops_before_a_window_is_full(quick: Quick) -> None:
     """Twenty batches of a row make a pass. At this rate fewer of them exceed the bound in the mean."""
-    stages = stages_of(
-        quick(
-            "method=negative_gradient", *LEARNED, "method.lr=2",
-            "method.batch_size=1", "method.epochs=50", "method.momentum=0",
-        )
-    )  # fmt: skip
-    logged: list[dict[str, float]] = []
-    stages.plan.method.unlearn(problem_of(stages, log=logged))
-    (stop,) = [point for point in logged if "stopped_at_step" in point]
+    _, _, (stop,) = ascended(quick, "method.lr=2", "method.batch_size=1", "method.epochs=50")
     assert stop["stopped_at_step"] < FORGET - 1
     assert stop["forget_loss"] >= math.log(10)
 
